@@ -1,0 +1,99 @@
+//! The schema of Volume Reaper: one file per change, each additive and reversible.
+//!
+//! The threads table belongs to the platform. We add one column, one index and one trigger to it; only where there is
+//! no table of that name, and the names are the default ones, is it created. The other tables are ours.
+
+mod m20261123_000001_threads;
+mod m20261123_000002_mark;
+mod m20261123_000003_unmarked_index;
+mod m20261123_000004_reopen_trigger;
+mod m20261123_000005_volume_removals;
+mod m20261123_000006_docker_daemons;
+mod m20261123_000007_leases;
+
+use sea_orm_migration::prelude::*;
+pub use sea_orm_migration::{MigrationStatus as Status, MigratorTraitSelf};
+
+/// Our own bookkeeping table: the platform may use sea-orm's migrations too, under their default name.
+pub const BOOKKEEPING_TABLE: &str = "volume_reaper_migrations";
+
+/// What the threads table and its columns are called.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ThreadsTable {
+    /// The table.
+    pub table: String,
+    /// The thread's id: the primary key, text.
+    pub id: String,
+    /// The thread's status, text.
+    pub status: String,
+    /// The status that means closed.
+    pub closed_value: String,
+    /// When the thread was closed; may be null.
+    pub closed_at: String,
+    /// When its volume was known to be gone: the mark, our column.
+    pub mark: String,
+}
+
+impl Default for ThreadsTable {
+    fn default() -> Self {
+        Self {
+            table: "threads".to_owned(),
+            id: "id".to_owned(),
+            status: "status".to_owned(),
+            closed_value: "closed".to_owned(),
+            closed_at: "closed_at".to_owned(),
+            mark: "workspace_volume_removed_at".to_owned(),
+        }
+    }
+}
+
+impl ThreadsTable {
+    /// The condition that selects closed and unmarked rows.
+    ///
+    /// The closed value stands in the statement itself and not as a parameter: only so can the planners of both
+    /// databases see that the partial index fits.
+    #[must_use]
+    pub fn is_candidate(&self) -> Condition {
+        Condition::all().add(self.is_closed()).add(Expr::col(Alias::new(&self.mark)).is_null())
+    }
+
+    fn is_closed(&self) -> Expr {
+        Expr::col(Alias::new(&self.status)).eq(Expr::Constant(self.closed_value.clone().into()))
+    }
+}
+
+/// The migrations, for a threads table of these names.
+pub struct Migrator {
+    /// What the threads table and its columns are called.
+    pub threads: ThreadsTable,
+}
+
+#[async_trait::async_trait]
+impl MigratorTraitSelf for Migrator {
+    fn migrations(&self) -> Vec<Box<dyn MigrationTrait>> {
+        let threads = || self.threads.clone();
+        vec![
+            Box::new(m20261123_000001_threads::Migration(threads())),
+            Box::new(m20261123_000002_mark::Migration(threads())),
+            Box::new(m20261123_000003_unmarked_index::Migration(threads())),
+            Box::new(m20261123_000004_reopen_trigger::Migration(threads())),
+            Box::new(m20261123_000005_volume_removals::Migration),
+            Box::new(m20261123_000006_docker_daemons::Migration),
+            Box::new(m20261123_000007_leases::Migration),
+        ]
+    }
+
+    fn migration_table_name(&self) -> DynIden {
+        Alias::new(BOOKKEEPING_TABLE).into_iden()
+    }
+}
+
+/// An identifier in double quotes, as PostgreSQL and SQLite have it.
+fn quoted(identifier: &str) -> String {
+    format!("\"{}\"", identifier.replace('"', "\"\""))
+}
+
+/// A text in single quotes, as PostgreSQL and SQLite have it.
+fn literal(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}

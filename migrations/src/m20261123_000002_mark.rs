@@ -1,0 +1,36 @@
+//! The mark: our column in the threads table.
+
+use sea_orm_migration::prelude::*;
+
+use crate::ThreadsTable;
+
+#[derive(DeriveMigrationName)]
+pub(crate) struct Migration(pub(crate) ThreadsTable);
+
+#[async_trait::async_trait]
+impl MigrationTrait for Migration {
+    /// A nullable column without default: no row is rewritten, however large the table.
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        let threads = &self.0;
+        if manager.has_column(&threads.table, &threads.mark).await? {
+            return Ok(());
+        }
+        manager
+            .alter_table(
+                Table::alter()
+                    .table(Alias::new(&threads.table))
+                    .add_column(ColumnDef::new(Alias::new(&threads.mark)).timestamp_with_time_zone())
+                    .to_owned(),
+            )
+            .await
+    }
+
+    async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        let threads = &self.0;
+        manager
+            .alter_table(
+                Table::alter().table(Alias::new(&threads.table)).drop_column(Alias::new(&threads.mark)).to_owned(),
+            )
+            .await
+    }
+}

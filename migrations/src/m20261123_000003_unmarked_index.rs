@@ -1,0 +1,56 @@
+//! The partial index over closed and unmarked rows: what makes a sweep over millions of marked threads cost one page.
+
+use sea_orm_migration::{prelude::*, sea_orm::DbBackend};
+
+use crate::{ThreadsTable, literal};
+
+const NAME: &str = "volume_reaper_unmarked_threads";
+
+#[derive(DeriveMigrationName)]
+pub(crate) struct Migration(pub(crate) ThreadsTable);
+
+#[async_trait::async_trait]
+impl MigrationTrait for Migration {
+    /// Not in a transaction on PostgreSQL: an index is built there without blocking the platform's writes, and
+    /// `CREATE INDEX CONCURRENTLY` can't run in one.
+    fn use_transaction(&self) -> Option<bool> {
+        Some(false)
+    }
+
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        let threads = &self.0;
+        let mut index = Index::create()
+            .name(NAME)
+            .table(Alias::new(&threads.table))
+            .col(Alias::new(&threads.id))
+            .if_not_exists()
+            .to_owned();
+        for condition in [threads.is_closed(), Expr::col(Alias::new(&threads.mark)).is_null()] {
+            index.and_where(condition);
+        }
+        if manager.get_database_backend() == DbBackend::Postgres {
+            drop_if_invalid(manager).await?;
+            index.concurrently();
+        }
+        manager.create_index(index).await
+    }
+
+    async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        manager.drop_index(Index::drop().name(NAME).table(Alias::new(&self.0.table)).if_exists().to_owned()).await
+    }
+}
+
+/// A concurrent build that was interrupted leaves an invalid index, which `IF NOT EXISTS` would take for a good one.
+async fn drop_if_invalid(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
+    let db = manager.get_connection();
+    let invalid = format!(
+        "SELECT 1 FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid \
+         WHERE relname = {} AND NOT indisvalid AND pg_table_is_visible(pg_class.oid)",
+        literal(NAME)
+    );
+    let statement = sea_orm_migration::sea_orm::Statement::from_string(DbBackend::Postgres, invalid);
+    if db.query_one_raw(statement).await?.is_some() {
+        db.execute_unprepared(&format!("DROP INDEX CONCURRENTLY {NAME}")).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,146 @@
+//! The command line: which command, and the flags that give settings.
+
+use std::{collections::HashMap, path::PathBuf};
+
+use clap::{Arg, ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use crate::config::{CONFIG_ENV, Config, ConfigError, SETTINGS, flag_of};
+
+/// Removes the Docker volumes of closed threads, once, and remembers it.
+#[derive(Debug, Parser)]
+#[command(name = "volume-reaper", version, max_term_width = 100)]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Consume thread-closed events and sweep for what they missed, until SIGTERM or SIGINT
+    Serve,
+    /// Bring the database's schema up to date, take it back, or show where it is
+    Migrate {
+        /// What to do; `up` if nothing is said
+        #[command(subcommand)]
+        direction: Option<Direction>,
+    },
+    /// Sweep once: clean up after every closed thread that is not marked. Exit code 1 if something failed
+    Sweep {
+        /// Only say what would be done
+        #[arg(long)]
+        dry_run: bool,
+        /// Print the report as one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Publish thread-closed events and wait until the broker has them
+    Publish {
+        /// The threads; from standard input, one a line, if none is given
+        #[arg(value_name = "THREAD_ID")]
+        thread_ids: Vec<String>,
+    },
+    /// The Docker daemons whose word counts
+    Hosts {
+        /// What to do
+        #[command(subcommand)]
+        action: HostsAction,
+    },
+}
+
+/// Which way to migrate.
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub enum Direction {
+    /// Apply what is pending
+    Up,
+    /// Take back the last migrations; the threads table itself stays
+    Down {
+        /// How many
+        #[arg(long, default_value_t = 1, conflicts_with = "all")]
+        steps: u32,
+        /// All of them: marks and receipts are lost
+        #[arg(long)]
+        all: bool,
+    },
+    /// List the migrations and whether they are applied
+    Status,
+}
+
+/// What to do about Docker daemons.
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub enum HostsAction {
+    /// Show the pinned daemon and the one that answers now
+    List,
+    /// Pin the daemon that answers now in place of the one before, which was replaced for good
+    Adopt,
+}
+
+/// What was asked for: a command and its settings.
+#[derive(Debug)]
+pub struct Invocation {
+    /// What to do.
+    pub command: Command,
+    /// The checked settings.
+    pub config: Config,
+}
+
+/// Reads the command line and the environment of this process. Exits with code 2 on a command line that clap refuses.
+pub fn read() -> Result<Invocation, ConfigError> {
+    let matches = command().get_matches();
+    let command = match CommandLine::from_arg_matches(&matches) {
+        Ok(line) => line.command,
+        Err(error) => error.exit(),
+    };
+    // A variable that is not Unicode can't be one of ours.
+    let env = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect::<HashMap<_, _>>();
+    let file = flag(&matches, "config").or_else(|| env.get(CONFIG_ENV).cloned()).map(PathBuf::from);
+    let file = file.map(|path| Config::read_file(&path).map(|text| (path, text))).transpose()?;
+    let config = Config::load(|key| flag(&matches, key), &env, file)?;
+    Ok(Invocation { command, config })
+}
+
+/// The whole command line, settings included.
+#[must_use]
+pub fn command() -> clap::Command {
+    let config = Arg::new("config")
+        .long("config")
+        .global(true)
+        .value_name("FILE")
+        .help(format!("A TOML file with settings [env: {CONFIG_ENV}]"));
+    let settings = SETTINGS.iter().map(|setting| {
+        let default =
+            if setting.default.is_empty() { String::new() } else { format!(" [default: {}]", setting.default) };
+        Arg::new(setting.key)
+            .long(flag_of(setting.key)[2..].to_owned())
+            .global(true)
+            .value_name("VALUE")
+            .hide_short_help(true)
+            .help_heading("Settings (flag, environment, --config file, default)")
+            .help(format!("{} [env: {}]{default}", setting.help, setting.env))
+    });
+    CommandLine::command().arg(config).args(settings)
+}
+
+fn flag(matches: &ArgMatches, key: &str) -> Option<String> {
+    matches.get_one::<String>(key).cloned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn a_setting_may_stand_before_or_behind_the_command() {
+        for line in [["volume-reaper", "--prefetch", "7", "serve"], ["volume-reaper", "serve", "--prefetch", "7"]] {
+            let matches = command().try_get_matches_from(line).expect("valid");
+            assert_eq!(flag(&matches, "prefetch").as_deref(), Some("7"), "{line:?}");
+        }
+    }
+}

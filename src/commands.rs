@@ -1,0 +1,72 @@
+//! The commands, each as a person types it.
+
+mod hosts;
+mod migrate;
+mod publish;
+mod serve;
+mod sweep;
+
+use std::process::ExitCode;
+
+use crate::{
+    cli::{Command, Invocation},
+    config::Config,
+    coordinator::Coordinator,
+    docker::Docker,
+    failure::Failure,
+    store::Store,
+};
+
+/// What the one daemon is called in the database.
+const DAEMON: &str = "default";
+/// Connections to the database besides one per removal in flight: sweep, probe, and the lock of a migration.
+const SPARE_CONNECTIONS: u32 = 4;
+
+/// Runs a command. An error is one line for standard error and exit code 1.
+pub async fn run(Invocation { command, config }: Invocation) -> Result<ExitCode, Failure> {
+    match command {
+        Command::Serve => serve::run(config).await,
+        Command::Migrate { direction } => migrate::run(&config, direction).await,
+        Command::Sweep { dry_run, json } => sweep::run(&config, dry_run, json).await,
+        Command::Publish { thread_ids } => publish::run(&config, thread_ids).await,
+        Command::Hosts { action } => hosts::run(&config, action).await,
+    }
+}
+
+async fn store(config: &Config) -> Result<Store, Failure> {
+    let connections = 2 * u32::from(config.concurrency) + SPARE_CONNECTIONS;
+    Store::new(&config.database_url, config.threads.clone(), config.replica.clone(), connections).await
+}
+
+fn docker(config: &Config) -> Docker {
+    Docker::new(config.docker_host.clone(), config.docker_timeout)
+}
+
+async fn coordinator(config: &Config) -> Result<Coordinator<Docker, Store>, Failure> {
+    Ok(Coordinator::new(docker(config), store(config).await?, config.volume_prefix.clone(), config.concurrency))
+}
+
+/// Whether the database answers and has our schema; brings it up to date if the configuration says so.
+async fn prepare_database(store: &Store, config: &Config) -> Result<(), Failure> {
+    if config.migrate {
+        return store.migrate_up().await;
+    }
+    let pending: Vec<_> = store.migration_status().await?.into_iter().filter(|migration| !migration.applied).collect();
+    match pending.first() {
+        None => Ok(()),
+        Some(first) => Err(Failure::permanent(format!(
+            "database at {}: {} migrations are pending, {} first: run `volume-reaper migrate up`",
+            config.database_url,
+            pending.len(),
+            first.name
+        ))),
+    }
+}
+
+/// Whether the daemon answers and is the one that the database knows; the first one ever is pinned.
+async fn prepare_docker(coordinator: &Coordinator<Docker, Store>) -> Result<(), Failure> {
+    let identity = coordinator.volumes.identify().await?;
+    coordinator.threads.pin_daemon(DAEMON, &identity).await?;
+    coordinator.volumes.pin(identity);
+    Ok(())
+}

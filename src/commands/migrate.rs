@@ -1,0 +1,24 @@
+//! `migrate`: the schema, by hand.
+
+use std::process::ExitCode;
+
+use crate::{cli::Direction, config::Config, failure::Failure, store::Store};
+
+pub(super) async fn run(config: &Config, direction: Option<Direction>) -> Result<ExitCode, Failure> {
+    let store = super::store(config).await?;
+    match direction.unwrap_or(Direction::Up) {
+        Direction::Up => store.migrate_up().await?,
+        Direction::Down { steps, all } => store.migrate_down((!all).then_some(steps)).await?,
+        Direction::Status => {}
+    }
+    print_status(&store).await?;
+    store.close().await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn print_status(store: &Store) -> Result<(), Failure> {
+    for migration in store.migration_status().await? {
+        println!("{}  {}", if migration.applied { "applied" } else { "pending" }, migration.name);
+    }
+    Ok(())
+}

@@ -1,0 +1,41 @@
+//! `publish`: thread-closed events by hand, or a list of them from another program.
+
+use std::process::ExitCode;
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+
+use crate::{
+    config::Config,
+    event::ThreadClosed,
+    failure::Failure,
+    queue::{Publisher, Queues},
+    volume_name::ThreadId,
+};
+
+/// Events that may wait for the broker's confirmation at once.
+const UNCONFIRMED: usize = 256;
+
+pub(super) async fn run(config: &Config, thread_ids: Vec<String>) -> Result<ExitCode, Failure> {
+    let ids = if thread_ids.is_empty() {
+        let lines = std::io::read_to_string(std::io::stdin())
+            .map_err(|error| Failure::permanent(format!("standard input: {error}")))?;
+        lines.lines().map(|line| line.trim().to_owned()).filter(|line| !line.is_empty()).collect()
+    } else {
+        thread_ids
+    };
+    // All are checked before the first is published.
+    let threads = ids.iter().enumerate().map(|(index, id)| {
+        ThreadId::parse(id).map_err(|error| Failure::permanent(format!("thread id {} ({id:?}): {error}", index + 1)))
+    });
+    let threads = threads.collect::<Result<Vec<_>, _>>()?;
+
+    let publisher = Publisher::new(Queues::new(config));
+    let count = stream::iter(threads)
+        .map(async |thread_id| publisher.publish_event(&ThreadClosed { thread_id, closed_at: None }).await)
+        .buffer_unordered(UNCONFIRMED)
+        .try_fold(0_u64, async |count, ()| Ok(count + 1))
+        .await;
+    publisher.close().await;
+    println!("published {} events", count?);
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,286 @@
+//! The one clean-up path. Consumer, reconciler and command line all end here, with a thread's id.
+//!
+//! 1. Read the row, right before acting on it: an event wakes us, the database decides.
+//! 2. Remove the volume, never with force.
+//! 3. Only if it was removed or proven absent: set the mark and write the receipt, in one transaction.
+//! 4. Return the outcome.
+//!
+//! The coordinator never sleeps or retries, and knows neither deliveries nor sweeps.
+#![warn(clippy::wildcard_enum_match_arm, reason = "a new outcome must not compile until it is decided")]
+
+use std::{collections::HashSet, time::Instant};
+
+use chrono::{DateTime, SubsecRound, Utc};
+use serde::Serialize;
+use tokio::sync::Semaphore;
+use tracing::{debug, info, warn};
+
+use crate::{
+    failure::Failure,
+    metrics,
+    volume_name::{ThreadId, VolumeName, VolumePrefix},
+};
+
+/// What asking Docker to remove a volume came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Removal {
+    /// It was there and is gone.
+    Removed,
+    /// It is not there, and the daemon that said so is the one that we know.
+    NotFound,
+    /// A container or a mount holds it.
+    Referenced {
+        /// Ids of the containers, as far as the daemon named them.
+        holders: Vec<String>,
+    },
+}
+
+/// What a daemon has of our volumes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Inventory {
+    /// Threads of the volumes that bear our prefix.
+    pub present: HashSet<ThreadId>,
+    /// Threads of the volumes that a container references, stopped ones included.
+    pub referenced: HashSet<ThreadId>,
+    /// What the daemon warned of. If there is any, the list may lack volumes: absence proves nothing.
+    pub warnings: Vec<String>,
+}
+
+/// Docker, as the clean-up needs it.
+pub trait Volumes: Send + Sync + 'static {
+    /// Removes a volume, without force.
+    fn remove(&self, volume: &VolumeName) -> impl Future<Output = Result<Removal, Failure>> + Send;
+
+    /// Lists our volumes and which of them are referenced. Fails if the daemon is not the one that we know.
+    fn inventory(&self, prefix: &VolumePrefix) -> impl Future<Output = Result<Inventory, Failure>> + Send;
+}
+
+/// A thread's row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Thread {
+    /// Its status is the closed one.
+    pub closed: bool,
+    /// Its volume is known to be gone.
+    pub marked: bool,
+    /// When it was closed, if the platform said so.
+    pub closed_at: Option<DateTime<Utc>>,
+}
+
+/// A closed and unmarked thread, as a sweep reads it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// The id as it is in the row; it need not be a valid one.
+    pub id: String,
+    /// When it was closed, if the platform said so.
+    pub closed_at: Option<DateTime<Utc>>,
+}
+
+/// What the guarded mark came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mark {
+    /// This call set it and wrote the receipt.
+    Set,
+    /// Somebody else had set it.
+    AlreadySet,
+    /// The thread was reopened meanwhile; it is not marked.
+    Reopened,
+    /// The row is gone.
+    NoRow,
+}
+
+/// One row of the audit trail: how a volume was found to be gone.
+#[derive(Clone, Debug)]
+pub struct Receipt {
+    /// The thread.
+    pub thread_id: ThreadId,
+    /// Its volume.
+    pub volume: VolumeName,
+    /// `removed` or `not_found`.
+    pub outcome: &'static str,
+    /// Who asked for it.
+    pub origin: Origin,
+    /// When the volume was known to be gone: the mark's time too. UTC, whole milliseconds.
+    pub at: DateTime<Utc>,
+}
+
+/// What is left to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Backlog {
+    /// How many closed threads are not marked.
+    pub unmarked: u64,
+    /// When the first of them was closed, if the platform says when threads are closed.
+    pub oldest_closed_at: Option<DateTime<Utc>>,
+}
+
+/// The database, as the clean-up needs it.
+pub trait Threads: Send + Sync + 'static {
+    /// Reads a thread's row; `None` if there is none.
+    fn find(&self, thread: &ThreadId) -> impl Future<Output = Result<Option<Thread>, Failure>> + Send;
+
+    /// Sets the mark if the row is closed and unmarked, and writes the receipt if it did so, in one transaction.
+    fn mark(&self, receipt: &Receipt) -> impl Future<Output = Result<Mark, Failure>> + Send;
+
+    /// The same for many at once. Returns the threads that this call marked.
+    fn mark_all(&self, receipts: &[Receipt]) -> impl Future<Output = Result<Vec<ThreadId>, Failure>> + Send;
+
+    /// The next closed and unmarked threads, ordered by id, beginning after the id `after`; at most `limit`.
+    fn candidates(
+        &self,
+        after: Option<&str>,
+        limit: u64,
+    ) -> impl Future<Output = Result<Vec<Candidate>, Failure>> + Send;
+
+    /// Counts the closed and unmarked threads.
+    fn backlog(&self) -> impl Future<Output = Result<Backlog, Failure>> + Send;
+}
+
+/// What a clean-up came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The volume was removed and the row is marked.
+    Removed,
+    /// The volume was proven absent and the row is marked.
+    NotFound,
+    /// The volume is held; the row is as it was.
+    Referenced {
+        /// Ids of the containers, as far as the daemon named them.
+        holders: Vec<String>,
+    },
+    /// The row was marked before, or somebody else marked it in this moment.
+    AlreadyClean,
+    /// The thread is not closed; nothing was asked of Docker.
+    NotClosed,
+    /// There is no such thread; nothing was asked of Docker.
+    UnknownThread,
+    /// The thread was reopened between the removal and the mark; the row is not marked.
+    Reopened,
+}
+
+impl Outcome {
+    /// The name in receipts, logs and metrics.
+    #[must_use]
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Removed => "removed",
+            Self::NotFound => "not_found",
+            Self::Referenced { .. } => "referenced",
+            Self::AlreadyClean => "already_clean",
+            Self::NotClosed => "not_closed",
+            Self::UnknownThread => "unknown_thread",
+            Self::Reopened => "reopened",
+        }
+    }
+}
+
+/// Who asks for a clean-up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
+    /// An event; the id of its message, if it had one.
+    Event(Option<String>),
+    /// A pass of the reconciler.
+    Sweep,
+}
+
+impl Origin {
+    /// The name in receipts and metrics.
+    #[must_use]
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Event(_) => "event",
+            Self::Sweep => "sweep",
+        }
+    }
+}
+
+/// The clean-up of threads against one daemon and one database.
+pub struct Coordinator<V, T> {
+    /// Docker.
+    pub volumes: V,
+    /// The database.
+    pub threads: T,
+    /// What our volumes begin with.
+    pub prefix: VolumePrefix,
+    /// One for each removal that may be in flight, whoever asked for it: the daemon's volume driver holds one lock
+    /// while it deletes, and everybody who creates a workspace waits behind it.
+    removals: Semaphore,
+}
+
+impl<V: Volumes, T: Threads> Coordinator<V, T> {
+    /// A coordinator that has at most `concurrency` removals in flight.
+    pub fn new(volumes: V, threads: T, prefix: VolumePrefix, concurrency: u16) -> Self {
+        Self { volumes, threads, prefix, removals: Semaphore::new(concurrency.into()) }
+    }
+
+    /// Cleans up after one thread.
+    ///
+    /// A failure leaves the row unmarked, so that whoever called can come again: a second call finds the volume
+    /// absent and marks.
+    pub async fn clean(&self, thread: &ThreadId, origin: Origin) -> Result<Outcome, Failure> {
+        let source = origin.as_str();
+        let result = self.clean_unobserved(thread, origin).await;
+        metrics::cleanup(source, result.as_ref().map_or("error", Outcome::as_str));
+        result
+    }
+
+    async fn clean_unobserved(&self, thread: &ThreadId, origin: Origin) -> Result<Outcome, Failure> {
+        // Before the row is read: one that waited for its turn after that could have been reopened meanwhile.
+        let turn = self.removals.acquire().await;
+        let Some(row) = self.threads.find(thread).await? else {
+            return Ok(Outcome::UnknownThread);
+        };
+        if !row.closed {
+            return Ok(Outcome::NotClosed);
+        }
+        if row.marked {
+            return Ok(Outcome::AlreadyClean);
+        }
+
+        let volume = self.prefix.volume_of(thread);
+        let started = Instant::now();
+        let outcome = match self.volumes.remove(&volume).await? {
+            Removal::Removed => Outcome::Removed,
+            Removal::NotFound => Outcome::NotFound,
+            Removal::Referenced { holders } => {
+                debug!(thread.id = %thread, volume.name = %volume, ?holders, "the volume is referenced");
+                return Ok(Outcome::Referenced { holders });
+            }
+        };
+
+        drop(turn);
+
+        let receipt = Receipt {
+            thread_id: thread.clone(),
+            volume,
+            outcome: outcome.as_str(),
+            origin,
+            at: Utc::now().trunc_subsecs(3),
+        };
+        match self.threads.mark(&receipt).await? {
+            Mark::Set => {
+                observe_mark(&receipt, row.closed_at, started);
+                Ok(outcome)
+            }
+            Mark::AlreadySet => Ok(Outcome::AlreadyClean),
+            Mark::Reopened => {
+                warn!(
+                    thread.id = %thread, volume.name = %receipt.volume, removal = receipt.outcome,
+                    "the thread was reopened while its volume was removed; it is not marked"
+                );
+                Ok(Outcome::Reopened)
+            }
+            Mark::NoRow => Ok(Outcome::UnknownThread),
+        }
+    }
+}
+
+fn observe_mark(receipt: &Receipt, closed_at: Option<DateTime<Utc>>, started: Instant) {
+    metrics::close_to_mark(closed_at, receipt.at);
+    let (thread, volume, source) = (&receipt.thread_id, &receipt.volume, receipt.origin.as_str());
+    if receipt.outcome == "removed" {
+        let took_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        info!(thread.id = %thread, volume.name = %volume, source, took_ms, "removed the volume");
+    } else {
+        debug!(thread.id = %thread, volume.name = %volume, source, "the volume is absent; marked");
+    }
+}

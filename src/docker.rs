@@ -1,0 +1,383 @@
+//! Docker, over its API: the volumes port of the coordinator.
+//!
+//! Requests carry no API version, so every daemon answers in its own. Volumes are removed without force, always: with
+//! force a daemon answers 204 for a volume that is not there, and forgets one that its driver failed to delete.
+//!
+//! A daemon that does not have a volume proves nothing unless it is the daemon that the volume was on: a wrong
+//! `DOCKER_HOST` has none of our volumes, and would have every thread marked. So an answer of "not there" counts only
+//! from the daemon whose identity is pinned ([`Docker::pin`]).
+
+use std::{
+    collections::HashMap,
+    sync::{OnceLock, RwLock},
+    time::Duration,
+};
+
+use bollard::{
+    API_DEFAULT_VERSION,
+    errors::Error,
+    models::SystemInfo,
+    query_parameters::{ListContainersOptionsBuilder, ListVolumesOptionsBuilder, RemoveVolumeOptions},
+};
+
+use crate::{
+    coordinator::{Inventory, Removal, Volumes},
+    failure::{Dependency, Failure},
+    metrics,
+    volume_name::{VolumeName, VolumePrefix},
+};
+
+/// For every call but a removal: long enough for a list of many thousand volumes on a busy disk.
+const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// For the question whether the daemon is there at all, which it answers from memory.
+const PING_TIMEOUT: Duration = Duration::from_secs(5);
+/// bollard takes whole seconds and covers only the response's head; our own timeouts are the ones that count.
+const CLIENT_TIMEOUT_SECS: u64 = 24 * 60 * 60;
+
+/// Which daemon it is, as text that survives its restarts.
+///
+/// Docker keeps an id of its own (`Info.ID`). Podman invents a new one at every call, so there it is the host's name
+/// with the storage root.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity(String);
+
+impl Identity {
+    const PODMAN: &str = "podman:";
+
+    fn of_docker(info: &SystemInfo) -> Self {
+        Self(info.id.clone().unwrap_or_default())
+    }
+
+    fn of_podman(info: &SystemInfo) -> Self {
+        let (name, root) = (info.name.as_deref(), info.docker_root_dir.as_deref());
+        Self(format!("{}{}:{}", Self::PODMAN, name.unwrap_or_default(), root.unwrap_or_default()))
+    }
+
+    /// An identity as the database keeps it.
+    #[must_use]
+    pub fn from_text(text: String) -> Self {
+        Self(text)
+    }
+
+    /// The identity as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    fn is_that_of(&self, info: &SystemInfo) -> bool {
+        let other = if self.0.starts_with(Self::PODMAN) { Self::of_podman(info) } else { Self::of_docker(info) };
+        *self == other
+    }
+}
+
+/// One Docker daemon.
+pub struct Docker {
+    endpoint: Endpoint,
+    removal_timeout: Duration,
+    client: OnceLock<bollard::Docker>,
+    pinned: RwLock<Option<Identity>>,
+}
+
+/// Where the daemon listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    /// The path of a socket.
+    Unix(String),
+    /// `host:port`, unencrypted.
+    Tcp(String),
+}
+
+impl Endpoint {
+    /// Reads an endpoint as `DOCKER_HOST` has it: `unix:///path` or `tcp://host:port`.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        if let Some(path) = text.strip_prefix("unix://") {
+            return if path.starts_with('/') {
+                Ok(Self::Unix(path.to_owned()))
+            } else {
+                Err("the path of the socket must be absolute, as in unix:///var/run/docker.sock".to_owned())
+            };
+        }
+        let tcp = text.strip_prefix("tcp://").or_else(|| text.strip_prefix("http://"));
+        match tcp.map(|address| address.trim_end_matches('/')) {
+            Some(address)
+                if address.rsplit_once(':').is_some_and(|(host, port)| {
+                    !host.is_empty() && !host.contains(['/', '@']) && port.parse::<u16>().is_ok()
+                }) =>
+            {
+                Ok(Self::Tcp(address.to_owned()))
+            }
+            Some(_) => Err("the address must be host:port, as in tcp://127.0.0.1:2375".to_owned()),
+            None => Err("a Docker host begins with unix:// or tcp://".to_owned()),
+        }
+    }
+}
+
+impl std::fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Unix(path) => write!(f, "unix://{path}"),
+            Self::Tcp(address) => write!(f, "tcp://{address}"),
+        }
+    }
+}
+
+impl Docker {
+    /// A daemon at `endpoint`, not contacted yet. A removal is given up on after `removal_timeout`; the daemon
+    /// finishes it all the same.
+    #[must_use]
+    pub fn new(endpoint: Endpoint, removal_timeout: Duration) -> Self {
+        Self { endpoint, removal_timeout, client: OnceLock::new(), pinned: RwLock::new(None) }
+    }
+
+    /// Asks the daemon who it is. Also the probe that tells whether it is there.
+    pub async fn identify(&self) -> Result<Identity, Failure> {
+        let client = self.client()?;
+        let version = self.call("version", PING_TIMEOUT, client.version()).await?;
+        let info = self.call("info", CALL_TIMEOUT, client.info()).await?;
+        let is_podman = version.components.unwrap_or_default().iter().any(|part| part.name.contains("Podman"));
+        let identity = if is_podman { Identity::of_podman(&info) } else { Identity::of_docker(&info) };
+        if identity.as_str().is_empty() {
+            return Err(self.down("it does not say who it is (an empty ID), so nothing it says can be relied on"));
+        }
+        Ok(identity)
+    }
+
+    /// From now on `identity` is the daemon whose word counts.
+    pub fn pin(&self, identity: Identity) {
+        *self.pinned.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(identity);
+    }
+
+    /// Fails unless the daemon that answers now is the pinned one.
+    async fn prove_identity(&self) -> Result<(), Failure> {
+        let info = self.call("info", CALL_TIMEOUT, self.client()?.info()).await?;
+        let pinned = self.pinned.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+        match pinned {
+            Some(pinned) if pinned.is_that_of(&info) => Ok(()),
+            Some(_) => Err(self.down("another daemon answers than the one that is pinned in the database")),
+            None => Err(self.down("its identity is not pinned yet")),
+        }
+    }
+
+    fn client(&self) -> Result<&bollard::Docker, Failure> {
+        if let Some(client) = self.client.get() {
+            return Ok(client);
+        }
+        let client = match &self.endpoint {
+            // Fails while there is no such socket, which is why the client is made at the first call that finds one.
+            Endpoint::Unix(path) => bollard::Docker::connect_with_unix(path, CLIENT_TIMEOUT_SECS, API_DEFAULT_VERSION),
+            Endpoint::Tcp(address) => {
+                bollard::Docker::connect_with_http(address, CLIENT_TIMEOUT_SECS, API_DEFAULT_VERSION)
+            }
+        }
+        .map_err(|error| self.down(&error.to_string()))?;
+        Ok(self.client.get_or_init(|| client))
+    }
+
+    fn down(&self, what: &str) -> Failure {
+        Failure::unavailable(Dependency::Docker, format!("docker at {}: {what}", self.endpoint))
+    }
+
+    /// Makes a call that is not a removal. A call that takes too long means that the daemon is down.
+    async fn call<R>(
+        &self,
+        operation: &'static str,
+        limit: Duration,
+        request: impl Future<Output = Result<R, Error>>,
+    ) -> Result<R, Failure> {
+        let answer = tokio::time::timeout(limit, request).await.unwrap_or(Err(Error::RequestTimeoutError));
+        metrics::docker_request(operation, &status(&answer));
+        answer.map_err(|error| match error {
+            Error::DockerResponseServerError { status_code, message } => {
+                Failure::transient(format!("docker at {}: {operation}: {status_code} {message}", self.endpoint))
+            }
+            other => self.down(&format!("{operation}: {}", cause(&other))),
+        })
+    }
+
+    /// A removal that takes too long is slow, unless the daemon does not answer anything else either.
+    async fn removal_timed_out(&self, volume: &VolumeName) -> Failure {
+        let ping = async { self.call("ping", PING_TIMEOUT, self.client()?.ping()).await };
+        match ping.await {
+            Err(down) => down,
+            Ok(_) => Failure::transient(format!(
+                "docker at {}: removing {volume} takes longer than {}; the daemon goes on with it",
+                self.endpoint,
+                humantime::format_duration(self.removal_timeout)
+            )),
+        }
+    }
+}
+
+impl Volumes for Docker {
+    async fn remove(&self, volume: &VolumeName) -> Result<Removal, Failure> {
+        let request = self.client()?.remove_volume(volume.as_str(), None::<RemoveVolumeOptions>);
+        let answer =
+            tokio::time::timeout(self.removal_timeout, request).await.unwrap_or(Err(Error::RequestTimeoutError));
+        metrics::docker_request("remove_volume", &status(&answer));
+        match answer {
+            Ok(()) => Ok(Removal::Removed),
+            Err(Error::DockerResponseServerError { status_code, message }) => {
+                let removal = refused_removal(status_code, &message, volume, &self.endpoint)?;
+                if removal == Removal::NotFound {
+                    self.prove_identity().await?;
+                }
+                Ok(removal)
+            }
+            Err(Error::RequestTimeoutError) => Err(self.removal_timed_out(volume).await),
+            Err(other) => Err(self.down(&cause(&other))),
+        }
+    }
+
+    async fn inventory(&self, prefix: &VolumePrefix) -> Result<Inventory, Failure> {
+        let client = self.client()?;
+        // The daemon's own filter matches anywhere in a name: it only makes the answer shorter.
+        let filters = HashMap::from([("name", vec![prefix.as_str()])]);
+        let volumes = ListVolumesOptionsBuilder::default().filters(&filters).build();
+        let volumes = self.call("list_volumes", CALL_TIMEOUT, client.list_volumes(Some(volumes))).await?;
+        // Stopped containers hold their volumes too.
+        let containers = ListContainersOptionsBuilder::default().all(true).build();
+        let containers = self.call("list_containers", CALL_TIMEOUT, client.list_containers(Some(containers))).await?;
+        // After the lists, so that it was this daemon that made them.
+        self.prove_identity().await?;
+
+        let mounts = containers.into_iter().flat_map(|container| container.mounts.unwrap_or_default());
+        Ok(Inventory {
+            present: (volumes.volumes.unwrap_or_default().iter())
+                .filter_map(|volume| prefix.thread_of(&volume.name))
+                .collect(),
+            referenced: mounts
+                .filter(|mount| mount.typ.as_deref() == Some("volume"))
+                .filter_map(|mount| prefix.thread_of(&mount.name?))
+                .collect(),
+            warnings: volumes.warnings.unwrap_or_default(),
+        })
+    }
+}
+
+/// What an answer other than 2xx to a removal means. Facts of moby (`daemon/volume`) and Podman, per status:
+///
+/// - 404 is a missing volume only if the message says so and names it; a missing driver, plugin or page is 404 too.
+/// - 409 is a volume in use, by containers that the message lists; stopped ones count.
+/// - 500 "has active mounts" is in use as well: a mount without a container.
+/// - 500 "outside of the local volume root" will not change: the volume's directory is not where it belongs.
+/// - 502, 503, 504 come from something in front of a daemon that is not there.
+fn refused_removal(
+    status_code: u16,
+    message: &str,
+    volume: &VolumeName,
+    endpoint: &Endpoint,
+) -> Result<Removal, Failure> {
+    let error = || format!("docker at {endpoint}: removing {volume}: {status_code} {message}");
+    match status_code {
+        404 if message.contains(volume.as_str()) && message.trim_end().ends_with("no such volume") => {
+            Ok(Removal::NotFound)
+        }
+        409 if message.contains("in use") || message.contains("being used") => {
+            Ok(Removal::Referenced { holders: container_ids(message) })
+        }
+        500 if message.contains("has active mounts") => Ok(Removal::Referenced { holders: container_ids(message) }),
+        500 if message.contains("outside of") && message.contains("volume root") => Err(Failure::permanent(error())),
+        400 => Err(Failure::permanent(error())),
+        502..=504 => Err(Failure::unavailable(Dependency::Docker, error())),
+        _ => Err(Failure::transient(error())),
+    }
+}
+
+/// The container ids in a message: runs of 64 hexadecimal digits, in Docker's wording and in Podman's.
+fn container_ids(message: &str) -> Vec<String> {
+    message
+        .split(|c: char| !c.is_ascii_alphanumeric())
+        .filter(|word| word.len() == 64 && word.chars().all(|c| c.is_ascii_hexdigit()))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// The status label of a metric.
+fn status<R>(answer: &Result<R, Error>) -> String {
+    match answer {
+        Ok(_) => "ok".to_owned(),
+        Err(Error::DockerResponseServerError { status_code, .. }) => status_code.to_string(),
+        Err(Error::RequestTimeoutError) => "timeout".to_owned(),
+        Err(_) => "unreachable".to_owned(),
+    }
+}
+
+/// The innermost cause: the client's own messages stop at "client error (Connect)".
+fn cause(error: &Error) -> String {
+    let mut innermost: &dyn std::error::Error = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    innermost.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{failure::Verdict, volume_name::ThreadId};
+
+    const ID: &str = "4f66ad9a0b2e0d1b5f4ac1d2f3b4c5d6e7f8091a2b3c4d5e6f708192a3b4c5d6";
+
+    #[test]
+    fn every_answer_to_a_removal_has_its_meaning() {
+        let prefix = VolumePrefix::parse("ha_ws_").expect("valid");
+        let volume = prefix.volume_of(&ThreadId::parse("t1").expect("valid"));
+        let endpoint = Endpoint::Unix("/run/docker.sock".to_owned());
+        let meaning = |status_code, message: &str| match refused_removal(status_code, message, &volume, &endpoint) {
+            Ok(Removal::Removed) => "removed",
+            Ok(Removal::NotFound) => "not_found",
+            Ok(Removal::Referenced { holders }) if holders == [ID] => "referenced by ID",
+            Ok(Removal::Referenced { .. }) => "referenced",
+            Err(Failure { verdict: Verdict::Permanent, .. }) => "permanent",
+            Err(Failure { verdict: Verdict::Transient, .. }) => "transient",
+            Err(Failure { verdict: Verdict::Unavailable(_), .. }) => "unavailable",
+        };
+        // Trap numbers: D2 D3 D5 D7.
+        for (status_code, message, expected) in [
+            (404, "get ha_ws_t1: no such volume", "not_found"),
+            (404, "no volume with name \"ha_ws_t1\" found: no such volume", "not_found"),
+            (404, "get other: no such volume", "transient"),
+            (404, "get ha_ws_t1: no such volume driver", "transient"),
+            (404, "plugin \"nfs\" not found", "transient"),
+            (404, "page not found", "transient"),
+            (404, "", "transient"),
+            (409, &format!("remove ha_ws_t1: volume is in use - [{ID}]"), "referenced by ID"),
+            (409, &format!("volume ha_ws_t1 is being used by the following container(s): {ID}"), "referenced by ID"),
+            (409, "a prune operation is already running", "transient"),
+            (500, "remove ha_ws_t1: volume has active mounts", "referenced"),
+            (500, "unable to remove a directory outside of the local volume root /var/lib/docker", "permanent"),
+            (500, "error removing volume path '/x': device or resource busy", "transient"),
+            (500, "", "transient"),
+            (400, "bad parameter", "permanent"),
+            (403, "forbidden", "transient"),
+            (502, "bad gateway", "unavailable"),
+            (503, "no backend", "unavailable"),
+            (504, "gateway timeout", "unavailable"),
+        ] {
+            assert_eq!(meaning(status_code, message), expected, "{status_code} {message}");
+        }
+    }
+
+    #[test]
+    fn an_endpoint_is_read_as_docker_writes_it() {
+        assert_eq!(Endpoint::parse("unix:///run/d.sock"), Ok(Endpoint::Unix("/run/d.sock".to_owned())));
+        assert_eq!(Endpoint::parse("tcp://127.0.0.1:2375"), Ok(Endpoint::Tcp("127.0.0.1:2375".to_owned())));
+        assert_eq!(Endpoint::parse("http://[::1]:2375/"), Ok(Endpoint::Tcp("[::1]:2375".to_owned())));
+        for text in ["", "unix://", "unix://d.sock", "tcp://", "tcp://host", "tcp://:1", "tcp://u:p@h:1", "ssh://h"] {
+            assert!(Endpoint::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn podman_is_known_by_its_host_and_storage_since_its_id_changes() {
+        let info = |id: &str| SystemInfo {
+            id: Some(id.to_owned()),
+            name: Some("host-a".to_owned()),
+            docker_root_dir: Some("/var/lib/containers".to_owned()),
+            ..SystemInfo::default()
+        };
+        assert!(Identity::of_podman(&info("1")).is_that_of(&info("2")));
+        assert!(!Identity::of_docker(&info("1")).is_that_of(&info("2")));
+    }
+}

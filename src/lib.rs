@@ -1,0 +1,24 @@
+//! Volume Reaper: removes the Docker volumes of closed threads, once, and remembers it.
+//!
+//! The way of an event through the files: [`queue`] receives a message, [`event`] reads it, [`consumer`] asks the
+//! [`coordinator`] to clean up, which calls [`docker`] and marks the row in the [`store`]; [`settlement`] decides what
+//! becomes of the message. The [`reconciler`] calls the same coordinator for what events missed.
+
+pub mod cli;
+pub mod commands;
+pub mod config;
+pub mod consumer;
+pub mod coordinator;
+pub mod docker;
+pub mod event;
+pub mod failure;
+pub mod health;
+pub mod http;
+pub mod logging;
+pub mod metrics;
+pub mod queue;
+pub mod reconciler;
+pub mod reconnect;
+pub mod settlement;
+pub mod store;
+pub mod volume_name;

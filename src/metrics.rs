@@ -1,0 +1,86 @@
+//! The metrics, each in one place with its name, labels and meaning.
+//!
+//! The names are part of the public contract. No label is ever a thread's id: their number has no bound.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+
+use crate::{coordinator::Backlog, failure::Dependency};
+
+/// From an event in milliseconds to a volume that its container held for hours.
+const CLOSE_TO_MARK_BUCKETS_SECS: &[f64] =
+    &[0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 21_600.0, 86_400.0];
+/// From an idle sweep to a first day with a million rows.
+const SWEEP_BUCKETS_SECS: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0, 900.0];
+
+/// Installs the recorder for this process; the handle writes what `/metrics` serves.
+pub fn install() -> Result<PrometheusHandle, BuildError> {
+    let recorder = PrometheusBuilder::new()
+        .set_buckets_for_metric(
+            Matcher::Full("volume_reaper_close_to_mark_seconds".to_owned()),
+            CLOSE_TO_MARK_BUCKETS_SECS,
+        )?
+        .set_buckets_for_metric(Matcher::Full("volume_reaper_sweep_seconds".to_owned()), SWEEP_BUCKETS_SECS)?
+        .install_recorder()?;
+    describe_counter!("volume_reaper_cleanups_total", "Clean-ups, by who asked (source) and how they ended (outcome).");
+    describe_counter!("volume_reaper_settlements_total", "Settled deliveries, by settlement.");
+    describe_counter!("volume_reaper_docker_requests_total", "Requests to Docker, by operation and status.");
+    describe_gauge!("volume_reaper_unmarked_threads", "Closed threads that are not marked, at the last sweep's end.");
+    describe_gauge!(
+        "volume_reaper_oldest_unmarked_seconds",
+        "Age of the longest closed thread that is not marked, at the last sweep's end."
+    );
+    describe_histogram!("volume_reaper_close_to_mark_seconds", "From a thread's close to its mark.");
+    describe_histogram!("volume_reaper_sweep_seconds", "Duration of sweeps.");
+    describe_gauge!("volume_reaper_dependency_up", "Whether a dependency answers (1) or not (0).");
+    Ok(recorder)
+}
+
+/// A clean-up ended.
+pub fn cleanup(source: &'static str, outcome: &'static str) {
+    cleanups(source, outcome, 1);
+}
+
+/// Several clean-ups ended alike.
+pub fn cleanups(source: &'static str, outcome: &'static str, count: u64) {
+    counter!("volume_reaper_cleanups_total", "source" => source, "outcome" => outcome).increment(count);
+}
+
+/// A delivery was settled.
+pub fn settlement(settlement: &'static str) {
+    counter!("volume_reaper_settlements_total", "settlement" => settlement).increment(1);
+}
+
+/// Docker answered, or did not.
+pub fn docker_request(operation: &'static str, status: &str) {
+    counter!("volume_reaper_docker_requests_total", "operation" => operation, "status" => status.to_owned())
+        .increment(1);
+}
+
+/// A thread that was closed then, if the platform says when, was marked now.
+pub fn close_to_mark(closed_at: Option<DateTime<Utc>>, marked_at: DateTime<Utc>) {
+    if let Some(elapsed) = closed_at.and_then(|closed_at| (marked_at - closed_at).to_std().ok()) {
+        histogram!("volume_reaper_close_to_mark_seconds").record(elapsed);
+    }
+}
+
+/// A sweep ended.
+pub fn sweep(duration: Duration) {
+    histogram!("volume_reaper_sweep_seconds").record(duration);
+}
+
+/// What is left to do.
+pub fn backlog(backlog: &Backlog) {
+    #[expect(clippy::cast_precision_loss, reason = "a gauge is a float, exact up to 2^53 threads")]
+    gauge!("volume_reaper_unmarked_threads").set(backlog.unmarked as f64);
+    let oldest = backlog.oldest_closed_at.and_then(|closed_at| (Utc::now() - closed_at).to_std().ok());
+    gauge!("volume_reaper_oldest_unmarked_seconds").set(oldest.unwrap_or_default().as_secs_f64());
+}
+
+/// A dependency came or went.
+pub fn dependency_up(dependency: Dependency, up: bool) {
+    gauge!("volume_reaper_dependency_up", "dependency" => dependency.as_str()).set(if up { 1.0 } else { 0.0 });
+}

@@ -1,0 +1,71 @@
+//! The message queue: everything that speaks AMQP.
+//!
+//! Facts that it rests on, measured on RabbitMQ 3.10, 4.0 and 4.3: a plain requeue comes back at once; whether a
+//! requeue counts towards the delivery limit depends on the version; a client's own `x-death` is ignored since 4.0;
+//! the delayed-message plugin is not replicated. So we count attempts in a header of our own, and wait in queues of
+//! our own: one per step of the ladder, each with a time to live that dead-letters back to the work queue.
+
+mod connection;
+mod headers;
+mod publisher;
+mod settle;
+mod subscription;
+mod topology;
+
+use std::time::Duration;
+
+pub use publisher::Publisher;
+pub use subscription::Subscription;
+
+use crate::config::{Config, SecretUrl, Topology};
+
+/// Where the broker is and what is ours on it.
+#[derive(Clone, Debug)]
+pub struct Queues {
+    /// The broker.
+    pub url: SecretUrl,
+    /// The topic exchange that the platform publishes to.
+    pub exchange: String,
+    /// The routing key of thread-closed events.
+    pub routing_key: String,
+    /// What our queues are called before the dot.
+    pub prefix: String,
+    /// The steps of the ladder.
+    pub retry_delays: Vec<Duration>,
+    /// Whether we create what is missing.
+    pub topology: Topology,
+}
+
+impl Queues {
+    /// The queues of this configuration.
+    #[must_use]
+    pub fn new(config: &Config) -> Self {
+        Self {
+            url: config.amqp_url.clone(),
+            exchange: config.exchange.clone(),
+            routing_key: config.routing_key.clone(),
+            prefix: config.queue_prefix.clone(),
+            retry_delays: config.retry_delays.clone(),
+            topology: config.topology,
+        }
+    }
+
+    /// The queue that events arrive in.
+    #[must_use]
+    pub fn work(&self) -> String {
+        format!("{}.thread-closed", self.prefix)
+    }
+
+    /// The queue in which a delivery waits for `delay`, such as `volume-reaper.retry.30s`.
+    #[must_use]
+    pub fn retry(&self, delay: Duration) -> String {
+        let delay = humantime::format_duration(delay).to_string().replace(' ', "");
+        format!("{}.retry.{delay}", self.prefix)
+    }
+
+    /// The parking lot.
+    #[must_use]
+    pub fn dead_letter(&self) -> String {
+        format!("{}.dead-letter", self.prefix)
+    }
+}

@@ -1,0 +1,80 @@
+//! Connecting to the broker, with a limit on every wait.
+
+use std::{str::FromStr, time::Duration};
+
+use lapin::{Channel, Connection, ConnectionProperties, ErrorKind, uri::AMQPUri};
+
+use super::{Queues, topology};
+use crate::{
+    config::SecretUrl,
+    failure::{Dependency, Failure},
+};
+
+/// For one request to the broker. A link that swallows everything does not say so.
+pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// For the whole way from a name to an open connection, TLS included.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
+/// For a polite goodbye, at which nothing can be lost any more.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// A dead link is noticed after two of these. lapin's default is the broker's 60 s.
+const HEARTBEAT_SECS: u16 = 20;
+
+/// A connection, a channel, and our topology in place.
+pub(super) struct Link {
+    pub(super) connection: Connection,
+    pub(super) channel: Channel,
+}
+
+impl Link {
+    /// Connects as `name`, which the broker's management shows, and declares or checks the topology.
+    pub(super) async fn open(queues: &Queues, name: &str) -> Result<Self, Failure> {
+        let mut uri = AMQPUri::from_str(queues.url.expose())
+            .map_err(|error| Failure::permanent(format!("broker at {}: {error}", queues.url)))?;
+        uri.query.heartbeat.get_or_insert(HEARTBEAT_SECS);
+        let properties = ConnectionProperties::default().with_connection_name(name.into());
+        let connect = Connection::connect_uri(uri, properties);
+        let connection = bounded(&queues.url, CONNECT_TIMEOUT, "connect", connect).await?;
+        let channel = bounded(&queues.url, REQUEST_TIMEOUT, "open a channel", connection.create_channel()).await?;
+        topology::ensure(&channel, queues).await?;
+        Ok(Self { connection, channel })
+    }
+
+    /// Says goodbye. What was not acknowledged goes back to its queue, whether the broker answers or not.
+    pub(super) async fn close(self) {
+        let close = async {
+            let _ = self.channel.close(200, "done".into()).await;
+            let _ = self.connection.close(200, "done".into()).await;
+        };
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, close).await;
+    }
+}
+
+/// Makes a request with a limit on the wait.
+pub(super) async fn bounded<R>(
+    url: &SecretUrl,
+    limit: Duration,
+    what: &str,
+    request: impl Future<Output = lapin::Result<R>>,
+) -> Result<R, Failure> {
+    match tokio::time::timeout(limit, request).await {
+        Ok(result) => result.map_err(|error| failure(url, what, &error)),
+        Err(_) => Err(Failure::unavailable(
+            Dependency::Broker,
+            format!("broker at {url}: {what}: no answer within {}", humantime::format_duration(limit)),
+        )),
+    }
+}
+
+/// The verdict on a broker's error: will it be better later, or has somebody to mend something?
+///
+/// The codes are AMQP 0-9-1's: 403 access refused, 404 not found, 406 precondition failed, 530 not allowed (such as
+/// a virtual host that is not there).
+pub(super) fn failure(url: &SecretUrl, what: &str, error: &lapin::Error) -> Failure {
+    let message = format!("broker at {url}: {what}: {error}");
+    let permanent = match error.kind() {
+        ErrorKind::ProtocolError(error) => matches!(error.get_id(), 403 | 404 | 406 | 530),
+        ErrorKind::InvalidProtocolVersion(_) | ErrorKind::AuthProviderError(_) => true,
+        _ => false,
+    };
+    if permanent { Failure::permanent(message) } else { Failure::unavailable(Dependency::Broker, message) }
+}

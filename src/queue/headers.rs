@@ -1,0 +1,162 @@
+//! The headers that we set, and which of a message's own properties travel on with it.
+
+use chrono::{SecondsFormat, Utc};
+use lapin::{
+    BasicProperties,
+    types::{AMQPValue, FieldTable},
+};
+
+/// How often the delivery was tried; absent before the first retry.
+pub(super) const ATTEMPT: &str = "volume-reaper-attempt";
+/// Why it waits or is parked, for machines.
+pub(super) const REASON: &str = "volume-reaper-reason";
+/// Why, for people; at most [`MAX_ERROR_BYTES`].
+pub(super) const ERROR: &str = "volume-reaper-error";
+/// When we first gave it back or parked it, RFC 3339.
+pub(super) const FIRST_SEEN: &str = "volume-reaper-first-seen";
+
+/// A header that is larger than a frame makes the publish itself fail.
+const MAX_ERROR_BYTES: usize = 1024;
+/// Persistent: a retry survives the broker's restart.
+const PERSISTENT: u8 = 2;
+
+/// How often the delivery was tried before; what is no sensible number counts as never.
+pub(super) fn failed_attempts(properties: &BasicProperties) -> usize {
+    let value = properties.headers().as_ref().and_then(|headers| headers.inner().get(ATTEMPT));
+    value.and_then(integer).and_then(|attempts| usize::try_from(attempts).ok()).unwrap_or(0)
+}
+
+/// The properties of the same message for its next stop: a delay queue or the parking lot.
+///
+/// Copied are the properties that describe the message. Left behind are those that would act on the broker: an
+/// expiration would delete the message where it waits, a user id is refused from another user's connection, `CC` and
+/// `BCC` would route copies, and `x-death` and its like are the broker's own.
+pub(super) fn onward(original: &BasicProperties, attempt: usize, reason: &str, error: &str) -> BasicProperties {
+    let mut headers = FieldTable::default();
+    if let Some(original) = original.headers() {
+        for (key, value) in original.inner() {
+            if !is_the_brokers(key.as_str()) {
+                headers.insert(key.clone(), value.clone());
+            }
+        }
+    }
+    let text = |text: &str| AMQPValue::LongString(text.into());
+    headers.insert(ATTEMPT.into(), AMQPValue::LongLongInt(i64::try_from(attempt).unwrap_or(i64::MAX)));
+    headers.insert(REASON.into(), text(reason));
+    headers.insert(ERROR.into(), text(cut(error, MAX_ERROR_BYTES)));
+    if !headers.contains_key(FIRST_SEEN) {
+        headers.insert(FIRST_SEEN.into(), text(&Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true)));
+    }
+
+    let mut onward = BasicProperties::default().with_headers(headers).with_delivery_mode(PERSISTENT);
+    if let Some(content_type) = original.content_type().clone() {
+        onward = onward.with_content_type(content_type);
+    }
+    if let Some(content_encoding) = original.content_encoding().clone() {
+        onward = onward.with_content_encoding(content_encoding);
+    }
+    if let Some(message_id) = original.message_id().clone() {
+        onward = onward.with_message_id(message_id);
+    }
+    if let Some(correlation_id) = original.correlation_id().clone() {
+        onward = onward.with_correlation_id(correlation_id);
+    }
+    if let Some(timestamp) = *original.timestamp() {
+        onward = onward.with_timestamp(timestamp);
+    }
+    if let Some(kind) = original.kind().clone() {
+        onward = onward.with_type(kind);
+    }
+    if let Some(app_id) = original.app_id().clone() {
+        onward = onward.with_app_id(app_id);
+    }
+    onward
+}
+
+fn is_the_brokers(key: &str) -> bool {
+    matches!(key, "CC" | "BCC" | "x-delivery-count" | "x-acquired-count")
+        || ["x-death", "x-first-death", "x-last-death"].iter().any(|prefix| key.starts_with(prefix))
+}
+
+fn integer(value: &AMQPValue) -> Option<i64> {
+    match value {
+        AMQPValue::ShortShortInt(number) => Some((*number).into()),
+        AMQPValue::ShortShortUInt(number) => Some((*number).into()),
+        AMQPValue::ShortInt(number) => Some((*number).into()),
+        AMQPValue::ShortUInt(number) => Some((*number).into()),
+        AMQPValue::LongInt(number) => Some((*number).into()),
+        AMQPValue::LongUInt(number) => Some((*number).into()),
+        AMQPValue::LongLongInt(number) => Some(*number),
+        AMQPValue::Boolean(_)
+        | AMQPValue::Float(_)
+        | AMQPValue::Double(_)
+        | AMQPValue::DecimalValue(_)
+        | AMQPValue::ShortString(_)
+        | AMQPValue::LongString(_)
+        | AMQPValue::FieldArray(_)
+        | AMQPValue::Timestamp(_)
+        | AMQPValue::FieldTable(_)
+        | AMQPValue::ByteArray(_)
+        | AMQPValue::Void => None,
+    }
+}
+
+/// The beginning of a text, at most `limit` bytes, cut between characters.
+fn cut(text: &str, limit: usize) -> &str {
+    &text[..text.floor_char_boundary(limit)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers_of(properties: &BasicProperties) -> &FieldTable {
+        properties.headers().as_ref().expect("headers are set")
+    }
+
+    #[test]
+    fn the_attempt_is_counted_in_our_own_header() {
+        let first = BasicProperties::default();
+        assert_eq!(failed_attempts(&first), 0);
+        let second = onward(&first, 1, "transient", "x");
+        assert_eq!(failed_attempts(&second), 1);
+        assert_eq!(failed_attempts(&onward(&second, 2, "transient", "x")), 2);
+    }
+
+    #[test]
+    fn a_senseless_attempt_header_counts_as_none() {
+        for value in [AMQPValue::LongLongInt(-1), AMQPValue::LongString("7".into()), AMQPValue::Void] {
+            let mut headers = FieldTable::default();
+            headers.insert(ATTEMPT.into(), value);
+            assert_eq!(failed_attempts(&BasicProperties::default().with_headers(headers)), 0);
+        }
+    }
+
+    #[test]
+    fn what_would_act_on_the_broker_is_left_behind() {
+        let mut headers = FieldTable::default();
+        for key in ["CC", "BCC", "x-death", "x-first-death-queue", "traceparent"] {
+            headers.insert(key.into(), AMQPValue::LongString("v".into()));
+        }
+        let original = BasicProperties::default()
+            .with_headers(headers)
+            .with_expiration("1000".into())
+            .with_user_id("guest".into())
+            .with_message_id("m-1".into());
+        let onward = onward(&original, 1, "transient", "x");
+        assert_eq!(onward.expiration(), &None);
+        assert_eq!(onward.user_id(), &None);
+        assert_eq!(onward.message_id().as_ref().map(lapin::types::ShortString::as_str), Some("m-1"));
+        let mut kept: Vec<_> = headers_of(&onward).inner().keys().map(|key| key.as_str().to_owned()).collect();
+        kept.retain(|key| !key.starts_with("volume-reaper-"));
+        assert_eq!(kept, ["traceparent"]);
+    }
+
+    #[test]
+    fn a_long_error_is_cut_between_characters() {
+        let onward = onward(&BasicProperties::default(), 1, "transient", &"é".repeat(2000));
+        let AMQPValue::LongString(error) = &headers_of(&onward).inner()[ERROR] else { panic!("a text") };
+        assert_eq!(error.len(), 1024);
+        assert_eq!(cut("aé", 2), "a");
+    }
+}

@@ -1,0 +1,120 @@
+//! Publishing with confirms, on a connection of its own.
+//!
+//! A broker that runs out of memory or disk stops reading from connections that publish. If the consumer published on
+//! its own connection, its acknowledgements would be stuck with it.
+
+use std::time::Duration;
+
+use lapin::{BasicProperties, Confirmation, options::BasicPublishOptions, options::ConfirmSelectOptions};
+use tokio::sync::Mutex;
+
+use super::{
+    Queues,
+    connection::{Link, REQUEST_TIMEOUT, bounded},
+};
+use crate::{
+    event::ThreadClosed,
+    failure::{Dependency, Failure},
+};
+
+/// For the broker's word that it has a message safely. Longer than a request: a quorum of disks has to answer.
+const CONFIRM_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Publishes messages and knows of each whether the broker has it. Connects when first used and again when needed.
+pub struct Publisher {
+    queues: Queues,
+    link: Mutex<Option<Link>>,
+}
+
+impl Publisher {
+    /// Not connected yet.
+    #[must_use]
+    pub fn new(queues: Queues) -> Self {
+        Self { queues, link: Mutex::new(None) }
+    }
+
+    /// Publishes a thread-closed event as the platform would. Returns when the broker has it safely.
+    pub async fn publish_event(&self, event: &ThreadClosed) -> Result<(), Failure> {
+        let properties = BasicProperties::default()
+            .with_content_type("application/json".into())
+            .with_delivery_mode(2)
+            .with_message_id(uuid::Uuid::new_v4().to_string().into());
+        self.publish(&self.queues.exchange, &self.queues.routing_key, properties, &event.encode()).await
+    }
+
+    /// Publishes to one of our queues. Returns when the broker has it safely.
+    pub(super) async fn publish_to_queue(
+        &self,
+        queue: &str,
+        properties: BasicProperties,
+        body: &[u8],
+    ) -> Result<(), Failure> {
+        // The default exchange routes to the queue of that name.
+        self.publish("", queue, properties, body).await
+    }
+
+    async fn publish(
+        &self,
+        exchange: &str,
+        routing_key: &str,
+        properties: BasicProperties,
+        body: &[u8],
+    ) -> Result<(), Failure> {
+        let published = self.try_publish(exchange, routing_key, properties, body).await;
+        if published.is_err() {
+            // Begin anew, topology included: the queue may have been deleted, or the link may be dead.
+            if let Some(link) = self.link.lock().await.take() {
+                link.close().await;
+            }
+        }
+        published
+    }
+
+    async fn try_publish(
+        &self,
+        exchange: &str,
+        routing_key: &str,
+        properties: BasicProperties,
+        body: &[u8],
+    ) -> Result<(), Failure> {
+        let url = &self.queues.url;
+        let channel = self.channel().await?;
+        // Mandatory: without it, the broker confirms a message that no queue took, and drops it.
+        let mandatory = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+        let publish = async {
+            let send = channel.basic_publish(exchange.into(), routing_key.into(), mandatory, body, properties);
+            send.await?.await
+        };
+        match bounded(url, CONFIRM_TIMEOUT, "publish", publish).await? {
+            Confirmation::Ack(None) => Ok(()),
+            Confirmation::Ack(Some(_)) => Err(Failure::transient(format!(
+                "broker at {url}: no queue takes routing key {routing_key:?} of exchange {exchange:?}"
+            ))),
+            Confirmation::Nack(_) => Err(Failure::unavailable(
+                Dependency::Broker,
+                format!("broker at {url}: it refused a message for {routing_key:?}"),
+            )),
+            Confirmation::NotRequested => Err(Failure::permanent("the channel is not in confirm mode".to_owned())),
+        }
+    }
+
+    async fn channel(&self) -> Result<lapin::Channel, Failure> {
+        let mut current = self.link.lock().await;
+        if let Some(link) = current.as_ref().filter(|link| link.channel.status().connected()) {
+            return Ok(link.channel.clone());
+        }
+        let link = Link::open(&self.queues, "volume-reaper publisher").await?;
+        let confirm = link.channel.confirm_select(ConfirmSelectOptions::default());
+        bounded(&self.queues.url, REQUEST_TIMEOUT, "confirm mode", confirm).await?;
+        let channel = link.channel.clone();
+        *current = Some(link);
+        Ok(channel)
+    }
+
+    /// Closes the connection, if there is one.
+    pub async fn close(&self) {
+        if let Some(link) = self.link.lock().await.take() {
+            link.close().await;
+        }
+    }
+}

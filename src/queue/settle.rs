@@ -1,0 +1,66 @@
+//! Executes what was decided on a delivery: the only code that acknowledges.
+//!
+//! A retry is published to its delay queue and confirmed, and only then is the original acknowledged. If that publish
+//! fails, the original stays unacknowledged and is held until it succeeds, so that a message may exist twice but never
+//! not at all.
+
+use lapin::{
+    message::Delivery,
+    options::{BasicAckOptions, BasicNackOptions},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use super::{Publisher, Queues, headers};
+use crate::{metrics, reconnect::Delays, settlement::Settlement};
+
+/// Executes `settlement`. Gives up on publishing when `stop` is cancelled or the delivery's channel is gone.
+///
+/// Returns the delivery if it is still ours and has to be given back, once nothing new is delivered to us.
+pub(super) async fn execute(
+    delivery: Delivery,
+    settlement: &Settlement,
+    queues: &Queues,
+    publisher: &Publisher,
+    stop: &CancellationToken,
+) -> Option<Delivery> {
+    let attempt = headers::failed_attempts(&delivery.properties).saturating_add(1);
+    let next_stop = match settlement {
+        Settlement::Ack | Settlement::Stale => None,
+        Settlement::Retry { delay, error } => Some((queues.retry(*delay), "retry", error)),
+        Settlement::DeadLetter { reason, error } => Some((queues.dead_letter(), reason.as_str(), error)),
+        Settlement::HandBack { .. } => return Some(delivery),
+    };
+    if let Some((queue, reason, error)) = next_stop {
+        let mut delays = Delays::new();
+        loop {
+            let properties = headers::onward(&delivery.properties, attempt, reason, error);
+            let Err(failure) = publisher.publish_to_queue(&queue, properties, &delivery.data).await else { break };
+            warn!(queue, error = %failure, "can't move the delivery on; it stays where it is until that works");
+            if !delivery.acker.usable() {
+                return None;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(delays.next_delay()) => {}
+                () = stop.cancelled() => return Some(delivery),
+            }
+        }
+    }
+    match delivery.acker.ack(BasicAckOptions::default()).await {
+        Ok(true) => metrics::settlement(settlement.as_str()),
+        // The channel is gone, and with it the tag: the broker delivers the message again, as a duplicate.
+        Ok(false) | Err(_) => {
+            debug!(settlement = settlement.as_str(), "the channel was gone before the acknowledgement");
+            metrics::settlement("lost_channel");
+        }
+    }
+    None
+}
+
+/// Puts a delivery back where it came from, untouched.
+pub(super) async fn give_back(delivery: &Delivery) {
+    let requeue = BasicNackOptions { requeue: true, ..BasicNackOptions::default() };
+    // If the channel is gone, the broker has it back already.
+    let _ = delivery.acker.nack(requeue).await;
+    metrics::settlement("hand_back");
+}

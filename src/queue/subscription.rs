@@ -1,0 +1,319 @@
+//! Receiving: connect, subscribe, hand each delivery to the consumer, settle it, and do it all again when the
+//! connection, the channel or the subscription is lost.
+//!
+//! Deliveries are taken only while database and Docker are up. When one goes down, the subscription is cancelled and
+//! what we hold is given back: first cancelled, then given back, or the broker would deliver it to us again at once.
+//! A delivery is acknowledged on the channel that it came from, or not at all.
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::{Stream, StreamExt};
+use lapin::{
+    Consumer as Deliveries, Event,
+    message::Delivery,
+    options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions},
+    types::FieldTable,
+};
+use tokio::{
+    sync::Semaphore,
+    task::JoinSet,
+    time::{Instant, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, debug, error, info, info_span, warn};
+
+use super::{
+    Publisher, Queues,
+    connection::{Link, REQUEST_TIMEOUT, bounded, failure},
+    headers,
+    settle::{execute, give_back},
+};
+use crate::{
+    consumer::{Consumer, Message},
+    coordinator::{Threads, Volumes},
+    failure::{Dependency, Failure, Verdict},
+    health::Health,
+    metrics,
+    reconnect::Delays,
+    settlement::Settlement,
+};
+
+/// What has to be up before deliveries are taken.
+const NEEDED: [Dependency; 2] = [Dependency::Database, Dependency::Docker];
+/// A connection that lasted so long is taken to be stable: the next loss begins with short waits again.
+const STABLE_AFTER: Duration = Duration::from_secs(30);
+/// Our name for the subscription; it is unique to the channel, not to the broker.
+const CONSUMER_TAG: &str = "volume-reaper";
+
+/// A subscription to the work queue.
+pub struct Subscription<V, T> {
+    /// Where to receive from.
+    pub queues: Queues,
+    /// Moves deliveries to the delay queues and the parking lot.
+    pub publisher: Arc<Publisher>,
+    /// Handles each message.
+    pub consumer: Arc<Consumer<V, T>>,
+    /// Which dependencies are up.
+    pub health: Arc<Health>,
+    /// How many deliveries the broker hands over ahead of their settlement.
+    pub prefetch: u16,
+    /// How many removals may be in flight.
+    pub concurrency: u16,
+}
+
+/// Why deliveries are no longer taken, while the connection is fine.
+enum Pause {
+    Stopped,
+    DependencyDown,
+}
+
+impl<V: Volumes, T: Threads> Subscription<V, T> {
+    /// Receives until `stop` is cancelled, then finishes what is in flight, or drops it when `abort` is cancelled.
+    ///
+    /// Fails only if the very first connection is refused for a reason that waiting will not mend, such as a wrong
+    /// password or queues with other arguments than ours.
+    pub async fn run(&self, stop: &CancellationToken, abort: &CancellationToken) -> Result<(), Failure> {
+        let mut work = JoinSet::new();
+        // Twice as many deliveries as removals: while one half removes, the other reads, marks and acknowledges.
+        let permits = Arc::new(Semaphore::new(usize::from(self.concurrency) * 2));
+        let mut delays = Delays::new();
+        let mut was_connected = false;
+        loop {
+            let began = Instant::now();
+            let lost = match self.connect(stop).await {
+                Ok(None) => break,
+                Ok(Some(link)) => {
+                    was_connected = true;
+                    let ended = self.receive(&link, &mut work, &permits, stop).await;
+                    if ended.is_ok() {
+                        finish(&mut work, abort).await;
+                    }
+                    link.close().await;
+                    match ended {
+                        Ok(()) => break,
+                        Err(lost) => lost,
+                    }
+                }
+                Err(refused) if refused.verdict == Verdict::Permanent && !was_connected => return Err(refused),
+                Err(refused) => refused,
+            };
+            self.health.down(Dependency::Broker, &lost.message);
+            if began.elapsed() >= STABLE_AFTER {
+                delays.reset();
+            }
+            tokio::select! {
+                () = tokio::time::sleep(delays.next_delay()) => {}
+                () = stop.cancelled() => break,
+            }
+        }
+        // Deliveries of a lost connection: the broker has them back, but a removal should not be cut in the middle.
+        finish(&mut work, abort).await;
+        self.publisher.close().await;
+        Ok(())
+    }
+
+    async fn connect(&self, stop: &CancellationToken) -> Result<Option<Link>, Failure> {
+        let connect = async {
+            let link = Link::open(&self.queues, "volume-reaper consumer").await?;
+            let qos = link.channel.basic_qos(self.prefetch, BasicQosOptions::default());
+            bounded(&self.queues.url, REQUEST_TIMEOUT, "prefetch", qos).await?;
+            Ok(Some(link))
+        };
+        tokio::select! {
+            link = connect => link,
+            () = stop.cancelled() => Ok(None),
+        }
+    }
+
+    /// Receives on one connection; an error means that it is lost.
+    async fn receive(
+        &self,
+        link: &Link,
+        work: &mut JoinSet<Option<Delivery>>,
+        permits: &Arc<Semaphore>,
+        stop: &CancellationToken,
+    ) -> Result<(), Failure> {
+        let mut events = Box::pin(link.connection.events_listener());
+        self.health.up(Dependency::Broker);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                lost = self.connection_lost(&mut events) => return Err(lost),
+                () = give_back_finished(work) => {}
+                () = self.health.until_up(&NEEDED) => {
+                    let mut deliveries = self.subscribe(link).await?;
+                    let taking = self.take(&mut deliveries, &mut events, work, permits, stop).await;
+                    let (pause, held) = taking?;
+                    self.unsubscribe(link, deliveries, held).await?;
+                    if matches!(pause, Pause::Stopped) {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+
+    async fn subscribe(&self, link: &Link) -> Result<Deliveries, Failure> {
+        let consume = link.channel.basic_consume(
+            self.queues.work().into(),
+            CONSUMER_TAG.into(),
+            // Acknowledged by us, when the mark is committed.
+            BasicConsumeOptions { no_ack: false, ..BasicConsumeOptions::default() },
+            FieldTable::default(),
+        );
+        let deliveries = bounded(&self.queues.url, REQUEST_TIMEOUT, "subscribe", consume).await?;
+        info!(queue = self.queues.work(), "receiving");
+        Ok(deliveries)
+    }
+
+    /// Takes deliveries until there is a reason not to. Returns it with the deliveries that are to be given back.
+    async fn take(
+        &self,
+        deliveries: &mut Deliveries,
+        events: &mut (impl Stream<Item = Event> + Unpin),
+        work: &mut JoinSet<Option<Delivery>>,
+        permits: &Arc<Semaphore>,
+        stop: &CancellationToken,
+    ) -> Result<(Pause, Vec<Delivery>), Failure> {
+        loop {
+            // A permit first, then the delivery: what can't be worked on yet stays with the broker or in its prefetch.
+            let next = async {
+                let permit = Arc::clone(permits).acquire_owned().await;
+                (permit.ok(), deliveries.next().await)
+            };
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok((Pause::Stopped, Vec::new())),
+                () = self.health.until_down(&NEEDED) => return Ok((Pause::DependencyDown, Vec::new())),
+                lost = self.connection_lost(events) => return Err(lost),
+                Some(finished) = work.join_next() => if let Some(delivery) = returned(finished) {
+                    return Ok((Pause::DependencyDown, vec![delivery]));
+                },
+                (permit, delivery) = next => match delivery {
+                    Some(Ok(delivery)) => {
+                        let handling = self.handle(delivery, stop.clone());
+                        work.spawn(async move {
+                            let _permit = permit;
+                            handling.await
+                        });
+                    }
+                    Some(Err(error)) => return Err(failure(&self.queues.url, "receive", &error)),
+                    // The stream must not be asked again after its end: it would never answer.
+                    None => return Err(Failure::unavailable(Dependency::Broker, format!(
+                        "broker at {}: it cancelled the subscription to {:?}", self.queues.url, self.queues.work()
+                    ))),
+                },
+            }
+        }
+    }
+
+    /// Cancels the subscription, then gives back what we hold and have not begun.
+    async fn unsubscribe(
+        &self,
+        link: &Link,
+        mut deliveries: Deliveries,
+        mut held: Vec<Delivery>,
+    ) -> Result<(), Failure> {
+        let cancel = link.channel.basic_cancel(CONSUMER_TAG.into(), BasicCancelOptions::default());
+        bounded(&self.queues.url, REQUEST_TIMEOUT, "cancel the subscription", cancel).await?;
+        // What the broker had sent before it heard of the cancellation still comes, and then the end.
+        while let Ok(Some(Ok(delivery))) = timeout(REQUEST_TIMEOUT, deliveries.next()).await {
+            held.push(delivery);
+        }
+        if !held.is_empty() {
+            debug!(deliveries = held.len(), "giving back what was not begun");
+        }
+        for delivery in &held {
+            give_back(delivery).await;
+        }
+        Ok(())
+    }
+
+    fn handle(
+        &self,
+        delivery: Delivery,
+        stop: CancellationToken,
+    ) -> impl Future<Output = Option<Delivery>> + Send + 'static {
+        let consumer = Arc::clone(&self.consumer);
+        let publisher = Arc::clone(&self.publisher);
+        let queues = self.queues.clone();
+        let failed_attempts = headers::failed_attempts(&delivery.properties);
+        let span =
+            info_span!("delivery", thread.id = tracing::field::Empty, attempt = failed_attempts.saturating_add(1));
+        async move {
+            // The channel may have died while the delivery waited here; then it is somebody else's by now.
+            if !delivery.acker.usable() {
+                return None;
+            }
+            let message = Message {
+                body: &delivery.data,
+                id: delivery.properties.message_id().as_ref().map(|id| id.as_str().to_owned()),
+                failed_attempts,
+            };
+            let settlement = consumer.handle(&message).await;
+            log(&settlement);
+            execute(delivery, &settlement, &queues, &publisher, &stop).await
+        }
+        .instrument(span)
+    }
+
+    /// Returns when the connection is lost. Logs what else the broker says of it.
+    async fn connection_lost(&self, events: &mut (impl Stream<Item = Event> + Unpin)) -> Failure {
+        loop {
+            match events.next().await {
+                Some(Event::Error(error)) => return failure(&self.queues.url, "connection", &error),
+                Some(Event::ConnectionBlocked(reason)) => warn!(reason, "the broker blocks publishing"),
+                Some(Event::ConnectionUnblocked) => info!("the broker takes messages again"),
+                Some(_) => {}
+                None => std::future::pending().await,
+            }
+        }
+    }
+}
+
+/// One line per settlement, at the level of what it means.
+fn log(settlement: &Settlement) {
+    match settlement {
+        Settlement::Ack => debug!(settlement = settlement.as_str()),
+        Settlement::Stale => info!(settlement = settlement.as_str(), "the thread is not closed"),
+        Settlement::Retry { delay, error } => warn!(settlement = settlement.as_str(), ?delay, error),
+        Settlement::DeadLetter { reason, error } => {
+            error!(settlement = settlement.as_str(), reason = reason.as_str(), error);
+        }
+        Settlement::HandBack { dependency, .. } => debug!(settlement = settlement.as_str(), %dependency),
+    }
+}
+
+/// Waits for work to finish and gives back what comes of it; never returns while there is none.
+async fn give_back_finished(work: &mut JoinSet<Option<Delivery>>) {
+    match work.join_next().await {
+        Some(finished) => {
+            if let Some(delivery) = returned(finished) {
+                give_back(&delivery).await;
+            }
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// Finishes what is in flight, or drops it when `abort` is cancelled.
+async fn finish(work: &mut JoinSet<Option<Delivery>>, abort: &CancellationToken) {
+    while !work.is_empty() {
+        tokio::select! {
+            () = give_back_finished(work) => {}
+            () = abort.cancelled() => {
+                warn!(deliveries = work.len(), "left unfinished; the broker delivers them again");
+                work.shutdown().await;
+            }
+        }
+    }
+}
+
+/// The delivery that a finished task wants given back.
+fn returned(finished: Result<Option<Delivery>, tokio::task::JoinError>) -> Option<Delivery> {
+    finished.unwrap_or_else(|error| {
+        error!(%error, "handling a delivery failed; the broker delivers it again");
+        metrics::settlement("panicked");
+        None
+    })
+}

@@ -1,0 +1,107 @@
+//! Exchange and queues: declared at start, or only checked where the operator owns the broker's definitions.
+//!
+//! All queues are quorum queues. Expiry from a delay queue and rejection from the work queue are dead-lettering,
+//! which is at-most-once unless a quorum queue asks for `at-least-once`, and that needs overflow `reject-publish`
+//! (RabbitMQ, "Quorum queues, dead lettering"; from 3.10 on).
+
+use lapin::{
+    Channel, ExchangeKind,
+    options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},
+    types::{AMQPValue, FieldTable},
+};
+
+use super::{
+    Queues,
+    connection::{REQUEST_TIMEOUT, bounded},
+};
+use crate::{config::Topology, failure::Failure, failure::Verdict};
+
+/// After so many returns by the broker a message goes to the dead-letter queue. Set explicitly, since the default
+/// differs by version (none, then 20), and high: before 4.3 every hand-back and every restart counts.
+const DELIVERY_LIMIT: i64 = 1000;
+
+/// Declares what is missing, or checks that nothing is.
+pub(super) async fn ensure(channel: &Channel, queues: &Queues) -> Result<(), Failure> {
+    match queues.topology {
+        Topology::Declare => declare(channel, queues).await.map_err(|failure| explain(failure, queues)),
+        Topology::Check => check(channel, queues).await,
+    }
+}
+
+async fn declare(channel: &Channel, queues: &Queues) -> Result<(), Failure> {
+    let durable = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
+    let exchange = queues.exchange.as_str();
+    let declare = channel.exchange_declare(exchange.into(), ExchangeKind::Topic, durable, FieldTable::default());
+    bounded(&queues.url, REQUEST_TIMEOUT, &format!("declare exchange {exchange:?}"), declare).await?;
+
+    declare_queue(channel, queues, &queues.dead_letter(), &[]).await?;
+    for &delay in &queues.retry_delays {
+        let ttl_ms = i64::try_from(delay.as_millis()).unwrap_or(i64::MAX);
+        let ttl = ("x-message-ttl", AMQPValue::LongLongInt(ttl_ms));
+        let [key, strategy, overflow, exchange] = dead_lettering_to(&queues.work());
+        declare_queue(channel, queues, &queues.retry(delay), &[ttl, key, strategy, overflow, exchange]).await?;
+    }
+    let limit = ("x-delivery-limit", AMQPValue::LongLongInt(DELIVERY_LIMIT));
+    let [key, strategy, overflow, dead_letter_exchange] = dead_lettering_to(&queues.dead_letter());
+    declare_queue(channel, queues, &queues.work(), &[limit, key, strategy, overflow, dead_letter_exchange]).await?;
+
+    let bind = channel.queue_bind(
+        queues.work().into(),
+        exchange.into(),
+        queues.routing_key.as_str().into(),
+        QueueBindOptions::default(),
+        FieldTable::default(),
+    );
+    bounded(&queues.url, REQUEST_TIMEOUT, &format!("bind queue {:?}", queues.work()), bind).await
+}
+
+type Argument = (&'static str, AMQPValue);
+
+/// Through the default exchange, which routes to the queue of that name and can't be deleted.
+fn dead_lettering_to(queue: &str) -> [Argument; 4] {
+    let text = |text: &str| AMQPValue::LongString(text.into());
+    [
+        ("x-dead-letter-routing-key", text(queue)),
+        ("x-dead-letter-strategy", text("at-least-once")),
+        ("x-overflow", text("reject-publish")),
+        ("x-dead-letter-exchange", text("")),
+    ]
+}
+
+async fn declare_queue(channel: &Channel, queues: &Queues, name: &str, extra: &[Argument]) -> Result<(), Failure> {
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
+    for (key, value) in extra {
+        arguments.insert((*key).into(), value.clone());
+    }
+    let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+    let declare = channel.queue_declare(name.into(), durable, arguments);
+    bounded(&queues.url, REQUEST_TIMEOUT, &format!("declare queue {name:?}"), declare).await.map(drop)
+}
+
+async fn check(channel: &Channel, queues: &Queues) -> Result<(), Failure> {
+    let passive = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
+    let exchange = queues.exchange.as_str();
+    let declare = channel.exchange_declare(exchange.into(), ExchangeKind::Topic, passive, FieldTable::default());
+    bounded(&queues.url, REQUEST_TIMEOUT, &format!("check exchange {exchange:?}"), declare).await?;
+
+    let retries = queues.retry_delays.iter().map(|&delay| queues.retry(delay));
+    for name in retries.chain([queues.work(), queues.dead_letter()]) {
+        let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        let declare = channel.queue_declare(name.as_str().into(), passive, FieldTable::default());
+        bounded(&queues.url, REQUEST_TIMEOUT, &format!("check queue {name:?}"), declare).await?;
+    }
+    Ok(())
+}
+
+/// A queue that differs from ours is refused by the broker with what differs; what to do about it is added here.
+fn explain(failure: Failure, queues: &Queues) -> Failure {
+    if failure.verdict != Verdict::Permanent || !failure.message.contains("PRECONDITION") {
+        return failure;
+    }
+    Failure::permanent(format!(
+        "{}. It is there with other arguments than ours: delete it once it is empty and start again, choose other \
+         names (VOLUME_REAPER_QUEUE_PREFIX is {:?}), or use it as it is with VOLUME_REAPER_TOPOLOGY=check",
+        failure.message, queues.prefix
+    ))
+}

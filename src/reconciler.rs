@@ -1,0 +1,249 @@
+//! The safety net: sweeps up the closed threads that no event took care of.
+//!
+//! A sweep reads the closed and unmarked rows by pages, and for each page *then* asks the daemon what it has. The
+//! order is the proof: only a row that was read as closed before the list was asked for may be marked because the list
+//! lacks its volume. Absent volumes are marked a page at a time; those that are there and unreferenced go through the
+//! coordinator like any other; referenced ones cost nothing.
+#![warn(clippy::wildcard_enum_match_arm, reason = "a new outcome must not compile until it is decided")]
+
+use std::{
+    collections::HashMap,
+    pin::pin,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use chrono::{SubsecRound, Utc};
+use futures_util::{StreamExt, stream};
+use serde::Serialize;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use crate::{
+    coordinator::{Candidate, Coordinator, Inventory, Origin, Outcome, Receipt, Threads, Volumes},
+    failure::{Dependency, Failure, Verdict},
+    health::Health,
+    metrics,
+    reconnect::jittered,
+    volume_name::ThreadId,
+};
+
+/// What a sweep needs.
+const NEEDED: [Dependency; 2] = [Dependency::Database, Dependency::Docker];
+/// Rows a page: few round trips, and a statement that is over in a moment.
+const PAGE_ROWS: u64 = 2000;
+/// Removals asked for at once. More wait their turn in the coordinator; it needs only a few to choose from.
+const CLEANUPS_IN_FLIGHT: usize = 16;
+
+/// What one sweep did. Written by `sweep --json` as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// Closed and unmarked threads.
+    pub candidates: u64,
+    /// Volumes removed; in a dry run, those that would be tried.
+    pub removed: u64,
+    /// Volumes found absent; in a dry run, those whose thread would be marked.
+    pub not_found: u64,
+    /// Volumes that a container holds.
+    pub referenced: u64,
+    /// Volumes left alone since an earlier sweep failed to remove them.
+    pub cooling_down: u64,
+    /// Volumes that could not be removed or marked.
+    pub failed: u64,
+    /// Marked threads whose volume is there. Not looked for yet, always 0.
+    pub drift: u64,
+    /// Volumes of ours without a thread. Not looked for yet, always 0.
+    pub orphans: u64,
+    /// Why the sweep was not done, or not to its end.
+    pub skipped_reason: Option<String>,
+    /// Nothing was removed or marked.
+    pub dry_run: bool,
+    /// How long it took, in milliseconds.
+    pub duration_ms: u64,
+}
+
+/// Sweeps.
+pub struct Reconciler<V, T> {
+    coordinator: Arc<Coordinator<V, T>>,
+    health: Arc<Health>,
+    cooldown: Duration,
+    /// Until when a volume that could not be removed is left alone.
+    cooling: Mutex<HashMap<ThreadId, Instant>>,
+}
+
+impl<V: Volumes, T: Threads> Reconciler<V, T> {
+    /// A reconciler that leaves a volume alone for `cooldown` after it could not be removed.
+    pub fn new(coordinator: Arc<Coordinator<V, T>>, health: Arc<Health>, cooldown: Duration) -> Self {
+        Self { coordinator, health, cooldown, cooling: Mutex::default() }
+    }
+
+    /// Sweeps every `interval`, and at once when a dependency is back, until `stop` is cancelled. One sweep ends
+    /// before the next begins.
+    pub async fn run(&self, interval: Duration, stop: &CancellationToken) {
+        while !stop.is_cancelled() {
+            if let Some((dependency, status)) = self.health.first_down(&NEEDED) {
+                let reason = status.reason.unwrap_or_default();
+                info!(%dependency, reason, "no sweeps while it is down");
+                tokio::select! {
+                    () = self.health.until_up(&NEEDED) => {}
+                    () = stop.cancelled() => return,
+                }
+            }
+            self.sweep(false, stop).await;
+            self.observe_backlog().await;
+            tokio::select! {
+                () = tokio::time::sleep(jittered(interval)) => {}
+                () = stop.cancelled() => return,
+            }
+        }
+    }
+
+    /// One sweep. With `dry_run`, only says what it would do.
+    pub async fn sweep(&self, dry_run: bool, stop: &CancellationToken) -> Report {
+        let began = Instant::now();
+        let mut report = Report { dry_run, ..Report::default() };
+        if let Err(failure) = self.sweep_pages(&mut report, stop).await {
+            if let Verdict::Unavailable(dependency) = failure.verdict {
+                self.health.down(dependency, &failure.message);
+            }
+            warn!(error = %failure, "the sweep ended early");
+            report.skipped_reason = Some(failure.message);
+        }
+        report.duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        metrics::sweep(began.elapsed());
+        let Report { candidates, removed, not_found, referenced, cooling_down, failed, duration_ms, .. } = report;
+        if removed + not_found + failed > 0 {
+            info!(candidates, removed, not_found, referenced, cooling_down, failed, dry_run, duration_ms, "swept");
+        } else {
+            debug!(candidates, removed, not_found, referenced, cooling_down, failed, dry_run, duration_ms, "swept");
+        }
+        report
+    }
+
+    async fn sweep_pages(&self, report: &mut Report, stop: &CancellationToken) -> Result<(), Failure> {
+        self.cooling().retain(|_, until| *until > Instant::now());
+        let mut after: Option<String> = None;
+        while !stop.is_cancelled() {
+            let page = self.coordinator.threads.candidates(after.as_deref(), PAGE_ROWS).await?;
+            let Some(last) = page.last() else { break };
+            after = Some(last.id.clone());
+            report.candidates += page.len() as u64;
+            // After the page was read, never before: see the module's description.
+            let inventory = self.coordinator.volumes.inventory(&self.coordinator.prefix).await?;
+            self.sweep_page(page, &inventory, report, stop).await?;
+        }
+        Ok(())
+    }
+
+    async fn sweep_page(
+        &self,
+        page: Vec<Candidate>,
+        inventory: &Inventory,
+        report: &mut Report,
+        stop: &CancellationToken,
+    ) -> Result<(), Failure> {
+        let mut absent = Vec::new();
+        let mut removable = Vec::new();
+        for candidate in page {
+            match ThreadId::parse(&candidate.id) {
+                Err(error) => {
+                    debug!(thread.id = candidate.id, %error, "a closed thread whose id can't name a volume");
+                    report.failed += 1;
+                }
+                Ok(thread) if inventory.referenced.contains(&thread) => report.referenced += 1,
+                Ok(thread) if !inventory.present.contains(&thread) => absent.push((thread, candidate)),
+                Ok(thread) if self.cooling().contains_key(&thread) => report.cooling_down += 1,
+                Ok(thread) => removable.push(thread),
+            }
+        }
+        if report.dry_run {
+            report.not_found += absent.len() as u64;
+            report.removed += removable.len() as u64;
+            return Ok(());
+        }
+        self.mark_absent(&absent, inventory, report).await?;
+        self.remove(removable, report, stop).await
+    }
+
+    async fn mark_absent(
+        &self,
+        absent: &[(ThreadId, Candidate)],
+        inventory: &Inventory,
+        report: &mut Report,
+    ) -> Result<(), Failure> {
+        if absent.is_empty() {
+            return Ok(());
+        }
+        if let Some(warning) = inventory.warnings.first() {
+            warn!(warning, threads = absent.len(), "Docker's list may lack volumes, so none is taken for absent");
+            report.failed += absent.len() as u64;
+            return Ok(());
+        }
+        let at = Utc::now().trunc_subsecs(3);
+        let receipt = |thread: &ThreadId| Receipt {
+            thread_id: thread.clone(),
+            volume: self.coordinator.prefix.volume_of(thread),
+            outcome: Outcome::NotFound.as_str(),
+            origin: Origin::Sweep,
+            at,
+        };
+        let receipts: Vec<_> = absent.iter().map(|(thread, _)| receipt(thread)).collect();
+        let marked = self.coordinator.threads.mark_all(&receipts).await?;
+        report.not_found += marked.len() as u64;
+        metrics::cleanups(Origin::Sweep.as_str(), Outcome::NotFound.as_str(), marked.len() as u64);
+        for (_, candidate) in absent {
+            metrics::close_to_mark(candidate.closed_at, at);
+        }
+        Ok(())
+    }
+
+    async fn remove(
+        &self,
+        threads: Vec<ThreadId>,
+        report: &mut Report,
+        stop: &CancellationToken,
+    ) -> Result<(), Failure> {
+        let clean = async |thread| {
+            let result = self.coordinator.clean(&thread, Origin::Sweep).await;
+            (thread, result)
+        };
+        // What has begun is finished, nothing new is begun.
+        let threads = stream::iter(threads).take_until(stop.cancelled());
+        let mut cleaned = pin!(threads.map(clean).buffer_unordered(CLEANUPS_IN_FLIGHT));
+        while let Some((thread, result)) = cleaned.next().await {
+            match result {
+                Ok(Outcome::Removed) => report.removed += 1,
+                Ok(Outcome::NotFound) => report.not_found += 1,
+                Ok(Outcome::Referenced { .. }) => {
+                    report.referenced += 1;
+                    self.cool(thread);
+                }
+                // Somebody else was faster, or the platform changed its mind: nothing is left to do here.
+                Ok(Outcome::AlreadyClean | Outcome::NotClosed | Outcome::UnknownThread | Outcome::Reopened) => {}
+                Err(failure) if matches!(failure.verdict, Verdict::Unavailable(_)) => return Err(failure),
+                Err(failure) => {
+                    warn!(thread.id = %thread, error = %failure, "can't clean up now");
+                    report.failed += 1;
+                    self.cool(thread);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn observe_backlog(&self) {
+        match self.coordinator.threads.backlog().await {
+            Ok(backlog) => metrics::backlog(&backlog),
+            Err(error) => debug!(%error, "can't count what is left to do"),
+        }
+    }
+
+    fn cool(&self, thread: ThreadId) {
+        self.cooling().insert(thread, Instant::now() + self.cooldown);
+    }
+
+    fn cooling(&self) -> std::sync::MutexGuard<'_, HashMap<ThreadId, Instant>> {
+        self.cooling.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,223 @@
+//! The database: the threads port of the coordinator, the receipts and the pinned daemons.
+//!
+//! The threads table is the platform's and is addressed by configured names; our own tables by entities. PostgreSQL
+//! and SQLite are served by the same statements.
+
+mod entities;
+mod migrate;
+mod threads;
+
+use std::{fmt, time::Duration};
+
+use chrono::{SubsecRound, Utc};
+use migrations::ThreadsTable;
+use sea_orm::{
+    ActiveValue::Set, ConnectOptions, Database, DatabaseConnection, DbBackend, DbErr, EntityTrait, RuntimeErr,
+    sea_query::OnConflict, sqlx,
+};
+
+pub use migrate::MigrationStatus;
+
+use crate::{
+    config::SecretUrl,
+    docker::Identity,
+    failure::{Dependency, Failure},
+};
+
+/// For a statement about one row. The database answers such in milliseconds, or not at all.
+const ROW_TIMEOUT: Duration = Duration::from_secs(10);
+/// For a statement about a page of rows, or the count of a large backlog.
+const PAGE_TIMEOUT: Duration = Duration::from_mins(2);
+/// For a connection, new or from the pool; below [`ROW_TIMEOUT`], so that its error is the one that is told.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The database.
+pub struct Store {
+    db: DatabaseConnection,
+    url: SecretUrl,
+    threads: ThreadsTable,
+    replica: String,
+}
+
+impl Store {
+    /// A store at `url`, not contacted yet. `replica` is written into the receipts; at most `connections` are opened.
+    pub async fn new(
+        url: &SecretUrl,
+        threads: ThreadsTable,
+        replica: String,
+        connections: u32,
+    ) -> Result<Self, Failure> {
+        let mut options = ConnectOptions::new(url.expose());
+        // SQLite has one writer at a time. With one connection they queue up in the pool, fairly, instead of polling
+        // the file's lock.
+        let is_sqlite = url.scheme() == "sqlite";
+        options
+            .max_connections(if is_sqlite { 1 } else { connections })
+            .connect_timeout(CONNECT_TIMEOUT)
+            .acquire_timeout(CONNECT_TIMEOUT)
+            .connect_lazy(true)
+            // Statements of healthy work are nobody's business; what fails is logged where it is handled.
+            .sqlx_logging(false);
+        if is_sqlite {
+            // Readers and a writer of other processes do not block each other.
+            options.map_sqlx_sqlite_opts(|sqlite| sqlite.journal_mode(sqlx::sqlite::SqliteJournalMode::Wal));
+        }
+        let connected = Database::connect(options).await;
+        let db = connected.map_err(|error| failure(url, &error))?;
+        Ok(Self { db, url: url.clone(), threads, replica })
+    }
+
+    /// Whether the database answers.
+    pub async fn ping(&self) -> Result<(), Failure> {
+        self.bounded(ROW_TIMEOUT, self.db.ping()).await
+    }
+
+    /// Pins `identity` as the daemon called `name` if none is pinned yet. Fails if another one is.
+    pub async fn pin_daemon(&self, name: &str, identity: &Identity) -> Result<(), Failure> {
+        let pinned = self.bounded(ROW_TIMEOUT, self.pin_if_absent(name, identity)).await?;
+        if pinned == *identity {
+            return Ok(());
+        }
+        Err(Failure::unavailable(
+            Dependency::Docker,
+            format!(
+                "unknown daemon: the database knows daemon {name:?} as {}, but {} answers. A volume that this one \
+                 lacks may still be on the other. If the daemon was replaced for good, run `volume-reaper hosts adopt`",
+                pinned.as_str(),
+                identity.as_str()
+            ),
+        ))
+    }
+
+    /// The daemon pinned as `name`.
+    pub async fn pinned_daemon(&self, name: &str) -> Result<Option<Identity>, Failure> {
+        let find = entities::docker_daemon::Entity::find_by_id(name).one(&self.db);
+        let row = self.bounded(ROW_TIMEOUT, find).await?;
+        Ok(row.map(|row| Identity::from_text(row.identity)))
+    }
+
+    async fn pin_if_absent(&self, name: &str, identity: &Identity) -> Result<Identity, DbErr> {
+        let find = || entities::docker_daemon::Entity::find_by_id(name).one(&self.db);
+        if find().await?.is_none() {
+            // Another replica may do the same in this moment: whoever is first counts.
+            entities::docker_daemon::Entity::insert(daemon_row(name, identity))
+                .on_conflict_do_nothing_on([entities::docker_daemon::Column::Name])
+                .exec_without_returning(&self.db)
+                .await?;
+        }
+        let row = find().await?.ok_or_else(|| DbErr::RecordNotFound(format!("docker_daemons {name}")))?;
+        Ok(Identity::from_text(row.identity))
+    }
+
+    /// Pins `identity` as the daemon called `name`, whatever was pinned before. Returns the one before.
+    pub async fn adopt_daemon(&self, name: &str, identity: &Identity) -> Result<Option<Identity>, Failure> {
+        self.bounded(ROW_TIMEOUT, async {
+            let before = entities::docker_daemon::Entity::find_by_id(name).one(&self.db).await?;
+            let replace = OnConflict::column(entities::docker_daemon::Column::Name)
+                .update_columns([entities::docker_daemon::Column::Identity, entities::docker_daemon::Column::PinnedAt])
+                .to_owned();
+            entities::docker_daemon::Entity::insert(daemon_row(name, identity))
+                .on_conflict(replace)
+                .exec_without_returning(&self.db)
+                .await?;
+            Ok(before.map(|row| Identity::from_text(row.identity)))
+        })
+        .await
+    }
+
+    /// Closes the connections.
+    pub async fn close(&self) -> Result<(), Failure> {
+        self.bounded(CONNECT_TIMEOUT, self.db.close_by_ref()).await
+    }
+
+    fn backend(&self) -> DbBackend {
+        self.db.get_database_backend()
+    }
+
+    /// Waits for `work`, but not for ever: a database that was frozen does not say so.
+    async fn bounded<R>(&self, limit: Duration, work: impl Future<Output = Result<R, DbErr>>) -> Result<R, Failure> {
+        match tokio::time::timeout(limit, work).await {
+            Ok(result) => result.map_err(|error| failure(&self.url, &error)),
+            Err(_) => Err(Failure::unavailable(
+                Dependency::Database,
+                format!("database at {}: no answer within {}", self.url, humantime::format_duration(limit)),
+            )),
+        }
+    }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Store({})", self.url)
+    }
+}
+
+fn daemon_row(name: &str, identity: &Identity) -> entities::docker_daemon::ActiveModel {
+    entities::docker_daemon::ActiveModel {
+        name: Set(name.to_owned()),
+        identity: Set(identity.as_str().to_owned()),
+        pinned_at: Set(Utc::now().trunc_subsecs(3)),
+    }
+}
+
+/// The verdict on a database error: is the database down, or was it this statement?
+fn failure(url: &SecretUrl, error: &DbErr) -> Failure {
+    let message = format!("database at {url}: {}", describe(error));
+    let down = match error {
+        DbErr::Conn(_) | DbErr::ConnectionAcquire(_) => true,
+        DbErr::Exec(RuntimeErr::SqlxError(error)) | DbErr::Query(RuntimeErr::SqlxError(error)) => {
+            match error.as_ref() {
+                sqlx::Error::Database(error) => error.code().is_some_and(|code| means_down(&code)),
+                sqlx::Error::Io(_)
+                | sqlx::Error::Tls(_)
+                | sqlx::Error::Protocol(_)
+                | sqlx::Error::PoolTimedOut
+                | sqlx::Error::PoolClosed
+                | sqlx::Error::WorkerCrashed => true,
+                _ => false,
+            }
+        }
+        _ => false,
+    };
+    if down { Failure::unavailable(Dependency::Database, message) } else { Failure::transient(message) }
+}
+
+/// Codes that speak of the server and not of the statement.
+///
+/// PostgreSQL's are SQLSTATEs of five characters (its manual, appendix A): class 08 connection, 53 out of resources,
+/// 57P shutdown, 58 system error, 25006 a replica that takes no writes. SQLite's are numbers, the primary code in the
+/// lowest byte (sqlite.org/rescode.html): 8 read-only, 10 I/O error, 11 corrupt, 13 full, 14 can't open, 26 not a
+/// database.
+fn means_down(code: &str) -> bool {
+    if code.len() == 5 {
+        return ["08", "53", "57P", "58", "25006"].iter().any(|class| code.starts_with(class));
+    }
+    code.parse::<u32>().is_ok_and(|code| matches!(code & 0xff, 8 | 10 | 11 | 13 | 14 | 26))
+}
+
+/// The error without the wrappings that name only themselves.
+fn describe(error: &DbErr) -> String {
+    match error {
+        DbErr::ConnectionAcquire(_) => {
+            format!("no connection within {}", humantime::format_duration(CONNECT_TIMEOUT))
+        }
+        DbErr::Conn(error) | DbErr::Exec(error) | DbErr::Query(error) => error.to_string(),
+        DbErr::Migration(error) => error.clone(),
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_shuts_down_is_told_from_a_statement_that_fails() {
+        for code in ["08006", "57P01", "57P03", "53300", "25006", "14", "10", "266", "13"] {
+            assert!(means_down(code), "{code}");
+        }
+        for code in ["40001", "40P01", "23505", "42501", "5", "6", "2067"] {
+            assert!(!means_down(code), "{code}");
+        }
+    }
+}

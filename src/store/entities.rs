@@ -1,0 +1,45 @@
+//! Our own tables.
+#![expect(unreachable_pub, reason = "the derive macro wants these items public")]
+
+/// A receipt: how a volume was found to be gone.
+pub(super) mod volume_removal {
+    use sea_orm::entity::prelude::*;
+
+    #[derive(Clone, Debug, DeriveEntityModel)]
+    #[sea_orm(table_name = "volume_removals")]
+    pub struct Model {
+        #[sea_orm(primary_key)]
+        pub id: i64,
+        pub thread_id: String,
+        pub volume_name: String,
+        pub outcome: String,
+        pub source: String,
+        pub event_id: Option<String>,
+        pub replica: String,
+        pub removed_at: DateTimeUtc,
+    }
+
+    #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+    pub enum Relation {}
+
+    impl ActiveModelBehavior for ActiveModel {}
+}
+
+/// A daemon whose identity is pinned.
+pub(super) mod docker_daemon {
+    use sea_orm::entity::prelude::*;
+
+    #[derive(Clone, Debug, DeriveEntityModel)]
+    #[sea_orm(table_name = "docker_daemons")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub name: String,
+        pub identity: String,
+        pub pinned_at: DateTimeUtc,
+    }
+
+    #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+    pub enum Relation {}
+
+    impl ActiveModelBehavior for ActiveModel {}
+}

@@ -1,0 +1,106 @@
+//! Applying the migrations: safe when several replicas start at once.
+
+use std::time::Duration;
+
+use migrations::{Migrator, MigratorTraitSelf};
+use sea_orm::{
+    ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, SqliteTransactionMode, Statement, TransactionOptions,
+    TransactionTrait,
+};
+
+use super::{ROW_TIMEOUT, Store, failure};
+use crate::failure::Failure;
+
+/// Any number that nobody else uses as an advisory lock: the first bytes of "volume-reaper".
+const ADVISORY_LOCK: i64 = 0x766f_6c75_6d65_2d72;
+/// How often a replica that waits asks whether another one has finished. Building the index of a large table takes
+/// minutes; a quarter of a second more does not matter.
+const LOCK_POLL_INTERVAL: Duration = Duration::from_millis(250);
+
+/// A migration and whether it was applied.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct MigrationStatus {
+    /// Its name, which begins with its date.
+    pub name: String,
+    /// Whether it was applied.
+    pub applied: bool,
+}
+
+impl Store {
+    /// Applies what is pending. Needs no rights on the schema if nothing is.
+    pub async fn migrate_up(&self) -> Result<(), Failure> {
+        if self.migration_status().await?.iter().all(|migration| migration.applied) {
+            return Ok(());
+        }
+        self.migrate(async |migrator, transaction| match transaction {
+            Some(transaction) => migrator.up(transaction, None).await,
+            None => migrator.up(&self.db, None).await,
+        })
+        .await
+    }
+
+    /// Takes back the last `steps` migrations, or all of them. The threads table stays, without our additions.
+    pub async fn migrate_down(&self, steps: Option<u32>) -> Result<(), Failure> {
+        self.migrate(async |migrator, transaction| match transaction {
+            Some(transaction) => migrator.down(transaction, steps).await,
+            None => migrator.down(&self.db, steps).await,
+        })
+        .await
+    }
+
+    /// All migrations, in their order.
+    pub async fn migration_status(&self) -> Result<Vec<MigrationStatus>, Failure> {
+        let migrations = async { self.migrator().get_migration_with_status_read_only(&self.db).await };
+        let migrations = self.bounded(ROW_TIMEOUT, migrations).await?;
+        Ok(migrations
+            .iter()
+            .map(|migration| MigrationStatus {
+                name: migration.name().to_owned(),
+                applied: migration.status() == migrations::Status::Applied,
+            })
+            .collect())
+    }
+
+    fn migrator(&self) -> Migrator {
+        Migrator { threads: self.threads.clone() }
+    }
+
+    /// Runs `work` while no other replica does.
+    ///
+    /// On SQLite everything happens in the one transaction that holds the file's write lock, and is handed over. On
+    /// PostgreSQL the lock is a transaction of its own, because the index is built outside of any. The lock is asked
+    /// for and not waited for: a waiting statement holds a snapshot, and `CREATE INDEX CONCURRENTLY` waits for
+    /// snapshots, so that both would wait for ever.
+    async fn migrate(
+        &self,
+        work: impl AsyncFnOnce(Migrator, Option<&DatabaseTransaction>) -> Result<(), DbErr>,
+    ) -> Result<(), Failure> {
+        let migrate = async {
+            let lock = self.migration_lock().await?;
+            work(self.migrator(), (self.backend() == DbBackend::Sqlite).then_some(&lock)).await?;
+            lock.commit().await
+        };
+        migrate.await.map_err(|error| failure(&self.url, &error))
+    }
+
+    async fn migration_lock(&self) -> Result<DatabaseTransaction, DbErr> {
+        if self.backend() == DbBackend::Sqlite {
+            let immediate = TransactionOptions {
+                sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
+                ..TransactionOptions::default()
+            };
+            return self.db.begin_with_options(immediate).await;
+        }
+        loop {
+            // Bound to a transaction and not to a connection, so that it works through a pooler too.
+            let lock = self.db.begin().await?;
+            let ask = format!("SELECT pg_try_advisory_xact_lock({ADVISORY_LOCK})");
+            let answer = lock.query_one_raw(Statement::from_string(DbBackend::Postgres, ask)).await?;
+            if answer.is_some_and(|row| row.try_get_by_index(0).unwrap_or(false)) {
+                return Ok(lock);
+            }
+            lock.rollback().await?;
+            tokio::time::sleep(LOCK_POLL_INTERVAL).await;
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! The threads table: read, marked and paged by the names that the configuration gives it.
+
+use std::collections::HashSet;
+
+use chrono::{DateTime, Utc};
+use sea_orm::{
+    ActiveValue::{NotSet, Set},
+    ConnectionTrait, DbErr, EntityTrait, ExprTrait, QueryResult, TransactionTrait,
+    sea_query::{Alias, Expr, Func, Order, Query, UpdateStatement},
+};
+
+use super::{PAGE_TIMEOUT, ROW_TIMEOUT, Store, entities::volume_removal};
+use crate::{
+    coordinator::{Backlog, Candidate, Mark, Origin, Receipt, Thread, Threads},
+    failure::Failure,
+    volume_name::ThreadId,
+};
+
+impl Store {
+    fn table(&self) -> Alias {
+        Alias::new(&self.threads.table)
+    }
+
+    fn id(&self) -> Alias {
+        Alias::new(&self.threads.id)
+    }
+
+    fn closed_at(&self) -> Alias {
+        Alias::new(&self.threads.closed_at)
+    }
+
+    fn mark(&self) -> Alias {
+        Alias::new(&self.threads.mark)
+    }
+
+    /// Marks rows that are closed and unmarked, and no others.
+    fn guarded_mark(&self, at: DateTime<Utc>) -> UpdateStatement {
+        Query::update().table(self.table()).value(self.mark(), at).cond_where(self.threads.is_candidate()).to_owned()
+    }
+
+    async fn select(&self, thread: &ThreadId) -> Result<Option<Thread>, DbErr> {
+        let select = Query::select()
+            .expr(Expr::col(Alias::new(&self.threads.status)).cast_as("text"))
+            .expr(Expr::col(self.mark()).is_not_null())
+            .column(self.closed_at())
+            .from(self.table())
+            .and_where(Expr::col(self.id()).eq(thread.as_str()))
+            .to_owned();
+        let Some(row) = self.db.query_one(&select).await? else {
+            return Ok(None);
+        };
+        let status: Option<String> = row.try_get_by_index(0)?;
+        Ok(Some(Thread {
+            closed: status.as_ref() == Some(&self.threads.closed_value),
+            marked: row.try_get_by_index(1)?,
+            closed_at: time_at(&row, 2),
+        }))
+    }
+
+    async fn mark_one(&self, receipt: &Receipt) -> Result<Mark, DbErr> {
+        let update =
+            self.guarded_mark(receipt.at).and_where(Expr::col(self.id()).eq(receipt.thread_id.as_str())).to_owned();
+        let transaction = self.db.begin().await?;
+        if transaction.execute(&update).await?.rows_affected() == 1 {
+            volume_removal::Entity::insert(self.row(receipt)).exec_without_returning(&transaction).await?;
+            transaction.commit().await?;
+            return Ok(Mark::Set);
+        }
+        transaction.rollback().await?;
+        Ok(match self.select(&receipt.thread_id).await? {
+            None => Mark::NoRow,
+            Some(thread) if !thread.closed => Mark::Reopened,
+            Some(_) => Mark::AlreadySet,
+        })
+    }
+
+    async fn mark_many(&self, receipts: &[Receipt]) -> Result<Vec<ThreadId>, DbErr> {
+        let Some(first) = receipts.first() else {
+            return Ok(Vec::new());
+        };
+        let ids = receipts.iter().map(|receipt| receipt.thread_id.as_str());
+        let update =
+            self.guarded_mark(first.at).and_where(Expr::col(self.id()).is_in(ids)).returning_col(self.id()).to_owned();
+        let transaction = self.db.begin().await?;
+        let rows = transaction.query_all(&update).await?;
+        let marked = rows.iter().map(|row| row.try_get_by_index(0)).collect::<Result<HashSet<String>, _>>()?;
+        let marked: Vec<&Receipt> =
+            receipts.iter().filter(|receipt| marked.contains(receipt.thread_id.as_str())).collect();
+        if !marked.is_empty() {
+            volume_removal::Entity::insert_many(marked.iter().map(|receipt| self.row(receipt)))
+                .exec_without_returning(&transaction)
+                .await?;
+        }
+        transaction.commit().await?;
+        Ok(marked.into_iter().map(|receipt| receipt.thread_id.clone()).collect())
+    }
+
+    fn row(&self, receipt: &Receipt) -> volume_removal::ActiveModel {
+        let event_id = match &receipt.origin {
+            Origin::Event(id) => id.clone(),
+            Origin::Sweep => None,
+        };
+        volume_removal::ActiveModel {
+            id: NotSet,
+            thread_id: Set(receipt.thread_id.to_string()),
+            volume_name: Set(receipt.volume.to_string()),
+            outcome: Set(receipt.outcome.to_owned()),
+            source: Set(receipt.origin.as_str().to_owned()),
+            event_id: Set(event_id),
+            replica: Set(self.replica.clone()),
+            removed_at: Set(receipt.at),
+        }
+    }
+}
+
+impl Threads for Store {
+    async fn find(&self, thread: &ThreadId) -> Result<Option<Thread>, Failure> {
+        self.bounded(ROW_TIMEOUT, self.select(thread)).await
+    }
+
+    async fn mark(&self, receipt: &Receipt) -> Result<Mark, Failure> {
+        self.bounded(ROW_TIMEOUT, self.mark_one(receipt)).await
+    }
+
+    async fn mark_all(&self, receipts: &[Receipt]) -> Result<Vec<ThreadId>, Failure> {
+        self.bounded(PAGE_TIMEOUT, self.mark_many(receipts)).await
+    }
+
+    async fn candidates(&self, after: Option<&str>, limit: u64) -> Result<Vec<Candidate>, Failure> {
+        let mut select = Query::select()
+            .columns([self.id(), self.closed_at()])
+            .from(self.table())
+            .cond_where(self.threads.is_candidate())
+            .order_by(self.id(), Order::Asc)
+            .limit(limit)
+            .to_owned();
+        if let Some(after) = after {
+            select.and_where(Expr::col(self.id()).gt(after));
+        }
+        self.bounded(PAGE_TIMEOUT, async {
+            let rows = self.db.query_all(&select).await?;
+            rows.iter().map(|row| Ok(Candidate { id: row.try_get_by_index(0)?, closed_at: time_at(row, 1) })).collect()
+        })
+        .await
+    }
+
+    async fn backlog(&self) -> Result<Backlog, Failure> {
+        let count = Query::select()
+            .expr(Expr::col(self.id()).count())
+            .expr(Func::min(Expr::col(self.closed_at())))
+            .from(self.table())
+            .cond_where(self.threads.is_candidate())
+            .to_owned();
+        let row = self.bounded(PAGE_TIMEOUT, self.db.query_one(&count)).await?;
+        Ok(Backlog {
+            unmarked: row.as_ref().and_then(|row| row.try_get_by_index::<i64>(0).ok()).unwrap_or(0).unsigned_abs(),
+            oldest_closed_at: row.and_then(|row| time_at(&row, 1)),
+        })
+    }
+}
+
+/// A time that serves only figures and logs: whatever the platform wrote there that we can't read counts as none.
+fn time_at(row: &QueryResult, index: usize) -> Option<DateTime<Utc>> {
+    row.try_get_by_index::<Option<DateTime<Utc>>>(index).ok().flatten()
+}
