@@ -132,7 +132,12 @@ pub const SETTINGS: &[Setting] = &[
         "workspace_volume_removed_at",
         "Its column for our mark: when the volume was known to be gone",
     ),
-    setting("log_filter", "RUST_LOG", "info", "What is logged: error, warn, info, debug, trace, or per module"),
+    setting(
+        "log_filter",
+        "RUST_LOG",
+        "info,lapin=off",
+        "What is logged: error, warn, info, debug, trace, or per module; lapin repeats what we say",
+    ),
     setting("log_format", "VOLUME_REAPER_LOG_FORMAT", "pretty", "pretty or json"),
 ];
 

@@ -30,11 +30,12 @@ pub(super) async fn run(config: Config) -> Result<ExitCode, Failure> {
     let listener = TcpListener::bind(config.http_addr)
         .await
         .map_err(|error| Failure::permanent(format!("can't listen on {}: {error}", config.http_addr)))?;
+    let http = listener.local_addr().unwrap_or(config.http_addr);
     let coordinator = Arc::new(coordinator(&config).await?);
     let health = Arc::new(Health::new());
     let config = Arc::new(config);
     info!(
-        version = env!("CARGO_PKG_VERSION"), replica = config.replica, http = %config.http_addr,
+        version = env!("CARGO_PKG_VERSION"), replica = config.replica, %http,
         broker = %config.amqp_url, database = %config.database_url, docker = %config.docker_host, "starting"
     );
 
@@ -66,7 +67,8 @@ pub(super) async fn run(config: Config) -> Result<ExitCode, Failure> {
         async move {
             tokio::select! {
                 () = reconciler.run(interval, &stop) => {}
-                () = abort.cancelled() => warn!("a sweep was left unfinished; the next one takes it up"),
+                // The next sweep takes up what this one leaves.
+                () = abort.cancelled() => {}
             }
             Ok(())
         }
@@ -91,6 +93,8 @@ pub(super) async fn run(config: Config) -> Result<ExitCode, Failure> {
     });
 
     let ended_early = tokio::select! {
+        // First, because a part that was told to stop ends too.
+        biased;
         () = stop.cancelled() => None,
         ended = &mut consuming => Some(early("consumer", ended)),
         ended = &mut sweeping => Some(early("reconciler", ended)),

@@ -46,13 +46,12 @@ pub(super) async fn execute(
             }
         }
     }
-    match delivery.acker.ack(BasicAckOptions::default()).await {
-        Ok(true) => metrics::settlement(settlement.as_str()),
+    if let Ok(true) = delivery.acker.ack(BasicAckOptions::default()).await {
+        metrics::settlement(settlement.as_str());
+    } else {
         // The channel is gone, and with it the tag: the broker delivers the message again, as a duplicate.
-        Ok(false) | Err(_) => {
-            debug!(settlement = settlement.as_str(), "the channel was gone before the acknowledgement");
-            metrics::settlement("lost_channel");
-        }
+        debug!(settlement = settlement.as_str(), "the channel was gone before the acknowledgement");
+        metrics::settlement("lost_channel");
     }
     None
 }

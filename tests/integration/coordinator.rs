@@ -1,0 +1,98 @@
+//! The one clean-up path, call by call.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use volume_reaper::{
+    coordinator::{Origin, Outcome, Removal},
+    failure::{Dependency, Failure, Verdict},
+};
+
+use crate::fakes::{Row, calls, coordinator, coordinator_with, referenced, row, set_row, thread};
+
+#[tokio::test]
+async fn the_coordinator_marks_on_success_and_on_not_found() {
+    for (removal, outcome) in [(Removal::Removed, Outcome::Removed), (Removal::NotFound, Outcome::NotFound)] {
+        let coordinator = coordinator(Ok(removal));
+        assert_eq!(coordinator.clean(&thread("t1"), Origin::Sweep).await, Ok(outcome.clone()));
+        assert_eq!(row(&coordinator, "t1").receipts, [outcome.as_str()]);
+        assert!(row(&coordinator, "t1").mark.is_some());
+    }
+}
+
+#[tokio::test]
+async fn the_coordinator_skips_marking_on_referenced() {
+    let coordinator = coordinator(Ok(Removal::Referenced { holders: vec![] }));
+    assert_eq!(coordinator.clean(&thread("t1"), Origin::Sweep).await, Ok(referenced()));
+    assert!(row(&coordinator, "t1").mark.is_none());
+}
+
+#[tokio::test]
+async fn the_coordinator_does_not_mark_on_error() {
+    for failure in [
+        Failure::transient("500"),
+        Failure::permanent("outside of the local volume root"),
+        Failure::unavailable(Dependency::Docker, "refused"),
+    ] {
+        let coordinator = coordinator(Err(failure.clone()));
+        assert_eq!(coordinator.clean(&thread("t1"), Origin::Sweep).await, Err(failure));
+        assert!(row(&coordinator, "t1").mark.is_none());
+    }
+}
+
+#[tokio::test]
+async fn docker_is_not_asked_about_a_thread_that_is_marked_open_or_unknown() {
+    let coordinator = coordinator(Ok(Removal::Removed));
+    let marked = Row { closed: true, mark: Some(chrono::Utc::now()), ..Row::default() };
+    set_row(&coordinator.threads.rows, "marked", marked);
+    set_row(&coordinator.threads.rows, "open", Row::default());
+    for (id, outcome) in
+        [("marked", Outcome::AlreadyClean), ("open", Outcome::NotClosed), ("unknown", Outcome::UnknownThread)]
+    {
+        assert_eq!(coordinator.clean(&thread(id), Origin::Sweep).await, Ok(outcome));
+    }
+    assert_eq!(calls(&coordinator), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_failed_mark_is_a_failed_clean_up_and_the_next_try_marks() {
+    let failed_once = AtomicBool::new(false);
+    let on_mark = move |_: &_| {
+        if failed_once.swap(true, Ordering::Relaxed) {
+            Ok(())
+        } else {
+            Err(Failure::transient("serialization failure"))
+        }
+    };
+    let coordinator = coordinator_with(Ok(Removal::Removed), on_mark, |_| Ok(()));
+    let first = coordinator.clean(&thread("t1"), Origin::Sweep).await;
+    assert_eq!(first.map_err(|failure| failure.verdict), Err(Verdict::Transient));
+    assert!(row(&coordinator, "t1").mark.is_none());
+
+    *coordinator.volumes.answer.lock().expect("lock") = Ok(Removal::NotFound);
+    assert_eq!(coordinator.clean(&thread("t1"), Origin::Sweep).await, Ok(Outcome::NotFound));
+    assert_eq!(row(&coordinator, "t1").receipts, ["not_found"]);
+}
+
+#[tokio::test]
+async fn a_thread_that_is_reopened_between_removal_and_mark_is_not_marked() {
+    let reopen = |rows: &_| {
+        set_row(rows, "t1", Row::default());
+        Ok(())
+    };
+    let coordinator = coordinator_with(Ok(Removal::Removed), reopen, |_| Ok(()));
+    assert_eq!(coordinator.clean(&thread("t1"), Origin::Sweep).await, Ok(Outcome::Reopened));
+    assert!(row(&coordinator, "t1").mark.is_none());
+    assert!(row(&coordinator, "t1").receipts.is_empty());
+}
+
+#[tokio::test]
+async fn who_loses_the_race_for_the_mark_finds_the_thread_already_clean() {
+    let other_marks = |rows: &_| {
+        let marked = Row { closed: true, mark: Some(chrono::Utc::now()), receipts: vec!["removed"] };
+        set_row(rows, "t1", marked);
+        Ok(())
+    };
+    let coordinator = coordinator_with(Ok(Removal::NotFound), other_marks, |_| Ok(()));
+    assert_eq!(coordinator.clean(&thread("t1"), Origin::Sweep).await, Ok(Outcome::AlreadyClean));
+    assert_eq!(row(&coordinator, "t1").receipts, ["removed"]);
+}

@@ -1,0 +1,57 @@
+//! The examples in `schemas/` are what the schema and the code both say of an event.
+
+use std::path::PathBuf;
+
+use serde_json::Value;
+use volume_reaper::event::{InvalidEvent, MAX_BODY_BYTES, ThreadClosed};
+
+fn schemas() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("schemas")
+}
+
+fn examples(kind: &str) -> Vec<(String, Vec<u8>)> {
+    let folder = schemas().join("examples").join(kind);
+    let files = folder.read_dir().expect("a folder of examples").map(|file| file.expect("a file").path());
+    let examples: Vec<_> =
+        files.map(|path| (path.display().to_string(), std::fs::read(&path).expect("readable"))).collect();
+    assert!(examples.len() >= 5, "{kind} has its examples");
+    examples
+}
+
+fn schema() -> jsonschema::Validator {
+    let text = std::fs::read_to_string(schemas().join("thread-closed.schema.json")).expect("readable");
+    let schema: Value = serde_json::from_str(&text).expect("JSON");
+    jsonschema::options().should_validate_formats(true).build(&schema).expect("a valid schema")
+}
+
+#[test]
+fn every_valid_example_is_an_event_to_the_schema_and_to_the_code() {
+    let schema = schema();
+    for (name, body) in examples("valid") {
+        let json: Value = serde_json::from_slice(&body).expect("JSON");
+        assert!(schema.is_valid(&json), "{name}");
+        let event = ThreadClosed::decode(&body).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(Some(event.thread_id.as_str()), json["thread_id"].as_str(), "{name}");
+    }
+}
+
+#[test]
+fn every_invalid_example_is_refused_by_the_schema_and_by_the_code() {
+    let schema = schema();
+    for (name, body) in examples("invalid") {
+        let json: Value = serde_json::from_slice(&body).expect("JSON");
+        assert!(!schema.is_valid(&json), "{name}");
+        assert!(ThreadClosed::decode(&body).is_err(), "{name}");
+    }
+}
+
+#[test]
+fn what_is_no_json_or_too_large_is_refused() {
+    for body in [&b""[..], b"{", b"not json", b"\xff\xfe", br#"{"thread_id": "t-1"} trailing"#] {
+        assert!(matches!(ThreadClosed::decode(body), Err(InvalidEvent::Undecodable(_))), "{body:?}");
+    }
+    let nested = [b'['; 10_000];
+    assert!(matches!(ThreadClosed::decode(&nested), Err(InvalidEvent::Undecodable(_))));
+    let large = vec![b' '; MAX_BODY_BYTES + 1];
+    assert!(matches!(ThreadClosed::decode(&large), Err(InvalidEvent::TooLarge(_))));
+}

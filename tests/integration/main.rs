@@ -1,0 +1,12 @@
+//! The product against real servers: RabbitMQ, PostgreSQL, SQLite and a Docker daemon that `make test` started.
+
+mod consumer;
+mod coordinator;
+mod docker;
+mod event;
+mod fakes;
+mod process;
+mod proxy;
+mod reconciler;
+mod store;
+mod world;

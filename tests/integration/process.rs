@@ -1,0 +1,220 @@
+//! The program as its users see it: exit codes, error lines, HTTP, signals, and what it says of itself.
+
+use serde_json::{Value, json};
+
+use crate::world::{On, World, eventually, world};
+
+fn stderr(output: &std::process::Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[tokio::test]
+async fn settings_that_cannot_be_used_are_refused_with_one_line_and_exit_code_2() {
+    for (variable, value) in [
+        ("VOLUME_REAPER_PREFETCH", "many"),
+        ("VOLUME_REAPER_VOLUME_PREFIX", ""),
+        ("VOLUME_REAPER_VOLUME_PREFIX", "ha"),
+        ("VOLUME_REAPER_RECONCILE_INTERVAL", "60"),
+        ("VOLUME_REAPER_NO_SUCH_SETTING", "1"),
+        ("DATABASE_URL", "oracle://u:s3cret@h/d"),
+        ("AMQP_URL", "http://u:s3cret@h"),
+        ("DOCKER_HOST", "ftp://h"),
+        ("VOLUME_REAPER_CONFIG", "no-such-file.toml"),
+    ] {
+        let mut world = World::without_schema(On::Sqlite).await;
+        world.set(variable, value);
+        let output = world.run(&["serve"]).await;
+        let error = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{variable}: {error}");
+        assert_eq!(error.lines().count(), 1, "{variable}: {error}");
+        assert!(error.contains(variable) || error.contains("no-such-file.toml"), "{variable}: {error}");
+        assert!(!error.contains("s3cret"), "{variable}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn an_unknown_key_in_the_file_is_refused() {
+    let world = World::without_schema(On::Sqlite).await;
+    std::fs::write(world.dir.path().join("reaper.toml"), "prefetch = 16\nprefecth = 8\n").expect("written");
+    let output = world.run(&["sweep", "--config", "reaper.toml"]).await;
+    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(stderr(&output), "volume-reaper: reaper.toml: prefecth: there is no such setting\n");
+}
+
+#[tokio::test]
+async fn a_clean_stop_on_either_signal_exits_with_0_and_finishes_what_is_in_flight() {
+    for signal in ["TERM", "INT"] {
+        let world = world(On::Sqlite).await;
+        let mut serving = world.serve().await;
+        for number in 0..50 {
+            world.closed_with_volume(&format!("t{number}")).await;
+        }
+        let ids: Vec<_> = (0..50).map(|number| format!("t{number}")).collect();
+        let arguments: Vec<_> = std::iter::once("publish").chain(ids.iter().map(String::as_str)).collect();
+        assert!(world.run(&arguments).await.status.success());
+        serving.signal(signal);
+        assert_eq!(serving.exit_code().await, Some(0), "{signal}");
+
+        // What was removed is marked, what was not is still there: nothing ended in the middle.
+        let mut removed = 0;
+        for id in &ids {
+            assert_eq!(world.mark(id).await.is_some(), !world.has_volume(id).await, "{id}");
+            removed += u32::from(world.mark(id).await.is_some());
+        }
+        let left = world.messages(&world.work_queue()).await;
+        assert_eq!(removed + left, 50, "every event is settled or still in the queue");
+    }
+}
+
+#[tokio::test]
+async fn serve_is_live_at_once_and_ready_when_all_it_needs_is_there() {
+    let mut world = world(On::Sqlite).await;
+    world.set("AMQP_URL", "amqp://guest:s3cret@127.0.0.1:1/%2f");
+    let serving = world.start().await;
+    assert_eq!(serving.get("/livez").await.0, 200);
+    let body = eventually("the broker's state is known", async || {
+        let (code, body) = serving.get("/readyz").await;
+        assert_eq!(code, 503);
+        let body: Value = serde_json::from_str(&body).expect("JSON");
+        let reason = body["dependencies"]["broker"]["reason"].as_str().expect("a reason").to_owned();
+        (reason.contains("refused") && body["dependencies"]["docker"]["up"] == json!(true)).then_some(body)
+    })
+    .await;
+    assert_eq!(body["ready"], json!(false));
+    assert_eq!(body["dependencies"]["database"]["up"], json!(true));
+    assert!(!format!("{body}{:?}", serving.lines()).contains("s3cret"));
+    assert_eq!(serving.stop().await, Some(0), "a broker that is not there does not hold up the end");
+}
+
+#[tokio::test]
+async fn a_wrong_password_at_the_broker_ends_the_start_with_a_clear_line() {
+    let mut world = world(On::Sqlite).await;
+    let url = world.settings["AMQP_URL"].replace("guest:guest", "guest:s3cret");
+    world.set("AMQP_URL", url);
+    let output = world.run(&["serve"]).await;
+    assert_eq!(output.status.code(), Some(1));
+    let error = stderr(&output);
+    assert!(error.contains("ACCESS") && error.contains("guest:***@"), "{error}");
+    assert!(!error.contains("s3cret"), "{error}");
+}
+
+#[tokio::test]
+async fn queues_with_other_arguments_end_the_start_with_what_differs_and_what_to_do() {
+    let world = world(On::Sqlite).await;
+    assert_eq!(world.serve().await.stop().await, Some(0));
+    let connection = lapin::Connection::connect(&world.settings["AMQP_URL"], lapin::ConnectionProperties::default());
+    let connection = connection.await.expect("the broker is there");
+    let channel = connection.create_channel().await.expect("a channel");
+    let queue = world.work_queue();
+    channel.queue_delete(queue.as_str().into(), lapin::options::QueueDeleteOptions::default()).await.expect("deleted");
+    let durable = lapin::options::QueueDeclareOptions { durable: true, ..Default::default() };
+    let classic = channel.queue_declare(queue.as_str().into(), durable, lapin::types::FieldTable::default());
+    classic.await.expect("declared");
+    connection.close(200, "done".into()).await.expect("closed");
+
+    let output = world.run(&["serve"]).await;
+    assert_eq!(output.status.code(), Some(1));
+    let error = stderr(&output);
+    assert!(
+        error.contains("inequivalent arg") && error.contains(&queue) && error.contains("VOLUME_REAPER_TOPOLOGY=check"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn a_schema_that_is_not_there_is_said_where_it_may_not_be_created() {
+    let mut world = World::without_schema(On::Sqlite).await;
+    world.set("VOLUME_REAPER_MIGRATE", "false");
+    let output = world.run(&["sweep"]).await;
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("run `volume-reaper migrate up`"), "{output:?}");
+    assert!(world.run(&["migrate", "up"]).await.status.success());
+    assert!(world.run(&["sweep"]).await.status.success());
+}
+
+#[tokio::test]
+async fn migrate_lists_what_is_applied() {
+    let world = World::without_schema(On::Sqlite).await;
+    let status = async || String::from_utf8_lossy(&world.run(&["migrate", "status"]).await.stdout).into_owned();
+    assert_eq!(status().await.matches("pending").count(), 7);
+    assert!(world.run(&["migrate"]).await.status.success());
+    assert_eq!(status().await.matches("applied").count(), 7);
+    assert!(world.run(&["migrate", "down"]).await.status.success());
+    assert_eq!(status().await.matches("applied").count(), 6);
+    assert!(world.run(&["migrate", "down", "--all"]).await.status.success());
+    assert_eq!(status().await.matches("pending").count(), 7);
+}
+
+#[tokio::test]
+async fn another_daemon_is_not_believed_until_it_is_adopted() {
+    // D20: pointed at the wrong host, everything looks gone.
+    let world = world(On::Sqlite).await;
+    world.open_thread("t1").await;
+    world.close_thread("t1").await;
+    assert_eq!(world.sweep().await["not_found"], json!(1));
+    world.execute("UPDATE docker_daemons SET identity = 'the-old-host'").await;
+    world.open_thread("t2").await;
+    world.close_thread("t2").await;
+
+    let output = world.run(&["sweep", "--json"]).await;
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("unknown daemon") && stderr(&output).contains("hosts adopt"), "{output:?}");
+    assert!(world.mark("t2").await.is_none());
+    let serving = world.start().await;
+    eventually("it is not ready", async || serving.get("/readyz").await.1.contains("unknown daemon").then_some(()))
+        .await;
+
+    let output = world.run(&["hosts", "adopt"]).await;
+    assert!(output.status.success(), "{output:?}");
+    serving.until_ready().await;
+    world.until_marked("t2").await;
+}
+
+#[tokio::test]
+async fn publish_refuses_a_bad_id_before_it_publishes_any() {
+    let world = world(On::Sqlite).await;
+    assert_eq!(world.serve().await.stop().await, Some(0));
+    let output = world.run(&["publish", "good", "../bad"]).await;
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("thread id 2 (\"../bad\")"), "{output:?}");
+    assert_eq!(world.messages(&world.work_queue()).await, 0);
+}
+
+#[tokio::test]
+async fn the_metrics_are_those_of_the_contract() {
+    let world = world(On::Sqlite).await;
+    let serving = world.serve().await;
+    world.closed_with_volume("t1").await;
+    world.publish_closed("t1").await;
+    serving.until_metric("volume_reaper_cleanups_total{source=\"event\",outcome=\"removed\"}", 1).await;
+    serving.until_metric("volume_reaper_settlements_total{settlement=\"ack\"}", 1).await;
+    serving.until_metric("volume_reaper_sweep_seconds_count", 1).await;
+    let (code, text) = serving.get("/metrics").await;
+    assert_eq!(code, 200);
+    for metric in [
+        "volume_reaper_docker_requests_total{operation=\"remove_volume\",status=\"ok\"} 1",
+        "volume_reaper_unmarked_threads ",
+        "volume_reaper_oldest_unmarked_seconds ",
+        "volume_reaper_close_to_mark_seconds_bucket{le=",
+        "volume_reaper_dependency_up{dependency=\"broker\"} 1",
+        "volume_reaper_dependency_up{dependency=\"database\"} 1",
+        "volume_reaper_dependency_up{dependency=\"docker\"} 1",
+    ] {
+        assert!(text.contains(metric), "{metric}\n{text}");
+    }
+    assert!(!text.contains("t1\""), "no thread's id is a label");
+    let removed: Vec<_> = serving.lines().into_iter().filter(|line| line["message"] == "removed the volume").collect();
+    assert_eq!(removed.len(), 1, "one line per removed volume");
+    assert_eq!(removed[0]["level"], json!("INFO"));
+    assert_eq!(removed[0]["thread.id"], json!("t1"));
+}
+
+#[test]
+fn the_settings_table_of_the_readme_is_that_of_the_code() {
+    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).expect("readable");
+    for setting in volume_reaper::config::SETTINGS {
+        let default = if setting.default.is_empty() { String::new() } else { format!("`{}`", setting.default) };
+        let row = format!("| `{}` | `{}` | {default} | {} |", setting.env, setting.key, setting.help);
+        assert!(readme.contains(&row.replace("|  |", "| |")), "the README lacks this row:\n{row}");
+    }
+}

@@ -1,0 +1,272 @@
+//! The store and the migrations, on PostgreSQL and on SQLite.
+
+use std::sync::Arc;
+
+use chrono::{SubsecRound, Utc};
+use migrations::ThreadsTable;
+use volume_reaper::{
+    config::SecretUrl,
+    coordinator::{Mark, Origin, Receipt, Threads},
+    docker::Identity,
+    failure::{Dependency, Verdict},
+    store::Store,
+    volume_name::{ThreadId, VolumePrefix},
+};
+
+use crate::world::{On, World, world};
+
+const BOTH: [On; 2] = [On::Sqlite, On::Postgres];
+
+async fn store(world: &World) -> Store {
+    let url = SecretUrl::parse(&world.settings["DATABASE_URL"], &["postgres", "sqlite"]).expect("valid");
+    Store::new(&url, ThreadsTable::default(), "replica-1".to_owned(), 8).await.expect("a pool")
+}
+
+fn thread(id: &str) -> ThreadId {
+    ThreadId::parse(id).expect("valid")
+}
+
+fn receipt(id: &str) -> Receipt {
+    Receipt {
+        thread_id: thread(id),
+        volume: VolumePrefix::parse("ha_ws_").expect("valid").volume_of(&thread(id)),
+        outcome: "removed",
+        origin: Origin::Event(Some("message-1".to_owned())),
+        at: Utc::now().trunc_subsecs(3),
+    }
+}
+
+async fn closed(world: &World, id: &str) {
+    world.open_thread(id).await;
+    world.close_thread(id).await;
+}
+
+#[tokio::test]
+async fn the_migrations_go_up_and_down_and_up_again() {
+    for on in BOTH {
+        let world = world(on).await;
+        let store = store(&world).await;
+        closed(&world, "t1").await;
+        store.migrate_down(None).await.expect("down");
+        assert!(store.migration_status().await.expect("status").iter().all(|migration| !migration.applied));
+        // The platform's rows are still there.
+        assert_eq!(world.texts("SELECT status FROM threads").await, ["closed"], "{on:?}");
+        store.migrate_up().await.expect("up");
+        assert!(store.migration_status().await.expect("status").iter().all(|migration| migration.applied));
+        assert_eq!(store.mark(&receipt("t1")).await, Ok(Mark::Set), "{on:?}");
+    }
+}
+
+#[tokio::test]
+async fn ten_replicas_may_migrate_at_once() {
+    // G20
+    for on in BOTH {
+        let world = World::without_schema(on).await;
+        let mut replicas = tokio::task::JoinSet::new();
+        for _ in 0..10 {
+            let store = store(&world).await;
+            replicas.spawn(async move { store.migrate_up().await });
+        }
+        for result in replicas.join_all().await {
+            assert_eq!(result, Ok(()), "{on:?}");
+        }
+        let applied = world.texts("SELECT version FROM volume_reaper_migrations").await;
+        assert_eq!(applied.len(), 7, "{on:?}: {applied:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_threads_table_that_is_there_is_kept_and_gets_our_column() {
+    for on in BOTH {
+        let world = World::without_schema(on).await;
+        world.execute("CREATE TABLE threads (id text PRIMARY KEY, status text, closed_at timestamp, owner text)").await;
+        world.execute("INSERT INTO threads VALUES ('t1', 'closed', NULL, 'somebody')").await;
+        let store = store(&world).await;
+        store.migrate_up().await.expect("up");
+        assert_eq!(store.mark(&receipt("t1")).await, Ok(Mark::Set), "{on:?}");
+        assert_eq!(world.texts("SELECT owner FROM threads").await, ["somebody"]);
+    }
+}
+
+#[tokio::test]
+async fn a_threads_table_that_is_misspelt_is_not_created() {
+    for on in BOTH {
+        let mut world = World::without_schema(on).await;
+        world.set("VOLUME_REAPER_THREADS_TABLE", "thraeds");
+        let output = world.run(&["migrate"]).await;
+        assert_eq!(output.status.code(), Some(1));
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(error.contains("there is no table \"thraeds\""), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn the_guarded_mark_is_set_once_and_leaves_one_receipt() {
+    for on in BOTH {
+        let world = world(on).await;
+        let store = store(&world).await;
+        closed(&world, "t1").await;
+        let first = receipt("t1");
+        assert_eq!(store.mark(&first).await, Ok(Mark::Set), "{on:?}");
+        let marked_at = world.mark("t1").await.expect("marked");
+        assert_eq!(store.mark(&receipt("t1")).await, Ok(Mark::AlreadySet), "{on:?}");
+        assert_eq!(world.mark("t1").await, Some(marked_at));
+        assert_eq!(world.receipts("t1").await, ["removed/event"]);
+        assert_eq!(world.texts("SELECT event_id FROM volume_removals").await, ["message-1"]);
+        assert_eq!(world.texts("SELECT replica FROM volume_removals").await, ["replica-1"]);
+    }
+}
+
+#[tokio::test]
+async fn a_thread_that_is_not_closed_is_never_marked() {
+    // G8
+    for on in BOTH {
+        let world = world(on).await;
+        let store = store(&world).await;
+        world.open_thread("t1").await;
+        assert_eq!(store.mark(&receipt("t1")).await, Ok(Mark::Reopened), "{on:?}");
+        assert_eq!(store.mark(&receipt("gone")).await, Ok(Mark::NoRow), "{on:?}");
+        assert_eq!(store.mark_all(&[receipt("t1"), receipt("gone")]).await, Ok(vec![]), "{on:?}");
+        assert_eq!(world.mark("t1").await, None);
+        assert!(world.texts("SELECT thread_id FROM volume_removals").await.is_empty(), "{on:?}");
+    }
+}
+
+#[tokio::test]
+async fn reopening_clears_the_mark_and_the_second_close_is_cleaned_again() {
+    // G9
+    for on in BOTH {
+        let world = world(on).await;
+        let store = store(&world).await;
+        closed(&world, "t1").await;
+        assert_eq!(store.mark(&receipt("t1")).await, Ok(Mark::Set), "{on:?}");
+        world.reopen_thread("t1").await;
+        assert_eq!(world.mark("t1").await, None, "{on:?}");
+        world.close_thread("t1").await;
+        assert_eq!(store.mark(&receipt("t1")).await, Ok(Mark::Set), "{on:?}");
+        assert_eq!(world.receipts("t1").await.len(), 2, "{on:?}");
+    }
+}
+
+#[tokio::test]
+async fn candidates_come_in_pages_by_key_and_are_exactly_the_closed_and_unmarked() {
+    // G1 G2 G4
+    for on in BOTH {
+        let world = world(on).await;
+        let store = store(&world).await;
+        for id in ["a", "b", "c", "d", "e"] {
+            closed(&world, id).await;
+        }
+        world.open_thread("open").await;
+        store.mark(&receipt("b")).await.expect("marked");
+
+        let ids = async |after: Option<&str>, limit| -> Vec<String> {
+            let page = store.candidates(after, limit).await.expect("a page");
+            page.into_iter().map(|candidate| candidate.id).collect()
+        };
+        assert_eq!(ids(None, 2).await, ["a", "c"], "{on:?}");
+        // Rows that leave while we page do not make others be skipped.
+        store.mark(&receipt("a")).await.expect("marked");
+        assert_eq!(ids(Some("c"), 2).await, ["d", "e"], "{on:?}");
+        assert_eq!(ids(Some("e"), 2).await, [""; 0], "{on:?}");
+        assert_eq!(store.backlog().await.expect("counted").unmarked, 3, "{on:?}");
+        assert!(store.backlog().await.expect("counted").oldest_closed_at.is_some(), "{on:?}");
+    }
+}
+
+#[tokio::test]
+async fn many_are_marked_at_once_and_only_those_that_this_call_marked_are_returned() {
+    for on in BOTH {
+        let world = world(on).await;
+        let store = store(&world).await;
+        for id in ["a", "b", "c"] {
+            closed(&world, id).await;
+        }
+        store.mark(&receipt("b")).await.expect("marked");
+        let marked = store.mark_all(&["a", "b", "c"].map(receipt)).await.expect("marked");
+        assert_eq!(marked, [thread("a"), thread("c")], "{on:?}");
+        assert_eq!(world.texts("SELECT thread_id FROM volume_removals ORDER BY id").await, ["b", "a", "c"]);
+    }
+}
+
+#[tokio::test]
+async fn a_full_page_fits_into_one_statement() {
+    for on in BOTH {
+        let world = world(on).await;
+        let store = store(&world).await;
+        let ids: Vec<_> = (0..2000).map(|number| format!("t{number:05}")).collect();
+        let rows: Vec<_> = ids.iter().map(|id| format!("('{id}', 'closed')")).collect();
+        world.execute(&format!("INSERT INTO threads (id, status) VALUES {}", rows.join(","))).await;
+        let receipts: Vec<_> = ids.iter().map(|id| receipt(id)).collect();
+        assert_eq!(store.mark_all(&receipts).await.expect("marked").len(), 2000, "{on:?}");
+    }
+}
+
+#[tokio::test]
+async fn finding_nothing_to_do_reads_only_the_partial_index() {
+    let sqlite = world(On::Sqlite).await;
+    let select = "SELECT id, closed_at FROM threads WHERE status = 'closed' \
+                  AND workspace_volume_removed_at IS NULL AND id > 'a' ORDER BY id LIMIT 2000";
+    let statement = sea_orm::Statement::from_string(sea_orm::DbBackend::Sqlite, format!("EXPLAIN QUERY PLAN {select}"));
+    let plan = sea_orm::ConnectionTrait::query_all_raw(&sqlite.db, statement).await.expect("a plan");
+    let plan: Vec<String> = plan.iter().map(|row| row.try_get("", "detail").expect("text")).collect();
+    assert!(plan[0].contains("INDEX volume_reaper_unmarked_threads"), "{plan:?}");
+
+    let postgres = world(On::Postgres).await;
+    postgres
+        .execute(
+            "INSERT INTO threads (id, status, workspace_volume_removed_at) \
+             SELECT 't' || n, 'closed', now() FROM generate_series(1, 20000) n",
+        )
+        .await;
+    postgres.execute("ANALYZE threads").await;
+    let plan = postgres.texts(&format!("EXPLAIN {select}")).await.join("\n");
+    assert!(plan.contains("volume_reaper_unmarked_threads") && !plan.contains("Seq Scan"), "{plan}");
+}
+
+#[tokio::test]
+async fn two_marks_at_the_same_moment_leave_one_receipt() {
+    for on in BOTH {
+        let world = world(on).await;
+        let store = Arc::new(store(&world).await);
+        for round in 0..20 {
+            let id = format!("t{round}");
+            closed(&world, &id).await;
+            let mut marks = tokio::task::JoinSet::new();
+            for _ in 0..8 {
+                let (store, receipt) = (Arc::clone(&store), receipt(&id));
+                marks.spawn(async move { store.mark(&receipt).await });
+            }
+            let marks = marks.join_all().await;
+            assert_eq!(marks.iter().filter(|mark| **mark == Ok(Mark::Set)).count(), 1, "{on:?}: {marks:?}");
+            assert!(marks.iter().all(|mark| matches!(mark, Ok(Mark::Set | Mark::AlreadySet))), "{on:?}: {marks:?}");
+            assert_eq!(world.receipts(&id).await.len(), 1, "{on:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_first_daemon_is_pinned_and_another_one_is_refused_until_it_is_adopted() {
+    for on in BOTH {
+        let world = world(on).await;
+        let store = store(&world).await;
+        let (first, second) = (Identity::from_text("first".to_owned()), Identity::from_text("second".to_owned()));
+        assert_eq!(store.pin_daemon("default", &first).await, Ok(()), "{on:?}");
+        assert_eq!(store.pin_daemon("default", &first).await, Ok(()), "{on:?}");
+        let refused = store.pin_daemon("default", &second).await.expect_err("refused");
+        assert_eq!(refused.verdict, Verdict::Unavailable(Dependency::Docker));
+        assert!(refused.message.contains("hosts adopt"), "{refused}");
+        assert_eq!(store.adopt_daemon("default", &second).await, Ok(Some(first)), "{on:?}");
+        assert_eq!(store.pin_daemon("default", &second).await, Ok(()), "{on:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_database_that_is_not_there_is_down_and_its_password_is_not_told() {
+    let url = SecretUrl::parse("postgres://user:s3cret@127.0.0.1:1/none", &["postgres"]).expect("valid");
+    let store = Store::new(&url, ThreadsTable::default(), "replica-1".to_owned(), 8).await.expect("a pool");
+    let failure = store.ping().await.expect_err("down");
+    assert_eq!(failure.verdict, Verdict::Unavailable(Dependency::Database));
+    assert!(failure.message.contains("127.0.0.1:1"), "{failure}");
+    assert!(!failure.message.contains("s3cret"), "{failure}");
+}

@@ -1,0 +1,390 @@
+//! One test's world: a database, names of its own on the shared broker and daemon, and the program run against them.
+//!
+//! The servers are the ones that `deploy/local/servers run` started for `make test`, and no others.
+
+use std::{
+    collections::HashMap,
+    path::PathBuf,
+    process::{Output, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
+
+use bollard::{
+    models::{ContainerCreateBody, HostConfig, VolumeCreateRequest},
+    query_parameters::{CreateContainerOptions, InspectContainerOptions, RemoveContainerOptionsBuilder},
+};
+use lapin::{
+    BasicProperties, Connection, ConnectionProperties,
+    message::BasicGetMessage,
+    options::{BasicGetOptions, BasicPublishOptions, QueueDeclareOptions},
+    types::FieldTable,
+};
+use sea_orm::{ConnectOptions, ConnectionTrait, Database, DatabaseConnection};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    process::{Child, Command},
+};
+
+/// How long a condition may take to come true. Far more than it takes; a test that fails waits so long.
+const DEADLINE: Duration = Duration::from_mins(1);
+
+static NUMBER: AtomicU32 = AtomicU32::new(0);
+
+/// Which database a test runs on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum On {
+    Sqlite,
+    Postgres,
+}
+
+pub(crate) struct World {
+    pub(crate) dir: TempDir,
+    pub(crate) settings: HashMap<String, String>,
+    pub(crate) db: DatabaseConnection,
+    pub(crate) docker: bollard::Docker,
+    /// What this test's volumes, queues and exchange are called before anything else.
+    pub(crate) name: String,
+}
+
+/// An address of a server that `make test` started.
+pub(crate) fn server(variable: &str) -> String {
+    assert!(std::env::var_os("VOLUME_REAPER_TEST_SERVERS").is_some(), "run the tests with `make test`");
+    std::env::var(variable).unwrap_or_else(|_| panic!("{variable} is not set: run the tests with `make test`"))
+}
+
+/// A world whose database has the schema.
+pub(crate) async fn world(on: On) -> World {
+    let world = World::without_schema(on).await;
+    let output = world.run(&["migrate"]).await;
+    assert!(output.status.success(), "{output:?}");
+    world
+}
+
+impl World {
+    pub(crate) async fn without_schema(on: On) -> Self {
+        let name = format!("t{}x{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        let dir = TempDir::new().expect("a temporary directory");
+        let database_url = match on {
+            On::Sqlite => format!("sqlite://{}?mode=rwc", dir.path().join("reaper.db").display()),
+            On::Postgres => new_database(&name).await,
+        };
+        let db = connect(&database_url).await;
+        let docker_host = server("DOCKER_HOST");
+        let docker = bollard::Docker::connect_with_unix(&docker_host, 60, bollard::API_DEFAULT_VERSION)
+            .expect("the daemon's socket is there");
+        let settings = [
+            ("DATABASE_URL", database_url),
+            ("AMQP_URL", server("AMQP_URL")),
+            ("DOCKER_HOST", docker_host),
+            ("VOLUME_REAPER_VOLUME_PREFIX", format!("{name}_ws_")),
+            ("VOLUME_REAPER_QUEUE_PREFIX", name.clone()),
+            ("VOLUME_REAPER_EXCHANGE", format!("{name}.threads")),
+            ("VOLUME_REAPER_HTTP_ADDR", "127.0.0.1:0".to_owned()),
+            ("VOLUME_REAPER_LOG_FORMAT", "json".to_owned()),
+            ("VOLUME_REAPER_REPLICA", "replica-1".to_owned()),
+            ("RUST_LOG", "info,volume_reaper=debug,sea_orm_migration=warn".to_owned()),
+        ];
+        let settings = settings.map(|(key, value)| (key.to_owned(), value)).into();
+        Self { dir, settings, db, docker, name }
+    }
+
+    /// Changes a setting.
+    pub(crate) fn set(&mut self, variable: &str, value: impl Into<String>) {
+        self.settings.insert(variable.to_owned(), value.into());
+    }
+
+    // --- The program ---
+
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_volume-reaper"));
+        command.args(arguments).env_clear().envs(&self.settings).current_dir(self.dir.path()).kill_on_drop(true);
+        command
+    }
+
+    pub(crate) async fn run(&self, arguments: &[&str]) -> Output {
+        let output = self.command(arguments).stdin(Stdio::null()).output();
+        tokio::time::timeout(DEADLINE, output).await.expect("the command ends").expect("the command starts")
+    }
+
+    /// Runs `sweep --json` and returns its report.
+    pub(crate) async fn sweep(&self) -> Value {
+        let output = self.run(&["sweep", "--json"]).await;
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
+    }
+
+    /// Starts `serve` and waits until it is ready.
+    pub(crate) async fn serve(&self) -> Serving {
+        let serving = self.start().await;
+        serving.until_ready().await;
+        serving
+    }
+
+    /// Starts `serve` and waits until it answers HTTP.
+    pub(crate) async fn start(&self) -> Serving {
+        let log = self.dir.path().join(format!("serve-{}.log", NUMBER.fetch_add(1, Ordering::Relaxed)));
+        let file = std::fs::File::create(&log).expect("a log file");
+        let child = self.command(&["serve"]).stderr(file).stdin(Stdio::null()).spawn().expect("the program starts");
+        let mut serving = Serving { child, log, http: String::new() };
+        eventually("serve says where it listens", async || {
+            let starting = serving.lines().into_iter().find(|line| line["message"] == "starting");
+            starting.map(|line| line["http"].as_str().expect("an address").to_owned())
+        })
+        .await
+        .clone_into(&mut serving.http);
+        serving
+    }
+
+    // --- The database ---
+
+    pub(crate) async fn execute(&self, sql: &str) {
+        self.db.execute_unprepared(sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+    }
+
+    /// The rows of a query with one text column.
+    pub(crate) async fn texts(&self, sql: &str) -> Vec<String> {
+        let statement = sea_orm::Statement::from_string(self.db.get_database_backend(), sql);
+        let rows = self.db.query_all_raw(statement).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+        rows.iter().map(|row| row.try_get_by_index::<Option<String>>(0).expect("text").unwrap_or_default()).collect()
+    }
+
+    pub(crate) async fn open_thread(&self, id: &str) {
+        self.execute(&format!("INSERT INTO threads (id, status) VALUES ('{id}', 'open')")).await;
+    }
+
+    pub(crate) async fn close_thread(&self, id: &str) {
+        let update = format!("UPDATE threads SET status = 'closed', closed_at = CURRENT_TIMESTAMP WHERE id = '{id}'");
+        self.execute(&update).await;
+    }
+
+    pub(crate) async fn reopen_thread(&self, id: &str) {
+        self.execute(&format!("UPDATE threads SET status = 'open', closed_at = NULL WHERE id = '{id}'")).await;
+    }
+
+    /// A closed thread with a volume.
+    pub(crate) async fn closed_with_volume(&self, id: &str) {
+        self.create_volume(id).await;
+        self.open_thread(id).await;
+        self.close_thread(id).await;
+    }
+
+    /// The mark of a thread, as text; `None` if it is not marked.
+    pub(crate) async fn mark(&self, id: &str) -> Option<String> {
+        let select = "SELECT CAST(workspace_volume_removed_at AS text) FROM threads";
+        let mark = self.texts(&format!("{select} WHERE id = '{id}'")).await;
+        mark.into_iter().next().filter(|mark| !mark.is_empty())
+    }
+
+    /// `outcome/source` of each of a thread's receipts.
+    pub(crate) async fn receipts(&self, id: &str) -> Vec<String> {
+        let select = "SELECT outcome || '/' || source FROM volume_removals";
+        self.texts(&format!("{select} WHERE thread_id = '{id}' ORDER BY id")).await
+    }
+
+    pub(crate) async fn until_marked(&self, id: &str) {
+        eventually(&format!("{id} is marked"), async || self.mark(id).await).await;
+    }
+
+    // --- Docker ---
+
+    pub(crate) fn volume(&self, id: &str) -> String {
+        format!("{}_ws_{id}", self.name)
+    }
+
+    pub(crate) async fn create_volume(&self, id: &str) {
+        let request = VolumeCreateRequest { name: Some(self.volume(id)), ..VolumeCreateRequest::default() };
+        self.docker.create_volume(request).await.expect("a volume can be created");
+    }
+
+    pub(crate) async fn has_volume(&self, id: &str) -> bool {
+        self.docker.inspect_volume(&self.volume(id)).await.is_ok()
+    }
+
+    /// A container that references the thread's volume, created and never started. Returns its id.
+    pub(crate) async fn create_container(&self, id: &str) -> String {
+        let body = ContainerCreateBody {
+            image: Some("volume-reaper-empty:latest".to_owned()),
+            cmd: Some(vec!["never-started".to_owned()]),
+            host_config: Some(HostConfig {
+                binds: Some(vec![format!("{}:/workspace", self.volume(id))]),
+                ..HostConfig::default()
+            }),
+            ..ContainerCreateBody::default()
+        };
+        let created = self.docker.create_container(None::<CreateContainerOptions>, body).await;
+        let container = created.expect("the image was imported by `make test`").id;
+        self.docker.inspect_container(&container, None::<InspectContainerOptions>).await.expect("it is there");
+        container
+    }
+
+    pub(crate) async fn remove_container(&self, container: &str) {
+        let force = RemoveContainerOptionsBuilder::default().force(true).build();
+        self.docker.remove_container(container, Some(force)).await.expect("the container is there");
+    }
+
+    // --- The broker ---
+
+    pub(crate) fn work_queue(&self) -> String {
+        format!("{}.thread-closed", self.name)
+    }
+
+    pub(crate) fn dead_letter_queue(&self) -> String {
+        format!("{}.dead-letter", self.name)
+    }
+
+    async fn channel(&self) -> (Connection, lapin::Channel) {
+        let properties = ConnectionProperties::default().with_connection_name("test".into());
+        let connection = Connection::connect(&server("AMQP_URL"), properties).await.expect("the broker is there");
+        let channel = connection.create_channel().await.expect("a channel");
+        (connection, channel)
+    }
+
+    /// Publishes a body to the work queue as it is.
+    pub(crate) async fn publish(&self, body: &[u8]) {
+        self.publish_with(BasicProperties::default(), body).await;
+    }
+
+    pub(crate) async fn publish_with(&self, properties: BasicProperties, body: &[u8]) {
+        let (connection, channel) = self.channel().await;
+        channel.confirm_select(lapin::options::ConfirmSelectOptions::default()).await.expect("confirms");
+        let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+        let confirm = channel.basic_publish("".into(), self.work_queue().into(), options, body, properties);
+        let confirm = confirm.await.expect("sent").await.expect("confirmed");
+        assert!(confirm.is_ack() && confirm.take_message().is_none(), "the work queue took the message");
+        connection.close(200, "done".into()).await.expect("closed");
+    }
+
+    pub(crate) async fn publish_closed(&self, id: &str) {
+        self.publish(format!(r#"{{"thread_id": "{id}"}}"#).as_bytes()).await;
+    }
+
+    /// Messages that are ready in a queue.
+    pub(crate) async fn messages(&self, queue: &str) -> u32 {
+        let (connection, channel) = self.channel().await;
+        let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        let queue = channel.queue_declare(queue.into(), passive, FieldTable::default()).await.expect("the queue");
+        connection.close(200, "done".into()).await.expect("closed");
+        queue.message_count()
+    }
+
+    /// Waits for a message in the dead-letter queue and takes it.
+    pub(crate) async fn dead_letter(&self) -> BasicGetMessage {
+        let (connection, channel) = self.channel().await;
+        let queue = self.dead_letter_queue();
+        let message = eventually("a message is dead-lettered", async || {
+            channel.basic_get(queue.as_str().into(), BasicGetOptions { no_ack: true }).await.expect("the queue")
+        })
+        .await;
+        connection.close(200, "done".into()).await.expect("closed");
+        message
+    }
+}
+
+/// A header of a message as text; numbers too.
+pub(crate) fn header(message: &BasicGetMessage, key: &str) -> Option<String> {
+    use lapin::types::AMQPValue;
+    let headers = message.delivery.properties.headers().as_ref()?;
+    match headers.inner().get(key)? {
+        AMQPValue::LongString(text) => Some(text.to_string()),
+        AMQPValue::LongLongInt(number) => Some(number.to_string()),
+        other => Some(format!("{other:?}")),
+    }
+}
+
+/// A running `serve`.
+pub(crate) struct Serving {
+    pub(crate) child: Child,
+    log: PathBuf,
+    pub(crate) http: String,
+}
+
+impl Serving {
+    /// The lines of its log.
+    pub(crate) fn lines(&self) -> Vec<Value> {
+        let text = std::fs::read_to_string(&self.log).unwrap_or_default();
+        text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+
+    /// Status code and body of a GET.
+    pub(crate) async fn get(&self, path: &str) -> (u16, String) {
+        let mut stream = TcpStream::connect(&self.http).await.expect("it listens");
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.expect("written");
+        let mut response = String::new();
+        stream.read_to_string(&mut response).await.expect("read");
+        let code = response.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a status line");
+        (code, response.split_once("\r\n\r\n").map_or_else(String::new, |(_, body)| body.to_owned()))
+    }
+
+    pub(crate) async fn until_ready(&self) {
+        eventually("serve is ready", async || (self.get("/readyz").await.0 == 200).then_some(())).await;
+    }
+
+    /// The value of a counter, such as `name{label="value"}`; 0 if it is not there yet.
+    pub(crate) async fn metric(&self, name: &str) -> u64 {
+        let (_, text) = self.get("/metrics").await;
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.map_or(0, |value| value.parse().expect("a whole number"))
+    }
+
+    pub(crate) async fn until_metric(&self, name: &str, value: u64) {
+        eventually(&format!("{name} is {value}"), async || (self.metric(name).await >= value).then_some(())).await;
+    }
+
+    pub(crate) fn signal(&self, name: &str) {
+        let pid = self.child.id().expect("it runs").to_string();
+        let status = std::process::Command::new("kill").args(["-s", name, &pid]).status().expect("kill");
+        assert!(status.success());
+    }
+
+    /// Waits for its end and returns the exit code.
+    pub(crate) async fn exit_code(&mut self) -> Option<i32> {
+        tokio::time::timeout(DEADLINE, self.child.wait()).await.expect("it ends").expect("it ran").code()
+    }
+
+    /// SIGTERM, and the exit code.
+    pub(crate) async fn stop(mut self) -> Option<i32> {
+        self.signal("TERM");
+        self.exit_code().await
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- the log of serve ---\n{}", std::fs::read_to_string(&self.log).unwrap_or_default());
+        }
+    }
+}
+
+/// Waits until `condition` gives something, and fails with `what` if it does not do so in time.
+pub(crate) async fn eventually<R>(what: &str, condition: impl AsyncFn() -> Option<R>) -> R {
+    let wait = async {
+        let mut tick = tokio::time::interval(Duration::from_millis(20));
+        loop {
+            tick.tick().await;
+            if let Some(result) = condition().await {
+                return result;
+            }
+        }
+    };
+    tokio::time::timeout(DEADLINE, wait).await.unwrap_or_else(|_| panic!("not within {DEADLINE:?}: {what}"))
+}
+
+async fn connect(url: &str) -> DatabaseConnection {
+    let mut options = ConnectOptions::new(url);
+    options.sqlx_logging(false).max_connections(4).connect_lazy(true);
+    Database::connect(options).await.expect("the database")
+}
+
+async fn new_database(name: &str) -> String {
+    let url = server("DATABASE_URL");
+    let admin = connect(&url).await;
+    admin.execute_unprepared(&format!("CREATE DATABASE {name}")).await.expect("a new database");
+    admin.close().await.expect("closed");
+    let (server, _) = url.rsplit_once('/').expect("a database in the URL");
+    format!("{server}/{name}")
+}
