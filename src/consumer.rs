@@ -10,6 +10,7 @@ use crate::{
     event::ThreadClosed,
     failure::{Failure, Verdict},
     health::Health,
+    metrics,
     settlement::{self, Settlement},
 };
 
@@ -44,10 +45,10 @@ impl<V: Volumes, T: Threads> Consumer<V, T> {
         tracing::Span::current().record("thread.id", event.thread_id.as_str());
         let clean = self.coordinator.clean(&event.thread_id, Origin::Event(message.id.clone()));
         // A bug that shows with one thread must not take the others with it: that delivery is tried again.
-        let result = AssertUnwindSafe(clean)
-            .catch_unwind()
-            .await
-            .unwrap_or_else(|_| Err(Failure::transient("the handler panicked; the log has the details")));
+        let result = AssertUnwindSafe(clean).catch_unwind().await.unwrap_or_else(|_| {
+            metrics::panic();
+            Err(Failure::transient("the handler panicked; standard error has the details"))
+        });
         if let Err(Failure { verdict: Verdict::Unavailable(dependency), message }) = &result {
             self.health.down(*dependency, message);
         }

@@ -28,6 +28,10 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
     describe_counter!("volume_reaper_cleanups_total", "Clean-ups, by who asked (source) and how they ended (outcome).");
     describe_counter!("volume_reaper_settlements_total", "Settled deliveries, by settlement.");
     describe_counter!("volume_reaper_docker_requests_total", "Requests to Docker, by operation and status.");
+    describe_counter!(
+        "volume_reaper_panics_total",
+        "Panics in the handling of a delivery: bugs, contained and retried."
+    );
     describe_gauge!("volume_reaper_unmarked_threads", "Closed threads that are not marked, at the last sweep's end.");
     describe_gauge!(
         "volume_reaper_oldest_unmarked_seconds",
@@ -52,6 +56,11 @@ pub fn cleanups(source: &'static str, outcome: &'static str, count: u64) {
 /// A delivery was settled.
 pub fn settlement(settlement: &'static str) {
     counter!("volume_reaper_settlements_total", "settlement" => settlement).increment(1);
+}
+
+/// The handling of a delivery panicked and was contained.
+pub fn panic() {
+    counter!("volume_reaper_panics_total").increment(1);
 }
 
 /// Docker answered, or did not.

@@ -134,7 +134,10 @@ impl<V: Volumes, T: Threads> Subscription<V, T> {
         stop: &CancellationToken,
     ) -> Result<(), Failure> {
         let mut events = Box::pin(link.connection.events_listener());
-        self.health.up(Dependency::Broker);
+        // Otherwise the subscription decides: a broker can accept connections and serve no queue.
+        if self.health.first_down(&NEEDED).is_some() {
+            self.health.up(Dependency::Broker);
+        }
         loop {
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
@@ -162,6 +165,7 @@ impl<V: Volumes, T: Threads> Subscription<V, T> {
             FieldTable::default(),
         );
         let deliveries = bounded(&self.queues.url, REQUEST_TIMEOUT, "subscribe", consume).await?;
+        self.health.up(Dependency::Broker);
         info!(queue = self.queues.work(), "receiving");
         Ok(deliveries)
     }
@@ -312,8 +316,8 @@ async fn finish(work: &mut JoinSet<Option<Delivery>>, abort: &CancellationToken)
 /// The delivery that a finished task wants given back.
 fn returned(finished: Result<Option<Delivery>, tokio::task::JoinError>) -> Option<Delivery> {
     finished.unwrap_or_else(|error| {
-        error!(%error, "handling a delivery failed; the broker delivers it again");
-        metrics::settlement("panicked");
+        error!(%error, "settling a delivery failed; the broker delivers it again");
+        metrics::panic();
         None
     })
 }

@@ -1,10 +1,19 @@
 //! The one clean-up path, call by call.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use volume_reaper::{
+    consumer::{Consumer, Message},
     coordinator::{Origin, Outcome, Removal},
     failure::{Dependency, Failure, Verdict},
+    health::Health,
+    settlement::Settlement,
 };
 
 use crate::fakes::{Row, calls, coordinator, coordinator_with, referenced, row, set_row, thread};
@@ -95,4 +104,26 @@ async fn who_loses_the_race_for_the_mark_finds_the_thread_already_clean() {
     let coordinator = coordinator_with(Ok(Removal::NotFound), other_marks, |_| Ok(()));
     assert_eq!(coordinator.clean(&thread("t1"), Origin::Sweep).await, Ok(Outcome::AlreadyClean));
     assert_eq!(row(&coordinator, "t1").receipts, ["removed"]);
+}
+
+#[tokio::test]
+async fn a_panic_in_the_handling_of_one_delivery_is_a_retry_and_takes_nothing_with_it() {
+    // More panics than removals may be in flight: a place that was not given back would be missed.
+    let panics = AtomicUsize::new(0);
+    let on_mark = move |_: &_| {
+        assert!(panics.fetch_add(1, Ordering::Relaxed) >= 10, "a bug");
+        Ok(())
+    };
+    let coordinator = Arc::new(coordinator_with(Ok(Removal::Removed), on_mark, |_| Ok(())));
+    let consumer = Consumer {
+        coordinator: Arc::clone(&coordinator),
+        health: Arc::new(Health::new()),
+        retry_delays: vec![Duration::from_secs(1)],
+    };
+    let message = Message { body: br#"{"thread_id": "t1"}"#, id: None, failed_attempts: 0 };
+    for _ in 0..10 {
+        assert!(matches!(consumer.handle(&message).await, Settlement::Retry { .. }));
+    }
+    assert_eq!(consumer.handle(&message).await, Settlement::Ack);
+    assert!(row(&coordinator, "t1").mark.is_some());
 }

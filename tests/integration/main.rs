@@ -5,6 +5,8 @@ mod coordinator;
 mod docker;
 mod event;
 mod fakes;
+mod fault_proxy;
+mod faults;
 mod process;
 mod proxy;
 mod reconciler;

@@ -46,6 +46,8 @@ pub(crate) struct World {
     pub(crate) settings: HashMap<String, String>,
     pub(crate) db: DatabaseConnection,
     pub(crate) docker: bollard::Docker,
+    /// Where the test itself speaks to the broker, past any proxy.
+    broker: String,
     /// What this test's volumes, queues and exchange are called before anything else.
     pub(crate) name: String,
 }
@@ -89,7 +91,13 @@ impl World {
             ("RUST_LOG", "info,volume_reaper=debug,sea_orm_migration=warn".to_owned()),
         ];
         let settings = settings.map(|(key, value)| (key.to_owned(), value)).into();
-        Self { dir, settings, db, docker, name }
+        Self { dir, settings, db, docker, broker: server("AMQP_URL"), name }
+    }
+
+    /// From now on this test's broker is a private one.
+    pub(crate) fn use_broker(&mut self, broker: &PrivateBroker) {
+        self.set("AMQP_URL", broker.url.clone());
+        self.broker.clone_from(&broker.url);
     }
 
     /// Changes a setting.
@@ -237,7 +245,7 @@ impl World {
 
     async fn channel(&self) -> (Connection, lapin::Channel) {
         let properties = ConnectionProperties::default().with_connection_name("test".into());
-        let connection = Connection::connect(&server("AMQP_URL"), properties).await.expect("the broker is there");
+        let connection = Connection::connect(&self.broker, properties).await.expect("the broker is there");
         let channel = connection.create_channel().await.expect("a channel");
         (connection, channel)
     }
@@ -292,6 +300,50 @@ pub(crate) fn header(message: &BasicGetMessage, key: &str) -> Option<String> {
         AMQPValue::LongLongInt(number) => Some(number.to_string()),
         other => Some(format!("{other:?}")),
     }
+}
+
+/// A broker that only one test uses, for faults that others must not feel.
+pub(crate) struct PrivateBroker {
+    dir: TempDir,
+    url: String,
+}
+
+impl PrivateBroker {
+    pub(crate) async fn start() -> Self {
+        // A short path: the servers' sockets below it have a limit.
+        let dir = TempDir::with_prefix("vr-").expect("a temporary directory");
+        let mut broker = Self { dir, url: String::new() };
+        broker.control("start").await;
+        let env = std::fs::read_to_string(broker.dir.path().join("env")).expect("readable");
+        let url = env.lines().find_map(|line| line.strip_prefix("export AMQP_URL="));
+        url.expect("the broker's URL").clone_into(&mut broker.url);
+        broker
+    }
+
+    /// `start`, `stop`, `kill`, `pause` or `resume`, as `deploy/local/servers` has them.
+    pub(crate) async fn control(&self, action: &str) {
+        let status = servers(action, self.dir.path()).arg("broker").status().await.expect("it runs");
+        assert!(status.success(), "{action}");
+    }
+
+    pub(crate) async fn rabbitmqctl(&self, arguments: &[&str]) {
+        let output = Command::new(self.dir.path().join("rabbitmqctl")).args(arguments).output().await;
+        let output = output.expect("it runs");
+        assert!(output.status.success(), "{output:?}");
+    }
+}
+
+impl Drop for PrivateBroker {
+    fn drop(&mut self) {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/local/servers");
+        let _ = std::process::Command::new(script).arg("stop").arg(self.dir.path()).stderr(Stdio::null()).status();
+    }
+}
+
+fn servers(action: &str, dir: &std::path::Path) -> Command {
+    let mut command = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/local/servers"));
+    command.arg(action).arg(dir).stderr(Stdio::null());
+    command
 }
 
 /// A running `serve`.
