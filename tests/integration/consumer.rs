@@ -183,11 +183,7 @@ async fn a_deleted_queue_is_declared_again_and_received_from() {
     // Q7 Q9
     let world = world(On::Sqlite).await;
     let serving = world.serve().await;
-    let connection = lapin::Connection::connect(&world.settings["AMQP_URL"], lapin::ConnectionProperties::default());
-    let connection = connection.await.expect("the broker is there");
-    let channel = connection.create_channel().await.expect("a channel");
-    let deleted = channel.queue_delete(world.work_queue().into(), lapin::options::QueueDeleteOptions::default());
-    deleted.await.expect("deleted");
+    world.delete_queue(&world.work_queue()).await;
     eventually("the loss is noticed", async || {
         let lost = serving
             .lines()
@@ -200,7 +196,6 @@ async fn a_deleted_queue_is_declared_again_and_received_from() {
     world.closed_with_volume("t1").await;
     world.publish_closed("t1").await;
     world.until_marked("t1").await;
-    connection.close(200, "done".into()).await.expect("closed");
 }
 
 #[tokio::test]

@@ -341,3 +341,22 @@ async fn a_killed_replica_leaves_its_deliveries_to_the_next_one() {
     let second = world.serve().await;
     everything_is_marked_and_nothing_dead_lettered(&world, second, &ids).await;
 }
+
+#[tokio::test]
+async fn a_delay_queue_that_was_deleted_is_declared_again_before_the_original_is_acknowledged() {
+    let mut world = world(On::Sqlite).await;
+    world.set("VOLUME_REAPER_RETRY_DELAYS", SHORT_LADDER);
+    let serving = world.serve().await;
+    // Once through, so that the publisher's connection is open and has declared everything.
+    world.publish_closed("nobody").await;
+    world.dead_letter().await;
+    world.delete_queue(&format!("{}.retry.100ms", world.name)).await;
+    world.publish_closed("nobody").await;
+    let unroutable = "can't move the delivery on; it stays where it is until that works";
+    eventually("the unroutable retry is noticed", async || {
+        serving.lines().iter().any(|line| line["message"] == unroutable).then_some(())
+    })
+    .await;
+    let message = world.dead_letter().await;
+    assert_eq!(crate::world::header(&message, "volume-reaper-attempt").as_deref(), Some("3"));
+}

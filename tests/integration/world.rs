@@ -27,10 +27,14 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     process::{Child, Command},
+    sync::OnceCell,
 };
 
 /// How long a condition may take to come true. Far more than it takes; a test that fails waits so long.
 const DEADLINE: Duration = Duration::from_mins(1);
+
+/// The empty image that containers are made from, imported once.
+static IMAGE: OnceCell<()> = OnceCell::const_new();
 
 static NUMBER: AtomicU32 = AtomicU32::new(0);
 
@@ -213,6 +217,7 @@ impl World {
 
     /// A container that references the thread's volume, created and never started. Returns its id.
     pub(crate) async fn create_container(&self, id: &str) -> String {
+        IMAGE.get_or_init(import_image).await;
         let body = ContainerCreateBody {
             image: Some("volume-reaper-empty:latest".to_owned()),
             cmd: Some(vec!["never-started".to_owned()]),
@@ -223,7 +228,7 @@ impl World {
             ..ContainerCreateBody::default()
         };
         let created = self.docker.create_container(None::<CreateContainerOptions>, body).await;
-        let container = created.expect("the image was imported by `make test`").id;
+        let container = created.expect("the image is there").id;
         self.docker.inspect_container(&container, None::<InspectContainerOptions>).await.expect("it is there");
         container
     }
@@ -267,6 +272,13 @@ impl World {
 
     pub(crate) async fn publish_closed(&self, id: &str) {
         self.publish(format!(r#"{{"thread_id": "{id}"}}"#).as_bytes()).await;
+    }
+
+    pub(crate) async fn delete_queue(&self, queue: &str) {
+        let (connection, channel) = self.channel().await;
+        let delete = channel.queue_delete(queue.into(), lapin::options::QueueDeleteOptions::default());
+        delete.await.expect("deleted");
+        connection.close(200, "done".into()).await.expect("closed");
     }
 
     /// Messages that are ready in a queue.
@@ -430,6 +442,12 @@ async fn connect(url: &str) -> DatabaseConnection {
     let mut options = ConnectOptions::new(url);
     options.sqlx_logging(false).max_connections(4).connect_lazy(true);
     Database::connect(options).await.expect("the database")
+}
+
+async fn import_image() {
+    let dir = PathBuf::from(server("VOLUME_REAPER_TEST_SERVERS"));
+    let status = servers("import-image", &dir).status().await.expect("it runs");
+    assert!(status.success(), "the image can be imported");
 }
 
 async fn new_database(name: &str) -> String {
