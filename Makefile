@@ -1,0 +1,39 @@
+# The words that people and CI both use; `make` alone lists them.
+#
+# Needed: cargo 1.95 or newer with a C compiler, and bash. `demo` and `test` install RabbitMQ, Docker's daemon and
+# PostgreSQL from the distribution where they are missing (as root, or with sudo), and run private ones of their own.
+
+CARGO_DENY = 0.20.2
+
+.DEFAULT_GOAL = help
+.PHONY: help demo test lint audit build cargo-deny
+# One after the other, also under `make -j`: each of them takes all cores, and cargo's lock.
+.NOTPARALLEL:
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1 - \2/p' Makefile
+
+demo: ## see it work, on a RabbitMQ and a Docker daemon that live as long as the demo
+	deploy/local/install rabbitmq-server docker.io
+	cargo build --locked --release --bins --example demo
+	deploy/local/servers run broker docker -- cargo run --locked --release --quiet --example demo
+
+test: ## all tests, on private servers
+	deploy/local/install
+	cargo test --locked --workspace --no-run
+	deploy/local/servers run -- cargo test --locked --workspace
+
+lint: cargo-deny ## format, clippy, documentation, dependencies
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps --document-private-items
+	cargo deny --locked check bans licenses sources
+
+audit: cargo-deny ## known vulnerabilities of dependencies; fetches the advisory database
+	cargo deny --locked check advisories
+
+build: ## the release binary, target/release/volume-reaper
+	cargo build --locked --release --bins
+
+cargo-deny:
+	@cargo deny --version >/dev/null 2>&1 || cargo install --locked cargo-deny@$(CARGO_DENY)
