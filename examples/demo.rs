@@ -335,7 +335,7 @@ impl Platform {
             let ours = receipts.iter().filter(|receipt| receipt.source == source && receipt.thread != freed.id);
             let mut times: Vec<_> = ours.map(|receipt| receipt.close_to_mark).collect();
             times.sort();
-            let percentile = |percent| times.get((times.len() * percent).div_ceil(100).saturating_sub(1));
+            let percentile = |percent: usize| times.get((times.len() * percent).div_ceil(100).saturating_sub(1));
             let (median, p99) =
                 (percentile(50).copied().unwrap_or_default(), percentile(99).copied().unwrap_or_default());
             println!("   by {source:<15}   {:>7}   {median:>7.1?}   {p99:>7.1?}", times.len());

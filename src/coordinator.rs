@@ -8,7 +8,10 @@
 //! The coordinator never sleeps or retries, and knows neither deliveries nor sweeps.
 #![warn(clippy::wildcard_enum_match_arm, reason = "a new outcome must not compile until it is decided")]
 
-use std::{collections::HashSet, time::Instant};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Instant,
+};
 
 use chrono::{DateTime, SubsecRound, Utc};
 use serde::Serialize;
@@ -40,8 +43,8 @@ pub enum Removal {
 pub struct Inventory {
     /// Threads of the volumes that bear our prefix.
     pub present: HashSet<ThreadId>,
-    /// Threads of the volumes that a container references, stopped ones included.
-    pub referenced: HashSet<ThreadId>,
+    /// Threads of the volumes that containers reference, with the containers' ids; stopped ones included.
+    pub referenced: HashMap<ThreadId, Vec<String>>,
     /// What the daemon warned of. If there is any, the list may lack volumes: absence proves nothing.
     pub warnings: Vec<String>,
 }
@@ -51,8 +54,11 @@ pub trait Volumes: Send + Sync + 'static {
     /// Removes a volume, without force.
     fn remove(&self, volume: &VolumeName) -> impl Future<Output = Result<Removal, Failure>> + Send;
 
-    /// Lists our volumes and which of them are referenced. Fails if the daemon is not the one that we know.
+    /// Lists our volumes and which of them are referenced.
     fn inventory(&self, prefix: &VolumePrefix) -> impl Future<Output = Result<Inventory, Failure>> + Send;
+
+    /// Fails unless the daemon that answers is the one that we know. Asked after a list that is to prove something.
+    fn prove_identity(&self) -> impl Future<Output = Result<(), Failure>> + Send;
 }
 
 /// A thread's row.
@@ -129,6 +135,12 @@ pub trait Threads: Send + Sync + 'static {
         after: Option<&str>,
         limit: u64,
     ) -> impl Future<Output = Result<Vec<Candidate>, Failure>> + Send;
+
+    /// Of these threads, those that have a row; with `true` for those that are closed and marked.
+    fn known(&self, threads: &[ThreadId]) -> impl Future<Output = Result<HashMap<ThreadId, bool>, Failure>> + Send;
+
+    /// Withdraws the mark of a closed thread. Whether there was one.
+    fn unmark(&self, thread: &ThreadId) -> impl Future<Output = Result<bool, Failure>> + Send;
 
     /// Counts the closed and unmarked threads.
     fn backlog(&self) -> impl Future<Output = Result<Backlog, Failure>> + Send;

@@ -148,17 +148,6 @@ impl Docker {
         *self.pinned.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(identity);
     }
 
-    /// Fails unless the daemon that answers now is the pinned one.
-    async fn prove_identity(&self) -> Result<(), Failure> {
-        let info = self.call("info", CALL_TIMEOUT, self.client()?.info()).await?;
-        let pinned = self.pinned.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
-        match pinned {
-            Some(pinned) if pinned.is_that_of(&info) => Ok(()),
-            Some(_) => Err(self.down("another daemon answers than the one that is pinned in the database")),
-            None => Err(self.down("its identity is not pinned yet")),
-        }
-    }
-
     fn client(&self) -> Result<&bollard::Docker, Failure> {
         if let Some(client) = self.client.get() {
             return Ok(client);
@@ -238,20 +227,33 @@ impl Volumes for Docker {
         // Stopped containers hold their volumes too.
         let containers = ListContainersOptionsBuilder::default().all(true).build();
         let containers = self.call("list_containers", CALL_TIMEOUT, client.list_containers(Some(containers))).await?;
-        // After the lists, so that it was this daemon that made them.
-        self.prove_identity().await?;
 
-        let mounts = containers.into_iter().flat_map(|container| container.mounts.unwrap_or_default());
+        let mut referenced: HashMap<_, Vec<_>> = HashMap::new();
+        for container in containers {
+            for mount in container.mounts.unwrap_or_default() {
+                let name = mount.name.filter(|_| mount.typ.as_deref() == Some("volume"));
+                if let Some(thread) = name.and_then(|name| prefix.thread_of(&name)) {
+                    referenced.entry(thread).or_default().push(container.id.clone().unwrap_or_default());
+                }
+            }
+        }
         Ok(Inventory {
             present: (volumes.volumes.unwrap_or_default().iter())
                 .filter_map(|volume| prefix.thread_of(&volume.name))
                 .collect(),
-            referenced: mounts
-                .filter(|mount| mount.typ.as_deref() == Some("volume"))
-                .filter_map(|mount| prefix.thread_of(&mount.name?))
-                .collect(),
+            referenced,
             warnings: volumes.warnings.unwrap_or_default(),
         })
+    }
+
+    async fn prove_identity(&self) -> Result<(), Failure> {
+        let info = self.call("info", CALL_TIMEOUT, self.client()?.info()).await?;
+        let pinned = self.pinned.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+        match pinned {
+            Some(pinned) if pinned.is_that_of(&info) => Ok(()),
+            Some(_) => Err(self.down("another daemon answers than the one that is pinned in the database")),
+            None => Err(self.down("its identity is not pinned yet")),
+        }
     }
 }
 

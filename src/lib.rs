@@ -14,6 +14,7 @@ pub mod event;
 pub mod failure;
 pub mod health;
 pub mod http;
+pub mod lease;
 pub mod logging;
 pub mod metrics;
 pub mod queue;

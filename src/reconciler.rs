@@ -4,10 +4,13 @@
 //! order is the proof: only a row that was read as closed before the list was asked for may be marked because the list
 //! lacks its volume. Absent volumes are marked a page at a time; those that are there and unreferenced go through the
 //! coordinator like any other; referenced ones cost nothing.
+//!
+//! Then the other way round: volumes whose thread is marked are looked at afresh, and if they are still there, the mark
+//! is withdrawn and the thread cleaned like any other. Volumes without a thread are counted and never touched.
 #![warn(clippy::wildcard_enum_match_arm, reason = "a new outcome must not compile until it is decided")]
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     pin::pin,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -16,7 +19,7 @@ use std::{
 use chrono::{SubsecRound, Utc};
 use futures_util::{StreamExt, stream};
 use serde::Serialize;
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -32,7 +35,7 @@ use crate::{
 /// What a sweep needs.
 const NEEDED: [Dependency; 2] = [Dependency::Database, Dependency::Docker];
 /// Rows a page: few round trips, and a statement that is over in a moment.
-const PAGE_ROWS: u64 = 2000;
+const PAGE_ROWS: usize = 2000;
 /// Removals asked for at once. More wait their turn in the coordinator; it needs only a few to choose from.
 const CLEANUPS_IN_FLIGHT: usize = 16;
 
@@ -51,9 +54,9 @@ pub struct Report {
     pub cooling_down: u64,
     /// Volumes that could not be removed or marked.
     pub failed: u64,
-    /// Marked threads whose volume is there. Not looked for yet, always 0.
+    /// Marked threads whose volume was there all the same; their mark was withdrawn.
     pub drift: u64,
-    /// Volumes of ours without a thread. Not looked for yet, always 0.
+    /// Volumes of ours without a thread; never touched.
     pub orphans: u64,
     /// Why the sweep was not done, or not to its end.
     pub skipped_reason: Option<String>,
@@ -78,10 +81,14 @@ impl<V: Volumes, T: Threads> Reconciler<V, T> {
         Self { coordinator, health, cooldown, cooling: Mutex::default() }
     }
 
-    /// Sweeps every `interval`, and at once when a dependency is back, until `stop` is cancelled. One sweep ends
-    /// before the next begins.
-    pub async fn run(&self, interval: Duration, stop: &CancellationToken) {
+    /// Sweeps every `interval`, and at once when a dependency is back, while `is_leader` says so and until `stop` is
+    /// cancelled. One sweep ends before the next begins; it ends early when somebody else becomes the leader.
+    pub async fn run(&self, interval: Duration, mut is_leader: watch::Receiver<bool>, stop: &CancellationToken) {
         while !stop.is_cancelled() {
+            tokio::select! {
+                _ = is_leader.wait_for(|is_leader| *is_leader) => {}
+                () = stop.cancelled() => return,
+            }
             if let Some((dependency, status)) = self.health.first_down(&NEEDED) {
                 let reason = status.reason.unwrap_or_default();
                 info!(%dependency, reason, "no sweeps while it is down");
@@ -90,7 +97,11 @@ impl<V: Volumes, T: Threads> Reconciler<V, T> {
                     () = stop.cancelled() => return,
                 }
             }
-            self.sweep(false, stop).await;
+            let sweep_stop = stop.child_token();
+            tokio::select! {
+                _ = self.sweep(false, &sweep_stop) => {}
+                () = cancel_when_lost(is_leader.clone(), &sweep_stop) => {}
+            }
             self.observe_backlog().await;
             tokio::select! {
                 () = tokio::time::sleep(jittered(interval)) => {}
@@ -112,8 +123,9 @@ impl<V: Volumes, T: Threads> Reconciler<V, T> {
         }
         report.duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         metrics::sweep(began.elapsed());
-        let Report { candidates, removed, not_found, referenced, cooling_down, failed, duration_ms, .. } = report;
-        if removed + not_found + failed > 0 {
+        let Report { candidates, removed, not_found, referenced, cooling_down, failed, drift, duration_ms, .. } =
+            report;
+        if removed + not_found + failed + drift > 0 {
             info!(candidates, removed, not_found, referenced, cooling_down, failed, dry_run, duration_ms, "swept");
         } else {
             debug!(candidates, removed, not_found, referenced, cooling_down, failed, dry_run, duration_ms, "swept");
@@ -125,15 +137,50 @@ impl<V: Volumes, T: Threads> Reconciler<V, T> {
         self.cooling().retain(|_, until| *until > Instant::now());
         let mut after: Option<String> = None;
         while !stop.is_cancelled() {
-            let page = self.coordinator.threads.candidates(after.as_deref(), PAGE_ROWS).await?;
+            let page = self.coordinator.threads.candidates(after.as_deref(), PAGE_ROWS as u64).await?;
             let Some(last) = page.last() else { break };
             after = Some(last.id.clone());
             report.candidates += page.len() as u64;
             // After the page was read, never before: see the module's description.
-            let inventory = self.coordinator.volumes.inventory(&self.coordinator.prefix).await?;
+            let inventory = self.inventory().await?;
             self.sweep_page(page, &inventory, report, stop).await?;
         }
-        Ok(())
+        if stop.is_cancelled() {
+            return Ok(());
+        }
+        self.sweep_drift(report, stop).await
+    }
+
+    async fn inventory(&self) -> Result<Inventory, Failure> {
+        self.coordinator.volumes.inventory(&self.coordinator.prefix).await
+    }
+
+    /// Looks at the volumes that are there for those that should not be.
+    async fn sweep_drift(&self, report: &mut Report, stop: &CancellationToken) -> Result<(), Failure> {
+        let present: Vec<_> = self.inventory().await?.present.into_iter().collect();
+        let mut marked = Vec::new();
+        for threads in present.chunks(PAGE_ROWS) {
+            let known = self.coordinator.threads.known(threads).await?;
+            report.orphans += (threads.len() - known.len()) as u64;
+            marked.extend(known.into_iter().filter_map(|(thread, is_marked)| is_marked.then_some(thread)));
+        }
+        if marked.is_empty() {
+            return Ok(());
+        }
+        // The consumer may have removed and marked these between the list and the rows: what counts is a later list.
+        let still = self.inventory().await?;
+        self.coordinator.volumes.prove_identity().await?;
+        marked.retain(|thread| still.present.contains(thread));
+        report.drift += marked.len() as u64;
+        if report.dry_run || marked.is_empty() {
+            return Ok(());
+        }
+        for thread in &marked {
+            warn!(thread.id = %thread, "the thread is marked, but its volume is there; the mark is withdrawn");
+            self.coordinator.threads.unmark(thread).await?;
+        }
+        marked.retain(|thread| !still.referenced.contains_key(thread));
+        self.remove(marked, report, stop).await
     }
 
     async fn sweep_page(
@@ -151,7 +198,7 @@ impl<V: Volumes, T: Threads> Reconciler<V, T> {
                     debug!(thread.id = candidate.id, %error, "a closed thread whose id can't name a volume");
                     report.failed += 1;
                 }
-                Ok(thread) if inventory.referenced.contains(&thread) => report.referenced += 1,
+                Ok(thread) if inventory.referenced.contains_key(&thread) => report.referenced += 1,
                 Ok(thread) if !inventory.present.contains(&thread) => absent.push((thread, candidate)),
                 Ok(thread) if self.cooling().contains_key(&thread) => report.cooling_down += 1,
                 Ok(thread) => removable.push(thread),
@@ -180,6 +227,8 @@ impl<V: Volumes, T: Threads> Reconciler<V, T> {
             report.failed += absent.len() as u64;
             return Ok(());
         }
+        // After the list, so that it was this daemon that made it.
+        self.coordinator.volumes.prove_identity().await?;
         let at = Utc::now().trunc_subsecs(3);
         let receipt = |thread: &ThreadId| Receipt {
             thread_id: thread.clone(),
@@ -189,10 +238,10 @@ impl<V: Volumes, T: Threads> Reconciler<V, T> {
             at,
         };
         let receipts: Vec<_> = absent.iter().map(|(thread, _)| receipt(thread)).collect();
-        let marked = self.coordinator.threads.mark_all(&receipts).await?;
+        let marked: HashSet<_> = self.coordinator.threads.mark_all(&receipts).await?.into_iter().collect();
         report.not_found += marked.len() as u64;
         metrics::cleanups(Origin::Sweep.as_str(), Outcome::NotFound.as_str(), marked.len() as u64);
-        for (_, candidate) in absent {
+        for (_, candidate) in absent.iter().filter(|(thread, _)| marked.contains(thread)) {
             metrics::close_to_mark(candidate.closed_at, at);
         }
         Ok(())
@@ -246,4 +295,11 @@ impl<V: Volumes, T: Threads> Reconciler<V, T> {
     fn cooling(&self) -> std::sync::MutexGuard<'_, HashMap<ThreadId, Instant>> {
         self.cooling.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Cancels `sweep_stop` when the lead is lost; the sweep then stops by itself between two removals.
+async fn cancel_when_lost(mut is_leader: watch::Receiver<bool>, sweep_stop: &CancellationToken) {
+    let _ = is_leader.wait_for(|is_leader| !*is_leader).await;
+    sweep_stop.cancel();
+    std::future::pending::<()>().await;
 }

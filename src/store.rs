@@ -4,6 +4,7 @@
 //! and SQLite are served by the same statements.
 
 mod entities;
+mod leases;
 mod migrate;
 mod threads;
 

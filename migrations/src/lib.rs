@@ -57,7 +57,9 @@ impl ThreadsTable {
         Condition::all().add(self.is_closed()).add(Expr::col(Alias::new(&self.mark)).is_null())
     }
 
-    fn is_closed(&self) -> Expr {
+    /// The condition that selects closed rows.
+    #[must_use]
+    pub fn is_closed(&self) -> Expr {
         Expr::col(Alias::new(&self.status)).eq(Expr::Constant(self.closed_value.clone().into()))
     }
 }

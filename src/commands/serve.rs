@@ -1,11 +1,13 @@
-//! `serve`: consumer, reconciler, probes and HTTP in one process, until a signal.
+//! `serve`: consumer, reconciler, lease, probes and HTTP in one process, until a signal.
 
 use std::{process::ExitCode, sync::Arc, time::Duration};
 
+use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
-    task::JoinHandle,
+    sync::watch,
+    task::{JoinError, JoinSet},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -18,11 +20,14 @@ use crate::{
     docker::Docker,
     failure::{Dependency, Failure, Verdict},
     health::Health,
-    http, metrics,
+    http, lease, metrics,
     queue::{Publisher, Queues, Subscription},
     reconciler::Reconciler,
     store::Store,
 };
+
+/// The lease whose holder sweeps.
+const SWEEP_LEASE: &str = "sweep";
 
 /// Serves until SIGTERM or SIGINT. Fails if a part can't start or ends by itself.
 pub(super) async fn run(config: Config) -> Result<ExitCode, Failure> {
@@ -30,144 +35,164 @@ pub(super) async fn run(config: Config) -> Result<ExitCode, Failure> {
     let listener = TcpListener::bind(config.http_addr)
         .await
         .map_err(|error| Failure::permanent(format!("can't listen on {}: {error}", config.http_addr)))?;
-    let http = listener.local_addr().unwrap_or(config.http_addr);
-    let coordinator = Arc::new(coordinator(&config).await?);
-    let health = Arc::new(Health::new());
-    let config = Arc::new(config);
     info!(
-        version = env!("CARGO_PKG_VERSION"), replica = config.replica, %http,
+        version = env!("CARGO_PKG_VERSION"), replica = config.replica,
+        http = %listener.local_addr().unwrap_or(config.http_addr),
         broker = %config.amqp_url, database = %config.database_url, docker = %config.docker_host, "starting"
     );
+    let process = Arc::new(Process {
+        coordinator: Arc::new(coordinator(&config).await?),
+        health: Arc::new(Health::new()),
+        config,
+        stop: CancellationToken::new(),
+        abort: CancellationToken::new(),
+        done: CancellationToken::new(),
+    });
+    let signals = tokio::spawn(Arc::clone(&process).signals());
 
-    // `stop`: take nothing new and finish. `abort`: drop what is in flight. `done`: the last ones may go too.
-    let (stop, abort, done) = (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
-    let signals = tokio::spawn(signals(stop.clone(), abort.clone(), config.shutdown_grace));
-
-    let queues = Queues::new(&config);
-    let subscription = Subscription {
-        publisher: Arc::new(Publisher::new(queues.clone())),
-        queues,
-        consumer: Arc::new(Consumer {
-            coordinator: Arc::clone(&coordinator),
-            health: Arc::clone(&health),
-            retry_delays: config.retry_delays.clone(),
-        }),
-        health: Arc::clone(&health),
-        prefetch: config.prefetch,
-        concurrency: config.concurrency,
-    };
-    let reconciler = Reconciler::new(Arc::clone(&coordinator), Arc::clone(&health), config.reconcile_cooldown);
-
-    let mut consuming = tokio::spawn({
-        let (stop, abort) = (stop.clone(), abort.clone());
-        async move { subscription.run(&stop, &abort).await }
-    });
-    let mut sweeping = tokio::spawn({
-        let (stop, abort, interval) = (stop.clone(), abort.clone(), config.reconcile_interval);
-        async move {
-            tokio::select! {
-                () = reconciler.run(interval, &stop) => {}
-                // The next sweep takes up what this one leaves.
-                () = abort.cancelled() => {}
-            }
-            Ok(())
-        }
-    });
-    let mut probing_database = tokio::spawn({
-        let (coordinator, health, config) = (Arc::clone(&coordinator), Arc::clone(&health), Arc::clone(&config));
-        async move {
-            health.watch(Dependency::Database, || probe_database(&coordinator, &config)).await;
-            Ok(())
-        }
-    });
-    let mut probing_docker = tokio::spawn({
-        let (coordinator, health) = (Arc::clone(&coordinator), Arc::clone(&health));
-        async move {
-            health.watch(Dependency::Docker, || probe_docker(&coordinator, &health)).await;
-            Ok(())
-        }
-    });
-    let mut serving = tokio::spawn({
-        let served = http::serve(listener, Arc::clone(&health), recorder, stop.clone(), done.clone());
-        async move { served.await.map_err(|error| Failure::permanent(format!("http: {error}"))) }
-    });
+    let is_leader = watch::Sender::new(false);
+    let mut work = JoinSet::new();
+    work.spawn(Arc::clone(&process).consume());
+    work.spawn(Arc::clone(&process).sweep(is_leader.subscribe()));
+    work.spawn(Arc::clone(&process).lead(is_leader));
+    let mut services = JoinSet::new();
+    services.spawn(Arc::clone(&process).probe_database());
+    services.spawn(Arc::clone(&process).probe_docker());
+    services.spawn(Arc::clone(&process).serve_http(listener, recorder));
 
     let ended_early = tokio::select! {
         // First, because a part that was told to stop ends too.
         biased;
-        () = stop.cancelled() => None,
-        ended = &mut consuming => Some(early("consumer", ended)),
-        ended = &mut sweeping => Some(early("reconciler", ended)),
-        ended = &mut probing_database => Some(early("database probe", ended)),
-        ended = &mut probing_docker => Some(early("docker probe", ended)),
-        ended = &mut serving => Some(early("http", ended)),
+        () = process.stop.cancelled() => Ok(()),
+        Some(ended) = work.join_next() => Err(early(ended)),
+        Some(ended) = services.join_next() => Err(early(ended)),
     };
-    stop.cancel();
-    if ended_early.is_some() {
-        abort.cancel();
+    process.stop.cancel();
+    if ended_early.is_err() {
+        process.abort.cancel();
     }
-    for task in [&mut consuming, &mut sweeping] {
-        finish(task).await;
-    }
-    for probe in [&probing_database, &probing_docker] {
-        probe.abort();
-    }
-    done.cancel();
-    finish(&mut serving).await;
+    // The services stay until the work is done: it needs to know who is up, and others want to know of us.
+    while work.join_next().await.is_some() {}
+    process.done.cancel();
+    while services.join_next().await.is_some() {}
     signals.abort();
-    if let Err(error) = coordinator.threads.close().await {
+    if let Err(error) = process.coordinator.threads.close().await {
         warn!(%error, "the database was not closed cleanly");
     }
     info!("stopped");
-    ended_early.map_or(Ok(ExitCode::SUCCESS), Err)
+    ended_early.map(|()| ExitCode::SUCCESS)
 }
-
-async fn probe_database(coordinator: &Coordinator<Docker, Store>, config: &Config) -> Result<(), Failure> {
-    prepare_database(&coordinator.threads, config).await?;
-    coordinator.threads.ping().await
-}
-
-async fn probe_docker(coordinator: &Coordinator<Docker, Store>, health: &Health) -> Result<(), Failure> {
-    match prepare_docker(coordinator).await {
-        // Not Docker's fault, and nothing can be done about volumes without the database anyway.
-        Err(Failure { verdict: Verdict::Unavailable(Dependency::Database), .. }) => {
-            health.until_up(&[Dependency::Database]).await;
-            prepare_docker(coordinator).await
-        }
-        result => result,
-    }
-}
-
-type Ended = Result<Result<(), Failure>, tokio::task::JoinError>;
 
 /// What to say of a part that ended although nobody told it to.
-fn early(part: &str, ended: Ended) -> Failure {
+fn early(ended: Result<Result<(), Failure>, JoinError>) -> Failure {
     match ended {
-        Ok(Ok(())) => Failure::permanent(format!("the {part} ended by itself")),
+        Ok(Ok(())) => Failure::permanent("a part of the program ended by itself"),
         Ok(Err(failure)) => failure,
-        Err(error) => Failure::permanent(format!("the {part} failed: {error}")),
+        Err(error) => Failure::permanent(format!("a part of the program failed: {error}")),
     }
 }
 
-/// Waits for a task that was told to stop; one that has ended before was reported then.
-async fn finish(task: &mut JoinHandle<Result<(), Failure>>) {
-    if !task.is_finished() {
-        let _ = task.await;
-    }
+/// What the parts share.
+struct Process {
+    config: Config,
+    coordinator: Arc<Coordinator<Docker, Store>>,
+    health: Arc<Health>,
+    /// Take nothing new and finish what is in flight.
+    stop: CancellationToken,
+    /// Drop what is in flight.
+    abort: CancellationToken,
+    /// The last ones may go too.
+    done: CancellationToken,
 }
 
-/// The first signal stops, the second one or the end of the grace period aborts.
-async fn signals(stop: CancellationToken, abort: CancellationToken, grace: Duration) {
-    let listen = |kind| signal(kind).expect("signals can be listened to within a runtime");
-    let (mut terminate, mut interrupt) = (listen(SignalKind::terminate()), listen(SignalKind::interrupt()));
-    let mut next = async || tokio::select! { _ = terminate.recv() => "SIGTERM", _ = interrupt.recv() => "SIGINT" };
-    let first = next().await;
-    info!(signal = first, grace = %humantime::format_duration(grace), "stopping: finishing what is in flight");
-    stop.cancel();
-    if let Ok(second) = tokio::time::timeout(grace, next()).await {
-        warn!(signal = second, "stopping at once");
-    } else {
-        warn!("the grace period is over, stopping at once");
+impl Process {
+    async fn consume(self: Arc<Self>) -> Result<(), Failure> {
+        let queues = Queues::new(&self.config);
+        let subscription = Subscription {
+            publisher: Arc::new(Publisher::new(queues.clone())),
+            queues,
+            consumer: Arc::new(Consumer {
+                coordinator: Arc::clone(&self.coordinator),
+                health: Arc::clone(&self.health),
+                retry_delays: self.config.retry_delays.clone(),
+            }),
+            health: Arc::clone(&self.health),
+            prefetch: self.config.prefetch,
+            concurrency: self.config.concurrency,
+        };
+        subscription.run(&self.stop, &self.abort).await
     }
-    abort.cancel();
+
+    async fn sweep(self: Arc<Self>, is_leader: watch::Receiver<bool>) -> Result<(), Failure> {
+        let (coordinator, health) = (Arc::clone(&self.coordinator), Arc::clone(&self.health));
+        let reconciler = Reconciler::new(coordinator, health, self.config.reconcile_cooldown);
+        tokio::select! {
+            () = reconciler.run(self.config.reconcile_interval, is_leader, &self.stop) => {}
+            // The next sweep takes up what this one leaves.
+            () = self.abort.cancelled() => {}
+        }
+        Ok(())
+    }
+
+    async fn lead(self: Arc<Self>, is_leader: watch::Sender<bool>) -> Result<(), Failure> {
+        // Unlike the replica's name, which two may share by mistake.
+        let holder = format!("{}/{}", self.config.replica, uuid::Uuid::new_v4());
+        tokio::select! {
+            () = self.health.until_up(&[Dependency::Database]) => {
+                lease::keep(&self.coordinator.threads, SWEEP_LEASE, &holder, &is_leader, &self.stop).await;
+            }
+            () = self.stop.cancelled() => {}
+        }
+        Ok(())
+    }
+
+    async fn probe_database(self: Arc<Self>) -> Result<(), Failure> {
+        let probe = async || {
+            prepare_database(&self.coordinator.threads, &self.config).await?;
+            self.coordinator.threads.ping().await
+        };
+        tokio::select! {
+            () = self.health.watch(Dependency::Database, probe) => {}
+            () = self.done.cancelled() => {}
+        }
+        Ok(())
+    }
+
+    async fn probe_docker(self: Arc<Self>) -> Result<(), Failure> {
+        let probe = async || match prepare_docker(&self.coordinator).await {
+            // Not Docker's fault, and nothing can be done about volumes without the database anyway.
+            Err(Failure { verdict: Verdict::Unavailable(Dependency::Database), .. }) => {
+                self.health.until_up(&[Dependency::Database]).await;
+                prepare_docker(&self.coordinator).await
+            }
+            result => result,
+        };
+        tokio::select! {
+            () = self.health.watch(Dependency::Docker, probe) => {}
+            () = self.done.cancelled() => {}
+        }
+        Ok(())
+    }
+
+    async fn serve_http(self: Arc<Self>, listener: TcpListener, recorder: PrometheusHandle) -> Result<(), Failure> {
+        let served = http::serve(listener, Arc::clone(&self.health), recorder, self.stop.clone(), self.done.clone());
+        served.await.map_err(|error| Failure::permanent(format!("http: {error}")))
+    }
+
+    /// The first signal stops, the second one or the end of the grace period aborts.
+    async fn signals(self: Arc<Self>) {
+        let listen = |kind| signal(kind).expect("signals can be listened to within a runtime");
+        let (mut terminate, mut interrupt) = (listen(SignalKind::terminate()), listen(SignalKind::interrupt()));
+        let mut next = async || tokio::select! { _ = terminate.recv() => "SIGTERM", _ = interrupt.recv() => "SIGINT" };
+        let first = next().await;
+        let grace: Duration = self.config.shutdown_grace;
+        info!(signal = first, grace = %humantime::format_duration(grace), "stopping: finishing what is in flight");
+        self.stop.cancel();
+        if let Ok(second) = tokio::time::timeout(grace, next()).await {
+            warn!(signal = second, "stopping at once");
+        } else {
+            warn!("the grace period is over, stopping at once");
+        }
+        self.abort.cancel();
+    }
 }

@@ -41,11 +41,12 @@ pub(super) async fn run(config: &Config, dry_run: bool, json: bool) -> Result<Ex
 }
 
 fn print(report: &Report) {
-    let Report { candidates, removed, not_found, referenced, cooling_down, failed, duration_ms, .. } = report;
+    let Report { candidates, removed, not_found, referenced, cooling_down, failed, drift, orphans, .. } = report;
     let would = if report.dry_run { " (dry run: nothing was changed)" } else { "" };
     println!("{candidates} closed threads were not marked{would}");
     println!("  removed     {removed}\n  not found   {not_found}\n  referenced  {referenced}");
-    println!("  cooling     {cooling_down}\n  failed      {failed}\n  took        {duration_ms} ms");
+    println!("  cooling     {cooling_down}\n  failed      {failed}");
+    println!("  drift       {drift}\n  orphans     {orphans}\n  took        {} ms", report.duration_ms);
     if let Some(reason) = &report.skipped_reason {
         println!("ended early: {reason}");
     }

@@ -1,6 +1,6 @@
 //! The threads table: read, marked and paged by the names that the configuration gives it.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
 use sea_orm::{
@@ -124,6 +124,40 @@ impl Threads for Store {
 
     async fn mark_all(&self, receipts: &[Receipt]) -> Result<Vec<ThreadId>, Failure> {
         self.bounded(PAGE_TIMEOUT, self.mark_many(receipts)).await
+    }
+
+    async fn known(&self, threads: &[ThreadId]) -> Result<HashMap<ThreadId, bool>, Failure> {
+        let ids = threads.iter().map(ThreadId::as_str);
+        let select = Query::select()
+            .column(self.id())
+            .expr(Expr::col(Alias::new(&self.threads.status)).cast_as("text"))
+            .expr(Expr::col(self.mark()).is_not_null())
+            .from(self.table())
+            .and_where(Expr::col(self.id()).is_in(ids))
+            .to_owned();
+        self.bounded(PAGE_TIMEOUT, async {
+            let mut known = HashMap::new();
+            for row in self.db.query_all(&select).await? {
+                let id: String = row.try_get_by_index(0)?;
+                let status: Option<String> = row.try_get_by_index(1)?;
+                let is_marked = status.as_ref() == Some(&self.threads.closed_value) && row.try_get_by_index(2)?;
+                known.extend(ThreadId::parse(&id).ok().map(|thread| (thread, is_marked)));
+            }
+            Ok(known)
+        })
+        .await
+    }
+
+    async fn unmark(&self, thread: &ThreadId) -> Result<bool, Failure> {
+        let update = Query::update()
+            .table(self.table())
+            .value(self.mark(), Expr::null())
+            .and_where(Expr::col(self.id()).eq(thread.as_str()))
+            .cond_where(self.threads.is_closed())
+            .and_where(Expr::col(self.mark()).is_not_null())
+            .to_owned();
+        let changed = self.bounded(ROW_TIMEOUT, async { Ok(self.db.execute(&update).await?.rows_affected()) }).await?;
+        Ok(changed == 1)
     }
 
     async fn candidates(&self, after: Option<&str>, limit: u64) -> Result<Vec<Candidate>, Failure> {

@@ -3,7 +3,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use chrono::{DateTime, Utc};
@@ -31,6 +34,8 @@ pub(crate) struct FakeVolumes {
     pub(crate) calls: Mutex<Vec<String>>,
     pub(crate) on_inventory: Hook,
     pub(crate) inventory: Mutex<Inventory>,
+    /// The volumes are in the first list and in no later one.
+    pub(crate) vanishing: AtomicBool,
     rows: Rows,
 }
 
@@ -43,7 +48,16 @@ impl Volumes for FakeVolumes {
     async fn inventory(&self, _prefix: &VolumePrefix) -> Result<Inventory, Failure> {
         self.calls.lock().expect("lock").push("inventory".to_owned());
         (self.on_inventory)(&self.rows)?;
-        Ok(self.inventory.lock().expect("lock").clone())
+        let inventory = self.inventory.lock().expect("lock").clone();
+        if self.vanishing.load(Ordering::Relaxed) {
+            *self.inventory.lock().expect("lock") = Inventory::default();
+        }
+        Ok(inventory)
+    }
+
+    async fn prove_identity(&self) -> Result<(), Failure> {
+        self.calls.lock().expect("lock").push("identity".to_owned());
+        Ok(())
     }
 }
 
@@ -99,6 +113,17 @@ impl Threads for FakeThreads {
         Ok(ids)
     }
 
+    async fn known(&self, threads: &[ThreadId]) -> Result<HashMap<ThreadId, bool>, Failure> {
+        let rows = self.rows.lock().expect("lock");
+        let known = threads.iter().filter_map(|thread| Some((thread.clone(), rows.get(thread.as_str())?)));
+        Ok(known.map(|(thread, row)| (thread, row.closed && row.mark.is_some())).collect())
+    }
+
+    async fn unmark(&self, thread: &ThreadId) -> Result<bool, Failure> {
+        let mut rows = self.rows.lock().expect("lock");
+        Ok(rows.get_mut(thread.as_str()).is_some_and(|row| row.mark.take().is_some()))
+    }
+
     async fn backlog(&self) -> Result<Backlog, Failure> {
         let unmarked = self.candidates(None, 1000).await?.len() as u64;
         Ok(Backlog { unmarked, oldest_closed_at: None })
@@ -124,6 +149,7 @@ pub(crate) fn coordinator_with(
         calls: Mutex::default(),
         on_inventory: Box::new(on_inventory),
         inventory: Mutex::default(),
+        vanishing: AtomicBool::new(false),
         rows: Arc::clone(&rows),
     };
     let threads = FakeThreads { rows, on_mark: Box::new(on_mark) };

@@ -1,0 +1,65 @@
+//! Which replica sweeps: the holder of a lease, a row with an epoch and a time to live.
+//!
+//! The holder renews it well before it expires; when the holder dies, another replica takes it over within the time to
+//! live, with the next epoch. A holder that wakes up late finds that its epoch is over and stops. Two sweeps at once
+//! would be a waste and no harm: every mark is guarded by itself, so clocks that differ do not matter.
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use crate::{failure::Failure, store::Store};
+
+/// How long a lease outlives its holder.
+pub const TIME_TO_LIVE: Duration = Duration::from_secs(30);
+/// Two renewals may fail before the lease is lost.
+const RENEW_INTERVAL: Duration = Duration::from_secs(10);
+
+/// A lease that is held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// Counts the holders; only the latest one's is valid.
+    pub epoch: i64,
+}
+
+/// Holds on to the lease called `name` as `holder`, whenever nobody else does, until `stop` is cancelled; then gives it
+/// up. `held` says whether it is held.
+pub async fn keep(store: &Store, name: &str, holder: &str, held: &watch::Sender<bool>, stop: &CancellationToken) {
+    let mut lease = None;
+    while !stop.is_cancelled() {
+        lease = hold(store, name, holder, lease).await.unwrap_or_else(|error| {
+            // Not to be had and not to be kept without the database. What it says is said by its probe.
+            debug!(%error, "the lease can't be renewed");
+            None
+        });
+        let is_held = lease.is_some();
+        if held.send_if_modified(|held| std::mem::replace(held, is_held) != is_held) {
+            if let Some(Lease { epoch }) = lease {
+                info!(lease = name, epoch, "this replica sweeps now");
+            } else {
+                info!(lease = name, "another replica sweeps now");
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(RENEW_INTERVAL) => {}
+            () = stop.cancelled() => {}
+        }
+    }
+    held.send_replace(false);
+    if let Some(lease) = lease
+        && let Err(error) = store.release_lease(name, holder, lease).await
+    {
+        warn!(%error, "the lease was not given up; it expires by itself");
+    }
+}
+
+async fn hold(store: &Store, name: &str, holder: &str, lease: Option<Lease>) -> Result<Option<Lease>, Failure> {
+    if let Some(lease) = lease
+        && store.renew_lease(name, holder, lease, TIME_TO_LIVE).await?
+    {
+        return Ok(Some(lease));
+    }
+    store.acquire_lease(name, holder, TIME_TO_LIVE).await
+}
