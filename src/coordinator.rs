@@ -2,8 +2,9 @@
 //!
 //! 1. Read the row, right before acting on it: an event wakes us, the database decides.
 //! 2. Remove the volume, never with force.
-//! 3. Only if it was removed or proven absent: set the mark and write the receipt, in one transaction.
-//! 4. Return the outcome.
+//! 3. A volume that is not there is proven absent only by the daemon that we know.
+//! 4. Only if it was removed or proven absent: set the mark and write the receipt, in one transaction.
+//! 5. Return the outcome.
 //!
 //! The coordinator never sleeps or retries, and knows neither deliveries nor sweeps.
 #![warn(clippy::wildcard_enum_match_arm, reason = "a new outcome must not compile until it is decided")]
@@ -29,7 +30,7 @@ use crate::{
 pub enum Removal {
     /// It was there and is gone.
     Removed,
-    /// It is not there, and the daemon that said so is the one that we know.
+    /// The daemon that answered does not have it. Proves nothing before [`Volumes::prove_identity`].
     NotFound,
     /// A container or a mount holds it.
     Referenced {
@@ -57,7 +58,8 @@ pub trait Volumes: Send + Sync + 'static {
     /// Lists our volumes and which of them are referenced.
     fn inventory(&self, prefix: &VolumePrefix) -> impl Future<Output = Result<Inventory, Failure>> + Send;
 
-    /// Fails unless the daemon that answers is the one that we know. Asked after a list that is to prove something.
+    /// Fails unless the daemon that answers is the one that we know: a wrong one lacks all of our volumes. Asked after
+    /// whatever is to prove that a volume is absent.
     fn prove_identity(&self) -> impl Future<Output = Result<(), Failure>> + Send;
 }
 
@@ -215,13 +217,13 @@ pub struct Coordinator<V, T> {
     pub prefix: VolumePrefix,
     /// One for each removal that may be in flight, whoever asked for it: the daemon's volume driver holds one lock
     /// while it deletes, and everybody who creates a workspace waits behind it.
-    removals: Semaphore,
+    turns: Semaphore,
 }
 
 impl<V: Volumes, T: Threads> Coordinator<V, T> {
     /// A coordinator that has at most `concurrency` removals in flight.
     pub fn new(volumes: V, threads: T, prefix: VolumePrefix, concurrency: u16) -> Self {
-        Self { volumes, threads, prefix, removals: Semaphore::new(concurrency.into()) }
+        Self { volumes, threads, prefix, turns: Semaphore::new(concurrency.into()) }
     }
 
     /// Cleans up after one thread.
@@ -237,7 +239,7 @@ impl<V: Volumes, T: Threads> Coordinator<V, T> {
 
     async fn clean_unobserved(&self, thread: &ThreadId, origin: Origin) -> Result<Outcome, Failure> {
         // Before the row is read: one that waited for its turn after that could have been reopened meanwhile.
-        let turn = self.removals.acquire().await;
+        let turn = self.turns.acquire().await;
         let Some(row) = self.threads.find(thread).await? else {
             return Ok(Outcome::UnknownThread);
         };
@@ -260,6 +262,9 @@ impl<V: Volumes, T: Threads> Coordinator<V, T> {
         };
 
         drop(turn);
+        if outcome == Outcome::NotFound {
+            self.volumes.prove_identity().await?;
+        }
 
         let receipt = Receipt {
             thread_id: thread.clone(),

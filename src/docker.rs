@@ -9,7 +9,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{OnceLock, RwLock},
+    sync::{
+        OnceLock, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -77,6 +80,16 @@ pub struct Docker {
     removal_timeout: Duration,
     client: OnceLock<bollard::Docker>,
     pinned: RwLock<Option<Identity>>,
+    /// The latest proof of identity; whoever makes one holds the lock meanwhile.
+    proof: tokio::sync::Mutex<Proof>,
+    proofs_begun: AtomicU64,
+}
+
+/// A question to the daemon who it is, and its answer.
+struct Proof {
+    /// Counts the proofs from 1, in the order in which they were begun.
+    number: u64,
+    result: Result<(), Failure>,
 }
 
 /// Where the daemon listens.
@@ -127,7 +140,14 @@ impl Docker {
     /// finishes it all the same.
     #[must_use]
     pub fn new(endpoint: Endpoint, removal_timeout: Duration) -> Self {
-        Self { endpoint, removal_timeout, client: OnceLock::new(), pinned: RwLock::new(None) }
+        Self {
+            endpoint,
+            removal_timeout,
+            client: OnceLock::new(),
+            pinned: RwLock::new(None),
+            proof: tokio::sync::Mutex::new(Proof { number: 0, result: Ok(()) }),
+            proofs_begun: AtomicU64::new(0),
+        }
     }
 
     /// Asks the daemon who it is. Also the probe that tells whether it is there.
@@ -146,6 +166,17 @@ impl Docker {
     /// From now on `identity` is the daemon whose word counts.
     pub fn pin(&self, identity: Identity) {
         *self.pinned.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(identity);
+    }
+
+    /// Whether the daemon that answers now is the pinned one.
+    async fn ask_identity(&self) -> Result<(), Failure> {
+        let info = self.call("info", CALL_TIMEOUT, self.client()?.info()).await?;
+        let pinned = self.pinned.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+        match pinned {
+            Some(pinned) if pinned.is_that_of(&info) => Ok(()),
+            Some(_) => Err(self.down("another daemon answers than the one that is pinned in the database")),
+            None => Err(self.down("its identity is not pinned yet")),
+        }
     }
 
     fn client(&self) -> Result<&bollard::Docker, Failure> {
@@ -207,11 +238,7 @@ impl Volumes for Docker {
         match answer {
             Ok(()) => Ok(Removal::Removed),
             Err(Error::DockerResponseServerError { status_code, message }) => {
-                let removal = refused_removal(status_code, &message, volume, &self.endpoint)?;
-                if removal == Removal::NotFound {
-                    self.prove_identity().await?;
-                }
-                Ok(removal)
+                refused_removal(status_code, &message, volume, &self.endpoint)
             }
             Err(Error::RequestTimeoutError) => Err(self.removal_timed_out(volume).await),
             Err(other) => Err(self.down(&cause(&other))),
@@ -246,14 +273,16 @@ impl Volumes for Docker {
         })
     }
 
+    /// A daemon takes some ten milliseconds to say who it is, so whoever waits while a proof is made shares the next
+    /// one: what counts is that it was begun after they had the answer that it is to prove.
     async fn prove_identity(&self) -> Result<(), Failure> {
-        let info = self.call("info", CALL_TIMEOUT, self.client()?.info()).await?;
-        let pinned = self.pinned.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
-        match pinned {
-            Some(pinned) if pinned.is_that_of(&info) => Ok(()),
-            Some(_) => Err(self.down("another daemon answers than the one that is pinned in the database")),
-            None => Err(self.down("its identity is not pinned yet")),
+        let begun_before = self.proofs_begun.load(Ordering::SeqCst);
+        let mut proof = self.proof.lock().await;
+        if proof.number <= begun_before {
+            proof.number = self.proofs_begun.fetch_add(1, Ordering::SeqCst) + 1;
+            proof.result = self.ask_identity().await;
         }
+        proof.result.clone()
     }
 }
 

@@ -56,6 +56,8 @@ impl Store {
             .max_connections(if is_sqlite { 1 } else { connections })
             .connect_timeout(CONNECT_TIMEOUT)
             .acquire_timeout(CONNECT_TIMEOUT)
+            // A connection that was just used is good; asking each time would double the round trips.
+            .test_before_acquire_if_idle_for(CONNECT_TIMEOUT)
             .connect_lazy(true)
             // Statements of healthy work are nobody's business; what fails is logged where it is handled.
             .sqlx_logging(false);

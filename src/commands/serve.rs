@@ -118,7 +118,6 @@ impl Process {
             }),
             health: Arc::clone(&self.health),
             prefetch: self.config.prefetch,
-            concurrency: self.config.concurrency,
         };
         subscription.run(&self.stop, &self.abort).await
     }

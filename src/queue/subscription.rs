@@ -15,7 +15,6 @@ use lapin::{
     types::FieldTable,
 };
 use tokio::{
-    sync::Semaphore,
     task::JoinSet,
     time::{Instant, timeout},
 };
@@ -57,8 +56,6 @@ pub struct Subscription<V, T> {
     pub health: Arc<Health>,
     /// How many deliveries the broker hands over ahead of their settlement.
     pub prefetch: u16,
-    /// How many removals may be in flight.
-    pub concurrency: u16,
 }
 
 /// Why deliveries are no longer taken, while the connection is fine.
@@ -74,8 +71,6 @@ impl<V: Volumes, T: Threads> Subscription<V, T> {
     /// password or queues with other arguments than ours.
     pub async fn run(&self, stop: &CancellationToken, abort: &CancellationToken) -> Result<(), Failure> {
         let mut work = JoinSet::new();
-        // Twice as many deliveries as removals: while one half removes, the other reads, marks and acknowledges.
-        let permits = Arc::new(Semaphore::new(usize::from(self.concurrency) * 2));
         let mut delays = Delays::new();
         let mut was_connected = false;
         loop {
@@ -84,7 +79,7 @@ impl<V: Volumes, T: Threads> Subscription<V, T> {
                 Ok(None) => break,
                 Ok(Some(link)) => {
                     was_connected = true;
-                    let ended = self.receive(&link, &mut work, &permits, stop).await;
+                    let ended = self.receive(&link, &mut work, stop).await;
                     if ended.is_ok() {
                         finish(&mut work, abort).await;
                     }
@@ -130,7 +125,6 @@ impl<V: Volumes, T: Threads> Subscription<V, T> {
         &self,
         link: &Link,
         work: &mut JoinSet<Option<Delivery>>,
-        permits: &Arc<Semaphore>,
         stop: &CancellationToken,
     ) -> Result<(), Failure> {
         let mut events = Box::pin(link.connection.events_listener());
@@ -145,7 +139,7 @@ impl<V: Volumes, T: Threads> Subscription<V, T> {
                 () = give_back_finished(work) => {}
                 () = self.health.until_up(&NEEDED) => {
                     let mut deliveries = self.subscribe(link).await?;
-                    let taking = self.take(&mut deliveries, &mut events, work, permits, stop).await;
+                    let taking = self.take(&mut deliveries, &mut events, work, stop).await;
                     let (pause, held) = taking?;
                     self.unsubscribe(link, deliveries, held).await?;
                     if matches!(pause, Pause::Stopped) {
@@ -176,15 +170,9 @@ impl<V: Volumes, T: Threads> Subscription<V, T> {
         deliveries: &mut Deliveries,
         events: &mut (impl Stream<Item = Event> + Unpin),
         work: &mut JoinSet<Option<Delivery>>,
-        permits: &Arc<Semaphore>,
         stop: &CancellationToken,
     ) -> Result<(Pause, Vec<Delivery>), Failure> {
         loop {
-            // A permit first, then the delivery: what can't be worked on yet stays with the broker or in its prefetch.
-            let next = async {
-                let permit = Arc::clone(permits).acquire_owned().await;
-                (permit.ok(), deliveries.next().await)
-            };
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ok((Pause::Stopped, Vec::new())),
@@ -193,13 +181,10 @@ impl<V: Volumes, T: Threads> Subscription<V, T> {
                 Some(finished) = work.join_next() => if let Some(delivery) = returned(finished) {
                     return Ok((Pause::DependencyDown, vec![delivery]));
                 },
-                (permit, delivery) = next => match delivery {
+                // The broker hands over no more than the prefetch before some are settled, which bounds what is in work.
+                delivery = deliveries.next() => match delivery {
                     Some(Ok(delivery)) => {
-                        let handling = self.handle(delivery, stop.clone());
-                        work.spawn(async move {
-                            let _permit = permit;
-                            handling.await
-                        });
+                        work.spawn(self.handle(delivery, stop.clone()));
                     }
                     Some(Err(error)) => return Err(failure(&self.queues.url, "receive", &error)),
                     // The stream must not be asked again after its end: it would never answer.

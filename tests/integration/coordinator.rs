@@ -127,3 +127,13 @@ async fn a_panic_in_the_handling_of_one_delivery_is_a_retry_and_takes_nothing_wi
     assert_eq!(consumer.handle(&message).await, Settlement::Ack);
     assert!(row(&coordinator, "t1").mark.is_some());
 }
+
+#[tokio::test]
+async fn a_volume_that_an_unknown_daemon_does_not_have_is_not_marked() {
+    // D20
+    let coordinator = coordinator(Ok(Removal::NotFound));
+    let unknown = Failure::unavailable(Dependency::Docker, "another daemon answers");
+    *coordinator.volumes.identity.lock().expect("lock") = Err(unknown.clone());
+    assert_eq!(coordinator.clean(&thread("t1"), Origin::Sweep).await, Err(unknown));
+    assert!(row(&coordinator, "t1").mark.is_none());
+}

@@ -13,7 +13,10 @@ use volume_reaper::{
     volume_name::{ThreadId, VolumeName, VolumePrefix},
 };
 
-use crate::world::{On, World, server, world};
+use crate::{
+    proxy::CountingProxy,
+    world::{On, World, server, world},
+};
 
 const TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -111,17 +114,27 @@ async fn the_inventory_has_our_volumes_and_who_holds_them() {
 }
 
 #[tokio::test]
-async fn a_not_found_of_a_daemon_that_is_not_the_pinned_one_is_no_proof() {
+async fn only_the_pinned_daemon_proves_anything() {
     // D20
-    let world = world(On::Sqlite).await;
     let docker = daemon();
-    let unpinned = docker.remove(&name(&world, "t1")).await;
-    assert!(is_down(&unpinned), "{unpinned:?}");
-
+    assert!(docker.prove_identity().await.is_err(), "none is pinned yet");
     docker.pin(volume_reaper::docker::Identity::from_text("another daemon".to_owned()));
-    let other = docker.remove(&name(&world, "t1")).await;
-    assert!(is_down(&other), "{other:?}");
-    assert!(docker.prove_identity().await.is_err());
+    let other = docker.prove_identity().await;
+    assert_eq!(other.map_err(|failure| failure.verdict), Err(Verdict::Unavailable(Dependency::Docker)));
+    assert_eq!(pinned_daemon().await.prove_identity().await, Ok(()));
+}
+
+#[tokio::test]
+async fn those_who_wait_for_a_proof_of_identity_share_the_next_one() {
+    let world = world(On::Sqlite).await;
+    let proxy = CountingProxy::start(world.dir.path());
+    let docker = Docker::new(Endpoint::parse(&proxy.endpoint()).expect("valid"), TIMEOUT);
+    docker.pin(docker.identify().await.expect("the daemon is there"));
+    let before = proxy.requests().len();
+    let proofs = futures_util::future::join_all((0..100).map(|_| docker.prove_identity())).await;
+    assert!(proofs.iter().all(Result::is_ok));
+    // The first one's answer may be to a question from before the others came.
+    assert_eq!(proxy.requests().len() - before, 2);
 }
 
 #[tokio::test]

@@ -32,6 +32,7 @@ pub(crate) struct Row {
 pub(crate) struct FakeVolumes {
     pub(crate) answer: Mutex<Result<Removal, Failure>>,
     pub(crate) calls: Mutex<Vec<String>>,
+    pub(crate) identity: Mutex<Result<(), Failure>>,
     pub(crate) on_inventory: Hook,
     pub(crate) inventory: Mutex<Inventory>,
     /// The volumes are in the first list and in no later one.
@@ -57,7 +58,7 @@ impl Volumes for FakeVolumes {
 
     async fn prove_identity(&self) -> Result<(), Failure> {
         self.calls.lock().expect("lock").push("identity".to_owned());
-        Ok(())
+        self.identity.lock().expect("lock").clone()
     }
 }
 
@@ -147,6 +148,7 @@ pub(crate) fn coordinator_with(
     let volumes = FakeVolumes {
         answer: Mutex::new(answer),
         calls: Mutex::default(),
+        identity: Mutex::new(Ok(())),
         on_inventory: Box::new(on_inventory),
         inventory: Mutex::default(),
         vanishing: AtomicBool::new(false),
