@@ -6,21 +6,30 @@ use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 use futures_util::FutureExt;
 
 use crate::{
+    cloud_event::{self, Headers, Opened},
     coordinator::{Coordinator, Origin, Threads, Volumes},
     event::ThreadClosed,
     failure::{Failure, Verdict},
     health::Health,
     metrics,
     settlement::{self, Settlement},
+    trace_context::TraceContext,
 };
+
+/// The longest id that goes into a receipt, in bytes: as long as AMQP's own message id can be.
+const MAX_ID_BYTES: usize = 255;
 
 /// A message as the queue hands it over.
 #[derive(Debug)]
 pub struct Message<'a> {
     /// What it says.
     pub body: &'a [u8],
+    /// What its body is, if it says so.
+    pub content_type: Option<&'a str>,
+    /// Its headers with text.
+    pub headers: Vec<(&'a str, &'a str)>,
     /// The publisher's id of it, for the receipt.
-    pub id: Option<String>,
+    pub id: Option<&'a str>,
     /// How often it was tried before.
     pub failed_attempts: usize,
 }
@@ -38,12 +47,15 @@ pub struct Consumer<V, T> {
 impl<V: Volumes, T: Threads> Consumer<V, T> {
     /// Handles one message and returns what is to be done with its delivery.
     pub async fn handle(&self, message: &Message<'_>) -> Settlement {
-        let event = match ThreadClosed::decode(message.body) {
-            Ok(event) => event,
+        let opened = cloud_event::open(message.body, message.content_type, &message.headers);
+        record_trace(&message.headers, opened.as_ref().ok());
+        let (event, cloud_event_id) = match opened.and_then(|it| Ok((ThreadClosed::read(&it.data)?, it.id))) {
+            Ok(read) => read,
             Err(invalid) => return settlement::refuse(&invalid),
         };
         tracing::Span::current().record("thread.id", event.thread_id.as_str());
-        let clean = self.coordinator.clean(&event.thread_id, Origin::Event(message.id.clone()));
+        let id = message.id.or(cloud_event_id.as_deref()).map(receipt_id);
+        let clean = self.coordinator.clean(&event.thread_id, Origin::Event(id));
         // A bug that shows with one thread must not take the others with it: that delivery is tried again.
         let result = AssertUnwindSafe(clean).catch_unwind().await.unwrap_or_else(|_| {
             metrics::panic();
@@ -54,4 +66,20 @@ impl<V: Volumes, T: Threads> Consumer<V, T> {
         }
         settlement::decide(&result, message.failed_attempts, &self.retry_delays)
     }
+}
+
+/// Names the message's trace in the log lines of its delivery.
+fn record_trace(headers: &Headers<'_>, opened: Option<&Opened>) {
+    let of_the_body = opened.and_then(|opened| opened.traceparent.as_deref());
+    let trace = cloud_event::traceparents(headers).chain(of_the_body).find_map(TraceContext::parse);
+    if let Some(trace) = trace {
+        let span = tracing::Span::current();
+        span.record("trace_id", trace.trace_id).record("parent_span_id", trace.parent_span_id);
+    }
+}
+
+/// An id as a database can store it: PostgreSQL has no text with a NUL in it.
+fn receipt_id(id: &str) -> String {
+    let id: String = id.chars().filter(|character| !character.is_control()).collect();
+    id[..id.floor_char_boundary(MAX_ID_BYTES)].to_owned()
 }

@@ -1,13 +1,17 @@
 //! The thread-closed event: from the bytes of a message to a [`ThreadClosed`].
 //!
-//! The body is JSON, `{"thread_id": "<id>", "closed_at": "<RFC 3339>"}`, as `schemas/thread-closed.schema.json`
-//! describes it. Unknown fields are ignored, so that the platform may add its own. The event only says which thread
-//! to look at; what is done to it is decided by the database, so `closed_at` is read for the log and for nothing else.
+//! It is JSON, `{"thread_id": "<id>", "closed_at": "<RFC 3339>"}`, as `schemas/thread-closed.schema.json` describes it,
+//! by itself or as the data of a [CloudEvent](crate::cloud_event). Unknown fields are ignored, so that the platform may
+//! add its own. The event only says which thread to look at; what is done to it is decided by the database, so
+//! `closed_at` is checked and used for nothing else.
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 
-use crate::volume_name::{InvalidThreadId, ThreadId};
+use crate::{
+    cloud_event,
+    volume_name::{InvalidThreadId, ThreadId},
+};
 
 /// The largest body that is read, in bytes. An event has some hundred; more is somebody else's message.
 pub const MAX_BODY_BYTES: usize = 64 * 1024;
@@ -27,8 +31,8 @@ pub enum InvalidEvent {
     /// The body's length in bytes is over [`MAX_BODY_BYTES`].
     #[error("the body has {0} bytes, the most that an event may have is {MAX_BODY_BYTES}")]
     TooLarge(usize),
-    /// The body is not JSON of the right form; what is wrong, without repeating any of it.
-    #[error("the body is not a thread-closed event: {0}")]
+    /// The message is not JSON of the right form; what is wrong, without repeating any of it.
+    #[error("the message is not a thread-closed event: {0}")]
     Undecodable(String),
     /// The body is well formed, but its thread id can't be part of a volume name.
     #[error(transparent)]
@@ -36,18 +40,15 @@ pub enum InvalidEvent {
 }
 
 impl ThreadClosed {
-    /// Reads the body of a message.
+    /// Reads the body of a message that has neither a content type nor headers.
     pub fn decode(body: &[u8]) -> Result<Self, InvalidEvent> {
-        if body.len() > MAX_BODY_BYTES {
-            return Err(InvalidEvent::TooLarge(body.len()));
-        }
-        let undecodable = |what: &str| InvalidEvent::Undecodable(what.to_owned());
-        // Position only: the parser's own message can quote the body, which is not ours to log.
-        let body: Value = serde_json::from_slice(body).map_err(|error| {
-            undecodable(&format!("it is not JSON (line {}, column {})", error.line(), error.column()))
-        })?;
-        let fields = body.as_object().ok_or_else(|| undecodable("it is not a JSON object"))?;
+        Self::read(&cloud_event::open(body, None, &[])?.data)
+    }
 
+    /// Reads what a message says.
+    pub fn read(data: &Value) -> Result<Self, InvalidEvent> {
+        let undecodable = |what: &str| InvalidEvent::Undecodable(what.to_owned());
+        let fields = data.as_object().ok_or_else(|| undecodable("it is not a JSON object"))?;
         let thread_id = match fields.get("thread_id") {
             Some(Value::String(id)) => ThreadId::parse(id)?,
             Some(_) => return Err(undecodable("thread_id is not a string")),

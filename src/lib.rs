@@ -1,10 +1,12 @@
 //! Volume Reaper: removes the Docker volumes of closed threads, once, and remembers it.
 //!
-//! The way of an event through the files: [`queue`] receives a message, [`event`] reads it, [`consumer`] asks the
+//! The way of an event through the files: [`queue`] receives a message, [`cloud_event`] opens it, [`event`] reads it,
+//! [`consumer`] asks the
 //! [`coordinator`] to clean up, which calls [`docker`] and marks the row in the [`store`]; [`settlement`] decides what
 //! becomes of the message. The [`reconciler`] calls the same coordinator for what events missed.
 
 pub mod cli;
+pub mod cloud_event;
 pub mod commands;
 pub mod config;
 pub mod consumer;
@@ -22,4 +24,5 @@ pub mod reconciler;
 pub mod reconnect;
 pub mod settlement;
 pub mod store;
+pub mod trace_context;
 pub mod volume_name;

@@ -13,7 +13,7 @@ use crate::{
 /// Why a delivery went to the dead-letter queue; the header `volume-reaper-reason`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
-    /// The body is not a thread-closed event.
+    /// The message is not a thread-closed event.
     Undecodable,
     /// The body is over the size limit.
     TooLarge,
@@ -28,6 +28,16 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::Undecodable,
+        Self::TooLarge,
+        Self::InvalidThreadId,
+        Self::UnknownThread,
+        Self::Exhausted,
+        Self::Permanent,
+    ];
+
     /// The name in the header, in logs and in metrics.
     #[must_use]
     pub fn as_str(self) -> &'static str {

@@ -26,6 +26,12 @@ pub(super) fn failed_attempts(properties: &BasicProperties) -> usize {
     value.and_then(integer).and_then(|attempts| usize::try_from(attempts).ok()).unwrap_or(0)
 }
 
+/// The headers with text.
+pub(super) fn texts(properties: &BasicProperties) -> Vec<(&str, &str)> {
+    let headers = properties.headers().iter().flat_map(FieldTable::inner);
+    headers.filter_map(|(key, value)| Some((key.as_str(), text(value)?))).collect()
+}
+
 /// The properties of the same message for its next stop: a delay queue or the parking lot.
 ///
 /// Copied are the properties that describe the message. Left behind are those that would act on the broker: an
@@ -76,6 +82,29 @@ pub(super) fn onward(original: &BasicProperties, attempt: usize, reason: &str, e
 fn is_the_brokers(key: &str) -> bool {
     matches!(key, "CC" | "BCC" | "x-delivery-count" | "x-acquired-count")
         || ["x-death", "x-first-death", "x-last-death"].iter().any(|prefix| key.starts_with(prefix))
+}
+
+fn text(value: &AMQPValue) -> Option<&str> {
+    match value {
+        AMQPValue::ShortString(text) => Some(text.as_str()),
+        AMQPValue::LongString(text) => std::str::from_utf8(text.as_bytes()).ok(),
+        AMQPValue::Boolean(_)
+        | AMQPValue::ShortShortInt(_)
+        | AMQPValue::ShortShortUInt(_)
+        | AMQPValue::ShortInt(_)
+        | AMQPValue::ShortUInt(_)
+        | AMQPValue::LongInt(_)
+        | AMQPValue::LongUInt(_)
+        | AMQPValue::LongLongInt(_)
+        | AMQPValue::Float(_)
+        | AMQPValue::Double(_)
+        | AMQPValue::DecimalValue(_)
+        | AMQPValue::FieldArray(_)
+        | AMQPValue::Timestamp(_)
+        | AMQPValue::FieldTable(_)
+        | AMQPValue::ByteArray(_)
+        | AMQPValue::Void => None,
+    }
 }
 
 fn integer(value: &AMQPValue) -> Option<i64> {
@@ -130,6 +159,18 @@ mod tests {
             headers.insert(ATTEMPT.into(), value);
             assert_eq!(failed_attempts(&BasicProperties::default().with_headers(headers)), 0);
         }
+    }
+
+    #[test]
+    fn only_text_is_handed_on_as_text() {
+        let mut headers = FieldTable::default();
+        headers.insert("long".into(), AMQPValue::LongString("l".into()));
+        headers.insert("short".into(), AMQPValue::ShortString("s".into()));
+        headers.insert("number".into(), AMQPValue::LongLongInt(1));
+        headers.insert("no-text".into(), AMQPValue::LongString(vec![0xff].into()));
+        let properties = BasicProperties::default().with_headers(headers);
+        assert_eq!(texts(&properties), [("long", "l"), ("short", "s")]);
+        assert_eq!(texts(&BasicProperties::default()), []);
     }
 
     #[test]

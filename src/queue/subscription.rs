@@ -12,14 +12,14 @@ use lapin::{
     Consumer as Deliveries, Event,
     message::Delivery,
     options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions},
-    types::FieldTable,
+    types::{FieldTable, ShortString},
 };
 use tokio::{
     task::JoinSet,
     time::{Instant, timeout},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, debug, error, info, info_span, warn};
+use tracing::{Instrument, debug, error, error_span, info, warn};
 
 use super::{
     Publisher, Queues,
@@ -227,8 +227,14 @@ impl<V: Volumes, T: Threads> Subscription<V, T> {
         let publisher = Arc::clone(&self.publisher);
         let queues = self.queues.clone();
         let failed_attempts = headers::failed_attempts(&delivery.properties);
-        let span =
-            info_span!("delivery", thread.id = tracing::field::Empty, attempt = failed_attempts.saturating_add(1));
+        // At the highest level, or a filter that lets only errors through would take the span's fields from them.
+        let span = error_span!(
+            "delivery",
+            thread.id = tracing::field::Empty,
+            attempt = failed_attempts.saturating_add(1),
+            trace_id = tracing::field::Empty,
+            parent_span_id = tracing::field::Empty,
+        );
         async move {
             // The channel may have died while the delivery waited here; then it is somebody else's by now.
             if !delivery.acker.usable() {
@@ -236,7 +242,9 @@ impl<V: Volumes, T: Threads> Subscription<V, T> {
             }
             let message = Message {
                 body: &delivery.data,
-                id: delivery.properties.message_id().as_ref().map(|id| id.as_str().to_owned()),
+                content_type: delivery.properties.content_type().as_ref().map(ShortString::as_str),
+                headers: headers::texts(&delivery.properties),
+                id: delivery.properties.message_id().as_ref().map(ShortString::as_str),
                 failed_attempts,
             };
             let settlement = consumer.handle(&message).await;

@@ -120,7 +120,13 @@ async fn a_panic_in_the_handling_of_one_delivery_is_a_retry_and_takes_nothing_wi
         health: Arc::new(Health::new()),
         retry_delays: vec![Duration::from_secs(1)],
     };
-    let message = Message { body: br#"{"thread_id": "t1"}"#, id: None, failed_attempts: 0 };
+    let message = Message {
+        body: br#"{"thread_id": "t1"}"#,
+        content_type: None,
+        headers: Vec::new(),
+        id: None,
+        failed_attempts: 0,
+    };
     for _ in 0..10 {
         assert!(matches!(consumer.handle(&message).await, Settlement::Retry { .. }));
     }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde_json::Value;
 use volume_reaper::event::{InvalidEvent, MAX_BODY_BYTES, ThreadClosed};
 
-fn schemas() -> PathBuf {
+pub(crate) fn schemas() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("schemas")
 }
 
@@ -18,15 +18,26 @@ fn examples(kind: &str) -> Vec<(String, Vec<u8>)> {
     examples
 }
 
-fn schema() -> jsonschema::Validator {
-    let text = std::fs::read_to_string(schemas().join("thread-closed.schema.json")).expect("readable");
-    let schema: Value = serde_json::from_str(&text).expect("JSON");
-    jsonschema::options().should_validate_formats(true).build(&schema).expect("a valid schema")
+/// A schema in `schemas/`, such as `file.yaml#/a/part`. Schemas there may refer to each other.
+pub(crate) fn validator(reference: &str) -> jsonschema::Validator {
+    let mut registry = jsonschema::Registry::new();
+    for file in ["asyncapi.yaml", "thread-closed.schema.json", "thread-closed.cloudevent.schema.json"] {
+        let text = std::fs::read_to_string(schemas().join(file)).expect("readable");
+        // Every JSON text is YAML too.
+        let document: Value = serde_saphyr::from_str(&text).unwrap_or_else(|error| panic!("{file}: {error}"));
+        let document = jsonschema::Draft::Draft202012.create_resource(document);
+        registry = registry.add(format!("schemas:/{file}"), document).expect("a document");
+    }
+    jsonschema::options()
+        .should_validate_formats(true)
+        .with_registry(&registry.prepare().expect("documents"))
+        .build(&serde_json::json!({ "$ref": format!("schemas:/{reference}") }))
+        .expect("a valid schema")
 }
 
 #[test]
 fn every_valid_example_is_an_event_to_the_schema_and_to_the_code() {
-    let schema = schema();
+    let schema = validator("thread-closed.schema.json");
     for (name, body) in examples("valid") {
         let json: Value = serde_json::from_slice(&body).expect("JSON");
         assert!(schema.is_valid(&json), "{name}");
@@ -37,7 +48,7 @@ fn every_valid_example_is_an_event_to_the_schema_and_to_the_code() {
 
 #[test]
 fn every_invalid_example_is_refused_by_the_schema_and_by_the_code() {
-    let schema = schema();
+    let schema = validator("thread-closed.schema.json");
     for (name, body) in examples("invalid") {
         let json: Value = serde_json::from_slice(&body).expect("JSON");
         assert!(!schema.is_valid(&json), "{name}");

@@ -1,5 +1,7 @@
 //! The product against real servers: RabbitMQ, PostgreSQL, SQLite and a Docker daemon that `make test` started.
 
+mod asyncapi;
+mod cloudevents;
 mod consumer;
 mod coordinator;
 mod docker;

@@ -281,6 +281,14 @@ impl World {
         connection.close(200, "done".into()).await.expect("closed");
     }
 
+    pub(crate) async fn has_queue(&self, queue: &str) -> bool {
+        let (connection, channel) = self.channel().await;
+        let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        let found = channel.queue_declare(queue.into(), passive, FieldTable::default()).await.is_ok();
+        connection.close(200, "done".into()).await.expect("closed");
+        found
+    }
+
     /// Messages that are ready in a queue.
     pub(crate) async fn messages(&self, queue: &str) -> u32 {
         let (connection, channel) = self.channel().await;
@@ -292,10 +300,14 @@ impl World {
 
     /// Waits for a message in the dead-letter queue and takes it.
     pub(crate) async fn dead_letter(&self) -> BasicGetMessage {
+        self.take(&self.dead_letter_queue()).await
+    }
+
+    /// Waits for a message in a queue and takes it.
+    pub(crate) async fn take(&self, queue: &str) -> BasicGetMessage {
         let (connection, channel) = self.channel().await;
-        let queue = self.dead_letter_queue();
-        let message = eventually("a message is dead-lettered", async || {
-            channel.basic_get(queue.as_str().into(), BasicGetOptions { no_ack: true }).await.expect("the queue")
+        let message = eventually(&format!("a message is in {queue}"), async || {
+            channel.basic_get(queue.into(), BasicGetOptions { no_ack: true }).await.expect("the queue")
         })
         .await;
         connection.close(200, "done".into()).await.expect("closed");
