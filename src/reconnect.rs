@@ -29,7 +29,7 @@ impl Delays {
         Self(builder)
     }
 
-    /// The next wait; never longer than [`LONGEST`] (the crate adds its jitter after its own maximum).
+    /// The next wait; never longer than 15 s (the crate adds its jitter after its own maximum).
     pub fn next_delay(&mut self) -> Duration {
         self.0.next_backoff().unwrap_or(LONGEST).min(LONGEST)
     }

@@ -150,8 +150,10 @@ async fn pass_on(client: TcpStream, target: &str, mut state: watch::Receiver<Sta
         }
     };
     tokio::select! {
-        () = passing => {}
+        // What is cut is gone: nothing that was held up passes after all when the mode changes behind the cut.
+        biased;
         _ = state.wait_for(|(_, cuts)| *cuts != generation) => {}
+        () = passing => {}
     }
 }
 
