@@ -14,7 +14,11 @@ use std::{
 use migrations::ThreadsTable;
 use url::Url;
 
-use crate::{docker::Endpoint, volume_name::VolumePrefix};
+use crate::{
+    docker::Endpoint,
+    tls::{self, Identity, TlsFiles},
+    volume_name::VolumePrefix,
+};
 
 /// One setting.
 #[derive(Debug)]
@@ -47,7 +51,20 @@ pub const SETTINGS: &[Setting] = &[
         "sqlite://volume-reaper.db?mode=rwc",
         "The database with the threads: postgres://... or sqlite://...",
     ),
-    secret("amqp_url", "AMQP_URL", "amqp://127.0.0.1:5672/%2f", "The message broker: amqp://user:password@host/vhost"),
+    secret(
+        "amqp_url",
+        "AMQP_URL",
+        "amqp://127.0.0.1:5672/%2f",
+        "The message broker: amqp://user:password@host/vhost, or amqps://",
+    ),
+    setting(
+        "amqp_ca_file",
+        "VOLUME_REAPER_AMQP_CA_FILE",
+        "",
+        "For amqps://: the authorities to trust, PEM; the system's if empty",
+    ),
+    setting("amqp_cert_file", "VOLUME_REAPER_AMQP_CERT_FILE", "", "For amqps://: our client certificate, PEM"),
+    setting("amqp_key_file", "VOLUME_REAPER_AMQP_KEY_FILE", "", "For amqps://: its private key, PEM, not encrypted"),
     setting(
         "docker_host",
         "DOCKER_HOST",
@@ -215,6 +232,7 @@ pub enum LogFormat {
 pub struct Config {
     pub database_url: SecretUrl,
     pub amqp_url: SecretUrl,
+    pub amqp_tls: TlsFiles,
     pub docker_host: Endpoint,
     pub docker_timeout: Duration,
     pub volume_prefix: VolumePrefix,
@@ -266,9 +284,19 @@ impl Config {
             values.get(key, |text| if text.is_empty() { Ok(()) } else { Err("is not supported yet".to_owned()) })?;
         }
         let config = Self {
-            database_url: values
-                .get("database_url", |text| SecretUrl::parse(text, &["postgres", "postgresql", "sqlite"]))?,
+            database_url: values.get("database_url", |text| {
+                let url = SecretUrl::parse(text, &["postgres", "postgresql", "sqlite"])?;
+                check_postgres_tls(&url, values.env.get("PGSSLMODE").map_or("prefer", String::as_str))?;
+                Ok(url)
+            })?,
             amqp_url: values.get("amqp_url", |text| SecretUrl::parse(text, &["amqp", "amqps"]))?,
+            amqp_tls: TlsFiles {
+                authorities: values.get("amqp_ca_file", |text| file(text, tls::authorities))?,
+                identity: identity(
+                    values.get("amqp_cert_file", |text| file(text, tls::certificates))?,
+                    values.get("amqp_key_file", |text| file(text, tls::private_key))?,
+                )?,
+            },
             // Docker's own client takes an empty DOCKER_HOST for none.
             docker_host: values.get("docker_host", |text| match text {
                 "" => Endpoint::parse("unix:///var/run/docker.sock"),
@@ -313,6 +341,7 @@ impl Config {
                 _ => Err("must be pretty or json".to_owned()),
             })?,
         };
+        config.check_amqp_tls()?;
         if config.prefetch < config.concurrency {
             return Err(ConfigError(format!(
                 "prefetch ({}) is below concurrency ({}), so that some of it could never be used: \
@@ -321,6 +350,21 @@ impl Config {
             )));
         }
         Ok(config)
+    }
+
+    fn check_amqp_tls(&self) -> Result<(), ConfigError> {
+        if self.amqp_url.scheme() == "amqps" {
+            let usable = self.amqp_tls.client_config().map(drop);
+            return usable.map_err(|what| ConfigError(format!("TLS to the broker: {what}")));
+        }
+        if self.amqp_tls != TlsFiles::default() {
+            return Err(ConfigError(format!(
+                "there are certificates for the broker, but AMQP_URL is {}, without TLS: let it begin with amqps:, or \
+                 leave out VOLUME_REAPER_AMQP_CA_FILE, VOLUME_REAPER_AMQP_CERT_FILE and VOLUME_REAPER_AMQP_KEY_FILE",
+                self.amqp_url
+            )));
+        }
+        Ok(())
     }
 }
 
@@ -465,6 +509,60 @@ fn not_empty(text: &str) -> Result<String, String> {
     if text.is_empty() { Err("must not be empty".to_owned()) } else { Ok(text.to_owned()) }
 }
 
+/// The path of a file that `read` can use; nothing if it is empty.
+fn file<R>(text: &str, read: impl FnOnce(&Path) -> Result<R, String>) -> Result<Option<PathBuf>, String> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let path = PathBuf::from(text);
+    read(&path)?;
+    Ok(Some(path))
+}
+
+fn identity(certificate: Option<PathBuf>, key: Option<PathBuf>) -> Result<Option<Identity>, ConfigError> {
+    let lacks = |given, missing| Err(ConfigError(format!("{given} is set and {missing} is not: both are needed")));
+    match (certificate, key) {
+        (None, None) => Ok(None),
+        (Some(certificate), Some(key)) => Ok(Some(Identity { certificate, key })),
+        (Some(_), None) => lacks("VOLUME_REAPER_AMQP_CERT_FILE", "VOLUME_REAPER_AMQP_KEY_FILE"),
+        (None, Some(_)) => lacks("VOLUME_REAPER_AMQP_KEY_FILE", "VOLUME_REAPER_AMQP_CERT_FILE"),
+    }
+}
+
+/// Checks the parameters of a PostgreSQL URL that are about TLS (PostgreSQL's manual, "SSL Support" of libpq).
+///
+/// sqlx finds fault with them at the first connect only, without naming the file; it does not verify a certificate where
+/// libpq does because there is an `sslrootcert`; and it logs the values of those that it does not know.
+fn check_postgres_tls(url: &SecretUrl, default_mode: &str) -> Result<(), String> {
+    let mut mode = default_mode.to_owned();
+    let mut has_authorities = false;
+    for (key, value) in url.0.query_pairs() {
+        let file = |read: &dyn Fn(&Path) -> Result<(), String>| {
+            // sqlx takes the PEM itself too.
+            let is_inline = value.trim_start().starts_with("-----BEGIN");
+            if is_inline { Ok(()) } else { read(Path::new(&*value)).map_err(|what| format!("{key} {value}: {what}")) }
+        };
+        match &*key {
+            "sslmode" | "ssl-mode" => mode = value.to_ascii_lowercase(),
+            "sslrootcert" | "ssl-root-cert" | "ssl-ca" => {
+                has_authorities = true;
+                file(&|path| tls::authorities(path).map(drop))?;
+            }
+            "sslcert" | "ssl-cert" => file(&|path| tls::certificates(path).map(drop))?,
+            "sslkey" | "ssl-key" => file(&|path| tls::private_key(path).map(drop))?,
+            "sslpassword" => return Err("sslpassword is not supported: sslkey must not be encrypted".to_owned()),
+            _ => {}
+        }
+    }
+    if !["disable", "allow", "prefer", "require", "verify-ca", "verify-full"].contains(&mode.as_str()) {
+        return Err("sslmode must be disable, allow, prefer, require, verify-ca or verify-full".to_owned());
+    }
+    if has_authorities && !mode.starts_with("verify-") {
+        return Err(format!("sslrootcert verifies nothing with sslmode={mode}: it needs verify-ca or verify-full"));
+    }
+    Ok(())
+}
+
 /// AMQP 0-9-1 has at most 255 bytes for a name; our queues add a suffix to theirs.
 fn amqp_name(text: &str) -> Result<String, String> {
     if text.is_empty() || text.len() > 200 || text.chars().any(char::is_control) {
@@ -531,6 +629,24 @@ mod tests {
             ),
             (&[], &[("DOCKER_TLS_VERIFY", "1")], "", "DOCKER_TLS_VERIFY \"1\": is not supported yet"),
             (&[], &[("VOLUME_REAPER_PREFETCH", "2")], "", "prefetch (2) is below concurrency (4)"),
+            (
+                &[],
+                &[("VOLUME_REAPER_AMQP_CA_FILE", "/no/such.pem")],
+                "",
+                "VOLUME_REAPER_AMQP_CA_FILE \"/no/such.pem\": No such file",
+            ),
+            (
+                &[],
+                &[("VOLUME_REAPER_AMQP_KEY_FILE", "Cargo.toml")],
+                "",
+                "VOLUME_REAPER_AMQP_KEY_FILE \"Cargo.toml\": holds no unencrypted private key in PEM form",
+            ),
+            (
+                &[],
+                &[],
+                "amqp_cert_file = 'Cargo.toml'",
+                "reaper.toml: amqp_cert_file \"Cargo.toml\": holds no certificate in PEM form",
+            ),
         ] {
             let error = load(flags, env, file).expect_err(expected);
             assert!(error.starts_with(expected), "{error}\n{expected}");
@@ -544,16 +660,36 @@ mod tests {
             (&[("AMQP_URL", "http://u:s3cret@h")][..], ""),
             (&[("DATABASE_URL", "mysql://u:s3cret@h")], ""),
             (&[("DATABASE_URL", "s3cret")], ""),
+            (&[("DATABASE_URL", "postgres://h/d?sslpassword=s3cret")], ""),
             (&[], "amqp_url = \"amqp://u:s3cret@h"),
             (&[], "amqp_url = 's3cret'"),
         ] {
             let error = load(&[], env, file).expect_err("refused");
             assert!(!error.contains("s3cret"), "{error}");
         }
-        let env = [("AMQP_URL", "amqp://u:s3cret@h"), ("DATABASE_URL", "postgres://u:s3cret@h/d?sslpassword=s3cret")];
+        let env = [("AMQP_URL", "amqp://u:s3cret@h"), ("DATABASE_URL", "postgres://u:s3cret@h/d?password=s3cret")];
         let config = format!("{:?}", load(&[], &env, "").expect("valid"));
         assert!(!config.contains("s3cret"), "{config}");
         assert!(config.contains("postgres://u:***@h/d"), "{config}");
+    }
+
+    #[test]
+    fn parameters_for_tls_to_postgresql_that_would_not_do_what_they_say_are_refused() {
+        let with = |parameters: &str| load(&[], &[("DATABASE_URL", &format!("postgres://h/d?{parameters}"))], "");
+        for (parameters, expected) in [
+            ("sslmode=verify", "sslmode must be disable, allow, prefer, "),
+            ("sslmode=verify-full&sslrootcert=/no/such.pem", "sslrootcert /no/such.pem: No such file"),
+            ("sslcert=/no/such.pem", "sslcert /no/such.pem: No such file"),
+            ("sslkey=Cargo.toml", "sslkey Cargo.toml: holds no unencrypted private key"),
+            ("sslmode=require&sslrootcert=-----BEGIN", "sslrootcert verifies nothing with sslmode=require: "),
+            ("sslrootcert=-----BEGIN", "sslrootcert verifies nothing with sslmode=prefer: "),
+        ] {
+            let error = with(parameters).expect_err(parameters);
+            assert!(error.starts_with(&format!("DATABASE_URL: {expected}")), "{error}");
+        }
+        assert!(with("sslmode=verify-full&sslrootcert=-----BEGIN").is_ok());
+        let env = [("DATABASE_URL", "postgres://h/d?sslrootcert=-----BEGIN"), ("PGSSLMODE", "verify-ca")];
+        assert!(load(&[], &env, "").is_ok());
     }
 
     #[test]

@@ -23,5 +23,6 @@ pub mod reconciler;
 pub mod reconnect;
 pub mod settlement;
 pub mod store;
+pub mod tls;
 pub mod trace_context;
 pub mod volume_name;

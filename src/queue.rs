@@ -17,13 +17,18 @@ use std::time::Duration;
 pub use publisher::Publisher;
 pub use subscription::Subscription;
 
-use crate::config::{Config, SecretUrl, Topology};
+use crate::{
+    config::{Config, SecretUrl, Topology},
+    tls::TlsFiles,
+};
 
 /// Where the broker is and what is ours on it.
 #[derive(Clone, Debug)]
 pub struct Queues {
     /// The broker.
     pub url: SecretUrl,
+    /// What TLS to it needs.
+    pub tls: TlsFiles,
     /// The topic exchange that the platform publishes to.
     pub exchange: String,
     /// The routing key of thread-closed events.
@@ -42,6 +47,7 @@ impl Queues {
     pub fn new(config: &Config) -> Self {
         Self {
             url: config.amqp_url.clone(),
+            tls: config.amqp_tls.clone(),
             exchange: config.exchange.clone(),
             routing_key: config.routing_key.clone(),
             prefix: config.queue_prefix.clone(),

@@ -23,6 +23,7 @@ use crate::{
     config::SecretUrl,
     docker::Identity,
     failure::{Dependency, Failure},
+    tls::Problem,
 };
 
 /// For a statement about one row. The database answers such in milliseconds, or not at all.
@@ -200,6 +201,16 @@ fn means_down(code: &str) -> bool {
 
 /// The error without the wrappings that name only themselves.
 fn describe(error: &DbErr) -> String {
+    if let Some(problem) = tls_problem(error) {
+        let remedy = match &problem {
+            Problem::UnknownAuthority => {
+                "; name the file with its authority's certificate as sslrootcert in DATABASE_URL"
+            }
+            Problem::NoClientCertificate => "; name one as sslcert, and its key as sslkey, in DATABASE_URL",
+            Problem::Other(_) => "",
+        };
+        return format!("{problem}{remedy}");
+    }
     match error {
         DbErr::ConnectionAcquire(_) => {
             format!("no connection within {}", humantime::format_duration(CONNECT_TIMEOUT))
@@ -207,6 +218,20 @@ fn describe(error: &DbErr) -> String {
         DbErr::Conn(error) | DbErr::Exec(error) | DbErr::Query(error) => error.to_string(),
         DbErr::Migration(error) => error.clone(),
         other => other.to_string(),
+    }
+}
+
+/// Why TLS to the database failed, if that is why there is no connection.
+///
+/// Unlike the broker's, it is not permanent: that would dead-letter the deliveries that are being worked on when a
+/// certificate expires. They are handed back, as always while the database can't be used.
+fn tls_problem(error: &DbErr) -> Option<Problem> {
+    match error {
+        DbErr::Conn(RuntimeErr::SqlxError(error)) => match error.as_ref() {
+            sqlx::Error::Io(error) => Problem::of(error),
+            _ => None,
+        },
+        _ => None,
     }
 }
 

@@ -2,12 +2,17 @@
 
 use std::{str::FromStr, time::Duration};
 
-use lapin::{Channel, Connection, ConnectionProperties, ErrorKind, uri::AMQPUri};
+use lapin::{
+    Channel, Connection, ConnectionProperties, ErrorKind,
+    tcp::{AMQPUriTcpExt, RustlsConnector},
+    uri::{AMQPScheme, AMQPUri},
+};
 
 use super::{Queues, topology};
 use crate::{
     config::SecretUrl,
     failure::{Dependency, Failure},
+    tls::Problem,
 };
 
 /// For one request to the broker. A link that swallows everything does not say so.
@@ -32,7 +37,8 @@ impl Link {
             .map_err(|error| Failure::permanent(format!("broker at {}: {error}", queues.url)))?;
         uri.query.heartbeat.get_or_insert(HEARTBEAT_SECS);
         let properties = ConnectionProperties::default().with_connection_name(name.into());
-        let connect = Connection::connect_uri(uri, properties);
+        let tls = tls_connector(queues, &uri)?;
+        let connect = connect(uri, tls, properties);
         let connection = bounded(&queues.url, CONNECT_TIMEOUT, "connect", connect).await?;
         let channel = bounded(&queues.url, REQUEST_TIMEOUT, "open a channel", connection.create_channel()).await?;
         topology::ensure(&channel, queues).await?;
@@ -47,6 +53,34 @@ impl Link {
         };
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, close).await;
     }
+}
+
+/// For TLS, if the URL asks for it. The files were readable at the start: if they are not now, they are being replaced.
+fn tls_connector(queues: &Queues, uri: &AMQPUri) -> Result<Option<RustlsConnector>, Failure> {
+    match uri.scheme {
+        AMQPScheme::AMQP => Ok(None),
+        AMQPScheme::AMQPS => match queues.tls.client_config() {
+            Ok(config) => Ok(Some(config.into())),
+            Err(what) => Err(Failure::unavailable(Dependency::Broker, format!("broker at {}: {what}", queues.url))),
+        },
+    }
+}
+
+/// lapin's own way to TLS would trust the system's authorities besides ours, and fail where there are none.
+async fn connect(
+    uri: AMQPUri,
+    tls: Option<RustlsConnector>,
+    properties: ConnectionProperties,
+) -> lapin::Result<Connection> {
+    let open = async move |uri: AMQPUri, runtime| {
+        let plain = AMQPUri { scheme: AMQPScheme::AMQP, ..uri };
+        let stream = plain.connect_async(&runtime).await?;
+        Ok(match &tls {
+            Some(connector) => stream.into_rustls(connector, &plain.authority.host).await?,
+            None => stream,
+        })
+    };
+    Connection::connector(uri, lapin::runtime::default_runtime()?, open, properties).await
 }
 
 /// Makes a request with a limit on the wait.
@@ -68,8 +102,14 @@ pub(super) async fn bounded<R>(
 /// The verdict on a broker's error: will it be better later, or has somebody to mend something?
 ///
 /// The codes are AMQP 0-9-1's: 403 access refused, 404 not found, 406 precondition failed, 530 not allowed (such as
-/// a virtual host that is not there).
+/// a virtual host that is not there). TLS that fails is as permanent as a wrong password: somebody has to mend a
+/// certificate, here or there. A line that breaks during it is not.
 pub(super) fn failure(url: &SecretUrl, what: &str, error: &lapin::Error) -> Failure {
+    if let ErrorKind::IOError(error) = error.kind()
+        && let Some(problem) = Problem::of(error)
+    {
+        return Failure::permanent(format!("broker at {url}: {what}: {problem}{}", remedy(&problem)));
+    }
     let message = format!("broker at {url}: {what}: {error}");
     let permanent = match error.kind() {
         ErrorKind::ProtocolError(error) => matches!(error.get_id(), 403 | 404 | 406 | 530),
@@ -77,4 +117,14 @@ pub(super) fn failure(url: &SecretUrl, what: &str, error: &lapin::Error) -> Fail
         _ => false,
     };
     if permanent { Failure::permanent(message) } else { Failure::unavailable(Dependency::Broker, message) }
+}
+
+fn remedy(problem: &Problem) -> &'static str {
+    match problem {
+        Problem::UnknownAuthority => "; name the file with its authority's certificate in VOLUME_REAPER_AMQP_CA_FILE",
+        Problem::NoClientCertificate => {
+            "; name one in VOLUME_REAPER_AMQP_CERT_FILE, and its key in VOLUME_REAPER_AMQP_KEY_FILE"
+        }
+        Problem::Other(_) => "",
+    }
 }

@@ -13,4 +13,5 @@ mod process;
 mod proxy;
 mod reconciler;
 mod store;
+mod tls;
 mod world;

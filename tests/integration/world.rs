@@ -104,6 +104,11 @@ impl World {
         self.broker.clone_from(&broker.url);
     }
 
+    /// Where the test itself speaks to the broker.
+    pub(crate) fn broker(&self) -> &str {
+        &self.broker
+    }
+
     /// Changes a setting.
     pub(crate) fn set(&mut self, variable: &str, value: impl Into<String>) {
         self.settings.insert(variable.to_owned(), value.into());
@@ -328,15 +333,21 @@ pub(crate) fn header(message: &BasicGetMessage, key: &str) -> Option<String> {
 
 /// A broker that only one test uses, for faults that others must not feel.
 pub(crate) struct PrivateBroker {
-    dir: TempDir,
+    pub(crate) dir: TempDir,
     url: String,
+    /// A file with more of RabbitMQ's settings; an empty path if there are none.
+    config: PathBuf,
 }
 
 impl PrivateBroker {
     pub(crate) async fn start() -> Self {
+        Self::start_with(PathBuf::new()).await
+    }
+
+    pub(crate) async fn start_with(config: PathBuf) -> Self {
         // A short path: the servers' sockets below it have a limit.
         let dir = TempDir::with_prefix("vr-").expect("a temporary directory");
-        let mut broker = Self { dir, url: String::new() };
+        let mut broker = Self { dir, url: String::new(), config };
         broker.control("start").await;
         let env = std::fs::read_to_string(broker.dir.path().join("env")).expect("readable");
         let url = env.lines().find_map(|line| line.strip_prefix("export AMQP_URL="));
@@ -346,7 +357,8 @@ impl PrivateBroker {
 
     /// `start`, `stop`, `kill`, `pause` or `resume`, as `deploy/local/servers` has them.
     pub(crate) async fn control(&self, action: &str) {
-        let status = servers(action, self.dir.path()).arg("broker").status().await.expect("it runs");
+        let mut command = servers(action, self.dir.path());
+        let status = command.arg("broker").env("EXTRA_BROKER_CONFIG", &self.config).status().await.expect("it runs");
         assert!(status.success(), "{action}");
     }
 
@@ -364,7 +376,8 @@ impl Drop for PrivateBroker {
     }
 }
 
-fn servers(action: &str, dir: &std::path::Path) -> Command {
+/// The script that starts and stops servers, about to do so.
+pub(crate) fn servers(action: &str, dir: &std::path::Path) -> Command {
     let mut command = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/local/servers"));
     command.arg(action).arg(dir).stderr(Stdio::null());
     command
@@ -450,7 +463,8 @@ pub(crate) async fn eventually<R>(what: &str, condition: impl AsyncFn() -> Optio
     tokio::time::timeout(DEADLINE, wait).await.unwrap_or_else(|_| panic!("not within {DEADLINE:?}: {what}"))
 }
 
-async fn connect(url: &str) -> DatabaseConnection {
+/// A few connections to a database.
+pub(crate) async fn connect(url: &str) -> DatabaseConnection {
     let mut options = ConnectOptions::new(url);
     options.sqlx_logging(false).max_connections(4).connect_lazy(true);
     Database::connect(options).await.expect("the database")
