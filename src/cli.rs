@@ -40,6 +40,13 @@ pub enum Command {
         #[arg(value_name = "THREAD_ID")]
         thread_ids: Vec<String>,
     },
+    /// Look for what can silently be wrong with broker, database and Docker, and say how to mend it. Changes nothing.
+    /// Exit code 1 if a check failed
+    Doctor {
+        /// Print the report as one JSON object
+        #[arg(long)]
+        json: bool,
+    },
     /// The Docker daemons whose word counts
     Hosts {
         /// What to do

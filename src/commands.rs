@@ -1,5 +1,6 @@
 //! The commands, each as a person types it.
 
+mod doctor;
 mod hosts;
 mod migrate;
 mod publish;
@@ -29,6 +30,7 @@ pub async fn run(Invocation { command, config }: Invocation) -> Result<ExitCode,
         Command::Migrate { direction } => migrate::run(&config, direction).await,
         Command::Sweep { dry_run, json } => sweep::run(&config, dry_run, json).await,
         Command::Publish { thread_ids } => publish::run(&config, thread_ids).await,
+        Command::Doctor { json } => doctor::run(&config, json).await,
         Command::Hosts { action } => hosts::run(&config, action).await,
     }
 }

@@ -187,6 +187,18 @@ impl SecretUrl {
     pub fn scheme(&self) -> &str {
         self.0.scheme()
     }
+
+    /// The host, if the URL names one; an IPv6 address in brackets.
+    #[must_use]
+    pub fn host(&self) -> Option<&str> {
+        self.0.host_str().filter(|host| !host.is_empty())
+    }
+
+    /// The port, if the URL names one.
+    #[must_use]
+    pub fn port(&self) -> Option<u16> {
+        self.0.port()
+    }
 }
 
 impl fmt::Display for SecretUrl {

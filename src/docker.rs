@@ -7,6 +7,8 @@
 //! `DOCKER_HOST` has none of our volumes, and would have every thread marked. So an answer of "not there" counts only
 //! from the daemon whose identity is pinned ([`Docker::pin`]).
 
+mod inspection;
+
 use std::{
     collections::HashMap,
     sync::{
@@ -22,6 +24,8 @@ use bollard::{
     models::SystemInfo,
     query_parameters::{ListContainersOptionsBuilder, ListVolumesOptionsBuilder, RemoveVolumeOptions},
 };
+
+pub use inspection::{Inspection, RemovalRefused};
 
 use crate::{
     coordinator::{Inventory, Removal, Volumes},

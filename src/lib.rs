@@ -11,6 +11,7 @@ pub mod config;
 pub mod consumer;
 pub mod coordinator;
 pub mod docker;
+pub mod doctor;
 pub mod event;
 pub mod failure;
 pub mod health;

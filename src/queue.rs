@@ -7,6 +7,7 @@
 
 mod connection;
 mod headers;
+mod inspection;
 mod publisher;
 mod settle;
 mod subscription;
@@ -14,6 +15,7 @@ mod topology;
 
 use std::time::Duration;
 
+pub use inspection::{Answer, Contents, Counts, Hello, Inspection, LoginRefused, QueueFacts, Unreachable, inspect};
 pub use publisher::Publisher;
 pub use subscription::Subscription;
 

@@ -4,6 +4,7 @@
 //! and SQLite are served by the same statements.
 
 mod entities;
+mod inspection;
 mod leases;
 mod migrate;
 mod threads;
@@ -17,6 +18,7 @@ use sea_orm::{
     sea_query::OnConflict, sqlx,
 };
 
+pub use inspection::{Inspection, Part, Schema, Unreachable};
 pub use migrate::MigrationStatus;
 
 use crate::{
@@ -49,26 +51,21 @@ impl Store {
         replica: String,
         connections: u32,
     ) -> Result<Self, Failure> {
-        let mut options = ConnectOptions::new(url.expose());
-        // SQLite has one writer at a time. With one connection they queue up in the pool, fairly, instead of polling
-        // the file's lock.
-        let is_sqlite = url.scheme() == "sqlite";
-        options
-            .max_connections(if is_sqlite { 1 } else { connections })
-            .connect_timeout(CONNECT_TIMEOUT)
-            .acquire_timeout(CONNECT_TIMEOUT)
-            // A connection that was just used is good; asking each time would double the round trips.
-            .test_before_acquire_if_idle_for(CONNECT_TIMEOUT)
-            .connect_lazy(true)
-            // Statements of healthy work are nobody's business; what fails is logged where it is handled.
-            .sqlx_logging(false);
-        if is_sqlite {
+        let mut options = connect_options(url, connections);
+        if is_sqlite(url) {
             // Readers and a writer of other processes do not block each other.
             options.map_sqlx_sqlite_opts(|sqlite| sqlite.journal_mode(sqlx::sqlite::SqliteJournalMode::Wal));
         }
-        let connected = Database::connect(options).await;
-        let db = connected.map_err(|error| failure(url, &error))?;
-        Ok(Self { db, url: url.clone(), threads, replica })
+        Self::with_options(options, url, threads, replica).await.map_err(|error| failure(url, &error))
+    }
+
+    async fn with_options(
+        options: ConnectOptions,
+        url: &SecretUrl,
+        threads: ThreadsTable,
+        replica: String,
+    ) -> Result<Self, DbErr> {
+        Ok(Self { db: Database::connect(options).await?, url: url.clone(), threads, replica })
     }
 
     /// Whether the database answers.
@@ -148,6 +145,26 @@ impl Store {
             )),
         }
     }
+}
+
+fn is_sqlite(url: &SecretUrl) -> bool {
+    url.scheme() == "sqlite"
+}
+
+fn connect_options(url: &SecretUrl, connections: u32) -> ConnectOptions {
+    let mut options = ConnectOptions::new(url.expose());
+    options
+        // SQLite has one writer at a time. With one connection they queue up in the pool, fairly, instead of polling
+        // the file's lock.
+        .max_connections(if is_sqlite(url) { 1 } else { connections })
+        .connect_timeout(CONNECT_TIMEOUT)
+        .acquire_timeout(CONNECT_TIMEOUT)
+        // A connection that was just used is good; asking each time would double the round trips.
+        .test_before_acquire_if_idle_for(CONNECT_TIMEOUT)
+        .connect_lazy(true)
+        // Statements of healthy work are nobody's business; what fails is logged where it is handled.
+        .sqlx_logging(false);
+    options
 }
 
 impl fmt::Debug for Store {

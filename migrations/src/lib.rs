@@ -14,6 +14,11 @@ mod m20261123_000007_leases;
 use sea_orm_migration::prelude::*;
 pub use sea_orm_migration::{MigrationStatus as Status, MigratorTraitSelf};
 
+/// The index over closed and unmarked rows.
+pub use m20261123_000003_unmarked_index::NAME as UNMARKED_INDEX;
+/// The trigger that clears the mark of a row that is not closed.
+pub use m20261123_000004_reopen_trigger::NAME as REOPEN_TRIGGER;
+
 /// Our own bookkeeping table: the platform may use sea-orm's migrations too, under their default name.
 pub const BOOKKEEPING_TABLE: &str = "volume_reaper_migrations";
 
@@ -91,11 +96,13 @@ impl MigratorTraitSelf for Migrator {
 }
 
 /// An identifier in double quotes, as PostgreSQL and SQLite have it.
-fn quoted(identifier: &str) -> String {
+#[must_use]
+pub fn quoted(identifier: &str) -> String {
     format!("\"{}\"", identifier.replace('"', "\"\""))
 }
 
 /// A text in single quotes, as PostgreSQL and SQLite have it.
-fn literal(text: &str) -> String {
+#[must_use]
+pub fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }

@@ -4,7 +4,8 @@ use sea_orm_migration::{prelude::*, sea_orm::DbBackend};
 
 use crate::{ThreadsTable, literal};
 
-const NAME: &str = "volume_reaper_unmarked_threads";
+/// What it is called.
+pub const NAME: &str = "volume_reaper_unmarked_threads";
 
 #[derive(DeriveMigrationName)]
 pub(crate) struct Migration(pub(crate) ThreadsTable);

@@ -4,7 +4,8 @@ use sea_orm_migration::{prelude::*, sea_orm::DbBackend};
 
 use crate::{ThreadsTable, literal, quoted};
 
-const NAME: &str = "volume_reaper_clear_mark";
+/// What it is called, and its function on PostgreSQL.
+pub const NAME: &str = "volume_reaper_clear_mark";
 
 #[derive(DeriveMigrationName)]
 pub(crate) struct Migration(pub(crate) ThreadsTable);

@@ -56,7 +56,7 @@ impl Link {
 }
 
 /// For TLS, if the URL asks for it. The files were readable at the start: if they are not now, they are being replaced.
-fn tls_connector(queues: &Queues, uri: &AMQPUri) -> Result<Option<RustlsConnector>, Failure> {
+pub(super) fn tls_connector(queues: &Queues, uri: &AMQPUri) -> Result<Option<RustlsConnector>, Failure> {
     match uri.scheme {
         AMQPScheme::AMQP => Ok(None),
         AMQPScheme::AMQPS => match queues.tls.client_config() {
@@ -67,7 +67,7 @@ fn tls_connector(queues: &Queues, uri: &AMQPUri) -> Result<Option<RustlsConnecto
 }
 
 /// lapin's own way to TLS would trust the system's authorities besides ours, and fail where there are none.
-async fn connect(
+pub(super) async fn connect(
     uri: AMQPUri,
     tls: Option<RustlsConnector>,
     properties: ConnectionProperties,

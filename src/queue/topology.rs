@@ -34,16 +34,9 @@ async fn declare(channel: &Channel, queues: &Queues) -> Result<(), Failure> {
     let declare = channel.exchange_declare(exchange.into(), ExchangeKind::Topic, durable, FieldTable::default());
     bounded(&queues.url, REQUEST_TIMEOUT, &format!("declare exchange {exchange:?}"), declare).await?;
 
-    declare_queue(channel, queues, &queues.dead_letter(), &[]).await?;
-    for &delay in &queues.retry_delays {
-        let ttl_ms = i64::try_from(delay.as_millis()).unwrap_or(i64::MAX);
-        let ttl = ("x-message-ttl", AMQPValue::LongLongInt(ttl_ms));
-        let [key, strategy, overflow, exchange] = dead_lettering_to(&queues.work());
-        declare_queue(channel, queues, &queues.retry(delay), &[ttl, key, strategy, overflow, exchange]).await?;
+    for definition in definitions(queues) {
+        declare_queue(channel, queues, definition).await?;
     }
-    let limit = ("x-delivery-limit", AMQPValue::LongLongInt(DELIVERY_LIMIT));
-    let [key, strategy, overflow, dead_letter_exchange] = dead_lettering_to(&queues.dead_letter());
-    declare_queue(channel, queues, &queues.work(), &[limit, key, strategy, overflow, dead_letter_exchange]).await?;
 
     let bind = channel.queue_bind(
         queues.work().into(),
@@ -55,7 +48,36 @@ async fn declare(channel: &Channel, queues: &Queues) -> Result<(), Failure> {
     bounded(&queues.url, REQUEST_TIMEOUT, &format!("bind queue {:?}", queues.work()), bind).await
 }
 
+/// A queue of ours.
+pub(super) struct Definition {
+    pub(super) name: String,
+    pub(super) arguments: FieldTable,
+}
+
+/// All of our queues; the work queue last, so that nothing is delivered before the others are there.
+pub(super) fn definitions(queues: &Queues) -> Vec<Definition> {
+    let retries = queues.retry_delays.iter().map(|&delay| {
+        let ttl_ms = i64::try_from(delay.as_millis()).unwrap_or(i64::MAX);
+        let ttl = ("x-message-ttl", AMQPValue::LongLongInt(ttl_ms));
+        let [key, strategy, overflow, exchange] = dead_lettering_to(&queues.work());
+        define(queues.retry(delay), [ttl, key, strategy, overflow, exchange])
+    });
+    let limit = ("x-delivery-limit", AMQPValue::LongLongInt(DELIVERY_LIMIT));
+    let [key, strategy, overflow, exchange] = dead_lettering_to(&queues.dead_letter());
+    let work = define(queues.work(), [limit, key, strategy, overflow, exchange]);
+    std::iter::once(define(queues.dead_letter(), [])).chain(retries).chain([work]).collect()
+}
+
 type Argument = (&'static str, AMQPValue);
+
+fn define<const N: usize>(name: String, extra: [Argument; N]) -> Definition {
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
+    for (key, value) in extra {
+        arguments.insert(key.into(), value);
+    }
+    Definition { name, arguments }
+}
 
 /// Through the default exchange, which routes to the queue of that name and can't be deleted.
 fn dead_lettering_to(queue: &str) -> [Argument; 4] {
@@ -68,14 +90,13 @@ fn dead_lettering_to(queue: &str) -> [Argument; 4] {
     ]
 }
 
-async fn declare_queue(channel: &Channel, queues: &Queues, name: &str, extra: &[Argument]) -> Result<(), Failure> {
-    let mut arguments = FieldTable::default();
-    arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
-    for (key, value) in extra {
-        arguments.insert((*key).into(), value.clone());
-    }
+async fn declare_queue(
+    channel: &Channel,
+    queues: &Queues,
+    Definition { name, arguments }: Definition,
+) -> Result<(), Failure> {
     let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
-    let declare = channel.queue_declare(name.into(), durable, arguments);
+    let declare = channel.queue_declare(name.as_str().into(), durable, arguments);
     bounded(&queues.url, REQUEST_TIMEOUT, &format!("declare queue {name:?}"), declare).await.map(drop)
 }
 

@@ -5,6 +5,7 @@ mod cloudevents;
 mod consumer;
 mod coordinator;
 mod docker;
+mod doctor;
 mod event;
 mod fakes;
 mod fault_proxy;

@@ -228,11 +228,17 @@ async fn a_broker_that_wants_a_client_certificate_gets_ours_and_refuses_those_wi
         error.contains("the server wants a client certificate") && error.contains("VOLUME_REAPER_AMQP_CERT_FILE"),
         "{error}"
     );
+    let output = world.run(&["doctor"]).await;
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let report = String::from_utf8_lossy(&output.stdout);
+    assert!(report.contains("fail  broker.reachable") && report.contains("wants a client certificate"), "{report}");
 
     broker.authority.client("guest").write(broker.files.path(), "client");
     world.set("VOLUME_REAPER_AMQP_CERT_FILE", path(&broker.files, "client.pem"));
     world.set("VOLUME_REAPER_AMQP_KEY_FILE", path(&broker.files, "client.key"));
     assert_eq!(world.serve().await.stop().await, Some(0));
+    let output = world.run(&["doctor"]).await;
+    assert!(output.status.success(), "{output:?}");
 
     // The same certificate instead of a password.
     broker.enable_external().await;

@@ -1,0 +1,109 @@
+//! Looking at the daemon without changing anything on it: the facts that `doctor` judges.
+
+use std::{collections::HashMap, time::Duration};
+
+use chrono::{DateTime, Utc};
+
+use super::{
+    Docker, Error, Identity, ListContainersOptionsBuilder, ListVolumesOptionsBuilder, PING_TIMEOUT, Removal,
+    RemoveVolumeOptions, SystemInfo, VolumePrefix, cause, refused_removal,
+};
+use crate::{doctor::ClockReading, failure::Failure, volume_name::ThreadId};
+
+/// For what a busy daemon may take long for.
+const INSPECTION_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What was found of a daemon that answers.
+#[derive(Debug)]
+pub struct Inspection {
+    /// Whether it is Podman.
+    pub is_podman: bool,
+    /// Its version.
+    pub version: String,
+    /// The newest API version that it speaks.
+    pub api_version: String,
+    /// Who it is; an empty text if it does not say.
+    pub identity: Result<Identity, Failure>,
+    /// Its clock; `None` if it does not say.
+    pub clock: Option<ClockReading>,
+    /// Warnings of the lists of volumes and containers, or why they can't be had.
+    pub lists: Result<Vec<String>, Failure>,
+    /// Whether it would remove a volume.
+    pub may_remove: Result<(), RemovalRefused>,
+}
+
+/// Why a removal would not be done, with the daemon's text.
+#[derive(Debug)]
+pub enum RemovalRefused {
+    /// It is forbidden.
+    Forbidden(String),
+    /// Anything else.
+    Other(String),
+}
+
+impl Docker {
+    /// Looks at the daemon. Takes less than twenty seconds, and changes nothing: what it is asked to remove is a
+    /// volume that can't be there.
+    pub async fn inspect(&self, prefix: &VolumePrefix) -> Result<Inspection, Failure> {
+        let version = self.call("version", PING_TIMEOUT, self.client()?.version()).await?;
+        let is_podman = version.components.iter().flatten().any(|part| part.name.contains("Podman"));
+        let ((identity, clock), lists, may_remove) =
+            tokio::join!(self.who(is_podman), self.lists(prefix), self.may_remove(prefix));
+        let said = |text: Option<String>| text.unwrap_or_else(|| "unknown".to_owned());
+        Ok(Inspection {
+            is_podman,
+            version: said(version.version),
+            api_version: said(version.api_version),
+            identity,
+            clock,
+            lists,
+            may_remove,
+        })
+    }
+
+    async fn who(&self, is_podman: bool) -> (Result<Identity, Failure>, Option<ClockReading>) {
+        let asked = Utc::now();
+        let info = async { self.call("info", INSPECTION_TIMEOUT, self.client()?.info()).await };
+        let info: Result<SystemInfo, Failure> = info.await;
+        let answered = Utc::now();
+        let said = info.as_ref().ok().and_then(|info| info.system_time.as_deref());
+        let said = said.and_then(|time| DateTime::parse_from_rfc3339(time).ok());
+        let clock = said.map(|said| ClockReading { asked, said: said.to_utc(), answered });
+        (info.map(|info| if is_podman { Identity::of_podman(&info) } else { Identity::of_docker(&info) }), clock)
+    }
+
+    async fn lists(&self, prefix: &VolumePrefix) -> Result<Vec<String>, Failure> {
+        let client = self.client()?;
+        let filters = HashMap::from([("name", vec![prefix.as_str()])]);
+        let volumes = ListVolumesOptionsBuilder::default().filters(&filters).build();
+        let containers = ListContainersOptionsBuilder::default().all(true).limit(1).build();
+        let volumes = self.call("list_volumes", INSPECTION_TIMEOUT, client.list_volumes(Some(volumes)));
+        let containers = self.call("list_containers", INSPECTION_TIMEOUT, client.list_containers(Some(containers)));
+        let (volumes, containers) = tokio::join!(volumes, containers);
+        containers?;
+        Ok(volumes?.warnings.unwrap_or_default())
+    }
+
+    async fn may_remove(&self, prefix: &VolumePrefix) -> Result<(), RemovalRefused> {
+        let other = |error: &dyn std::fmt::Display| RemovalRefused::Other(error.to_string());
+        let nobodys = ThreadId::parse(&format!("doctor-{}", uuid::Uuid::new_v4())).map_err(|error| other(&error))?;
+        let volume = prefix.volume_of(&nobodys);
+        let client = self.client().map_err(|failure| other(&failure))?;
+        let request = client.remove_volume(volume.as_str(), None::<RemoveVolumeOptions>);
+        let answer = tokio::time::timeout(INSPECTION_TIMEOUT, request).await;
+        match answer.unwrap_or(Err(Error::RequestTimeoutError)) {
+            Err(Error::DockerResponseServerError { status_code: status @ (401 | 403), message }) => {
+                Err(RemovalRefused::Forbidden(format!("{status} {message}")))
+            }
+            Err(Error::DockerResponseServerError { status_code, message }) => {
+                match refused_removal(status_code, &message, &volume, &self.endpoint) {
+                    Ok(Removal::NotFound) => Ok(()),
+                    Ok(Removal::Removed | Removal::Referenced { .. }) => Err(other(&"it knows a volume that can't be")),
+                    Err(failure) => Err(other(&failure)),
+                }
+            }
+            Err(error) => Err(RemovalRefused::Other(cause(&error))),
+            Ok(()) => Err(other(&"it said yes to the removal of a volume that can't be there")),
+        }
+    }
+}
