@@ -23,6 +23,7 @@ use crate::{
     failure::Failure,
     metrics,
     volume_name::{ThreadId, VolumeName, VolumePrefix},
+    waiting::Waiting,
 };
 
 /// What asking Docker to remove a volume came to.
@@ -194,6 +195,8 @@ pub enum Origin {
     Event(Option<String>),
     /// A pass of the reconciler.
     Sweep,
+    /// A container that held the volume ended.
+    Release,
 }
 
 impl Origin {
@@ -203,6 +206,7 @@ impl Origin {
         match self {
             Self::Event(_) => "event",
             Self::Sweep => "sweep",
+            Self::Release => "release",
         }
     }
 }
@@ -215,6 +219,8 @@ pub struct Coordinator<V, T> {
     pub threads: T,
     /// What our volumes begin with.
     pub prefix: VolumePrefix,
+    /// Whose volume is held, and by what.
+    pub waiting: Waiting,
     /// One for each removal that may be in flight, whoever asked for it: the daemon's volume driver holds one lock
     /// while it deletes, and everybody who creates a workspace waits behind it.
     turns: Semaphore,
@@ -223,7 +229,7 @@ pub struct Coordinator<V, T> {
 impl<V: Volumes, T: Threads> Coordinator<V, T> {
     /// A coordinator that has at most `concurrency` removals in flight.
     pub fn new(volumes: V, threads: T, prefix: VolumePrefix, concurrency: u16) -> Self {
-        Self { volumes, threads, prefix, turns: Semaphore::new(concurrency.into()) }
+        Self { volumes, threads, prefix, waiting: Waiting::default(), turns: Semaphore::new(concurrency.into()) }
     }
 
     /// Cleans up after one thread.
@@ -257,6 +263,7 @@ impl<V: Volumes, T: Threads> Coordinator<V, T> {
             Removal::NotFound => Outcome::NotFound,
             Removal::Referenced { holders } => {
                 debug!(thread.id = %thread, volume.name = %volume, ?holders, "the volume is referenced");
+                self.waiting.hold(thread, &holders);
                 return Ok(Outcome::Referenced { holders });
             }
         };

@@ -8,6 +8,7 @@
 //! from the daemon whose identity is pinned ([`Docker::pin`]).
 
 mod inspection;
+mod releases;
 
 use std::{
     collections::HashMap,

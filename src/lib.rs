@@ -27,3 +27,4 @@ pub mod store;
 pub mod tls;
 pub mod trace_context;
 pub mod volume_name;
+pub mod waiting;

@@ -40,6 +40,11 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
     describe_histogram!("volume_reaper_close_to_mark_seconds", "From a thread's close to its mark.");
     describe_histogram!("volume_reaper_sweep_seconds", "Duration of sweeps.");
     describe_gauge!("volume_reaper_dependency_up", "Whether a dependency answers (1) or not (0).");
+    describe_gauge!(
+        "volume_reaper_docker_events_connected",
+        "Whether Docker's events are followed (1); if not, volumes that a container held wait for the next sweep."
+    );
+    docker_events_connected(false);
     Ok(recorder)
 }
 
@@ -92,4 +97,9 @@ pub fn backlog(backlog: &Backlog) {
 /// A dependency came or went.
 pub fn dependency_up(dependency: Dependency, up: bool) {
     gauge!("volume_reaper_dependency_up", "dependency" => dependency.as_str()).set(if up { 1.0 } else { 0.0 });
+}
+
+/// The stream of Docker's events was opened, or broke.
+pub fn docker_events_connected(is_connected: bool) {
+    gauge!("volume_reaper_docker_events_connected").set(if is_connected { 1.0 } else { 0.0 });
 }

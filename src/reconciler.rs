@@ -81,7 +81,7 @@ impl<V: Volumes, T: Threads> Reconciler<V, T> {
         Self { coordinator, health, cooldown, cooling: Mutex::default() }
     }
 
-    /// Sweeps every `interval`, and at once when a dependency is back, while `is_leader` says so and until `stop` is
+    /// Sweeps every `interval`, and at once when a dependency is back or events of Docker may have been missed, while `is_leader` says so and until `stop` is
     /// cancelled. One sweep ends before the next begins; it ends early when somebody else becomes the leader.
     pub async fn run(&self, interval: Duration, mut is_leader: watch::Receiver<bool>, stop: &CancellationToken) {
         while !stop.is_cancelled() {
@@ -105,6 +105,7 @@ impl<V: Volumes, T: Threads> Reconciler<V, T> {
             self.observe_backlog().await;
             tokio::select! {
                 () = tokio::time::sleep(jittered(interval)) => {}
+                () = self.coordinator.waiting.missed() => {}
                 () = stop.cancelled() => return,
             }
         }
@@ -198,7 +199,10 @@ impl<V: Volumes, T: Threads> Reconciler<V, T> {
                     debug!(thread.id = candidate.id, %error, "a closed thread whose id can't name a volume");
                     report.failed += 1;
                 }
-                Ok(thread) if inventory.referenced.contains_key(&thread) => report.referenced += 1,
+                Ok(thread) if let Some(holders) = inventory.referenced.get(&thread) => {
+                    report.referenced += 1;
+                    self.coordinator.waiting.hold(&thread, holders);
+                }
                 Ok(thread) if !inventory.present.contains(&thread) => absent.push((thread, candidate)),
                 Ok(thread) if self.cooling().contains_key(&thread) => report.cooling_down += 1,
                 Ok(thread) => removable.push(thread),

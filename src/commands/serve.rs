@@ -24,6 +24,7 @@ use crate::{
     queue::{Publisher, Queues, Subscription},
     reconciler::Reconciler,
     store::Store,
+    waiting,
 };
 
 /// The lease whose holder sweeps.
@@ -55,9 +56,11 @@ pub(super) async fn run(config: Config) -> Result<ExitCode, Failure> {
     work.spawn(Arc::clone(&process).consume());
     work.spawn(Arc::clone(&process).sweep(is_leader.subscribe()));
     work.spawn(Arc::clone(&process).lead(is_leader));
+    work.spawn(Arc::clone(&process).clean_released());
     let mut services = JoinSet::new();
     services.spawn(Arc::clone(&process).probe_database());
     services.spawn(Arc::clone(&process).probe_docker());
+    services.spawn(Arc::clone(&process).follow_docker());
     services.spawn(Arc::clone(&process).serve_http(listener, recorder));
 
     let ended_early = tokio::select! {
@@ -130,6 +133,21 @@ impl Process {
             // The next sweep takes up what this one leaves.
             () = self.abort.cancelled() => {}
         }
+        Ok(())
+    }
+
+    async fn clean_released(self: Arc<Self>) -> Result<(), Failure> {
+        tokio::select! {
+            () = waiting::clean_ready(&self.coordinator, &self.health, &self.stop) => {}
+            // The next sweep takes up what this leaves.
+            () = self.abort.cancelled() => {}
+        }
+        Ok(())
+    }
+
+    async fn follow_docker(self: Arc<Self>) -> Result<(), Failure> {
+        waiting::follow(&self.coordinator, &self.health, &self.stop).await;
+        self.done.cancelled().await;
         Ok(())
     }
 

@@ -98,7 +98,7 @@ impl Store {
     fn row(&self, receipt: &Receipt) -> volume_removal::ActiveModel {
         let event_id = match &receipt.origin {
             Origin::Event(id) => id.clone(),
-            Origin::Sweep => None,
+            Origin::Sweep | Origin::Release => None,
         };
         volume_removal::ActiveModel {
             id: NotSet,

@@ -15,4 +15,5 @@ mod proxy;
 mod reconciler;
 mod store;
 mod tls;
+mod waiting;
 mod world;

@@ -8,6 +8,7 @@ use std::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional},
     net::{UnixListener, UnixStream},
+    sync::watch,
     task::JoinHandle,
 };
 
@@ -16,6 +17,7 @@ use crate::world::server;
 pub(crate) struct CountingProxy {
     socket: PathBuf,
     requests: Arc<Mutex<Vec<String>>>,
+    is_cut: watch::Sender<bool>,
     accepting: JoinHandle<()>,
 }
 
@@ -35,19 +37,32 @@ impl CountingProxy {
         let listener = UnixListener::bind(&socket).expect("a socket");
         let daemon = server("DOCKER_HOST").trim_start_matches("unix://").to_owned();
         let requests = Arc::new(Mutex::new(Vec::new()));
+        let is_cut = watch::Sender::new(false);
         let accepting = tokio::spawn({
-            let requests = Arc::clone(&requests);
+            let (requests, is_cut) = (Arc::clone(&requests), is_cut.clone());
             async move {
                 while let Ok((client, _)) = listener.accept().await {
-                    tokio::spawn(pass_on(client, daemon.clone(), Arc::clone(&requests), fail_removals));
+                    let mut is_cut = is_cut.subscribe();
+                    let passing = pass_on(client, daemon.clone(), Arc::clone(&requests), fail_removals);
+                    tokio::spawn(async move {
+                        tokio::select! {
+                            _ = is_cut.wait_for(|is_cut| *is_cut) => {}
+                            () = passing => {}
+                        }
+                    });
                 }
             }
         });
-        Self { socket, requests, accepting }
+        Self { socket, requests, is_cut, accepting }
     }
 
     pub(crate) fn endpoint(&self) -> String {
         format!("unix://{}", self.socket.display())
+    }
+
+    /// Cuts all connections and every new one, or lets them through again.
+    pub(crate) fn cut(&self, is_cut: bool) {
+        self.is_cut.send_replace(is_cut);
     }
 
     /// Method and path of every request, in their order.

@@ -1,0 +1,41 @@
+//! The daemon's events that free volumes.
+
+use std::collections::HashMap;
+
+use bollard::{
+    models::{EventMessage, EventMessageTypeEnum},
+    query_parameters::EventsOptionsBuilder,
+};
+use futures_util::{Stream, StreamExt, stream};
+
+use super::{Docker, cause};
+use crate::{
+    failure::Failure,
+    waiting::{Release, Releases},
+};
+
+impl Releases for Docker {
+    fn releases(&self) -> impl Stream<Item = Result<Release, Failure>> + Send {
+        let client = match self.client() {
+            Ok(client) => client,
+            Err(failure) => return stream::iter([Err(failure)]).left_stream(),
+        };
+        let filters = HashMap::from([("type", vec!["container", "volume"]), ("event", vec!["destroy", "unmount"])]);
+        let events = client.events(Some(EventsOptionsBuilder::default().filters(&filters).build()));
+        let releases = events.filter_map(async |event| match event {
+            Ok(event) => release(event).map(Ok),
+            Err(error) => Some(Err(self.down(&format!("events: {}", cause(&error))))),
+        });
+        releases.right_stream()
+    }
+}
+
+/// What an event frees. The filters are sieves for types and actions each for itself, so that there are others too.
+fn release(event: EventMessage) -> Option<Release> {
+    let id = event.actor?.id?;
+    match (event.typ?, event.action?.as_str()) {
+        (EventMessageTypeEnum::CONTAINER, "destroy") => Some(Release::Container(id)),
+        (EventMessageTypeEnum::VOLUME, "unmount") => Some(Release::Volume(id)),
+        _ => None,
+    }
+}
