@@ -45,6 +45,14 @@ impl Link {
         Ok(Self { connection, channel })
     }
 
+    /// The largest frame that may be sent, in bytes, as agreed with the broker.
+    pub(super) fn frame_max(&self) -> u32 {
+        match self.connection.configuration().frame_max() {
+            0 => u32::MAX,
+            limited => limited,
+        }
+    }
+
     /// Says goodbye. What was not acknowledged goes back to its queue, whether the broker answers or not.
     pub(super) async fn close(self) {
         let close = async {

@@ -1,11 +1,16 @@
 //! The headers that we set, and which of a message's own properties travel on with it.
 
+use std::collections::BTreeMap;
+
 use chrono::{SecondsFormat, Utc};
 use lapin::{
     BasicProperties,
-    types::{AMQPValue, FieldTable},
+    types::{AMQPValue, FieldTable, ShortString, generation::gen_field_table},
 };
+use tracing::warn;
 
+/// What the names of our headers begin with.
+const OUR_PREFIX: &str = "volume-reaper-";
 /// How often the delivery was tried; absent before the first retry.
 pub(super) const ATTEMPT: &str = "volume-reaper-attempt";
 /// Why it waits or is parked, for machines.
@@ -15,8 +20,11 @@ pub(super) const ERROR: &str = "volume-reaper-error";
 /// When we first gave it back or parked it, RFC 3339.
 pub(super) const FIRST_SEEN: &str = "volume-reaper-first-seen";
 
-/// A header that is larger than a frame makes the publish itself fail.
+/// All headers of a message are in one frame: if they are larger, the broker closes the connection.
 const MAX_ERROR_BYTES: usize = 1024;
+/// What a frame with headers holds besides those of others, in bytes: its own head, ours with the error, and a dozen
+/// properties of at most 256.
+const RESERVED_FRAME_BYTES: usize = 5 * 1024;
 /// Persistent: a retry survives the broker's restart.
 const PERSISTENT: u8 = 2;
 
@@ -77,6 +85,35 @@ pub(super) fn onward(original: &BasicProperties, attempt: usize, reason: &str, e
         onward = onward.with_app_id(app_id);
     }
     onward
+}
+
+/// The same properties with headers that fit into a frame of `frame_max` bytes: what others set is left behind, the
+/// largest first, since the message matters more than they do.
+pub(super) fn fitting(properties: BasicProperties, frame_max: u32) -> BasicProperties {
+    let limit = usize::try_from(frame_max).unwrap_or(usize::MAX).saturating_sub(RESERVED_FRAME_BYTES);
+    let Some(headers) = properties.headers() else { return properties };
+    let is_ours = |key: &str| key.starts_with(OUR_PREFIX);
+    let mut others: Vec<_> = (headers.inner().iter())
+        .filter(|(key, _)| !is_ours(key.as_str()))
+        .map(|(key, value)| (encoded_bytes(key, value), key.clone()))
+        .collect();
+    others.sort();
+    let mut total: usize = others.iter().map(|(bytes, _)| bytes).sum();
+    if total <= limit {
+        return properties;
+    }
+    let mut kept = headers.inner().clone();
+    while let Some((bytes, key)) = others.pop_if(|_| total > limit) {
+        warn!(header = key.as_str(), bytes, "a header is too large to be sent on, and is left behind");
+        kept.remove(&key);
+        total -= bytes;
+    }
+    properties.with_headers(kept.into())
+}
+
+fn encoded_bytes(key: &ShortString, value: &AMQPValue) -> usize {
+    let header = BTreeMap::from([(key.clone(), value.clone())]).into();
+    gen_field_table(&header)(Vec::new().into()).map_or(usize::MAX, |written| written.write.len())
 }
 
 fn is_the_brokers(key: &str) -> bool {
@@ -191,6 +228,24 @@ mod tests {
         let mut kept: Vec<_> = headers_of(&onward).inner().keys().map(|key| key.as_str().to_owned()).collect();
         kept.retain(|key| !key.starts_with("volume-reaper-"));
         assert_eq!(kept, ["traceparent"]);
+    }
+
+    #[test]
+    fn headers_of_others_that_fit_no_frame_are_left_behind_the_largest_first() {
+        let mut headers = FieldTable::default();
+        for (key, bytes) in [("small", 10), ("large", 100_000), ("larger", 120_000), (REASON, 10)] {
+            headers.insert(key.into(), AMQPValue::LongString("x".repeat(bytes).into()));
+        }
+        let properties = BasicProperties::default().with_headers(headers);
+        let kept = |frame_max| {
+            let fitting = fitting(properties.clone(), frame_max);
+            let kept: Vec<_> = headers_of(&fitting).inner().keys().map(|key| key.as_str().to_owned()).collect();
+            kept.join(" ")
+        };
+        assert_eq!(kept(u32::MAX), "large larger small volume-reaper-reason");
+        assert_eq!(kept(131_072), "large small volume-reaper-reason");
+        assert_eq!(kept(8192), "small volume-reaper-reason");
+        assert_eq!(kept(4096), "volume-reaper-reason");
     }
 
     #[test]

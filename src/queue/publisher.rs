@@ -5,12 +5,13 @@
 
 use std::time::Duration;
 
-use lapin::{BasicProperties, Confirmation, options::BasicPublishOptions, options::ConfirmSelectOptions};
+use lapin::{BasicProperties, Channel, Confirmation, options::BasicPublishOptions, options::ConfirmSelectOptions};
 use tokio::sync::Mutex;
 
 use super::{
     Queues,
     connection::{Link, REQUEST_TIMEOUT, bounded},
+    headers,
 };
 use crate::{
     event::ThreadClosed,
@@ -78,7 +79,8 @@ impl Publisher {
         body: &[u8],
     ) -> Result<(), Failure> {
         let url = &self.queues.url;
-        let channel = self.channel().await?;
+        let (channel, frame_max) = self.channel().await?;
+        let properties = headers::fitting(properties, frame_max);
         // Mandatory: without it, the broker confirms a message that no queue took, and drops it.
         let mandatory = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
         let publish = async {
@@ -98,17 +100,18 @@ impl Publisher {
         }
     }
 
-    async fn channel(&self) -> Result<lapin::Channel, Failure> {
+    /// A channel in confirm mode, and the size of the largest frame that its connection may carry, in bytes.
+    async fn channel(&self) -> Result<(Channel, u32), Failure> {
         let mut current = self.link.lock().await;
         if let Some(link) = current.as_ref().filter(|link| link.channel.status().connected()) {
-            return Ok(link.channel.clone());
+            return Ok((link.channel.clone(), link.frame_max()));
         }
         let link = Link::open(&self.queues, "volume-reaper publisher").await?;
         let confirm = link.channel.confirm_select(ConfirmSelectOptions::default());
         bounded(&self.queues.url, REQUEST_TIMEOUT, "confirm mode", confirm).await?;
-        let channel = link.channel.clone();
+        let opened = (link.channel.clone(), link.frame_max());
         *current = Some(link);
-        Ok(channel)
+        Ok(opened)
     }
 
     /// Closes the connection, if there is one.

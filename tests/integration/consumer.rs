@@ -1,6 +1,9 @@
 //! Events through a real broker, to their settlement.
 
-use lapin::{BasicProperties, types::FieldTable};
+use lapin::{
+    BasicProperties,
+    types::{AMQPValue, FieldTable},
+};
 
 use crate::{
     proxy::CountingProxy,
@@ -82,6 +85,22 @@ async fn a_body_that_is_no_event_is_dead_lettered_with_its_reason_and_docker_is_
         assert!(header(&message, "volume-reaper-first-seen").is_some());
     }
     assert_eq!(proxy.removals(), 0);
+    assert_eq!(serving.stop().await, Some(0));
+}
+
+#[tokio::test]
+async fn a_message_whose_headers_fill_a_frame_is_moved_on_without_the_largest() {
+    let world = world(On::Sqlite).await;
+    let serving = world.serve().await;
+    let mut headers = FieldTable::default();
+    for (key, bytes) in [("small", 10), ("large", 129_000)] {
+        headers.insert(key.into(), AMQPValue::LongString("x".repeat(bytes).into()));
+    }
+    world.publish_with(BasicProperties::default().with_headers(headers), b"not json").await;
+    let message = world.dead_letter().await;
+    assert_eq!(header(&message, "volume-reaper-reason").as_deref(), Some("undecodable"));
+    assert_eq!(header(&message, "small").as_deref(), Some("xxxxxxxxxx"));
+    assert_eq!(header(&message, "large"), None);
     assert_eq!(serving.stop().await, Some(0));
 }
 
