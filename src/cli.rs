@@ -1,6 +1,6 @@
 //! The command line: which command, and the flags that give settings.
 
-use std::{collections::HashMap, path::PathBuf};
+use std::{collections::HashMap, path::PathBuf, time::Duration};
 
 use clap::{Arg, ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
@@ -47,6 +47,15 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Volumes of ours that belong to no thread: list them, or remove them
+    Orphans {
+        /// What to do; list if nothing is said
+        #[command(subcommand)]
+        action: Option<OrphansAction>,
+        /// Print the list as one JSON object
+        #[arg(long)]
+        json: bool,
+    },
     /// The Docker daemons whose word counts
     Hosts {
         /// What to do
@@ -80,6 +89,20 @@ pub enum HostsAction {
     List,
     /// Pin the daemon that answers now in place of the one before, which was replaced for good
     Adopt,
+}
+
+/// What to do about volumes without a thread.
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub enum OrphansAction {
+    /// Remove those that no container holds, after a confirmation. Exit code 1 if one could not be removed
+    Remove {
+        /// Only those that were created at least so long ago, such as 30d: a thread's volume may be there before its row
+        #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+        older_than: Duration,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
 }
 
 /// What was asked for: a command and its settings.

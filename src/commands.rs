@@ -1,8 +1,10 @@
 //! The commands, each as a person types it.
 
+mod confirm;
 mod doctor;
 mod hosts;
 mod migrate;
+mod orphans;
 mod publish;
 mod serve;
 mod sweep;
@@ -31,6 +33,7 @@ pub async fn run(Invocation { command, config }: Invocation) -> Result<ExitCode,
         Command::Sweep { dry_run, json } => sweep::run(&config, dry_run, json).await,
         Command::Publish { thread_ids } => publish::run(&config, thread_ids).await,
         Command::Doctor { json } => doctor::run(&config, json).await,
+        Command::Orphans { action, json } => orphans::run(&config, action, json).await,
         Command::Hosts { action } => hosts::run(&config, action).await,
     }
 }

@@ -197,6 +197,8 @@ pub enum Origin {
     Sweep,
     /// A container that held the volume ended.
     Release,
+    /// A person, about a volume without a thread.
+    Orphan,
 }
 
 impl Origin {
@@ -207,6 +209,7 @@ impl Origin {
             Self::Event(_) => "event",
             Self::Sweep => "sweep",
             Self::Release => "release",
+            Self::Orphan => "orphan",
         }
     }
 }

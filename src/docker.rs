@@ -26,7 +26,7 @@ use bollard::{
     query_parameters::{ListContainersOptionsBuilder, ListVolumesOptionsBuilder, RemoveVolumeOptions},
 };
 
-pub use inspection::{Inspection, RemovalRefused};
+pub use inspection::{Inspection, RemovalRefused, VolumeFacts};
 
 use crate::{
     coordinator::{Inventory, Removal, Volumes},

@@ -19,6 +19,7 @@ pub mod http;
 pub mod lease;
 pub mod logging;
 pub mod metrics;
+pub mod orphans;
 pub mod queue;
 pub mod reconciler;
 pub mod reconnect;

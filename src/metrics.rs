@@ -37,6 +37,10 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
         "volume_reaper_oldest_unmarked_seconds",
         "Age of the longest closed thread that is not marked, at the last sweep's end."
     );
+    describe_gauge!(
+        "volume_reaper_orphan_volumes",
+        "Volumes of ours that belong to no thread, at the last sweep's end."
+    );
     describe_histogram!("volume_reaper_close_to_mark_seconds", "From a thread's close to its mark.");
     describe_histogram!("volume_reaper_sweep_seconds", "Duration of sweeps.");
     describe_gauge!("volume_reaper_dependency_up", "Whether a dependency answers (1) or not (0).");
@@ -92,6 +96,12 @@ pub fn backlog(backlog: &Backlog) {
     gauge!("volume_reaper_unmarked_threads").set(backlog.unmarked as f64);
     let oldest = backlog.oldest_closed_at.and_then(|closed_at| (Utc::now() - closed_at).to_std().ok());
     gauge!("volume_reaper_oldest_unmarked_seconds").set(oldest.unwrap_or_default().as_secs_f64());
+}
+
+/// Volumes without a thread were counted.
+pub fn orphans(count: u64) {
+    #[expect(clippy::cast_precision_loss, reason = "a gauge is a float, exact up to 2^53 volumes")]
+    gauge!("volume_reaper_orphan_volumes").set(count as f64);
 }
 
 /// A dependency came or went.

@@ -165,6 +165,7 @@ impl<V: Volumes, T: Threads> Reconciler<V, T> {
             report.orphans += (threads.len() - known.len()) as u64;
             marked.extend(known.into_iter().filter_map(|(thread, is_marked)| is_marked.then_some(thread)));
         }
+        metrics::orphans(report.orphans);
         if marked.is_empty() {
             return Ok(());
         }

@@ -105,7 +105,7 @@ impl VolumePrefix {
 }
 
 /// The full name of one thread's volume.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct VolumeName(String);
 
 impl VolumeName {

@@ -5,8 +5,8 @@ use std::{collections::HashMap, time::Duration};
 use chrono::{DateTime, Utc};
 
 use super::{
-    Docker, Error, Identity, ListContainersOptionsBuilder, ListVolumesOptionsBuilder, PING_TIMEOUT, Removal,
-    RemoveVolumeOptions, SystemInfo, VolumePrefix, cause, refused_removal,
+    CALL_TIMEOUT, Docker, Error, Identity, ListContainersOptionsBuilder, ListVolumesOptionsBuilder, PING_TIMEOUT,
+    Removal, RemoveVolumeOptions, SystemInfo, VolumePrefix, cause, refused_removal,
 };
 use crate::{doctor::ClockReading, failure::Failure, volume_name::ThreadId};
 
@@ -41,7 +41,34 @@ pub enum RemovalRefused {
     Other(String),
 }
 
+/// What the daemon's list says of one of our volumes.
+#[derive(Debug)]
+pub struct VolumeFacts {
+    /// The thread whose volume it is by its name.
+    pub thread_id: ThreadId,
+    /// When it was created.
+    pub created_at: Option<DateTime<Utc>>,
+    /// Its size in bytes, if it is known without counting.
+    pub size_bytes: Option<u64>,
+}
+
 impl Docker {
+    /// Lists our volumes with what is known of them.
+    pub async fn volume_facts(&self, prefix: &VolumePrefix) -> Result<Vec<VolumeFacts>, Failure> {
+        let filters = HashMap::from([("name", vec![prefix.as_str()])]);
+        let options = ListVolumesOptionsBuilder::default().filters(&filters).build();
+        let list = self.call("list_volumes", CALL_TIMEOUT, self.client()?.list_volumes(Some(options))).await?;
+        let facts = list.volumes.unwrap_or_default().into_iter().filter_map(|volume| {
+            let created_at = volume.created_at.and_then(|time| DateTime::parse_from_rfc3339(&time).ok());
+            Some(VolumeFacts {
+                thread_id: prefix.thread_of(&volume.name)?,
+                created_at: created_at.map(|time| time.to_utc()),
+                size_bytes: volume.usage_data.and_then(|usage| usage.size.try_into().ok()),
+            })
+        });
+        Ok(facts.collect())
+    }
+
     /// Looks at the daemon. Takes less than twenty seconds, and changes nothing: what it is asked to remove is a
     /// volume that can't be there.
     pub async fn inspect(&self, prefix: &VolumePrefix) -> Result<Inspection, Failure> {

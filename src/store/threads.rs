@@ -95,10 +95,16 @@ impl Store {
         Ok(marked.into_iter().map(|receipt| receipt.thread_id.clone()).collect())
     }
 
+    /// Writes a receipt for a volume that has no thread to mark.
+    pub async fn record(&self, receipt: &Receipt) -> Result<(), Failure> {
+        let insert = volume_removal::Entity::insert(self.row(receipt)).exec_without_returning(&self.db);
+        self.bounded(ROW_TIMEOUT, insert).await.map(drop)
+    }
+
     fn row(&self, receipt: &Receipt) -> volume_removal::ActiveModel {
         let event_id = match &receipt.origin {
             Origin::Event(id) => id.clone(),
-            Origin::Sweep | Origin::Release => None,
+            Origin::Sweep | Origin::Release | Origin::Orphan => None,
         };
         volume_removal::ActiveModel {
             id: NotSet,

@@ -10,6 +10,7 @@ mod event;
 mod fakes;
 mod fault_proxy;
 mod faults;
+mod orphans;
 mod process;
 mod proxy;
 mod reconciler;

@@ -1,0 +1,92 @@
+//! `orphans`: volumes of ours that belong to no thread.
+
+use std::{process::ExitCode, time::Duration};
+
+use chrono::Utc;
+use humantime::format_duration;
+
+use super::{confirm::confirm, coordinator, prepare_database, prepare_docker};
+use crate::{
+    cli::OrphansAction,
+    config::Config,
+    coordinator::Removal,
+    docker::Docker,
+    failure::Failure,
+    orphans::{self, Orphan, Orphans},
+    store::Store,
+};
+
+pub(super) async fn run(config: &Config, action: Option<OrphansAction>, json: bool) -> Result<ExitCode, Failure> {
+    let coordinator = coordinator(config).await?;
+    prepare_database(&coordinator.threads, config).await?;
+    prepare_docker(&coordinator).await?;
+    let (docker, store) = (&coordinator.volumes, &coordinator.threads);
+    let orphans = orphans::find(docker, store, &config.volume_prefix).await?;
+    let all_done = match action {
+        None if json => {
+            println!("{}", serde_json::to_string(&orphans).expect("a list is always valid JSON"));
+            true
+        }
+        None => {
+            print(&orphans);
+            true
+        }
+        Some(OrphansAction::Remove { older_than, yes }) => remove(docker, store, &orphans, older_than, yes).await?,
+    };
+    coordinator.threads.close().await?;
+    Ok(if all_done { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn print(Orphans { volumes, orphans }: &Orphans) {
+    for Orphan { volume, created_at, holders, .. } in orphans {
+        let age = created_at.and_then(|created_at| (Utc::now() - created_at).to_std().ok());
+        let age =
+            age.map_or("unknown".to_owned(), |age| format_duration(Duration::from_secs(age.as_secs())).to_string());
+        let held = if holders.is_empty() { "" } else { "  held by a container" };
+        println!("{volume}  age {age}{held}");
+    }
+    println!("{} of {volumes} volumes belong to no thread", orphans.len());
+}
+
+/// Removes what is old enough and not held. Whether nothing failed.
+async fn remove(
+    docker: &Docker,
+    store: &Store,
+    Orphans { volumes, orphans }: &Orphans,
+    older_than: Duration,
+    yes: bool,
+) -> Result<bool, Failure> {
+    let due: Vec<_> = orphans.iter().filter(|orphan| orphan.is_removable(older_than, Utc::now())).collect();
+    println!(
+        "{} of {volumes} volumes belong to no thread; {} of them are older than {} and held by no container",
+        orphans.len(),
+        due.len(),
+        format_duration(older_than)
+    );
+    if due.is_empty() {
+        return Ok(true);
+    }
+    if !yes
+        && !confirm(
+            &format!("{} volumes will be removed, with all that is in them", due.len()),
+            &due.len().to_string(),
+        )?
+    {
+        println!("nothing was removed");
+        return Ok(true);
+    }
+    let mut failed = 0;
+    for orphan in due {
+        match orphans::remove(docker, store, orphan).await {
+            Ok(Some(Removal::Removed)) => println!("{}  removed", orphan.volume),
+            Ok(Some(Removal::NotFound)) => println!("{}  is gone already", orphan.volume),
+            Ok(Some(Removal::Referenced { .. })) => println!("{}  kept: a container holds it now", orphan.volume),
+            Ok(None) => println!("{}  kept: it has a thread now", orphan.volume),
+            Err(failure) => {
+                println!("{}  failed: {failure}", orphan.volume);
+                failed += 1;
+            }
+        }
+    }
+    Ok(failed == 0)
+}

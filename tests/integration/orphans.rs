@@ -1,0 +1,94 @@
+//! Volumes without a thread: told, and removed only by a person.
+
+use serde_json::Value;
+
+use crate::world::{On, World, world};
+
+const METRIC: &str = "volume_reaper_orphan_volumes";
+
+async fn orphans(world: &World) -> Value {
+    let output = world.run(&["orphans", "--json"]).await;
+    assert!(output.status.success(), "{output:?}");
+    serde_json::from_slice(&output.stdout).expect("JSON")
+}
+
+async fn remove(world: &World, older_than: &str) -> (Option<i32>, String) {
+    let output = world.run(&["orphans", "remove", "--older-than", older_than, "--yes"]).await;
+    (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[tokio::test]
+async fn volumes_without_a_thread_are_listed_with_their_age_and_their_containers() {
+    for on in [On::Sqlite, On::Postgres] {
+        let world = world(on).await;
+        world.create_volume("first").await;
+        world.create_volume("held").await;
+        let container = world.create_container("held").await;
+        world.open_thread("open").await;
+        world.create_volume("open").await;
+        world.closed_with_volume("closed").await;
+
+        let listed = orphans(&world).await;
+        assert_eq!(listed["volumes"], 4, "{listed}");
+        let found = listed["orphans"].as_array().expect("a list");
+        assert_eq!(found.len(), 2, "{listed}");
+        assert_eq!(found[0]["thread_id"], "first");
+        assert_eq!(found[0]["volume"], world.volume("first"));
+        assert!(found[0]["created_at"].is_string() && found[0]["size_bytes"].is_null());
+        assert_eq!(found[1]["holders"], serde_json::json!([container]));
+
+        let output = world.run(&["orphans"]).await;
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(text.contains(&format!("{}  age ", world.volume("first"))), "{text}");
+        assert!(text.contains("2 of 4 volumes belong to no thread"), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_sweep_counts_orphans_and_leaves_them() {
+    let world = world(On::Sqlite).await;
+    world.create_volume("orphan").await;
+    let serving = world.serve().await;
+    serving.until_metric(METRIC, 1).await;
+    assert!(world.has_volume("orphan").await);
+    assert_eq!(serving.stop().await, Some(0));
+}
+
+#[tokio::test]
+async fn a_person_removes_the_orphans_that_are_old_enough_and_not_held() {
+    let world = world(On::Sqlite).await;
+    for id in ["free", "held", "open"] {
+        world.create_volume(id).await;
+    }
+    world.create_container("held").await;
+    world.open_thread("open").await;
+
+    let (code, text) = remove(&world, "1d").await;
+    assert_eq!(code, Some(0));
+    assert!(text.contains("2 of 3 volumes belong to no thread; 0 of them are older than 1day"), "{text}");
+    assert!(world.has_volume("free").await);
+
+    let (code, text) = remove(&world, "0s").await;
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains(&format!("{}  removed", world.volume("free"))), "{text}");
+    assert!(!world.has_volume("free").await);
+    assert!(world.has_volume("held").await && world.has_volume("open").await);
+    assert_eq!(world.receipts("free").await, ["removed/orphan"]);
+}
+
+#[tokio::test]
+async fn nothing_is_removed_where_nobody_can_be_asked() {
+    let world = world(On::Sqlite).await;
+    world.create_volume("orphan").await;
+    let output = world.run(&["orphans", "remove", "--older-than", "0s"]).await;
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(error.contains("there is no terminal to ask at; say --yes"), "{error}");
+    assert!(world.has_volume("orphan").await);
+}
+
+#[tokio::test]
+async fn how_old_they_must_be_has_to_be_said() {
+    let world = world(On::Sqlite).await;
+    assert_eq!(world.run(&["orphans", "remove", "--yes"]).await.status.code(), Some(2));
+}
