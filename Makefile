@@ -6,7 +6,7 @@
 CARGO_DENY = 0.20.2
 
 .DEFAULT_GOAL = help
-.PHONY: help demo test lint audit build cargo-deny
+.PHONY: help demo test bench lint audit build cargo-deny
 # One after the other, also under `make -j`: each of them takes all cores, and cargo's lock.
 .NOTPARALLEL:
 
@@ -22,6 +22,11 @@ test: ## all tests, on private servers
 	deploy/local/install
 	cargo test --locked --workspace --no-run
 	deploy/local/servers run -- cargo test --locked --workspace
+
+bench: ## figures, beside what they compare with; PARTS="events idle" for some
+	deploy/local/install
+	cargo bench --locked --no-run
+	deploy/local/servers run -- cargo bench --locked --bench bench -- $(PARTS)
 
 lint: cargo-deny ## format, clippy, documentation, dependencies
 	cargo fmt --all --check

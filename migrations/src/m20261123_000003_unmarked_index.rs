@@ -1,4 +1,5 @@
-//! The partial index over closed and unmarked rows: what makes a sweep over millions of marked threads cost one page.
+//! The partial index over closed and unmarked rows: what makes a sweep over millions of marked threads cost one page. It
+//! has all that a sweep reads, so PostgreSQL does not touch the table itself.
 
 use sea_orm_migration::{prelude::*, sea_orm::DbBackend};
 
@@ -24,6 +25,7 @@ impl MigrationTrait for Migration {
             .name(NAME)
             .table(Alias::new(&threads.table))
             .col(Alias::new(&threads.id))
+            .col(Alias::new(&threads.closed_at))
             .if_not_exists()
             .to_owned();
         for condition in [threads.is_closed(), Expr::col(Alias::new(&threads.mark)).is_null()] {

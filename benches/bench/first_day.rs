@@ -1,0 +1,76 @@
+//! The first day: an old table full of closed threads whose volumes are long gone, and none of them marked.
+//!
+//! Beside it the old way that this service replaces: thread by thread, asking Docker which containers hold the volume and
+//! removing it by force, the newest 100 a minute. It is measured on a sample and extrapolated.
+
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+use bollard::query_parameters::{ListContainersOptionsBuilder, RemoveVolumeOptionsBuilder};
+
+use crate::setup::{Result, Setup, docker, mebibytes};
+
+const THREADS: u32 = 1_000_000;
+const SAMPLE: u32 = 500;
+const OLD_WAY_A_MINUTE: u32 = 100;
+
+pub(crate) async fn run() -> Result<()> {
+    println!("\nFirst day: {THREADS} closed threads without a mark, whose volumes are gone");
+    for setup in Setup::both().await? {
+        let insert =
+            "INSERT INTO threads (id, status, closed_at) SELECT 't' || n, 'closed', CURRENT_TIMESTAMP FROM numbers";
+        let insert = if setup.is_postgres() {
+            insert.replacen("SELECT", &format!("{} SELECT", setup.numbers(THREADS)), 1)
+        } else {
+            format!("{} {insert}", setup.numbers(THREADS))
+        };
+        setup.execute(&insert).await?;
+        let began = Instant::now();
+        let (report, peak) = setup.sweep().await?;
+        let took = began.elapsed();
+        if report["not_found"] != THREADS {
+            return Err(format!("not all were marked: {report}").into());
+        }
+        println!(
+            "  {:<10}  one sweep, the program's start included: {took:.1?}, peak memory {}",
+            setup.name,
+            mebibytes(peak)
+        );
+        let (again, peak) = setup.sweep().await?;
+        println!("  {:<10}  the next sweep: {} ms, peak memory {}", setup.name, again["duration_ms"], mebibytes(peak));
+    }
+    let each = old_way().await?;
+    println!("  the old way, {SAMPLE} threads measured: {each:.2?} of Docker's time for a thread");
+    println!("    all of them, extrapolated: {} of Docker's time", days(each * THREADS));
+    println!(
+        "    at {OLD_WAY_A_MINUTE} a minute, extrapolated: {}, if it ever got beyond the newest {OLD_WAY_A_MINUTE}: it \
+         remembers none",
+        days(Duration::from_mins((THREADS / OLD_WAY_A_MINUTE).into()))
+    );
+    Ok(())
+}
+
+/// Docker's time for one thread.
+async fn old_way() -> Result<Duration> {
+    let docker = docker()?;
+    let began = Instant::now();
+    for number in 0..SAMPLE {
+        let name = format!("ha_ws_t{number}");
+        let filters = HashMap::from([("volume", vec![name.as_str()])]);
+        let list = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
+        docker.list_containers(Some(list)).await?;
+        docker.remove_volume(&name, Some(RemoveVolumeOptionsBuilder::default().force(true).build())).await?;
+    }
+    Ok(began.elapsed() / SAMPLE)
+}
+
+fn days(time: Duration) -> String {
+    let seconds = time.as_secs_f64();
+    if seconds < 86_400.0 {
+        format!("{:.1} minutes", seconds / 60.0)
+    } else {
+        format!("{:.1} days", seconds / 86_400.0)
+    }
+}
