@@ -2,9 +2,13 @@
 
 use std::{collections::HashMap, path::PathBuf, time::Duration};
 
-use clap::{Arg, ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{Arg, ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand, builder::PossibleValuesParser};
 
-use crate::config::{CONFIG_ENV, Config, ConfigError, SETTINGS, flag_of};
+use crate::{
+    config::{CONFIG_ENV, Config, ConfigError, SETTINGS, flag_of},
+    dead_letter::reasons,
+    volume_name::ThreadId,
+};
 
 /// Removes the Docker volumes of closed threads, once, and remembers it.
 #[derive(Debug, Parser)]
@@ -56,6 +60,12 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// The messages that could not be settled and are parked in the dead-letter queue
+    DeadLetters {
+        /// What to do
+        #[command(subcommand)]
+        action: DeadLettersAction,
+    },
     /// The Docker daemons whose word counts
     Hosts {
         /// What to do
@@ -103,6 +113,61 @@ pub enum OrphansAction {
         #[arg(long)]
         yes: bool,
     },
+}
+
+/// What to do about dead letters.
+#[derive(Clone, Debug, Subcommand)]
+pub enum DeadLettersAction {
+    /// Count them by reason, then list them, oldest first; 100 if no limit is given
+    List {
+        /// Which ones
+        #[command(flatten)]
+        selection: Selection,
+    },
+    /// Show them whole, with headers and body; 10 if no limit is given
+    Show {
+        /// Which ones
+        #[command(flatten)]
+        selection: Selection,
+    },
+    /// Publish them to the work queue again, as if they were new. What is no event stays, unless --reason is given
+    Replay {
+        /// Which ones
+        #[command(flatten)]
+        selection: Selection,
+    },
+    /// Delete them for good
+    Purge {
+        /// Which ones
+        #[command(flatten)]
+        selection: Selection,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+/// Which dead letters; without conditions, all of them.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Selection {
+    /// Only those that were parked for this reason
+    #[arg(long, value_parser = PossibleValuesParser::new(reasons()))]
+    pub reason: Option<String>,
+    /// Only those about this thread
+    #[arg(long, value_name = "THREAD_ID", value_parser = ThreadId::parse)]
+    pub thread: Option<ThreadId>,
+    /// Only those that were parked longer ago, such as 2h
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub older_than: Option<Duration>,
+    /// Only those that were parked more recently, such as 1d
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub newer_than: Option<Duration>,
+    /// At most so many of them; the counts are of all
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub limit: Option<u64>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// What was asked for: a command and its settings.

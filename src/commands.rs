@@ -1,6 +1,6 @@
 //! The commands, each as a person types it.
 
-mod confirm;
+mod dead_letters;
 mod doctor;
 mod hosts;
 mod migrate;
@@ -8,6 +8,7 @@ mod orphans;
 mod publish;
 mod serve;
 mod sweep;
+mod terminal;
 
 use std::process::ExitCode;
 
@@ -34,6 +35,7 @@ pub async fn run(Invocation { command, config }: Invocation) -> Result<ExitCode,
         Command::Publish { thread_ids } => publish::run(&config, thread_ids).await,
         Command::Doctor { json } => doctor::run(&config, json).await,
         Command::Orphans { action, json } => orphans::run(&config, action, json).await,
+        Command::DeadLetters { action } => dead_letters::run(&config, action).await,
         Command::Hosts { action } => hosts::run(&config, action).await,
     }
 }

@@ -70,12 +70,16 @@ impl<V: Volumes, T: Threads> Consumer<V, T> {
 
 /// Names the message's trace in the log lines of its delivery.
 fn record_trace(headers: &Headers<'_>, opened: Option<&Opened>) {
-    let of_the_body = opened.and_then(|opened| opened.traceparent.as_deref());
-    let trace = cloud_event::traceparents(headers).chain(of_the_body).find_map(TraceContext::parse);
-    if let Some(trace) = trace {
+    if let Some(trace) = trace(headers, opened) {
         let span = tracing::Span::current();
         span.record("trace_id", trace.trace_id).record("parent_span_id", trace.parent_span_id);
     }
+}
+
+/// The trace that a message belongs to: of its headers, or else of the CloudEvent in its body.
+pub(crate) fn trace<'a>(headers: &'a Headers<'a>, opened: Option<&'a Opened>) -> Option<TraceContext<'a>> {
+    let of_the_body = opened.and_then(|opened| opened.traceparent.as_deref());
+    cloud_event::traceparents(headers).chain(of_the_body).find_map(TraceContext::parse)
 }
 
 /// An id as a database can store it: PostgreSQL has no text with a NUL in it.

@@ -10,6 +10,7 @@ pub mod commands;
 pub mod config;
 pub mod consumer;
 pub mod coordinator;
+pub mod dead_letter;
 pub mod docker;
 pub mod doctor;
 pub mod event;

@@ -6,6 +6,7 @@
 //! our own: one per step of the ladder, each with a time to live that dead-letters back to the work queue.
 
 mod connection;
+mod dead_letters;
 mod headers;
 mod inspection;
 mod publisher;
@@ -15,6 +16,7 @@ mod topology;
 
 use std::time::Duration;
 
+pub use dead_letters::{DeadLetters, Held, Parked, Size, Then};
 pub use inspection::{Answer, Contents, Counts, Hello, Inspection, LoginRefused, QueueFacts, Unreachable, inspect};
 pub use publisher::Publisher;
 pub use subscription::Subscription;

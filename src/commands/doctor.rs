@@ -2,15 +2,18 @@
 
 use std::process::ExitCode;
 
-use super::{DAEMON, docker};
+use super::{
+    DAEMON, docker,
+    terminal::{json, say, write},
+};
 use crate::{config::Config, doctor, failure::Failure};
 
-pub(super) async fn run(config: &Config, json: bool) -> Result<ExitCode, Failure> {
+pub(super) async fn run(config: &Config, as_json: bool) -> Result<ExitCode, Failure> {
     let report = doctor::examine(config, &docker(config), DAEMON).await;
-    if json {
-        println!("{}", serde_json::to_string(&report).expect("a report is always valid JSON"));
+    if as_json {
+        say(json(&report))?;
     } else {
-        print!("{report}");
+        write(&report.to_string())?;
     }
     Ok(if report.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

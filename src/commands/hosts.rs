@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use super::{DAEMON, docker, prepare_database, store};
+use super::{DAEMON, docker, prepare_database, store, terminal::say};
 use crate::{cli::HostsAction, config::Config, failure::Failure};
 
 pub(super) async fn run(config: &Config, action: HostsAction) -> Result<ExitCode, Failure> {
@@ -12,18 +12,18 @@ pub(super) async fn run(config: &Config, action: HostsAction) -> Result<ExitCode
     match action {
         HostsAction::List => {
             let pinned = store.pinned_daemon(DAEMON).await?;
-            println!("{DAEMON}  {}", config.docker_host);
-            println!("  pinned     {}", pinned.as_ref().map_or("none yet", |identity| identity.as_str()));
+            say(format!("{DAEMON}  {}", config.docker_host))?;
+            say(format!("  pinned     {}", pinned.as_ref().map_or("none yet", |identity| identity.as_str())))?;
             match &answering {
-                Ok(identity) => println!("  answering  {}", identity.as_str()),
-                Err(failure) => println!("  answering  nobody: {failure}"),
+                Ok(identity) => say(format!("  answering  {}", identity.as_str()))?,
+                Err(failure) => say(format!("  answering  nobody: {failure}"))?,
             }
         }
         HostsAction::Adopt => {
             let identity = answering?;
             let before = store.adopt_daemon(DAEMON, &identity).await?;
             let before = before.map_or("none".to_owned(), |identity| identity.as_str().to_owned());
-            println!("{DAEMON}  pinned {} in place of {before}", identity.as_str());
+            say(format!("{DAEMON}  pinned {} in place of {before}", identity.as_str()))?;
         }
     }
     store.close().await?;

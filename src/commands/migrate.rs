@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use super::terminal::say;
 use crate::{cli::Direction, config::Config, failure::Failure, store::Store};
 
 pub(super) async fn run(config: &Config, direction: Option<Direction>) -> Result<ExitCode, Failure> {
@@ -18,7 +19,7 @@ pub(super) async fn run(config: &Config, direction: Option<Direction>) -> Result
 
 async fn print_status(store: &Store) -> Result<(), Failure> {
     for migration in store.migration_status().await? {
-        println!("{}  {}", if migration.applied { "applied" } else { "pending" }, migration.name);
+        say(format!("{}  {}", if migration.applied { "applied" } else { "pending" }, migration.name))?;
     }
     Ok(())
 }

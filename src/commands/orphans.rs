@@ -5,7 +5,10 @@ use std::{process::ExitCode, time::Duration};
 use chrono::Utc;
 use humantime::format_duration;
 
-use super::{confirm::confirm, coordinator, prepare_database, prepare_docker};
+use super::{
+    coordinator, prepare_database, prepare_docker,
+    terminal::{confirm, json, require_terminal, say},
+};
 use crate::{
     cli::OrphansAction,
     config::Config,
@@ -16,19 +19,22 @@ use crate::{
     store::Store,
 };
 
-pub(super) async fn run(config: &Config, action: Option<OrphansAction>, json: bool) -> Result<ExitCode, Failure> {
+pub(super) async fn run(config: &Config, action: Option<OrphansAction>, as_json: bool) -> Result<ExitCode, Failure> {
+    if matches!(action, Some(OrphansAction::Remove { yes: false, .. })) {
+        require_terminal("volumes are removed with all that is in them")?;
+    }
     let coordinator = coordinator(config).await?;
     prepare_database(&coordinator.threads, config).await?;
     prepare_docker(&coordinator).await?;
     let (docker, store) = (&coordinator.volumes, &coordinator.threads);
     let orphans = orphans::find(docker, store, &config.volume_prefix).await?;
     let all_done = match action {
-        None if json => {
-            println!("{}", serde_json::to_string(&orphans).expect("a list is always valid JSON"));
+        None if as_json => {
+            say(json(&orphans))?;
             true
         }
         None => {
-            print(&orphans);
+            print(&orphans)?;
             true
         }
         Some(OrphansAction::Remove { older_than, yes }) => remove(docker, store, &orphans, older_than, yes).await?,
@@ -37,15 +43,15 @@ pub(super) async fn run(config: &Config, action: Option<OrphansAction>, json: bo
     Ok(if all_done { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn print(Orphans { volumes, orphans }: &Orphans) {
+fn print(Orphans { volumes, orphans }: &Orphans) -> Result<(), Failure> {
     for Orphan { volume, created_at, holders, .. } in orphans {
         let age = created_at.and_then(|created_at| (Utc::now() - created_at).to_std().ok());
         let age =
             age.map_or("unknown".to_owned(), |age| format_duration(Duration::from_secs(age.as_secs())).to_string());
         let held = if holders.is_empty() { "" } else { "  held by a container" };
-        println!("{volume}  age {age}{held}");
+        say(format!("{volume}  age {age}{held}"))?;
     }
-    println!("{} of {volumes} volumes belong to no thread", orphans.len());
+    say(format!("{} of {volumes} volumes belong to no thread", orphans.len()))
 }
 
 /// Removes what is old enough and not held. Whether nothing failed.
@@ -57,33 +63,27 @@ async fn remove(
     yes: bool,
 ) -> Result<bool, Failure> {
     let due: Vec<_> = orphans.iter().filter(|orphan| orphan.is_removable(older_than, Utc::now())).collect();
-    println!(
+    say(format!(
         "{} of {volumes} volumes belong to no thread; {} of them are older than {} and held by no container",
         orphans.len(),
         due.len(),
         format_duration(older_than)
-    );
+    ))?;
     if due.is_empty() {
         return Ok(true);
     }
-    if !yes
-        && !confirm(
-            &format!("{} volumes will be removed, with all that is in them", due.len()),
-            &due.len().to_string(),
-        )?
-    {
-        println!("nothing was removed");
-        return Ok(true);
+    if !yes {
+        confirm(&format!("This removes {} volumes with all that is in them", due.len()), due.len()).await?;
     }
     let mut failed = 0;
     for orphan in due {
         match orphans::remove(docker, store, orphan).await {
-            Ok(Some(Removal::Removed)) => println!("{}  removed", orphan.volume),
-            Ok(Some(Removal::NotFound)) => println!("{}  is gone already", orphan.volume),
-            Ok(Some(Removal::Referenced { .. })) => println!("{}  kept: a container holds it now", orphan.volume),
-            Ok(None) => println!("{}  kept: it has a thread now", orphan.volume),
+            Ok(Some(Removal::Removed)) => say(format!("{}  removed", orphan.volume))?,
+            Ok(Some(Removal::NotFound)) => say(format!("{}  is gone already", orphan.volume))?,
+            Ok(Some(Removal::Referenced { .. })) => say(format!("{}  kept: a container holds it now", orphan.volume))?,
+            Ok(None) => say(format!("{}  kept: it has a thread now", orphan.volume))?,
             Err(failure) => {
-                println!("{}  failed: {failure}", orphan.volume);
+                say(format!("{}  failed: {failure}", orphan.volume))?;
                 failed += 1;
             }
         }

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 
+use super::terminal::say;
 use crate::{
     config::Config,
     event::ThreadClosed,
@@ -36,6 +37,6 @@ pub(super) async fn run(config: &Config, thread_ids: Vec<String>) -> Result<Exit
         .try_fold(0_u64, async |count, ()| Ok(count + 1))
         .await;
     publisher.close().await;
-    println!("published {} events", count?);
+    say(format!("published {} events", count?))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -24,7 +24,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// A dead link is noticed after two of these. lapin's default is the broker's 60 s.
 const HEARTBEAT_SECS: u16 = 20;
 
-/// A connection, a channel, and our topology in place.
+/// A connection and a channel.
 pub(super) struct Link {
     pub(super) connection: Connection,
     pub(super) channel: Channel,
@@ -33,6 +33,13 @@ pub(super) struct Link {
 impl Link {
     /// Connects as `name`, which the broker's management shows, and declares or checks the topology.
     pub(super) async fn open(queues: &Queues, name: &str) -> Result<Self, Failure> {
+        let link = Self::connect(queues, name).await?;
+        topology::ensure(&link.channel, queues).await?;
+        Ok(link)
+    }
+
+    /// Connects, and leaves the topology alone.
+    pub(super) async fn connect(queues: &Queues, name: &str) -> Result<Self, Failure> {
         let mut uri = AMQPUri::from_str(queues.url.expose())
             .map_err(|error| Failure::permanent(format!("broker at {}: {error}", queues.url)))?;
         uri.query.heartbeat.get_or_insert(HEARTBEAT_SECS);
@@ -41,7 +48,6 @@ impl Link {
         let connect = connect(uri, tls, properties);
         let connection = bounded(&queues.url, CONNECT_TIMEOUT, "connect", connect).await?;
         let channel = bounded(&queues.url, REQUEST_TIMEOUT, "open a channel", connection.create_channel()).await?;
-        topology::ensure(&channel, queues).await?;
         Ok(Self { connection, channel })
     }
 

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use chrono::{SecondsFormat, Utc};
+use chrono::{DateTime, SecondsFormat, Utc};
 use lapin::{
     BasicProperties,
     types::{AMQPValue, FieldTable, ShortString, generation::gen_field_table},
 };
+use serde_json::{Map, Value};
 use tracing::warn;
 
 /// What the names of our headers begin with.
@@ -19,6 +20,10 @@ pub(super) const REASON: &str = "volume-reaper-reason";
 pub(super) const ERROR: &str = "volume-reaper-error";
 /// When we first gave it back or parked it, RFC 3339.
 pub(super) const FIRST_SEEN: &str = "volume-reaper-first-seen";
+/// When we parked it, RFC 3339.
+pub(super) const PARKED_AT: &str = "volume-reaper-parked-at";
+/// When it was last replayed, RFC 3339; stays on the message from then on.
+pub(super) const REPLAYED: &str = "volume-reaper-replayed";
 
 /// All headers of a message are in one frame: if they are larger, the broker closes the connection.
 const MAX_ERROR_BYTES: usize = 1024;
@@ -41,50 +46,128 @@ pub(super) fn texts(properties: &BasicProperties) -> Vec<(&str, &str)> {
 }
 
 /// The properties of the same message for its next stop: a delay queue or the parking lot.
+pub(super) fn onward(original: &BasicProperties, attempt: usize, reason: &str, error: &str) -> BasicProperties {
+    let mut headers = headers_without(original, is_the_brokers);
+    headers.insert(ATTEMPT.into(), AMQPValue::LongLongInt(i64::try_from(attempt).unwrap_or(i64::MAX)));
+    headers.insert(REASON.into(), long(reason));
+    headers.insert(ERROR.into(), long(cut(error, MAX_ERROR_BYTES)));
+    if !headers.contains_key(FIRST_SEEN) {
+        headers.insert(FIRST_SEEN.into(), now());
+    }
+    same_message(original, headers)
+}
+
+/// The properties of the same message for the parking lot.
+pub(super) fn parked(original: &BasicProperties, attempt: usize, reason: &str, error: &str) -> BasicProperties {
+    let onward = onward(original, attempt, reason, error);
+    let mut headers = onward.headers().clone().unwrap_or_default();
+    headers.insert(PARKED_AT.into(), now());
+    onward.with_headers(headers)
+}
+
+/// The properties of the same message for another beginning: nothing of ours is left but the mark that it is one.
+pub(super) fn replay(original: &BasicProperties) -> BasicProperties {
+    let mut headers = headers_without(original, |key| is_the_brokers(key) || key.starts_with(OUR_PREFIX));
+    headers.insert(REPLAYED.into(), now());
+    same_message(original, headers)
+}
+
+/// When the message was last replayed, if ever.
+pub(super) fn replayed(properties: &BasicProperties) -> Option<&str> {
+    text(properties.headers().as_ref()?.inner().get(REPLAYED)?)
+}
+
+/// Why and when the broker dead-lettered the message by itself, if it did. The newest death is the first of the list
+/// (RabbitMQ, "Dead Letter Exchanges, effects on headers").
+pub(super) fn last_death(properties: &BasicProperties) -> Option<(Option<&str>, Option<DateTime<Utc>>)> {
+    let AMQPValue::FieldArray(deaths) = properties.headers().as_ref()?.inner().get("x-death")? else { return None };
+    let AMQPValue::FieldTable(death) = deaths.as_slice().first()? else { return None };
+    let reason = death.inner().get("reason").and_then(text);
+    let time = death.inner().get("time").and_then(|time| match time {
+        AMQPValue::Timestamp(seconds) => DateTime::from_timestamp(i64::try_from(*seconds).ok()?, 0),
+        _ => None,
+    });
+    Some((reason, time))
+}
+
+/// Headers as JSON, for people and their programs.
+pub(super) fn json(headers: &FieldTable) -> Map<String, Value> {
+    headers.inner().iter().map(|(key, value)| (key.as_str().to_owned(), json_of(value))).collect()
+}
+
+fn json_of(value: &AMQPValue) -> Value {
+    match value {
+        AMQPValue::Boolean(value) => (*value).into(),
+        AMQPValue::ShortShortInt(value) => (*value).into(),
+        AMQPValue::ShortShortUInt(value) => (*value).into(),
+        AMQPValue::ShortInt(value) => (*value).into(),
+        AMQPValue::ShortUInt(value) => (*value).into(),
+        AMQPValue::LongInt(value) => (*value).into(),
+        AMQPValue::LongUInt(value) => (*value).into(),
+        AMQPValue::LongLongInt(value) => (*value).into(),
+        AMQPValue::Float(value) => (*value).into(),
+        AMQPValue::Double(value) => (*value).into(),
+        AMQPValue::DecimalValue(value) => format!("{}e-{}", value.value, value.scale).into(),
+        AMQPValue::ShortString(value) => value.as_str().into(),
+        AMQPValue::LongString(value) => String::from_utf8_lossy(value.as_bytes()).into(),
+        AMQPValue::FieldArray(values) => values.as_slice().iter().map(json_of).collect(),
+        AMQPValue::Timestamp(seconds) => {
+            let time = i64::try_from(*seconds).ok().and_then(|seconds| DateTime::from_timestamp(seconds, 0));
+            time.map_or_else(|| (*seconds).into(), |time| time.to_rfc3339_opts(SecondsFormat::Secs, true).into())
+        }
+        AMQPValue::FieldTable(table) => json(table).into(),
+        AMQPValue::ByteArray(bytes) => String::from_utf8_lossy(bytes.as_slice()).into(),
+        AMQPValue::Void => Value::Null,
+    }
+}
+
+fn headers_without(original: &BasicProperties, is_left: impl Fn(&str) -> bool) -> FieldTable {
+    let mut headers = FieldTable::default();
+    for (key, value) in original.headers().iter().flat_map(FieldTable::inner) {
+        if !is_left(key.as_str()) {
+            headers.insert(key.clone(), value.clone());
+        }
+    }
+    headers
+}
+
+/// The properties of the same message with other headers.
 ///
 /// Copied are the properties that describe the message. Left behind are those that would act on the broker: an
 /// expiration would delete the message where it waits, a user id is refused from another user's connection, `CC` and
 /// `BCC` would route copies, and `x-death` and its like are the broker's own.
-pub(super) fn onward(original: &BasicProperties, attempt: usize, reason: &str, error: &str) -> BasicProperties {
-    let mut headers = FieldTable::default();
-    if let Some(original) = original.headers() {
-        for (key, value) in original.inner() {
-            if !is_the_brokers(key.as_str()) {
-                headers.insert(key.clone(), value.clone());
-            }
-        }
-    }
-    let text = |text: &str| AMQPValue::LongString(text.into());
-    headers.insert(ATTEMPT.into(), AMQPValue::LongLongInt(i64::try_from(attempt).unwrap_or(i64::MAX)));
-    headers.insert(REASON.into(), text(reason));
-    headers.insert(ERROR.into(), text(cut(error, MAX_ERROR_BYTES)));
-    if !headers.contains_key(FIRST_SEEN) {
-        headers.insert(FIRST_SEEN.into(), text(&Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true)));
-    }
-
-    let mut onward = BasicProperties::default().with_headers(headers).with_delivery_mode(PERSISTENT);
+fn same_message(original: &BasicProperties, headers: FieldTable) -> BasicProperties {
+    let mut copy = BasicProperties::default().with_headers(headers).with_delivery_mode(PERSISTENT);
     if let Some(content_type) = original.content_type().clone() {
-        onward = onward.with_content_type(content_type);
+        copy = copy.with_content_type(content_type);
     }
     if let Some(content_encoding) = original.content_encoding().clone() {
-        onward = onward.with_content_encoding(content_encoding);
+        copy = copy.with_content_encoding(content_encoding);
     }
     if let Some(message_id) = original.message_id().clone() {
-        onward = onward.with_message_id(message_id);
+        copy = copy.with_message_id(message_id);
     }
     if let Some(correlation_id) = original.correlation_id().clone() {
-        onward = onward.with_correlation_id(correlation_id);
+        copy = copy.with_correlation_id(correlation_id);
     }
     if let Some(timestamp) = *original.timestamp() {
-        onward = onward.with_timestamp(timestamp);
+        copy = copy.with_timestamp(timestamp);
     }
     if let Some(kind) = original.kind().clone() {
-        onward = onward.with_type(kind);
+        copy = copy.with_type(kind);
     }
     if let Some(app_id) = original.app_id().clone() {
-        onward = onward.with_app_id(app_id);
+        copy = copy.with_app_id(app_id);
     }
-    onward
+    copy
+}
+
+fn now() -> AMQPValue {
+    long(&Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true))
+}
+
+fn long(text: &str) -> AMQPValue {
+    AMQPValue::LongString(text.into())
 }
 
 /// The same properties with headers that fit into a frame of `frame_max` bytes: what others set is left behind, the

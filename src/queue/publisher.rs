@@ -14,6 +14,7 @@ use super::{
     headers,
 };
 use crate::{
+    config::SecretUrl,
     event::ThreadClosed,
     failure::{Dependency, Failure},
 };
@@ -78,26 +79,9 @@ impl Publisher {
         properties: BasicProperties,
         body: &[u8],
     ) -> Result<(), Failure> {
-        let url = &self.queues.url;
         let (channel, frame_max) = self.channel().await?;
         let properties = headers::fitting(properties, frame_max);
-        // Mandatory: without it, the broker confirms a message that no queue took, and drops it.
-        let mandatory = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
-        let publish = async {
-            let send = channel.basic_publish(exchange.into(), routing_key.into(), mandatory, body, properties);
-            send.await?.await
-        };
-        match bounded(url, CONFIRM_TIMEOUT, "publish", publish).await? {
-            Confirmation::Ack(None) => Ok(()),
-            Confirmation::Ack(Some(_)) => Err(Failure::transient(format!(
-                "broker at {url}: no queue takes routing key {routing_key:?} of exchange {exchange:?}"
-            ))),
-            Confirmation::Nack(_) => Err(Failure::unavailable(
-                Dependency::Broker,
-                format!("broker at {url}: it refused a message for {routing_key:?}"),
-            )),
-            Confirmation::NotRequested => Err(Failure::permanent("the channel is not in confirm mode".to_owned())),
-        }
+        confirmed(&channel, &self.queues.url, exchange, routing_key, properties, body).await
     }
 
     /// A channel in confirm mode, and the size of the largest frame that its connection may carry, in bytes.
@@ -119,5 +103,33 @@ impl Publisher {
         if let Some(link) = self.link.lock().await.take() {
             link.close().await;
         }
+    }
+}
+
+/// Publishes on a channel in confirm mode. Returns when the broker has the message safely.
+pub(super) async fn confirmed(
+    channel: &lapin::Channel,
+    url: &SecretUrl,
+    exchange: &str,
+    routing_key: &str,
+    properties: BasicProperties,
+    body: &[u8],
+) -> Result<(), Failure> {
+    // Mandatory: without it, the broker confirms a message that no queue took, and drops it.
+    let mandatory = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+    let publish = async {
+        let send = channel.basic_publish(exchange.into(), routing_key.into(), mandatory, body, properties);
+        send.await?.await
+    };
+    match bounded(url, CONFIRM_TIMEOUT, "publish", publish).await? {
+        Confirmation::Ack(None) => Ok(()),
+        Confirmation::Ack(Some(_)) => Err(Failure::transient(format!(
+            "broker at {url}: no queue takes routing key {routing_key:?} of exchange {exchange:?}"
+        ))),
+        Confirmation::Nack(_) => Err(Failure::unavailable(
+            Dependency::Broker,
+            format!("broker at {url}: it refused a message for {routing_key:?}"),
+        )),
+        Confirmation::NotRequested => Err(Failure::permanent("the channel is not in confirm mode".to_owned())),
     }
 }

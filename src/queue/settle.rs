@@ -27,15 +27,20 @@ pub(super) async fn execute(
     let attempt = headers::failed_attempts(&delivery.properties).saturating_add(1);
     let next_stop = match settlement {
         Settlement::Ack | Settlement::Stale => None,
-        Settlement::Retry { delay, error } => Some((queues.retry(*delay), "retry", error)),
-        Settlement::DeadLetter { reason, error } => Some((queues.dead_letter(), reason.as_str(), error)),
+        Settlement::Retry { delay, error } => {
+            Some((queues.retry(*delay), headers::onward(&delivery.properties, attempt, "retry", error)))
+        }
+        Settlement::DeadLetter { reason, error } => {
+            let properties = headers::parked(&delivery.properties, attempt, reason.as_str(), error);
+            Some((queues.dead_letter(), properties))
+        }
         Settlement::HandBack { .. } => return Some(delivery),
     };
-    if let Some((queue, reason, error)) = next_stop {
+    if let Some((queue, properties)) = next_stop {
         let mut delays = Delays::new();
         loop {
-            let properties = headers::onward(&delivery.properties, attempt, reason, error);
-            let Err(failure) = publisher.publish_to_queue(&queue, properties, &delivery.data).await else { break };
+            let publish = publisher.publish_to_queue(&queue, properties.clone(), &delivery.data);
+            let Err(failure) = publish.await else { break };
             warn!(queue, error = %failure, "can't move the delivery on; it stays where it is until that works");
             if !delivery.acker.usable() {
                 return None;

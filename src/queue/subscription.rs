@@ -232,6 +232,7 @@ impl<V: Volumes, T: Threads> Subscription<V, T> {
             "delivery",
             thread.id = tracing::field::Empty,
             attempt = failed_attempts.saturating_add(1),
+            replayed = headers::replayed(&delivery.properties),
             trace_id = tracing::field::Empty,
             parent_span_id = tracing::field::Empty,
         );
@@ -240,14 +241,7 @@ impl<V: Volumes, T: Threads> Subscription<V, T> {
             if !delivery.acker.usable() {
                 return None;
             }
-            let message = Message {
-                body: &delivery.data,
-                content_type: delivery.properties.content_type().as_ref().map(ShortString::as_str),
-                headers: headers::texts(&delivery.properties),
-                id: delivery.properties.message_id().as_ref().map(ShortString::as_str),
-                failed_attempts,
-            };
-            let settlement = consumer.handle(&message).await;
+            let settlement = consumer.handle(&message(&delivery)).await;
             log(&settlement);
             execute(delivery, &settlement, &queues, &publisher, &stop).await
         }
@@ -265,6 +259,17 @@ impl<V: Volumes, T: Threads> Subscription<V, T> {
                 None => std::future::pending().await,
             }
         }
+    }
+}
+
+/// A delivery as the consumer reads it.
+pub(super) fn message(delivery: &Delivery) -> Message<'_> {
+    Message {
+        body: &delivery.data,
+        content_type: delivery.properties.content_type().as_ref().map(ShortString::as_str),
+        headers: headers::texts(&delivery.properties),
+        id: delivery.properties.message_id().as_ref().map(ShortString::as_str),
+        failed_attempts: headers::failed_attempts(&delivery.properties),
     }
 }
 

@@ -19,6 +19,11 @@ use crate::{config::Topology, failure::Failure, failure::Verdict};
 /// After so many returns by the broker a message goes to the dead-letter queue. Set explicitly, since the default
 /// differs by version (none, then 20), and high: before 4.3 every hand-back and every restart counts.
 const DELIVERY_LIMIT: i64 = 1000;
+/// Whoever looks at the dead-letter queue takes its messages and gives them back, and each time counts. There is
+/// nowhere to go from there, so at the limit the broker drops the message. Without this argument the limit is 20 from
+/// RabbitMQ 4.0 on ("Quorum queues, poison message handling"). There, -1 means none; to 3.10 it means that the first
+/// return is one too many (measured on 3.10.8). A billion is none to both.
+const LOOKS_LIMIT: i64 = 1_000_000_000;
 
 /// Declares what is missing, or checks that nothing is.
 pub(super) async fn ensure(channel: &Channel, queues: &Queues) -> Result<(), Failure> {
@@ -65,7 +70,8 @@ pub(super) fn definitions(queues: &Queues) -> Vec<Definition> {
     let limit = ("x-delivery-limit", AMQPValue::LongLongInt(DELIVERY_LIMIT));
     let [key, strategy, overflow, exchange] = dead_lettering_to(&queues.dead_letter());
     let work = define(queues.work(), [limit, key, strategy, overflow, exchange]);
-    std::iter::once(define(queues.dead_letter(), [])).chain(retries).chain([work]).collect()
+    let looks = ("x-delivery-limit", AMQPValue::LongLongInt(LOOKS_LIMIT));
+    std::iter::once(define(queues.dead_letter(), [looks])).chain(retries).chain([work]).collect()
 }
 
 type Argument = (&'static str, AMQPValue);

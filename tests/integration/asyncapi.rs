@@ -208,7 +208,8 @@ async fn headers_of_ours_are_written_as_the_document_says() {
     check_headers("parkedHeaders", &world.dead_letter().await);
 }
 
-fn check_headers(schema: &str, message: &BasicGetMessage) {
+/// Whether a message has those headers of ours that the document names for it, and no others.
+pub(crate) fn check_headers(schema: &str, message: &BasicGetMessage) {
     let headers = message.delivery.properties.headers().as_ref().expect("headers");
     let ours = headers.inner().iter().filter(|(key, _)| key.as_str().starts_with("volume-reaper-"));
     let found: Map<_, _> = ours.map(|(key, value)| (key.as_str().to_owned(), json_of(value))).collect();

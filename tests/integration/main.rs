@@ -4,6 +4,7 @@ mod asyncapi;
 mod cloudevents;
 mod consumer;
 mod coordinator;
+mod dead_letters;
 mod docker;
 mod doctor;
 mod event;

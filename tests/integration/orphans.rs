@@ -83,7 +83,7 @@ async fn nothing_is_removed_where_nobody_can_be_asked() {
     let output = world.run(&["orphans", "remove", "--older-than", "0s"]).await;
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let error = String::from_utf8_lossy(&output.stderr);
-    assert!(error.contains("there is no terminal to ask at; say --yes"), "{error}");
+    assert!(error.contains("say --yes, or run it on a terminal to be asked"), "{error}");
     assert!(world.has_volume("orphan").await);
 }
 

@@ -1,0 +1,314 @@
+//! `dead-letters`: look at what could not be settled, replay it when its cause is mended, delete what nobody needs.
+//!
+//! Each walks through the whole queue first and says how much of what is there; then it does what it is for.
+
+use std::{process::ExitCode, time::Duration};
+
+use base64::{Engine, engine::general_purpose};
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::terminal::{confirm, json, require_terminal, say, write};
+use crate::{
+    cli::{DeadLettersAction, Selection},
+    config::Config,
+    dead_letter::{Counts, DeadLetter, Filter, printable},
+    failure::Failure,
+    queue::{DeadLetters, Held, Parked, Queues, Then},
+};
+
+/// Lines of `list`, unless a limit is given: a screen or three.
+const LISTED: usize = 100;
+/// Messages of `show`, unless a limit is given: each has up to 64 KiB or more.
+const SHOWN: u64 = 10;
+/// Of an error, in a line of `list`; `show` has all of it.
+const ERROR_CHARACTERS: usize = 80;
+
+pub(super) async fn run(config: &Config, action: DeadLettersAction) -> Result<ExitCode, Failure> {
+    if matches!(action, DeadLettersAction::Purge { yes: false, .. }) {
+        require_terminal("purge deletes messages for good")?;
+    }
+    let letters = DeadLetters::open(Queues::new(config)).await?;
+    let done = match &action {
+        DeadLettersAction::List { selection } => list(&letters, selection).await,
+        DeadLettersAction::Show { selection } => show(&letters, selection).await,
+        DeadLettersAction::Replay { selection } => replay(&letters, selection).await,
+        DeadLettersAction::Purge { selection, yes } => purge(&letters, selection, *yes).await,
+    };
+    letters.close().await;
+    done.map(|()| ExitCode::SUCCESS)
+}
+
+async fn list(letters: &DeadLetters, selection: &Selection) -> Result<(), Failure> {
+    #[derive(Serialize)]
+    struct Report<'a> {
+        #[serde(flatten)]
+        counts: &'a Counts,
+        messages: &'a [DeadLetter],
+    }
+
+    let limit = selection.limit.map_or(LISTED, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+    let mut listed = Vec::new();
+    let keep_oldest = |listed: &mut Vec<DeadLetter>| {
+        listed.sort_by_key(|letter| letter.parked_at);
+        listed.truncate(limit);
+    };
+    let counts = survey(letters, &filter(selection), |_, letter| {
+        listed.push(letter);
+        if listed.len() >= limit.saturating_mul(2) {
+            keep_oldest(&mut listed);
+        }
+    })
+    .await?;
+    keep_oldest(&mut listed);
+    letters.give_back().await?;
+    if selection.json {
+        return say(json(&Report { counts: &counts, messages: &listed }));
+    }
+    say_counts(&counts)?;
+    if !listed.is_empty() {
+        say(format!("\n{:<36}  {:<17}  {:>8}  {:>10}  error", "thread", "reason", "attempts", "age"))?;
+    }
+    for letter in &listed {
+        let error: String = letter.error.as_deref().unwrap_or("-").chars().take(ERROR_CHARACTERS).collect();
+        let (thread, age) = (thread(letter), age(letter.parked_at));
+        let (reason, attempts, error) = (letter.reason, letter.attempts, printable(&error.replace('\n', " ")));
+        say(format!("{thread:<36}  {reason:<17}  {attempts:>8}  {age:>10}  {error}"))?;
+    }
+    match counts.matching - listed.len() as u64 {
+        0 => Ok(()),
+        more => say(format!("and {more} more; --limit says how many are listed")),
+    }
+}
+
+async fn show(letters: &DeadLetters, selection: &Selection) -> Result<(), Failure> {
+    let (filter, limit) = (filter(selection), selection.limit.unwrap_or(SHOWN));
+    let counts = survey(letters, &filter, |_, _| {}).await?;
+    letters.give_back().await?;
+    if selection.json {
+        // Written piece by piece: the bodies of all are more than fits into memory.
+        let counts = json(&counts);
+        let open = counts.strip_suffix('}').expect("an object");
+        write(&format!("{open},\"messages\":["))?;
+    } else {
+        say_counts(&counts)?;
+    }
+    let mut shown = 0;
+    letters
+        .walk(most(&counts), async |parked| {
+            let letter = parked.read();
+            if !filter.matches(&letter) {
+                return Ok(Then::Hold);
+            }
+            let message = Message::new(parked, letter);
+            if selection.json {
+                write(&format!("{}{}", if shown == 0 { "" } else { "," }, json(&message)))?;
+            } else {
+                message.say()?;
+            }
+            shown += 1;
+            Ok(if shown < limit { Then::Hold } else { Then::End })
+        })
+        .await?;
+    letters.give_back().await?;
+    if selection.json { say("]}") } else { Ok(()) }
+}
+
+async fn replay(letters: &DeadLetters, selection: &Selection) -> Result<(), Failure> {
+    #[derive(Serialize)]
+    struct Report<'a> {
+        #[serde(flatten)]
+        counts: &'a Counts,
+        replayed: u64,
+        no_event: u64,
+    }
+
+    let (filter, limit) = (filter(selection), selection.limit.unwrap_or(u64::MAX));
+    let counts = survey(letters, &filter, |_, _| {}).await?;
+    letters.give_back().await?;
+    if !selection.json {
+        say_counts(&counts)?;
+    }
+    let (mut replayed, mut no_event) = (0, 0);
+    let walk = letters.walk(most(&counts), async |parked| {
+        let letter = parked.read();
+        if !filter.matches(&letter) {
+            return Ok(Then::Hold);
+        }
+        // It would come straight back; who names the reason knows that, or has a consumer that can read it.
+        if letter.thread_id.is_none() && filter.reason.is_none() {
+            no_event += 1;
+            return Ok(Then::Hold);
+        }
+        letters.replay(parked).await?;
+        replayed += 1;
+        Ok(if replayed < limit { Then::Settled } else { Then::End })
+    });
+    let mut ended = walk.await.map(drop);
+    if ended.is_ok() {
+        ended = letters.settled().await;
+    }
+    // Said in any case: what was replayed before an error stays replayed.
+    if selection.json {
+        say(json(&Report { counts: &counts, replayed, no_event }))?;
+    } else {
+        say(format!("\nreplayed {replayed} messages"))?;
+        if no_event > 0 {
+            say(format!("left {no_event} that are no event and would come back; --reason replays them all the same"))?;
+        }
+    }
+    ended?;
+    letters.give_back().await
+}
+
+async fn purge(letters: &DeadLetters, selection: &Selection, yes: bool) -> Result<(), Failure> {
+    #[derive(Serialize)]
+    struct Report<'a> {
+        #[serde(flatten)]
+        counts: &'a Counts,
+        purged: usize,
+    }
+
+    let limit = selection.limit.unwrap_or(u64::MAX);
+    let mut doomed = Vec::new();
+    let counts = survey(letters, &filter(selection), |held, _| {
+        if (doomed.len() as u64) < limit {
+            doomed.push(held);
+        }
+    })
+    .await?;
+    if !selection.json {
+        say_counts(&counts)?;
+    }
+    // They are held while we ask: what is deleted is what was counted.
+    if !doomed.is_empty() && !yes {
+        confirm(&format!("This deletes {} messages for good", doomed.len()), doomed.len()).await?;
+    }
+    for held in &doomed {
+        letters.remove(*held).await?;
+    }
+    letters.settled().await?;
+    letters.give_back().await?;
+    let purged = doomed.len();
+    if selection.json {
+        say(json(&Report { counts: &counts, purged }))
+    } else {
+        say(format!("\npurged {purged} messages"))
+    }
+}
+
+/// Walks through the whole queue, counts, and hands over what the filter means. All of it is held afterwards.
+async fn survey(
+    letters: &DeadLetters,
+    filter: &Filter,
+    mut matching: impl FnMut(Held, DeadLetter),
+) -> Result<Counts, Failure> {
+    let size = letters.size().await?;
+    if size.readers > 0 {
+        eprintln!("volume-reaper: another program reads from the dead-letter queue: what it holds is not counted");
+    }
+    let mut counts = Counts::default();
+    letters
+        .walk(size.ready, async |parked| {
+            let letter = parked.read();
+            let matches = filter.matches(&letter);
+            counts.add(&letter, matches);
+            if matches {
+                matching(parked.held(), letter);
+            }
+            Ok(Then::Hold)
+        })
+        .await?;
+    Ok(counts)
+}
+
+/// The ages become points in time once, so that nothing grows into the selection between counting and acting.
+fn filter(selection: &Selection) -> Filter {
+    let ago = |age: Duration| {
+        let age = TimeDelta::from_std(age).ok();
+        age.and_then(|age| Utc::now().checked_sub_signed(age)).unwrap_or(DateTime::<Utc>::MIN_UTC)
+    };
+    Filter {
+        reason: selection.reason.clone(),
+        thread: selection.thread.clone(),
+        before: selection.older_than.map(ago),
+        after: selection.newer_than.map(ago),
+    }
+}
+
+/// As many as were counted: what is parked meanwhile is left for the next time, a replay that came back included.
+fn most(counts: &Counts) -> u32 {
+    u32::try_from(counts.total).unwrap_or(u32::MAX)
+}
+
+/// A message as `show` has it.
+#[derive(Serialize)]
+struct Message<'a> {
+    #[serde(flatten)]
+    letter: DeadLetter,
+    content_type: Option<&'a str>,
+    headers: Map<String, Value>,
+    body_bytes: usize,
+    /// If it is UTF-8.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    body: Option<&'a str>,
+    /// If it is not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    body_base64: Option<String>,
+}
+
+impl<'a> Message<'a> {
+    fn new(parked: &'a Parked, letter: DeadLetter) -> Self {
+        let body = std::str::from_utf8(parked.body()).ok();
+        Self {
+            letter,
+            content_type: parked.content_type(),
+            headers: parked.headers(),
+            body_bytes: parked.body().len(),
+            body,
+            body_base64: body.is_none().then(|| general_purpose::STANDARD.encode(parked.body())),
+        }
+    }
+
+    fn say(&self) -> Result<(), Failure> {
+        let letter = &self.letter;
+        let text = |text: Option<&str>| indented(text.unwrap_or("-"));
+        let parked_at = letter.parked_at.map_or_else(|| "-".to_owned(), |at| format!("{at:?}, {} ago", age(Some(at))));
+        say(format!("\nthread        {}", thread(letter)))?;
+        say(format!("reason        {}\nattempts      {}", letter.reason, letter.attempts))?;
+        say(format!("parked        {parked_at}\nreplayed      {}", text(letter.replayed.as_deref())))?;
+        say(format!("error         {}", text(letter.error.as_deref())))?;
+        say(format!("trace id      {}", text(letter.trace_id.as_deref())))?;
+        say(format!("message id    {}", text(letter.message_id.as_deref())))?;
+        say(format!("content type  {}\nheaders", text(self.content_type)))?;
+        for (key, value) in &self.headers {
+            let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            say(format!("    {}: {}", indented(key), indented(&value)))?;
+        }
+        say(format!("body, {} bytes{}", self.body_bytes, if self.body.is_some() { "" } else { ", in Base64" }))?;
+        say(format!("    {}", indented(self.body.or(self.body_base64.as_deref()).unwrap_or_default())))
+    }
+}
+
+/// Nothing in a message can look like a line of ours.
+fn indented(text: &str) -> String {
+    printable(text).replace('\n', "\n    ")
+}
+
+fn thread(letter: &DeadLetter) -> &str {
+    letter.thread_id.as_ref().map_or("-", |id| id.as_str())
+}
+
+/// How long ago, in the two largest units.
+fn age(parked_at: Option<DateTime<Utc>>) -> String {
+    let Some(parked_at) = parked_at else { return "-".to_owned() };
+    let seconds = u64::try_from((Utc::now() - parked_at).num_seconds()).unwrap_or(0);
+    let age = humantime::format_duration(Duration::from_secs(seconds)).to_string();
+    age.split(' ').take(2).collect::<Vec<_>>().join(" ")
+}
+
+fn say_counts(counts: &Counts) -> Result<(), Failure> {
+    say(format!("{} messages are parked, {} of them are selected", counts.total, counts.matching))?;
+    counts.by_reason.iter().try_for_each(|(reason, count)| say(format!("  {reason:<17}  {count}")))
+}

@@ -1,0 +1,48 @@
+//! What commands print, and asking a person before something that can't be taken back.
+
+use std::io::{self, IsTerminal, Write};
+
+use serde::Serialize;
+
+use crate::failure::Failure;
+
+/// Prints a line.
+pub(super) fn say(line: impl AsRef<str>) -> Result<(), Failure> {
+    write(&format!("{}\n", line.as_ref()))
+}
+
+/// Prints; not with `println!`, which panics if the reader of a pipe has seen enough.
+pub(super) fn write(text: &str) -> Result<(), Failure> {
+    let mut output = io::stdout().lock();
+    let written = output.write_all(text.as_bytes()).and_then(|()| output.flush());
+    written.map_err(|error| Failure::permanent(format!("standard output: {error}")))
+}
+
+/// A report as `--json` prints it.
+pub(super) fn json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("a report is always valid JSON")
+}
+
+/// Fails where there is nobody to ask. `what` says what can't be taken back.
+pub(super) fn require_terminal(what: &str) -> Result<(), Failure> {
+    if io::stdin().is_terminal() {
+        return Ok(());
+    }
+    Err(Failure::permanent(format!("{what}: say --yes, or run it on a terminal to be asked")))
+}
+
+/// Has the person at the terminal type `count`; fails if something else is typed.
+pub(super) async fn confirm(what: &str, count: usize) -> Result<(), Failure> {
+    eprint!("{what}. Type {count} to go on: ");
+    let read = || {
+        let mut line = String::new();
+        io::stdin().read_line(&mut line).map(|_| line)
+    };
+    // Elsewhere, since connections have to go on breathing meanwhile.
+    let typed = tokio::task::spawn_blocking(read).await.expect("reading a line does not panic");
+    match typed {
+        Ok(line) if line.trim() == count.to_string() => Ok(()),
+        Ok(_) => Err(Failure::permanent(format!("nothing was deleted, since {count} was not typed"))),
+        Err(error) => Err(Failure::permanent(format!("standard input: {error}"))),
+    }
+}

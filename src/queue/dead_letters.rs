@@ -1,0 +1,239 @@
+//! The dead-letter queue, for people: look at what is parked, replay it, delete it.
+//!
+//! AMQP can't look without taking. So a walk takes message after message without acknowledging them, and holds them
+//! until it is over, since one that is given back comes again. Then all are given back. Whatever ends the program
+//! before that closes its connection, and the broker takes them back by itself. Their order is not kept: RabbitMQ 3.10
+//! shuffles what comes back together.
+//!
+//! A replay is published to the work queue and confirmed before the parked message is acknowledged: interrupted at
+//! the worst moment, the message of that moment is in both queues.
+
+use chrono::{DateTime, Utc};
+use futures_util::StreamExt;
+use lapin::{
+    Consumer as Deliveries,
+    message::Delivery,
+    options::{
+        BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions,
+        ConfirmSelectOptions, QueueDeclareOptions,
+    },
+    types::FieldTable,
+};
+use serde_json::{Map, Value};
+use tokio::time::timeout;
+
+use super::{
+    Queues,
+    connection::{Link, REQUEST_TIMEOUT, bounded, failure},
+    headers, publisher,
+    subscription::message,
+};
+use crate::{
+    cloud_event, consumer,
+    dead_letter::{self, DeadLetter},
+    event::ThreadClosed,
+    failure::{Dependency, Failure},
+};
+
+/// Messages that one subscription holds; then it is cancelled and the next begins. A single one could not hold them
+/// all: a prefetch has 16 bits, and none at all means 2,000 to a quorum queue. It bounds what waits in our memory.
+const BATCH: u16 = 256;
+
+/// The dead-letter queue, on a connection of its own.
+pub struct DeadLetters {
+    queues: Queues,
+    link: Link,
+}
+
+/// A message of the dead-letter queue that we hold.
+pub struct Parked {
+    delivery: Delivery,
+}
+
+/// Names a message that we hold, until all are given back.
+#[derive(Clone, Copy, Debug)]
+pub struct Held(u64);
+
+/// What a visit says of the message, and of the walk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Then {
+    /// We still hold the message; go on.
+    Hold,
+    /// It was replayed or deleted; go on.
+    Settled,
+    /// That was all.
+    End,
+}
+
+/// How much is in the queue.
+#[derive(Clone, Copy, Debug)]
+pub struct Size {
+    /// Messages that nobody holds.
+    pub ready: u32,
+    /// Programs that read from it now. What they hold is not counted.
+    pub readers: u32,
+}
+
+impl DeadLetters {
+    /// Connects. Declares nothing: who looks at a queue that is not there should hear of it.
+    pub async fn open(queues: Queues) -> Result<Self, Failure> {
+        let link = Link::connect(&queues, "volume-reaper dead-letters").await?;
+        let qos = link.channel.basic_qos(BATCH, BasicQosOptions::default());
+        bounded(&queues.url, REQUEST_TIMEOUT, "prefetch", qos).await?;
+        let confirm = link.channel.confirm_select(ConfirmSelectOptions::default());
+        bounded(&queues.url, REQUEST_TIMEOUT, "confirm mode", confirm).await?;
+        Ok(Self { queues, link })
+    }
+
+    /// How much there is now.
+    pub async fn size(&self) -> Result<Size, Failure> {
+        let name = self.queues.dead_letter();
+        let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        let declare = self.link.channel.queue_declare(name.as_str().into(), passive, FieldTable::default());
+        let queue = bounded(&self.queues.url, REQUEST_TIMEOUT, &format!("look at queue {name:?}"), declare).await?;
+        Ok(Size { ready: queue.message_count(), readers: queue.consumer_count() })
+    }
+
+    /// Visits at most so many messages. Returns how many it were: fewer if the visitor says so, or if somebody else
+    /// took some. What was visited and not settled is held until [`Self::give_back`].
+    pub async fn walk(
+        &self,
+        most: u32,
+        mut visit: impl AsyncFnMut(&Parked) -> Result<Then, Failure>,
+    ) -> Result<u32, Failure> {
+        let (mut walked, mut is_over) = (0, false);
+        while walked < most && !is_over {
+            let mut deliveries = self.subscribe().await?;
+            let mut held = 0;
+            while walked < most && held < BATCH && !is_over {
+                let Some(parked) = self.next(&mut deliveries).await? else {
+                    is_over = true;
+                    break;
+                };
+                walked += 1;
+                match visit(&parked).await? {
+                    Then::Hold => held += 1,
+                    Then::Settled => {}
+                    Then::End => is_over = true,
+                }
+            }
+            self.unsubscribe(&deliveries).await?;
+        }
+        Ok(walked)
+    }
+
+    /// Publishes a message to the work queue, as if it were new, and then takes it out of this one.
+    pub async fn replay(&self, parked: &Parked) -> Result<(), Failure> {
+        let properties = headers::replay(&parked.delivery.properties);
+        let (queue, body) = (self.queues.work(), &parked.delivery.data);
+        // The default exchange routes to the queue of that name.
+        publisher::confirmed(&self.link.channel, &self.queues.url, "", &queue, properties, body).await?;
+        self.remove(parked.held()).await
+    }
+
+    /// Deletes a message that we hold. Not certain before [`Self::settled`] returned.
+    pub async fn remove(&self, held: Held) -> Result<(), Failure> {
+        let ack = self.link.channel.basic_ack(held.0, BasicAckOptions::default());
+        bounded(&self.queues.url, REQUEST_TIMEOUT, "acknowledge", ack).await
+    }
+
+    /// Waits until what was replayed or deleted is out of the queue.
+    ///
+    /// Nothing confirms an acknowledgement, and a quorum queue applies it after the broker has read it; what is not
+    /// applied when the channel closes may come back. A subscription and its cancellation are answered after both went
+    /// through the queue's log, behind what the channel sent to it before.
+    pub async fn settled(&self) -> Result<(), Failure> {
+        let deliveries = self.subscribe().await?;
+        self.unsubscribe(&deliveries).await
+    }
+
+    /// Gives back all that we hold, and waits until the broker has read that.
+    pub async fn give_back(&self) -> Result<(), Failure> {
+        // Zero and multiple: all of this channel, what came and was not visited included. Since 4.3 this does not
+        // count towards a delivery limit, unlike closing the channel.
+        let all = BasicNackOptions { multiple: true, requeue: true };
+        let nack = self.link.channel.basic_nack(0, all);
+        bounded(&self.queues.url, REQUEST_TIMEOUT, "give back what was looked at", nack).await?;
+        self.size().await.map(drop)
+    }
+
+    /// Closes the connection.
+    pub async fn close(self) {
+        self.link.close().await;
+    }
+
+    async fn subscribe(&self) -> Result<Deliveries, Failure> {
+        let name = self.queues.dead_letter();
+        let options = BasicConsumeOptions { no_ack: false, ..BasicConsumeOptions::default() };
+        // Each has a name of its own, given by the broker: to a quorum queue, one with the name of a cancelled one is
+        // that one, with its prefetch used up by what we hold.
+        let consume = self.link.channel.basic_consume(name.into(), "".into(), options, FieldTable::default());
+        bounded(&self.queues.url, REQUEST_TIMEOUT, "subscribe", consume).await
+    }
+
+    async fn unsubscribe(&self, deliveries: &Deliveries) -> Result<(), Failure> {
+        let cancel = self.link.channel.basic_cancel(deliveries.tag(), BasicCancelOptions::default());
+        bounded(&self.queues.url, REQUEST_TIMEOUT, "cancel the subscription", cancel).await
+    }
+
+    /// The next message; `None` if none comes.
+    async fn next(&self, deliveries: &mut Deliveries) -> Result<Option<Parked>, Failure> {
+        let url = &self.queues.url;
+        match timeout(REQUEST_TIMEOUT, deliveries.next()).await {
+            Ok(Some(Ok(delivery))) => Ok(Some(Parked { delivery })),
+            Ok(Some(Err(error))) => Err(failure(url, "receive", &error)),
+            Ok(None) => {
+                Err(Failure::unavailable(Dependency::Broker, format!("broker at {url}: it cancelled the subscription")))
+            }
+            Err(_) => Ok(None),
+        }
+    }
+}
+
+impl Parked {
+    /// What to call it as long as we hold it.
+    #[must_use]
+    pub fn held(&self) -> Held {
+        Held(self.delivery.delivery_tag)
+    }
+
+    /// What is shown of it and selected by. The event is read as the consumer would read it today.
+    #[must_use]
+    pub fn read(&self) -> DeadLetter {
+        let message = message(&self.delivery);
+        let header = |key| message.headers.iter().find(|(name, _)| *name == key).map(|(_, value)| *value);
+        let time = |text| DateTime::parse_from_rfc3339(text).ok().map(|time| time.to_utc());
+        let death = headers::last_death(&self.delivery.properties);
+        let (death_reason, died_at): (_, Option<DateTime<Utc>>) = death.unwrap_or_default();
+        let opened = cloud_event::open(message.body, message.content_type, &message.headers);
+        let trace = consumer::trace(&message.headers, opened.as_ref().ok());
+        DeadLetter {
+            reason: dead_letter::reason(header(headers::REASON), death_reason),
+            thread_id: opened.as_ref().ok().and_then(|opened| Some(ThreadClosed::read(&opened.data).ok()?.thread_id)),
+            attempts: message.failed_attempts,
+            parked_at: header(headers::PARKED_AT).and_then(time).or(died_at),
+            error: header(headers::ERROR).map(str::to_owned),
+            message_id: message.id.map(str::to_owned),
+            trace_id: trace.map(|trace| trace.trace_id.to_owned()),
+            replayed: header(headers::REPLAYED).map(str::to_owned),
+        }
+    }
+
+    /// Its headers, as JSON.
+    #[must_use]
+    pub fn headers(&self) -> Map<String, Value> {
+        self.delivery.properties.headers().as_ref().map(headers::json).unwrap_or_default()
+    }
+
+    /// What its body is, if it says so.
+    #[must_use]
+    pub fn content_type(&self) -> Option<&str> {
+        message(&self.delivery).content_type
+    }
+
+    /// Its body, of any length.
+    #[must_use]
+    pub fn body(&self) -> &[u8] {
+        &self.delivery.data
+    }
+}
