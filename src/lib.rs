@@ -21,6 +21,7 @@ pub mod lease;
 pub mod logging;
 pub mod metrics;
 pub mod orphans;
+pub mod progress;
 pub mod queue;
 pub mod reconciler;
 pub mod reconnect;

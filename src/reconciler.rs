@@ -12,7 +12,7 @@
 use std::{
     collections::{HashMap, HashSet},
     pin::pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -36,6 +36,8 @@ use crate::{
 const NEEDED: [Dependency; 2] = [Dependency::Database, Dependency::Docker];
 /// Rows a page: few round trips, and a statement that is over in a moment.
 const PAGE_ROWS: usize = 2000;
+/// From one line about a sweep that takes long to the next.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
 /// Removals asked for at once. More wait their turn in the coordinator; it needs only a few to choose from.
 const CLEANUPS_IN_FLIGHT: usize = 16;
 
@@ -66,11 +68,42 @@ pub struct Report {
     pub duration_ms: u64,
 }
 
+/// How far the running sweep is.
+#[derive(Debug)]
+struct Progress {
+    /// Candidates that are done with.
+    done: watch::Sender<u64>,
+    /// When it was last said in the log.
+    said: Mutex<Instant>,
+}
+
+impl Progress {
+    fn begin(&self) {
+        self.done.send_replace(0);
+        *self.said() = Instant::now();
+    }
+
+    /// Some more candidates are done with. A sweep that takes long says so now and then.
+    fn advance(&self, count: usize) {
+        self.done.send_modify(|done| *done += count as u64);
+        let mut said = self.said();
+        if said.elapsed() >= PROGRESS_INTERVAL {
+            *said = Instant::now();
+            info!(candidates = *self.done.borrow(), "sweeping");
+        }
+    }
+
+    fn said(&self) -> MutexGuard<'_, Instant> {
+        self.said.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// Sweeps.
 pub struct Reconciler<V, T> {
     coordinator: Arc<Coordinator<V, T>>,
     health: Arc<Health>,
     cooldown: Duration,
+    progress: Progress,
     /// Until when a volume that could not be removed is left alone.
     cooling: Mutex<HashMap<ThreadId, Instant>>,
 }
@@ -78,7 +111,8 @@ pub struct Reconciler<V, T> {
 impl<V: Volumes, T: Threads> Reconciler<V, T> {
     /// A reconciler that leaves a volume alone for `cooldown` after it could not be removed.
     pub fn new(coordinator: Arc<Coordinator<V, T>>, health: Arc<Health>, cooldown: Duration) -> Self {
-        Self { coordinator, health, cooldown, cooling: Mutex::default() }
+        let progress = Progress { done: watch::Sender::new(0), said: Mutex::new(Instant::now()) };
+        Self { coordinator, health, cooldown, progress, cooling: Mutex::default() }
     }
 
     /// Sweeps every `interval`, and at once when a dependency is back or events of Docker may have been missed, while `is_leader` says so and until `stop` is
@@ -111,9 +145,15 @@ impl<V: Volumes, T: Threads> Reconciler<V, T> {
         }
     }
 
+    /// How many candidates of the running sweep are done with.
+    pub fn progress(&self) -> watch::Receiver<u64> {
+        self.progress.done.subscribe()
+    }
+
     /// One sweep. With `dry_run`, only says what it would do.
     pub async fn sweep(&self, dry_run: bool, stop: &CancellationToken) -> Report {
         let began = Instant::now();
+        self.progress.begin();
         let mut report = Report { dry_run, ..Report::default() };
         if let Err(failure) = self.sweep_pages(&mut report, stop).await {
             if let Verdict::Unavailable(dependency) = failure.verdict {
@@ -192,6 +232,7 @@ impl<V: Volumes, T: Threads> Reconciler<V, T> {
         report: &mut Report,
         stop: &CancellationToken,
     ) -> Result<(), Failure> {
+        let candidates = page.len();
         let mut absent = Vec::new();
         let mut removable = Vec::new();
         for candidate in page {
@@ -215,6 +256,7 @@ impl<V: Volumes, T: Threads> Reconciler<V, T> {
             return Ok(());
         }
         self.mark_absent(&absent, inventory, report).await?;
+        self.progress.advance(candidates - removable.len());
         self.remove(removable, report, stop).await
     }
 
@@ -266,6 +308,7 @@ impl<V: Volumes, T: Threads> Reconciler<V, T> {
         let threads = stream::iter(threads).take_until(stop.cancelled());
         let mut cleaned = pin!(threads.map(clean).buffer_unordered(CLEANUPS_IN_FLIGHT));
         while let Some((thread, result)) = cleaned.next().await {
+            self.progress.advance(1);
             match result {
                 Ok(Outcome::Removed) => report.removed += 1,
                 Ok(Outcome::NotFound) => report.not_found += 1,
@@ -297,7 +340,7 @@ impl<V: Volumes, T: Threads> Reconciler<V, T> {
         self.cooling().insert(thread, Instant::now() + self.cooldown);
     }
 
-    fn cooling(&self) -> std::sync::MutexGuard<'_, HashMap<ThreadId, Instant>> {
+    fn cooling(&self) -> MutexGuard<'_, HashMap<ThreadId, Instant>> {
         self.cooling.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -4,15 +4,20 @@ use std::{process::ExitCode, sync::Arc};
 
 use tokio_util::sync::CancellationToken;
 
-use super::{coordinator, prepare_database, prepare_docker};
+use super::{
+    coordinator, prepare_database, prepare_docker,
+    terminal::{json, say},
+};
 use crate::{
     config::Config,
+    coordinator::Threads,
     failure::Failure,
     health::Health,
+    progress,
     reconciler::{Reconciler, Report},
 };
 
-pub(super) async fn run(config: &Config, dry_run: bool, json: bool) -> Result<ExitCode, Failure> {
+pub(super) async fn run(config: &Config, dry_run: bool, as_json: bool) -> Result<ExitCode, Failure> {
     let coordinator = Arc::new(coordinator(config).await?);
     prepare_database(&coordinator.threads, config).await?;
     prepare_docker(&coordinator).await?;
@@ -28,26 +33,36 @@ pub(super) async fn run(config: &Config, dry_run: bool, json: bool) -> Result<Ex
     });
     let health = Arc::new(Health::new());
     let reconciler = Reconciler::new(Arc::clone(&coordinator), health, config.reconcile_cooldown);
+    progress::show(coordinator.threads.backlog().await?.unmarked);
+    let mut done = reconciler.progress();
+    let shown = tokio::spawn(async move {
+        while done.changed().await.is_ok() {
+            progress::advance_to(*done.borrow_and_update());
+        }
+    });
     let report = reconciler.sweep(dry_run, &stop).await;
+    shown.abort();
+    progress::clear();
     interrupted.abort();
-    if json {
-        println!("{}", serde_json::to_string(&report).expect("a report is always valid JSON"));
+    if as_json {
+        say(json(&report))?;
     } else {
-        print(&report);
+        print(&report)?;
     }
     coordinator.threads.close().await?;
     let failed = report.failed > 0 || report.skipped_reason.is_some();
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-fn print(report: &Report) {
+fn print(report: &Report) -> Result<(), Failure> {
     let Report { candidates, removed, not_found, referenced, cooling_down, failed, drift, orphans, .. } = report;
     let would = if report.dry_run { " (dry run: nothing was changed)" } else { "" };
-    println!("{candidates} closed threads were not marked{would}");
-    println!("  removed     {removed}\n  not found   {not_found}\n  referenced  {referenced}");
-    println!("  cooling     {cooling_down}\n  failed      {failed}");
-    println!("  drift       {drift}\n  orphans     {orphans}\n  took        {} ms", report.duration_ms);
-    if let Some(reason) = &report.skipped_reason {
-        println!("ended early: {reason}");
+    say(format!("{candidates} closed threads were not marked{would}"))?;
+    say(format!("  removed     {removed}\n  not found   {not_found}\n  referenced  {referenced}"))?;
+    say(format!("  cooling     {cooling_down}\n  failed      {failed}"))?;
+    say(format!("  drift       {drift}\n  orphans     {orphans}\n  took        {} ms", report.duration_ms))?;
+    match &report.skipped_reason {
+        Some(reason) => say(format!("ended early: {reason}")),
+        None => Ok(()),
     }
 }

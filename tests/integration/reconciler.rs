@@ -348,3 +348,43 @@ async fn the_lease_of_a_killed_replica_is_taken_over_within_its_time_to_live() {
     world.until_marked("t1").await;
     assert_eq!(second.stop().await, Some(0));
 }
+
+#[tokio::test]
+async fn a_sweep_that_is_killed_is_resumed_where_it_was() {
+    for on in [On::Sqlite, On::Postgres] {
+        let world = world(on).await;
+        let rows: Vec<_> = (0..30_000).map(|number| format!("('t{number}', 'closed')")).collect();
+        for rows in rows.chunks(10_000) {
+            world.execute(&format!("INSERT INTO threads (id, status) VALUES {}", rows.join(","))).await;
+        }
+        let receipts = "SELECT CAST(count(*) AS text) FROM volume_removals";
+        let mut killed = world.command(&["sweep"]).spawn().expect("it starts");
+        eventually("it has begun", async || (world.texts(receipts).await[0] != "0").then_some(())).await;
+        killed.kill().await.expect("it is killed");
+
+        let before: u64 = world.texts(receipts).await[0].parse().expect("a number");
+        let report = world.sweep().await;
+        assert!(before < 30_000, "it was killed too late to show anything");
+        assert_eq!((&report["candidates"], &report["not_found"]), (&json!(30_000 - before), &json!(30_000 - before)));
+        assert_eq!(world.texts("SELECT CAST(count(DISTINCT thread_id) AS text) FROM volume_removals").await, ["30000"]);
+        assert_eq!(world.texts(receipts).await, ["30000"], "one receipt each, {on:?}");
+    }
+}
+
+#[tokio::test]
+async fn on_a_terminal_a_sweep_shows_how_far_it_is() {
+    let world = world(On::Sqlite).await;
+    let rows: Vec<_> = (0..5000).map(|number| format!("('t{number}', 'closed')")).collect();
+    world.execute(&format!("INSERT INTO threads (id, status) VALUES {}", rows.join(","))).await;
+    // script(1) of util-linux gives it a terminal.
+    let sweep = format!("{} sweep", env!("CARGO_BIN_EXE_volume-reaper"));
+    let mut command = tokio::process::Command::new("script");
+    command
+        .args(["--quiet", "--return", "--command", &sweep, "/dev/null"])
+        .env_clear()
+        .env("TERM", "xterm")
+        .envs(&world.settings);
+    let output = command.current_dir(world.dir.path()).output().await.expect("script runs");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains(" of 5,000  ") && text.contains("not found   5000"), "{text}");
+}
