@@ -72,6 +72,30 @@ pub enum Command {
         #[command(subcommand)]
         action: HostsAction,
     },
+    /// Keep a thread from being cleaned, by event, sweep or hand, until it is released. Replaces a hold before
+    Hold {
+        /// The thread; it need not be there yet
+        thread_id: String,
+        /// Why, for whoever finds the volume
+        #[arg(long)]
+        reason: String,
+        /// When the hold ends by itself: a time, as in 2026-12-24T18:00:00Z, or a duration from now, as in 7d
+        #[arg(long, value_name = "WHEN")]
+        until: Option<String>,
+    },
+    /// End the hold on a thread; the next sweep cleans it. Exit code 1 if it was not held
+    Release {
+        /// The thread
+        thread_id: String,
+    },
+    /// Pause all removal on all replicas until it is resumed: the emergency brake
+    Pause {
+        /// Why, for whoever finds the volumes
+        #[arg(long)]
+        reason: String,
+    },
+    /// Go on with removal, after a pause or after the breaker; the budgets are counted anew
+    Resume,
 }
 
 /// Which way to migrate.

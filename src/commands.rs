@@ -2,9 +2,11 @@
 
 mod dead_letters;
 mod doctor;
+mod hold;
 mod hosts;
 mod migrate;
 mod orphans;
+mod pause;
 mod publish;
 mod serve;
 mod sweep;
@@ -37,6 +39,10 @@ pub async fn run(Invocation { command, config }: Invocation) -> Result<ExitCode,
         Command::Orphans { action, json } => orphans::run(&config, action, json).await,
         Command::DeadLetters { action } => dead_letters::run(&config, action).await,
         Command::Hosts { action } => hosts::run(&config, action).await,
+        Command::Hold { thread_id, reason, until } => hold::hold(&config, &thread_id, &reason, until.as_deref()).await,
+        Command::Release { thread_id } => hold::release(&config, &thread_id).await,
+        Command::Pause { reason } => pause::pause(&config, &reason).await,
+        Command::Resume => pause::resume(&config).await,
     }
 }
 
@@ -50,7 +56,8 @@ fn docker(config: &Config) -> Docker {
 }
 
 async fn coordinator(config: &Config) -> Result<Coordinator<Docker, Store>, Failure> {
-    Ok(Coordinator::new(docker(config), store(config).await?, config.volume_prefix.clone(), config.concurrency))
+    let (docker, store) = (docker(config), store(config).await?);
+    Ok(Coordinator::new(docker, store, config.volume_prefix.clone(), config.concurrency).with_policy(config.policy))
 }
 
 /// Whether the database answers and has our schema; brings it up to date if the configuration says so.

@@ -15,7 +15,10 @@ use migrations::ThreadsTable;
 use url::Url;
 
 use crate::{
+    breaker::Budgets,
+    coordinator::Policy,
     docker::Endpoint,
+    retention::Retention,
     tls::{self, Identity, TlsFiles},
     volume_name::VolumePrefix,
 };
@@ -108,6 +111,24 @@ pub const SETTINGS: &[Setting] = &[
         "VOLUME_REAPER_RECONCILE_COOLDOWN",
         "10m",
         "How long sweeps leave a volume alone that could not be removed",
+    ),
+    setting(
+        "retention",
+        "VOLUME_REAPER_RETENTION",
+        "0s",
+        "How long a thread's volume is kept after the close; 0s is not at all",
+    ),
+    setting(
+        "budget_per_sweep",
+        "VOLUME_REAPER_BUDGET_PER_SWEEP",
+        "10000",
+        "Volumes that one sweep may remove before all removal is paused, or off",
+    ),
+    setting(
+        "budget_per_hour",
+        "VOLUME_REAPER_BUDGET_PER_HOUR",
+        "20000",
+        "Volumes that all replicas may remove within an hour before all removal is paused, or off",
     ),
     setting(
         "shutdown_grace",
@@ -257,6 +278,7 @@ pub struct Config {
     pub retry_delays: Vec<Duration>,
     pub reconcile_interval: Duration,
     pub reconcile_cooldown: Duration,
+    pub policy: Policy,
     pub shutdown_grace: Duration,
     pub http_addr: SocketAddr,
     pub migrate: bool,
@@ -329,6 +351,13 @@ impl Config {
             retry_delays: values.get("retry_delays", retry_delays)?,
             reconcile_interval: values.get("reconcile_interval", |text| duration(text, SECOND, DAY))?,
             reconcile_cooldown: values.get("reconcile_cooldown", |text| duration(text, Duration::ZERO, DAY))?,
+            policy: Policy {
+                retention: Retention(values.get("retention", |text| duration(text, Duration::ZERO, 3650 * DAY))?),
+                budgets: Budgets {
+                    per_sweep: values.get("budget_per_sweep", budget)?,
+                    per_hour: values.get("budget_per_hour", budget)?,
+                },
+            },
             shutdown_grace: values.get("shutdown_grace", |text| duration(text, Duration::ZERO, HOUR))?,
             http_addr: values.get("http_addr", |text| {
                 text.parse().map_err(|_| "must be an address with a port, as in 127.0.0.1:9464".to_owned())
@@ -513,6 +542,16 @@ fn number(text: &str, range: std::ops::RangeInclusive<u16>) -> Result<u16, Strin
     }
 }
 
+/// A number of removals; `None` is any number. None at all is what `pause` is for.
+fn budget(text: &str) -> Result<Option<u64>, String> {
+    const MOST: u64 = 1_000_000_000;
+    match text.parse() {
+        _ if text == "off" => Ok(None),
+        Ok(number) if (1..=MOST).contains(&number) => Ok(Some(number)),
+        _ => Err(format!("must be a whole number from 1 to {MOST}, or off")),
+    }
+}
+
 fn boolean(text: &str) -> Result<bool, String> {
     text.parse().map_err(|_| "must be true or false".to_owned())
 }
@@ -640,6 +679,9 @@ mod tests {
                 "VOLUME_REAPER_RECONCILE_INTERVAL \"60\": is not a",
             ),
             (&[], &[("DOCKER_TLS_VERIFY", "1")], "", "DOCKER_TLS_VERIFY \"1\": is not supported yet"),
+            (&[], &[("VOLUME_REAPER_RETENTION", "7")], "", "VOLUME_REAPER_RETENTION \"7\": is not a duration"),
+            (&[], &[], "budget_per_hour = 0", "reaper.toml: budget_per_hour \"0\": must be a whole number from 1 to "),
+            (&[("budget_per_sweep", "-1")], &[], "", "--budget-per-sweep \"-1\": must be a whole number from 1 to "),
             (&[], &[("VOLUME_REAPER_PREFETCH", "2")], "", "prefetch (2) is below concurrency (4)"),
             (
                 &[],
@@ -713,6 +755,12 @@ mod tests {
             ("VOLUME_REAPER_PORT_9464_TCP_ADDR", "10.0.0.1"),
         ];
         assert!(load(&[], &links, "").is_ok());
+    }
+
+    #[test]
+    fn a_budget_is_a_number_or_off() {
+        let config = load(&[], &[("VOLUME_REAPER_BUDGET_PER_SWEEP", "off")], "budget_per_hour = 7").expect("valid");
+        assert_eq!(config.policy.budgets, Budgets { per_sweep: None, per_hour: Some(7) });
     }
 
     #[test]

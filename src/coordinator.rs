@@ -1,6 +1,7 @@
 //! The one clean-up path. Consumer, reconciler and command line all end here, with a thread's id.
 //!
-//! 1. Read the row, right before acting on it: an event wakes us, the database decides.
+//! 1. Read the row, right before acting on it: an event wakes us, the database decides. A hold on the thread and a pause
+//!    of all removal are read in the same statement. A thread that is held or not due yet is left to later sweeps.
 //! 2. Remove the volume, never with force.
 //! 3. A volume that is not there is proven absent only by the daemon that we know.
 //! 4. Only if it was removed or proven absent: set the mark and write the receipt, in one transaction.
@@ -9,19 +10,18 @@
 //! The coordinator never sleeps or retries, and knows neither deliveries nor sweeps.
 #![warn(clippy::wildcard_enum_match_arm, reason = "a new outcome must not compile until it is decided")]
 
-use std::{
-    collections::{HashMap, HashSet},
-    time::Instant,
-};
+use std::collections::{HashMap, HashSet};
 
 use chrono::{DateTime, SubsecRound, Utc};
 use serde::Serialize;
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, time::Instant};
 use tracing::{debug, info, warn};
 
 use crate::{
+    breaker::{Breaker, Budgets, Pause, Place},
     failure::Failure,
     metrics,
+    retention::{Due, Retention},
     volume_name::{ThreadId, VolumeName, VolumePrefix},
     waiting::Waiting,
 };
@@ -73,6 +73,10 @@ pub struct Thread {
     pub marked: bool,
     /// When it was closed, if the platform said so.
     pub closed_at: Option<DateTime<Utc>>,
+    /// Somebody holds it: it is not to be cleaned.
+    pub held: bool,
+    /// Why all removal is paused, if it is. Nothing of the thread's own, but read with it, so that it costs nothing.
+    pub pause: Option<String>,
 }
 
 /// A closed and unmarked thread, as a sweep reads it.
@@ -82,6 +86,8 @@ pub struct Candidate {
     pub id: String,
     /// When it was closed, if the platform said so.
     pub closed_at: Option<DateTime<Utc>>,
+    /// Somebody holds it: it is not to be cleaned.
+    pub held: bool,
 }
 
 /// What the guarded mark came to.
@@ -147,6 +153,15 @@ pub trait Threads: Send + Sync + 'static {
 
     /// Counts the closed and unmarked threads.
     fn backlog(&self) -> impl Future<Output = Result<Backlog, Failure>> + Send;
+
+    /// The pause of all removal, if there is one.
+    fn pause(&self) -> impl Future<Output = Result<Option<Pause>, Failure>> + Send;
+
+    /// Pauses all removal, unless it is paused already. Whether this call did it.
+    fn pause_removal(&self, reason: &str) -> impl Future<Output = Result<bool, Failure>> + Send;
+
+    /// Counts the volumes that were removed within the last hour, or since removal was last resumed if that is less.
+    fn removed_last_hour(&self) -> impl Future<Output = Result<u64, Failure>> + Send;
 }
 
 /// What a clean-up came to.
@@ -169,6 +184,15 @@ pub enum Outcome {
     UnknownThread,
     /// The thread was reopened between the removal and the mark; the row is not marked.
     Reopened,
+    /// The retention after the close is not over; nothing was asked of Docker.
+    NotDue {
+        /// When it will be; `None` if the row does not say when the thread was closed.
+        due_at: Option<DateTime<Utc>>,
+    },
+    /// Somebody holds the thread; nothing was asked of Docker.
+    Held,
+    /// All removal is paused; nothing was asked of Docker.
+    Paused,
 }
 
 impl Outcome {
@@ -183,6 +207,9 @@ impl Outcome {
             Self::NotClosed => "not_closed",
             Self::UnknownThread => "unknown_thread",
             Self::Reopened => "reopened",
+            Self::NotDue { .. } => "not_due",
+            Self::Held => "held",
+            Self::Paused => "paused",
         }
     }
 }
@@ -195,8 +222,8 @@ pub enum Origin {
     Event(Option<String>),
     /// A pass of the reconciler.
     Sweep,
-    /// A container that held the volume ended.
-    Release,
+    /// Docker: a container that held the volume ended.
+    Docker,
     /// A person, about a volume without a thread.
     Orphan,
 }
@@ -208,10 +235,19 @@ impl Origin {
         match self {
             Self::Event(_) => "event",
             Self::Sweep => "sweep",
-            Self::Release => "release",
+            Self::Docker => "docker",
             Self::Orphan => "orphan",
         }
     }
+}
+
+/// When a volume may be removed, beyond what its thread's status says. By default, at once and without bound.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Policy {
+    /// How long after the close.
+    pub retention: Retention,
+    /// How many before somebody has to look.
+    pub budgets: Budgets,
 }
 
 /// The clean-up of threads against one daemon and one database.
@@ -227,12 +263,42 @@ pub struct Coordinator<V, T> {
     /// One for each removal that may be in flight, whoever asked for it: the daemon's volume driver holds one lock
     /// while it deletes, and everybody who creates a workspace waits behind it.
     turns: Semaphore,
+    policy: Policy,
+    breaker: Breaker,
 }
 
 impl<V: Volumes, T: Threads> Coordinator<V, T> {
     /// A coordinator that has at most `concurrency` removals in flight.
     pub fn new(volumes: V, threads: T, prefix: VolumePrefix, concurrency: u16) -> Self {
-        Self { volumes, threads, prefix, waiting: Waiting::default(), turns: Semaphore::new(concurrency.into()) }
+        let (policy, breaker) = (Policy::default(), Breaker::new(None));
+        let turns = Semaphore::new(concurrency.into());
+        Self { volumes, threads, prefix, waiting: Waiting::default(), turns, policy, breaker }
+    }
+
+    /// The same under a policy.
+    #[must_use]
+    pub fn with_policy(self, policy: Policy) -> Self {
+        Self { policy, breaker: Breaker::new(policy.budgets.per_hour), ..self }
+    }
+
+    /// What it was made with.
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// Looks whether all removal is paused, and says so if that is news.
+    pub async fn look_for_pause(&self) -> Result<(), Failure> {
+        self.breaker.look(&self.threads).await
+    }
+
+    /// Why all removal was paused when that was last looked at, if it was: with the latest thread, if not later.
+    pub fn pause_reason(&self) -> Option<String> {
+        self.breaker.pause_reason()
+    }
+
+    /// Pauses all removal, on all replicas, until a person resumes it.
+    pub async fn pause(&self, reason: &str) -> Result<(), Failure> {
+        self.breaker.trip(&self.threads, reason).await
     }
 
     /// Cleans up after one thread.
@@ -249,6 +315,7 @@ impl<V: Volumes, T: Threads> Coordinator<V, T> {
     async fn clean_unobserved(&self, thread: &ThreadId, origin: Origin) -> Result<Outcome, Failure> {
         // Before the row is read: one that waited for its turn after that could have been reopened meanwhile.
         let turn = self.turns.acquire().await;
+        let asked_at = Instant::now();
         let Some(row) = self.threads.find(thread).await? else {
             return Ok(Outcome::UnknownThread);
         };
@@ -258,6 +325,10 @@ impl<V: Volumes, T: Threads> Coordinator<V, T> {
         if row.marked {
             return Ok(Outcome::AlreadyClean);
         }
+        let place = match self.may_remove(&row, asked_at).await? {
+            Ok(place) => place,
+            Err(outcome) => return Ok(outcome),
+        };
 
         let volume = self.prefix.volume_of(thread);
         let started = Instant::now();
@@ -283,7 +354,12 @@ impl<V: Volumes, T: Threads> Coordinator<V, T> {
             origin,
             at: Utc::now().trunc_subsecs(3),
         };
-        match self.threads.mark(&receipt).await? {
+        let mark = self.threads.mark(&receipt).await;
+        if outcome == Outcome::Removed {
+            // Marked or not: it is gone.
+            place.removed();
+        }
+        match mark? {
             Mark::Set => {
                 observe_mark(&receipt, row.closed_at, started);
                 Ok(outcome)
@@ -298,6 +374,23 @@ impl<V: Volumes, T: Threads> Coordinator<V, T> {
             }
             Mark::NoRow => Ok(Outcome::UnknownThread),
         }
+    }
+
+    /// A place in the budget for the removal of a closed thread's volume, or the outcome if it may not be removed now.
+    async fn may_remove(&self, row: &Thread, asked_at: Instant) -> Result<Result<Place<'_>, Outcome>, Failure> {
+        if row.held {
+            return Ok(Err(Outcome::Held));
+        }
+        match self.policy.retention.due(row.closed_at, Utc::now()) {
+            Due::Now => {}
+            Due::At(due_at) => return Ok(Err(Outcome::NotDue { due_at: Some(due_at) })),
+            Due::Never => return Ok(Err(Outcome::NotDue { due_at: None })),
+        }
+        self.breaker.notice(row.pause.as_deref(), asked_at);
+        if row.pause.is_some() {
+            return Ok(Err(Outcome::Paused));
+        }
+        Ok(self.breaker.admit(&self.threads).await?.ok_or(Outcome::Paused))
     }
 }
 

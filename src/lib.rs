@@ -4,6 +4,7 @@
 //! [`consumer`] asks the [`coordinator`] to clean up, which calls [`docker`] and marks the row in the [`store`];
 //! [`settlement`] decides what becomes of the message. The [`reconciler`] calls the same coordinator for what events missed.
 
+pub mod breaker;
 pub mod cli;
 pub mod cloud_event;
 pub mod commands;
@@ -25,6 +26,7 @@ pub mod progress;
 pub mod queue;
 pub mod reconciler;
 pub mod reconnect;
+pub mod retention;
 pub mod settlement;
 pub mod store;
 pub mod tls;

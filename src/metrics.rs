@@ -43,6 +43,7 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
     );
     describe_histogram!("volume_reaper_close_to_mark_seconds", "From a thread's close to its mark.");
     describe_histogram!("volume_reaper_sweep_seconds", "Duration of sweeps.");
+    describe_gauge!("volume_reaper_removal_paused", "Whether all removal is paused (1) or not (0).");
     describe_gauge!("volume_reaper_dependency_up", "Whether a dependency answers (1) or not (0).");
     describe_gauge!(
         "volume_reaper_docker_events_connected",
@@ -102,6 +103,11 @@ pub fn backlog(backlog: &Backlog) {
 pub fn orphans(count: u64) {
     #[expect(clippy::cast_precision_loss, reason = "a gauge is a float, exact up to 2^53 volumes")]
     gauge!("volume_reaper_orphan_volumes").set(count as f64);
+}
+
+/// All removal was paused, or resumed.
+pub fn removal_paused(paused: bool) {
+    gauge!("volume_reaper_removal_paused").set(if paused { 1.0 } else { 0.0 });
 }
 
 /// A dependency came or went.

@@ -5,9 +5,15 @@
 //! lacks its volume. Absent volumes are marked a page at a time; those that are there and unreferenced go through the
 //! coordinator like any other; referenced ones cost nothing.
 //!
+//! Threads that are held or not due yet stay candidates for days. They cost no list of their own: the one that the next
+//! step takes shows which of their volumes are gone by themselves, and those are marked like others, since nothing is
+//! removed by that and it is true. The same goes for absent volumes while removal is paused.
+//!
 //! Then the other way round: volumes whose thread is marked are looked at afresh, and if they are still there, the mark
 //! is withdrawn and the thread cleaned like any other. Volumes without a thread are counted and never touched.
 #![warn(clippy::wildcard_enum_match_arm, reason = "a new outcome must not compile until it is decided")]
+
+mod deferred;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -23,6 +29,7 @@ use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use self::deferred::Deferred;
 use crate::{
     coordinator::{Candidate, Coordinator, Inventory, Origin, Outcome, Receipt, Threads, Volumes},
     failure::{Dependency, Failure, Verdict},
@@ -52,6 +59,12 @@ pub struct Report {
     pub not_found: u64,
     /// Volumes that a container holds.
     pub referenced: u64,
+    /// Threads whose retention is not over.
+    pub not_due: u64,
+    /// Threads that somebody holds.
+    pub held: u64,
+    /// Volumes left alone since all removal is paused.
+    pub paused: u64,
     /// Volumes left alone since an earlier sweep failed to remove them.
     pub cooling_down: u64,
     /// Volumes that could not be removed or marked.
@@ -95,6 +108,44 @@ impl Progress {
 
     fn said(&self) -> MutexGuard<'_, Instant> {
         self.said.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Report {
+    fn log(&self) {
+        let Self { candidates, removed, not_found, referenced, not_due, held, paused, .. } = *self;
+        let Self { cooling_down, failed, dry_run, duration_ms, .. } = *self;
+        if removed + not_found + failed + self.drift + paused > 0 {
+            info!(
+                candidates,
+                removed,
+                not_found,
+                referenced,
+                not_due,
+                held,
+                paused,
+                cooling_down,
+                failed,
+                dry_run,
+                duration_ms,
+                "swept"
+            );
+        } else {
+            debug!(
+                candidates,
+                removed,
+                not_found,
+                referenced,
+                not_due,
+                held,
+                paused,
+                cooling_down,
+                failed,
+                dry_run,
+                duration_ms,
+                "swept"
+            );
+        }
     }
 }
 
@@ -162,43 +213,60 @@ impl<V: Volumes, T: Threads> Reconciler<V, T> {
             warn!(error = %failure, "the sweep ended early");
             report.skipped_reason = Some(failure.message);
         }
+        if report.paused > 0 {
+            let why = self.coordinator.pause_reason().unwrap_or_default();
+            report.skipped_reason.get_or_insert_with(|| format!("removal is paused: {why}"));
+        }
         report.duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         metrics::sweep(began.elapsed());
-        let Report { candidates, removed, not_found, referenced, cooling_down, failed, drift, duration_ms, .. } =
-            report;
-        if removed + not_found + failed + drift > 0 {
-            info!(candidates, removed, not_found, referenced, cooling_down, failed, dry_run, duration_ms, "swept");
-        } else {
-            debug!(candidates, removed, not_found, referenced, cooling_down, failed, dry_run, duration_ms, "swept");
-        }
+        report.log();
         report
     }
 
     async fn sweep_pages(&self, report: &mut Report, stop: &CancellationToken) -> Result<(), Failure> {
         self.cooling().retain(|_, until| *until > Instant::now());
+        self.coordinator.look_for_pause().await?;
+        let mut deferred = Deferred::default();
+        let mut due = Vec::new();
         let mut after: Option<String> = None;
         while !stop.is_cancelled() {
             let page = self.coordinator.threads.candidates(after.as_deref(), PAGE_ROWS as u64).await?;
-            let Some(last) = page.last() else { break };
-            after = Some(last.id.clone());
+            let is_last = page.len() < PAGE_ROWS;
+            after = page.last().map(|last| last.id.clone()).or(after);
+            let is_empty = page.is_empty();
             report.candidates += page.len() as u64;
-            // After the page was read, never before: see the module's description.
-            let inventory = self.inventory().await?;
-            self.sweep_page(page, &inventory, report, stop).await?;
+            let (found, already_due) = (page.len(), due.len());
+            due.append(&mut deferred.take_from(page, self.coordinator.policy(), report));
+            self.progress.advance(found + already_due - due.len());
+            if !due.is_empty() && (is_last || due.len() >= PAGE_ROWS) {
+                // After the pages were read, never before: see the module's description.
+                let inventory = self.inventory().await?;
+                self.sweep_page(std::mem::take(&mut due), &inventory, report, stop).await?;
+            }
+            if is_empty {
+                break;
+            }
         }
-        if stop.is_cancelled() {
-            return Ok(());
+        if !stop.is_cancelled() {
+            self.sweep_drift(deferred, report, stop).await?;
         }
-        self.sweep_drift(report, stop).await
+        Ok(())
     }
 
     async fn inventory(&self) -> Result<Inventory, Failure> {
         self.coordinator.volumes.inventory(&self.coordinator.prefix).await
     }
 
-    /// Looks at the volumes that are there for those that should not be.
-    async fn sweep_drift(&self, report: &mut Report, stop: &CancellationToken) -> Result<(), Failure> {
-        let present: Vec<_> = self.inventory().await?.present.into_iter().collect();
+    /// Looks at the volumes that are there for those that should not be, and at those of the deferred threads.
+    async fn sweep_drift(
+        &self,
+        deferred: Deferred,
+        report: &mut Report,
+        stop: &CancellationToken,
+    ) -> Result<(), Failure> {
+        let inventory = self.inventory().await?;
+        self.sweep_deferred(deferred, &inventory, report).await?;
+        let present: Vec<_> = inventory.present.into_iter().collect();
         let mut marked = Vec::new();
         for threads in present.chunks(PAGE_ROWS) {
             let known = self.coordinator.threads.known(threads).await?;
@@ -223,6 +291,30 @@ impl<V: Volumes, T: Threads> Reconciler<V, T> {
         }
         marked.retain(|thread| !still.referenced.contains_key(thread));
         self.remove(marked, report, stop).await
+    }
+
+    /// Marks the deferred threads whose volume is gone by itself.
+    async fn sweep_deferred(
+        &self,
+        deferred: Deferred,
+        inventory: &Inventory,
+        report: &mut Report,
+    ) -> Result<(), Failure> {
+        let mut deferred = deferred.threads;
+        deferred
+            .retain(|(thread, _)| !inventory.present.contains(thread) && !inventory.referenced.contains_key(thread));
+        // They are no failures: as long as they wait, nobody needs to know whether their volume is there.
+        if !inventory.warnings.is_empty() {
+            return Ok(());
+        }
+        let held = deferred.iter().filter(|(_, candidate)| candidate.held).count();
+        report.held -= held as u64;
+        report.not_due -= (deferred.len() - held) as u64;
+        if report.dry_run {
+            report.not_found += deferred.len() as u64;
+            return Ok(());
+        }
+        self.mark_absent(&deferred, inventory, report).await
     }
 
     async fn sweep_page(
@@ -252,7 +344,11 @@ impl<V: Volumes, T: Threads> Reconciler<V, T> {
         }
         if report.dry_run {
             report.not_found += absent.len() as u64;
-            report.removed += removable.len() as u64;
+            if self.coordinator.pause_reason().is_some() {
+                report.paused += removable.len() as u64;
+            } else {
+                report.removed += removable.len() as u64;
+            }
             return Ok(());
         }
         self.mark_absent(&absent, inventory, report).await?;
@@ -285,7 +381,10 @@ impl<V: Volumes, T: Threads> Reconciler<V, T> {
             at,
         };
         let receipts: Vec<_> = absent.iter().map(|(thread, _)| receipt(thread)).collect();
-        let marked: HashSet<_> = self.coordinator.threads.mark_all(&receipts).await?.into_iter().collect();
+        let mut marked = HashSet::new();
+        for page in receipts.chunks(PAGE_ROWS) {
+            marked.extend(self.coordinator.threads.mark_all(page).await?);
+        }
         report.not_found += marked.len() as u64;
         metrics::cleanups(Origin::Sweep.as_str(), Outcome::NotFound.as_str(), marked.len() as u64);
         for (_, candidate) in absent.iter().filter(|(thread, _)| marked.contains(thread)) {
@@ -294,7 +393,32 @@ impl<V: Volumes, T: Threads> Reconciler<V, T> {
         Ok(())
     }
 
+    /// Cleans up after these threads, as far as the sweep's budget goes.
     async fn remove(
+        &self,
+        mut threads: Vec<ThreadId>,
+        report: &mut Report,
+        stop: &CancellationToken,
+    ) -> Result<(), Failure> {
+        while !threads.is_empty() && !stop.is_cancelled() {
+            let budget = self.coordinator.policy().budgets.per_sweep.unwrap_or(u64::MAX);
+            let left = usize::try_from(budget.saturating_sub(report.removed)).unwrap_or(usize::MAX);
+            if left == 0 && self.coordinator.pause_reason().is_none() {
+                self.coordinator.pause(&format!("the budget of {budget} removals per sweep is used up")).await?;
+            }
+            if self.coordinator.pause_reason().is_some() {
+                report.paused += threads.len() as u64;
+                return Ok(());
+            }
+            // Some of these may turn out to be no removals; then there is a next round.
+            let later = threads.split_off(left.min(threads.len()));
+            self.remove_at_once(threads, report, stop).await?;
+            threads = later;
+        }
+        Ok(())
+    }
+
+    async fn remove_at_once(
         &self,
         threads: Vec<ThreadId>,
         report: &mut Report,
@@ -304,17 +428,27 @@ impl<V: Volumes, T: Threads> Reconciler<V, T> {
             let result = self.coordinator.clean(&thread, Origin::Sweep).await;
             (thread, result)
         };
+        let mut left = threads.len() as u64;
+        let mut is_paused = false;
         // What has begun is finished, nothing new is begun.
-        let threads = stream::iter(threads).take_until(stop.cancelled());
+        let no_more = stop.child_token();
+        let threads = stream::iter(threads).take_until(no_more.cancelled());
         let mut cleaned = pin!(threads.map(clean).buffer_unordered(CLEANUPS_IN_FLIGHT));
         while let Some((thread, result)) = cleaned.next().await {
             self.progress.advance(1);
+            left -= u64::from(result != Ok(Outcome::Paused));
             match result {
                 Ok(Outcome::Removed) => report.removed += 1,
                 Ok(Outcome::NotFound) => report.not_found += 1,
                 Ok(Outcome::Referenced { .. }) => {
                     report.referenced += 1;
                     self.cool(thread);
+                }
+                Ok(Outcome::NotDue { .. }) => report.not_due += 1,
+                Ok(Outcome::Held) => report.held += 1,
+                Ok(Outcome::Paused) => {
+                    is_paused = true;
+                    no_more.cancel();
                 }
                 // Somebody else was faster, or the platform changed its mind: nothing is left to do here.
                 Ok(Outcome::AlreadyClean | Outcome::NotClosed | Outcome::UnknownThread | Outcome::Reopened) => {}
@@ -325,6 +459,9 @@ impl<V: Volumes, T: Threads> Reconciler<V, T> {
                     self.cool(thread);
                 }
             }
+        }
+        if is_paused {
+            report.paused += left;
         }
         Ok(())
     }

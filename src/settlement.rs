@@ -112,7 +112,11 @@ pub fn decide(result: &Result<Outcome, Failure>, failed_attempts: usize, delays:
             | Outcome::NotFound
             | Outcome::Referenced { .. }
             | Outcome::AlreadyClean
-            | Outcome::Reopened,
+            | Outcome::Reopened
+            // The row stays unmarked, so sweeps own it from here.
+            | Outcome::NotDue { .. }
+            | Outcome::Held
+            | Outcome::Paused,
         ) => Settlement::Ack,
         Ok(Outcome::NotClosed) => retry_or("the thread is not closed".to_owned(), &|_| Settlement::Stale),
         Ok(Outcome::UnknownThread) => retry_or("there is no such thread".to_owned(), &|error| Settlement::DeadLetter {
@@ -164,6 +168,9 @@ mod tests {
             (Ok(referenced()), ["ack", "ack", "ack"]),
             (Ok(Outcome::AlreadyClean), ["ack", "ack", "ack"]),
             (Ok(Outcome::Reopened), ["ack", "ack", "ack"]),
+            (Ok(Outcome::NotDue { due_at: None }), ["ack", "ack", "ack"]),
+            (Ok(Outcome::Held), ["ack", "ack", "ack"]),
+            (Ok(Outcome::Paused), ["ack", "ack", "ack"]),
             (Ok(Outcome::NotClosed), ["retry 1s", "retry 5s", "stale"]),
             (Ok(Outcome::UnknownThread), ["retry 1s", "retry 5s", "unknown_thread"]),
             (Err(Failure::transient("x")), ["retry 1s", "retry 5s", "exhausted"]),

@@ -4,9 +4,11 @@
 //! and SQLite are served by the same statements.
 
 mod entities;
+mod holds;
 mod inspection;
 mod leases;
 mod migrate;
+mod pauses;
 mod threads;
 
 use std::{fmt, time::Duration};
@@ -18,6 +20,7 @@ use sea_orm::{
     sea_query::OnConflict, sqlx,
 };
 
+pub use holds::Hold;
 pub use inspection::{Inspection, Part, Schema, Unreachable};
 pub use migrate::MigrationStatus;
 

@@ -133,7 +133,7 @@ pub async fn clean_ready<V: Volumes, T: Threads>(
     stop: &CancellationToken,
 ) {
     let clean = async |thread: ThreadId| {
-        let Err(failure) = coordinator.clean(&thread, Origin::Release).await else { return };
+        let Err(failure) = coordinator.clean(&thread, Origin::Docker).await else { return };
         if let Verdict::Unavailable(dependency) = failure.verdict {
             health.down(dependency, &failure.message);
         }

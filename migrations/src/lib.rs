@@ -10,9 +10,11 @@ mod m20261123_000004_reopen_trigger;
 mod m20261123_000005_volume_removals;
 mod m20261123_000006_docker_daemons;
 mod m20261123_000007_leases;
+mod m20261123_000008_holds;
+mod m20261123_000009_removal_pause;
 
-use sea_orm_migration::prelude::*;
 pub use sea_orm_migration::{MigrationStatus as Status, MigratorTraitSelf};
+use sea_orm_migration::{prelude::*, sea_orm::DbBackend};
 
 /// The index over closed and unmarked rows.
 pub use m20261123_000003_unmarked_index::NAME as UNMARKED_INDEX;
@@ -87,12 +89,36 @@ impl MigratorTraitSelf for Migrator {
             Box::new(m20261123_000005_volume_removals::Migration),
             Box::new(m20261123_000006_docker_daemons::Migration),
             Box::new(m20261123_000007_leases::Migration),
+            Box::new(m20261123_000008_holds::Migration),
+            Box::new(m20261123_000009_removal_pause::Migration),
         ]
     }
 
     fn migration_table_name(&self) -> DynIden {
         Alias::new(BOOKKEEPING_TABLE).into_iden()
     }
+}
+
+/// The condition that selects the receipts of volumes that were there and are gone; a constant in the statement, as in
+/// [`ThreadsTable::is_candidate`].
+#[must_use]
+pub fn is_removal() -> Expr {
+    Expr::col("outcome").eq(Expr::Constant("removed".into()))
+}
+
+/// A concurrent build that was interrupted leaves an invalid index, which `IF NOT EXISTS` would take for a good one.
+async fn drop_if_invalid(manager: &SchemaManager<'_>, index: &str) -> Result<(), DbErr> {
+    let db = manager.get_connection();
+    let invalid = format!(
+        "SELECT 1 FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid \
+         WHERE relname = {} AND NOT indisvalid AND pg_table_is_visible(pg_class.oid)",
+        literal(index)
+    );
+    let statement = sea_orm_migration::sea_orm::Statement::from_string(DbBackend::Postgres, invalid);
+    if db.query_one_raw(statement).await?.is_some() {
+        db.execute_unprepared(&format!("DROP INDEX CONCURRENTLY {index}")).await?;
+    }
+    Ok(())
 }
 
 /// An identifier in double quotes, as PostgreSQL and SQLite have it.

@@ -3,7 +3,7 @@
 
 use sea_orm_migration::{prelude::*, sea_orm::DbBackend};
 
-use crate::{ThreadsTable, literal};
+use crate::{ThreadsTable, drop_if_invalid};
 
 /// What it is called.
 pub const NAME: &str = "volume_reaper_unmarked_threads";
@@ -32,7 +32,7 @@ impl MigrationTrait for Migration {
             index.and_where(condition);
         }
         if manager.get_database_backend() == DbBackend::Postgres {
-            drop_if_invalid(manager).await?;
+            drop_if_invalid(manager, NAME).await?;
             index.concurrently();
         }
         manager.create_index(index).await
@@ -41,19 +41,4 @@ impl MigrationTrait for Migration {
     async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         manager.drop_index(Index::drop().name(NAME).table(Alias::new(&self.0.table)).if_exists().to_owned()).await
     }
-}
-
-/// A concurrent build that was interrupted leaves an invalid index, which `IF NOT EXISTS` would take for a good one.
-async fn drop_if_invalid(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
-    let db = manager.get_connection();
-    let invalid = format!(
-        "SELECT 1 FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid \
-         WHERE relname = {} AND NOT indisvalid AND pg_table_is_visible(pg_class.oid)",
-        literal(NAME)
-    );
-    let statement = sea_orm_migration::sea_orm::Statement::from_string(DbBackend::Postgres, invalid);
-    if db.query_one_raw(statement).await?.is_some() {
-        db.execute_unprepared(&format!("DROP INDEX CONCURRENTLY {NAME}")).await?;
-    }
-    Ok(())
 }

@@ -166,7 +166,9 @@ impl Process {
     async fn probe_database(self: Arc<Self>) -> Result<(), Failure> {
         let probe = async || {
             prepare_database(&self.coordinator.threads, &self.config).await?;
-            self.coordinator.threads.ping().await
+            self.coordinator.threads.ping().await?;
+            // So that the metric is true on a replica without work too.
+            self.coordinator.look_for_pause().await
         };
         tokio::select! {
             () = self.health.watch(Dependency::Database, probe) => {}

@@ -56,9 +56,11 @@ pub(super) async fn run(config: &Config, dry_run: bool, as_json: bool) -> Result
 
 fn print(report: &Report) -> Result<(), Failure> {
     let Report { candidates, removed, not_found, referenced, cooling_down, failed, drift, orphans, .. } = report;
+    let Report { not_due, held, paused, .. } = report;
     let would = if report.dry_run { " (dry run: nothing was changed)" } else { "" };
     say(format!("{candidates} closed threads were not marked{would}"))?;
     say(format!("  removed     {removed}\n  not found   {not_found}\n  referenced  {referenced}"))?;
+    say(format!("  not due     {not_due}\n  held        {held}\n  paused      {paused}"))?;
     say(format!("  cooling     {cooling_down}\n  failed      {failed}"))?;
     say(format!("  drift       {drift}\n  orphans     {orphans}\n  took        {} ms", report.duration_ms))?;
     match &report.skipped_reason {

@@ -147,7 +147,14 @@ pub async fn inspect(queues: &Queues) -> Result<Inspection, Unreachable> {
     let uri = AMQPUri::from_str(queues.url.expose()).map_err(Unreachable::Url)?;
     let tls = connection::tls_connector(queues, &uri).map_err(|failure| Unreachable::Tls(failure.message))?;
     let hello = tokio::time::timeout(HELLO_TIMEOUT, greet(&uri, tls.as_ref())).await;
-    let hello = hello.unwrap_or_else(|_| Err(Unreachable::Connect(no_answer(HELLO_TIMEOUT))))?;
+    let hello = hello.unwrap_or_else(|_| Err(Unreachable::Connect(no_answer(HELLO_TIMEOUT))));
+    let hello = hello.map_err(|unreachable| match unreachable {
+        // Its alert may be lost with the connection that it resets.
+        Unreachable::NotAmqp(error) if tls.is_some() && queues.tls.identity.is_none() => {
+            Unreachable::Tls(format!("{error}, as from a server that wants a client certificate and got none"))
+        }
+        other => other,
+    })?;
     let login = match log_in(uri, tls).await {
         Err(refused) => Err(refused),
         Ok(connection) => {

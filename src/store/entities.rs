@@ -63,3 +63,44 @@ pub(super) mod lease {
 
     impl ActiveModelBehavior for ActiveModel {}
 }
+
+/// A thread that is not to be cleaned.
+pub(super) mod thread_hold {
+    use sea_orm::entity::prelude::*;
+
+    #[derive(Clone, Debug, DeriveEntityModel)]
+    #[sea_orm(table_name = "thread_holds")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub thread_id: String,
+        pub reason: String,
+        pub held_at: DateTimeUtc,
+        pub until: Option<DateTimeUtc>,
+    }
+
+    #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+    pub enum Relation {}
+
+    impl ActiveModelBehavior for ActiveModel {}
+}
+
+/// Whether removal is paused: one row, which stays for `resumed_at`.
+pub(super) mod removal_pause {
+    use sea_orm::entity::prelude::*;
+
+    #[derive(Clone, Debug, DeriveEntityModel)]
+    #[sea_orm(table_name = "removal_pause")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub name: String,
+        pub paused_at: Option<DateTimeUtc>,
+        pub reason: Option<String>,
+        pub paused_by: Option<String>,
+        pub resumed_at: Option<DateTimeUtc>,
+    }
+
+    #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+    pub enum Relation {}
+
+    impl ActiveModelBehavior for ActiveModel {}
+}

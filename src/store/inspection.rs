@@ -274,6 +274,9 @@ impl Store {
                 .to_owned(),
             "INSERT INTO docker_daemons (name, identity, pinned_at) SELECT '', '', CURRENT_TIMESTAMP WHERE 1 = 0"
                 .to_owned(),
+            "SELECT 1 FROM thread_holds WHERE 1 = 0".to_owned(),
+            "UPDATE removal_pause SET reason = reason WHERE 1 = 0".to_owned(),
+            "INSERT INTO removal_pause (name) SELECT '' WHERE 1 = 0".to_owned(),
         ];
         let transaction = self.begin_write().await?;
         if self.backend() == DbBackend::Postgres {

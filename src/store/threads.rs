@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, NaiveDateTime, Utc};
 use sea_orm::{
     ActiveValue::{NotSet, Set},
     ConnectionTrait, DbErr, EntityTrait, ExprTrait, QueryResult, TransactionTrait,
@@ -11,6 +11,7 @@ use sea_orm::{
 
 use super::{PAGE_TIMEOUT, ROW_TIMEOUT, Store, entities::volume_removal};
 use crate::{
+    breaker::Pause,
     coordinator::{Backlog, Candidate, Mark, Origin, Receipt, Thread, Threads},
     failure::Failure,
     volume_name::ThreadId,
@@ -43,6 +44,8 @@ impl Store {
             .expr(Expr::col(Alias::new(&self.threads.status)).cast_as("text"))
             .expr(Expr::col(self.mark()).is_not_null())
             .column(self.closed_at())
+            .expr(Self::is_held(Expr::val(thread.as_str())))
+            .expr(Self::pause_reason())
             .from(self.table())
             .and_where(Expr::col(self.id()).eq(thread.as_str()))
             .to_owned();
@@ -54,6 +57,8 @@ impl Store {
             closed: status.as_ref() == Some(&self.threads.closed_value),
             marked: row.try_get_by_index(1)?,
             closed_at: time_at(&row, 2),
+            held: row.try_get_by_index(3)?,
+            pause: row.try_get_by_index(4)?,
         }))
     }
 
@@ -104,7 +109,7 @@ impl Store {
     fn row(&self, receipt: &Receipt) -> volume_removal::ActiveModel {
         let event_id = match &receipt.origin {
             Origin::Event(id) => id.clone(),
-            Origin::Sweep | Origin::Release | Origin::Orphan => None,
+            Origin::Sweep | Origin::Docker | Origin::Orphan => None,
         };
         volume_removal::ActiveModel {
             id: NotSet,
@@ -169,6 +174,7 @@ impl Threads for Store {
     async fn candidates(&self, after: Option<&str>, limit: u64) -> Result<Vec<Candidate>, Failure> {
         let mut select = Query::select()
             .columns([self.id(), self.closed_at()])
+            .expr(Self::is_held(Expr::col((self.table(), self.id())).cast_as("text")))
             .from(self.table())
             .cond_where(self.threads.is_candidate())
             .order_by(self.id(), Order::Asc)
@@ -179,7 +185,14 @@ impl Threads for Store {
         }
         self.bounded(PAGE_TIMEOUT, async {
             let rows = self.db.query_all(&select).await?;
-            rows.iter().map(|row| Ok(Candidate { id: row.try_get_by_index(0)?, closed_at: time_at(row, 1) })).collect()
+            let candidate = |row: &QueryResult| {
+                Ok(Candidate {
+                    id: row.try_get_by_index(0)?,
+                    closed_at: time_at(row, 1),
+                    held: row.try_get_by_index(2)?,
+                })
+            };
+            rows.iter().map(candidate).collect()
         })
         .await
     }
@@ -197,9 +210,26 @@ impl Threads for Store {
             oldest_closed_at: row.and_then(|row| time_at(&row, 1)),
         })
     }
+
+    async fn pause(&self) -> Result<Option<Pause>, Failure> {
+        Self::pause(self).await
+    }
+
+    async fn pause_removal(&self, reason: &str) -> Result<bool, Failure> {
+        Self::pause_removal(self, reason).await
+    }
+
+    async fn removed_last_hour(&self) -> Result<u64, Failure> {
+        Self::removed_last_hour(self).await
+    }
 }
 
-/// A time that serves only figures and logs: whatever the platform wrote there that we can't read counts as none.
+/// The time of a close. One without a zone is UTC; what we can't read at all counts as none, so that under a retention
+/// the thread is kept.
 fn time_at(row: &QueryResult, index: usize) -> Option<DateTime<Utc>> {
-    row.try_get_by_index::<Option<DateTime<Utc>>>(index).ok().flatten()
+    let without_zone = || {
+        let time = row.try_get_by_index::<Option<NaiveDateTime>>(index).ok().flatten();
+        time.map(|time| time.and_utc())
+    };
+    row.try_get_by_index::<Option<DateTime<Utc>>>(index).unwrap_or_else(|_| without_zone())
 }

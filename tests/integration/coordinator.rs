@@ -97,7 +97,7 @@ async fn a_thread_that_is_reopened_between_removal_and_mark_is_not_marked() {
 #[tokio::test]
 async fn who_loses_the_race_for_the_mark_finds_the_thread_already_clean() {
     let other_marks = |rows: &_| {
-        let marked = Row { closed: true, mark: Some(chrono::Utc::now()), receipts: vec!["removed"] };
+        let marked = Row { closed: true, mark: Some(chrono::Utc::now()), receipts: vec!["removed"], ..Row::default() };
         set_row(rows, "t1", marked);
         Ok(())
     };

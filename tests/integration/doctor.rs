@@ -404,7 +404,7 @@ async fn a_schema_that_is_behind_is_told_with_what_is_pending() {
     for on in [On::Sqlite, On::Postgres] {
         let world = served(on).await;
         assert!(world.run(&["migrate", "down"]).await.status.success());
-        doctor(&world).await.only_failure("database.migrations", "m20261123_000007_leases");
+        doctor(&world).await.only_failure("database.migrations", "m20261123_000009_removal_pause");
     }
 }
 
@@ -493,7 +493,8 @@ async fn a_user_who_may_not_mark_is_told() {
     world.set("DATABASE_URL", url);
     doctor(&world).await.only_failure("database.rights", "permission denied");
 
-    let grant = "GRANT UPDATE ON threads TO {}; GRANT INSERT ON volume_removals, docker_daemons TO {}";
+    let grant = "GRANT UPDATE ON threads, removal_pause TO {}; \
+                 GRANT INSERT ON volume_removals, docker_daemons, removal_pause TO {}";
     world.execute(&grant.replace("{}", &user)).await;
     doctor(&world).await.only_failure("database.rights", "sequence");
     world.execute(&format!("GRANT USAGE ON SEQUENCE volume_removals_id_seq TO {user}")).await;

@@ -5,12 +5,13 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
 use chrono::{DateTime, Utc};
 use volume_reaper::{
+    breaker::Pause,
     coordinator::{
         Backlog, Candidate, Coordinator, Inventory, Mark, Outcome, Receipt, Removal, Thread, Threads, Volumes,
     },
@@ -25,6 +26,8 @@ type Rows = Arc<Mutex<HashMap<String, Row>>>;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Row {
     pub(crate) closed: bool,
+    pub(crate) closed_at: Option<DateTime<Utc>>,
+    pub(crate) held: bool,
     pub(crate) mark: Option<DateTime<Utc>>,
     pub(crate) receipts: Vec<&'static str>,
 }
@@ -43,7 +46,12 @@ pub(crate) struct FakeVolumes {
 impl Volumes for FakeVolumes {
     async fn remove(&self, volume: &VolumeName) -> Result<Removal, Failure> {
         self.calls.lock().expect("lock").push(format!("remove {volume}"));
-        self.answer.lock().expect("lock").clone()
+        let answer = self.answer.lock().expect("lock").clone();
+        if answer == Ok(Removal::Removed) {
+            let thread = VolumePrefix::parse("ha_ws_").expect("valid").thread_of(volume.as_str()).expect("ours");
+            self.inventory.lock().expect("lock").present.remove(&thread);
+        }
+        answer
     }
 
     async fn inventory(&self, _prefix: &VolumePrefix) -> Result<Inventory, Failure> {
@@ -65,6 +73,11 @@ impl Volumes for FakeVolumes {
 pub(crate) struct FakeThreads {
     pub(crate) rows: Rows,
     pub(crate) on_mark: Hook,
+    pub(crate) pause: Mutex<Option<Pause>>,
+    /// What the receipts of other replicas come to.
+    pub(crate) removed_by_others: AtomicU64,
+    /// How often removals were counted.
+    pub(crate) counts: AtomicU64,
 }
 
 impl Threads for FakeThreads {
@@ -73,7 +86,9 @@ impl Threads for FakeThreads {
         Ok(rows.get(thread.as_str()).map(|row| Thread {
             closed: row.closed,
             marked: row.mark.is_some(),
-            closed_at: None,
+            closed_at: row.closed_at,
+            held: row.held,
+            pause: self.pause.lock().expect("lock").as_ref().map(|pause| pause.reason.clone()),
         }))
     }
 
@@ -107,7 +122,7 @@ impl Threads for FakeThreads {
         let mut ids: Vec<_> = rows
             .iter()
             .filter(|(id, row)| row.closed && row.mark.is_none() && after.is_none_or(|after| id.as_str() > after))
-            .map(|(id, _)| Candidate { id: id.clone(), closed_at: None })
+            .map(|(id, row)| Candidate { id: id.clone(), closed_at: row.closed_at, held: row.held })
             .collect();
         ids.sort_by(|a, b| a.id.cmp(&b.id));
         ids.truncate(usize::try_from(limit).expect("small"));
@@ -128,6 +143,28 @@ impl Threads for FakeThreads {
     async fn backlog(&self) -> Result<Backlog, Failure> {
         let unmarked = self.candidates(None, 1000).await?.len() as u64;
         Ok(Backlog { unmarked, oldest_closed_at: None })
+    }
+
+    async fn pause(&self) -> Result<Option<Pause>, Failure> {
+        Ok(self.pause.lock().expect("lock").clone())
+    }
+
+    async fn pause_removal(&self, reason: &str) -> Result<bool, Failure> {
+        let mut pause = self.pause.lock().expect("lock");
+        let is_new = pause.is_none();
+        pause.get_or_insert_with(|| Pause {
+            paused_at: Utc::now(),
+            reason: reason.to_owned(),
+            paused_by: "replica-1".to_owned(),
+        });
+        Ok(is_new)
+    }
+
+    async fn removed_last_hour(&self) -> Result<u64, Failure> {
+        self.counts.fetch_add(1, Ordering::Relaxed);
+        let rows = self.rows.lock().expect("lock");
+        let own = rows.values().flat_map(|row| &row.receipts).filter(|outcome| **outcome == "removed").count() as u64;
+        Ok(own + self.removed_by_others.load(Ordering::Relaxed))
     }
 }
 
@@ -154,7 +191,13 @@ pub(crate) fn coordinator_with(
         vanishing: AtomicBool::new(false),
         rows: Arc::clone(&rows),
     };
-    let threads = FakeThreads { rows, on_mark: Box::new(on_mark) };
+    let threads = FakeThreads {
+        rows,
+        on_mark: Box::new(on_mark),
+        pause: Mutex::default(),
+        removed_by_others: AtomicU64::new(0),
+        counts: AtomicU64::new(0),
+    };
     Coordinator::new(volumes, threads, VolumePrefix::parse("ha_ws_").expect("valid"), 4)
 }
 

@@ -136,13 +136,13 @@ async fn a_schema_that_is_not_there_is_said_where_it_may_not_be_created() {
 async fn migrate_lists_what_is_applied() {
     let world = World::without_schema(On::Sqlite).await;
     let status = async || String::from_utf8_lossy(&world.run(&["migrate", "status"]).await.stdout).into_owned();
-    assert_eq!(status().await.matches("pending").count(), 7);
+    assert_eq!(status().await.matches("pending").count(), 9);
     assert!(world.run(&["migrate"]).await.status.success());
-    assert_eq!(status().await.matches("applied").count(), 7);
+    assert_eq!(status().await.matches("applied").count(), 9);
     assert!(world.run(&["migrate", "down"]).await.status.success());
-    assert_eq!(status().await.matches("applied").count(), 6);
+    assert_eq!(status().await.matches("applied").count(), 8);
     assert!(world.run(&["migrate", "down", "--all"]).await.status.success());
-    assert_eq!(status().await.matches("pending").count(), 7);
+    assert_eq!(status().await.matches("pending").count(), 9);
 }
 
 #[tokio::test]
@@ -195,6 +195,7 @@ async fn the_metrics_are_those_of_the_contract() {
         "volume_reaper_docker_requests_total{operation=\"remove_volume\",status=\"ok\"} 1",
         "volume_reaper_unmarked_threads ",
         "volume_reaper_oldest_unmarked_seconds ",
+        "volume_reaper_removal_paused 0",
         "volume_reaper_close_to_mark_seconds_bucket{le=",
         "volume_reaper_dependency_up{dependency=\"broker\"} 1",
         "volume_reaper_dependency_up{dependency=\"database\"} 1",

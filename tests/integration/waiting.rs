@@ -12,7 +12,7 @@ use crate::{
 
 const CONNECTED: &str = "volume_reaper_docker_events_connected";
 const REFERENCED_EVENTS: &str = r#"volume_reaper_cleanups_total{source="event",outcome="referenced"}"#;
-const REFERENCED_RELEASES: &str = r#"volume_reaper_cleanups_total{source="release",outcome="referenced"}"#;
+const REFERENCED_RELEASES: &str = r#"volume_reaper_cleanups_total{source="docker",outcome="referenced"}"#;
 
 /// A world in which only the first sweep comes by itself.
 async fn world_without_sweeps() -> World {
@@ -56,7 +56,7 @@ async fn a_volume_freed_by_its_last_container_is_gone_within_a_second_at_the_med
         world.until_marked(id).await;
         took.push(freed.elapsed());
         assert!(!world.has_volume(id).await);
-        assert_eq!(world.receipts(id).await, ["removed/release"]);
+        assert_eq!(world.receipts(id).await, ["removed/docker"]);
     }
     took.sort();
     println!("from the container's end to the mark: median {:?}, longest {:?}", took[10], took[19]);
@@ -71,7 +71,7 @@ async fn a_volume_that_only_a_sweep_saw_held_is_freed_by_its_container_too() {
     let serving = serve(&world).await;
     world.remove_container(&container).await;
     world.until_marked("t1").await;
-    assert_eq!(world.receipts("t1").await, ["removed/release"]);
+    assert_eq!(world.receipts("t1").await, ["removed/docker"]);
     assert_eq!(serving.stop().await, Some(0));
 }
 
@@ -130,7 +130,7 @@ async fn a_thread_reopened_while_it_waited_keeps_its_volume() {
     let serving = serve(&world).await;
     world.reopen_thread("t1").await;
     world.remove_container(&container).await;
-    serving.until_metric(r#"volume_reaper_cleanups_total{source="release",outcome="not_closed"}"#, 1).await;
+    serving.until_metric(r#"volume_reaper_cleanups_total{source="docker",outcome="not_closed"}"#, 1).await;
     assert!(world.has_volume("t1").await);
     assert_eq!(serving.stop().await, Some(0));
 }
