@@ -186,6 +186,9 @@ pub const CONFIG_ENV: &str = "VOLUME_REAPER_CONFIG";
 #[derive(Clone, PartialEq, Eq)]
 pub struct SecretUrl(Url);
 
+/// The parameter of a database's URL that says that a pooler stands before it; Prisma's name for it.
+const POOLER: &str = "pgbouncer";
+
 impl SecretUrl {
     /// Checks the form and the scheme.
     pub fn parse(text: &str, schemes: &[&str]) -> Result<Self, String> {
@@ -201,6 +204,28 @@ impl SecretUrl {
     #[must_use]
     pub fn expose(&self) -> &str {
         self.0.as_str()
+    }
+
+    /// Whether a pooler stands before the database that hands out connections by the transaction.
+    #[must_use]
+    pub fn is_behind_pooler(&self) -> bool {
+        self.0.query_pairs().any(|(key, value)| key == POOLER && value == "true")
+    }
+
+    /// The URL with its password, without what only we understand.
+    #[must_use]
+    pub fn for_driver(&self) -> String {
+        if self.0.query_pairs().all(|(key, _)| key != POOLER) {
+            return self.expose().to_owned();
+        }
+        let mut url = self.0.clone();
+        let kept: Vec<_> = self.0.query_pairs().filter(|(key, _)| key != POOLER).collect();
+        if kept.is_empty() {
+            url.set_query(None);
+        } else {
+            url.query_pairs_mut().clear().extend_pairs(kept);
+        }
+        url.into()
     }
 
     /// The scheme, such as `postgres`.
@@ -601,6 +626,7 @@ fn check_postgres_tls(url: &SecretUrl, default_mode: &str) -> Result<(), String>
             }
             "sslcert" | "ssl-cert" => file(&|path| tls::certificates(path).map(drop))?,
             "sslkey" | "ssl-key" => file(&|path| tls::private_key(path).map(drop))?,
+            POOLER if !["true", "false"].contains(&&*value) => return Err("pgbouncer must be true or false".to_owned()),
             "sslpassword" => return Err("sslpassword is not supported: sslkey must not be encrypted".to_owned()),
             _ => {}
         }

@@ -9,6 +9,7 @@ mod inspection;
 mod leases;
 mod migrate;
 mod pauses;
+mod pool;
 mod threads;
 
 use std::{fmt, time::Duration};
@@ -16,13 +17,14 @@ use std::{fmt, time::Duration};
 use chrono::{SubsecRound, Utc};
 use migrations::ThreadsTable;
 use sea_orm::{
-    ActiveValue::Set, ConnectOptions, Database, DatabaseConnection, DbBackend, DbErr, EntityTrait, RuntimeErr,
+    ActiveValue::Set, ConnectOptions, ConnectionTrait, DbBackend, DbErr, EntityTrait, RuntimeErr,
     sea_query::OnConflict, sqlx,
 };
 
 pub use holds::Hold;
 pub use inspection::{Inspection, Part, Schema, Unreachable};
 pub use migrate::MigrationStatus;
+use pool::Pool;
 
 use crate::{
     config::SecretUrl,
@@ -40,7 +42,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The database.
 pub struct Store {
-    db: DatabaseConnection,
+    db: Pool,
     url: SecretUrl,
     threads: ThreadsTable,
     replica: String,
@@ -54,21 +56,10 @@ impl Store {
         replica: String,
         connections: u32,
     ) -> Result<Self, Failure> {
-        let mut options = connect_options(url, connections);
-        if is_sqlite(url) {
-            // Readers and a writer of other processes do not block each other.
-            options.map_sqlx_sqlite_opts(|sqlite| sqlite.journal_mode(sqlx::sqlite::SqliteJournalMode::Wal));
-        }
-        Self::with_options(options, url, threads, replica).await.map_err(|error| failure(url, &error))
-    }
-
-    async fn with_options(
-        options: ConnectOptions,
-        url: &SecretUrl,
-        threads: ThreadsTable,
-        replica: String,
-    ) -> Result<Self, DbErr> {
-        Ok(Self { db: Database::connect(options).await?, url: url.clone(), threads, replica })
+        // Readers and a writer of other processes do not block each other.
+        let pool = Pool::open(url, connections, |sqlite| sqlite.journal_mode(sqlx::sqlite::SqliteJournalMode::Wal));
+        let db = pool.await.map_err(|error| failure(url, &error))?;
+        Ok(Self { db, url: url.clone(), threads, replica })
     }
 
     /// Whether the database answers.
@@ -131,7 +122,7 @@ impl Store {
 
     /// Closes the connections.
     pub async fn close(&self) -> Result<(), Failure> {
-        self.bounded(CONNECT_TIMEOUT, self.db.close_by_ref()).await
+        self.bounded(CONNECT_TIMEOUT, self.db.close()).await
     }
 
     fn backend(&self) -> DbBackend {
@@ -155,7 +146,7 @@ fn is_sqlite(url: &SecretUrl) -> bool {
 }
 
 fn connect_options(url: &SecretUrl, connections: u32) -> ConnectOptions {
-    let mut options = ConnectOptions::new(url.expose());
+    let mut options = ConnectOptions::new(url.for_driver());
     options
         // SQLite has one writer at a time. With one connection they queue up in the pool, fairly, instead of polling
         // the file's lock.

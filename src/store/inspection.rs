@@ -4,12 +4,9 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use migrations::{REOPEN_TRIGGER, ThreadsTable, UNMARKED_INDEX, literal, quoted};
-use sea_orm::{
-    ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, QueryResult, RuntimeErr, SqliteTransactionMode, Statement,
-    TransactionOptions, TransactionTrait, sqlx,
-};
+use sea_orm::{ConnectionTrait, DbBackend, DbErr, QueryResult, RuntimeErr, Statement, sqlx};
 
-use super::{MigrationStatus, Store, connect_options, failure};
+use super::{MigrationStatus, Pool, Store, failure};
 use crate::{config::SecretUrl, docker::Identity, doctor::ClockReading, failure::Failure};
 
 /// For all questions together, once a connection is there.
@@ -80,10 +77,8 @@ pub struct Schema {
 impl Store {
     /// A store to look at: where SQLite has no file yet none is made, and its journal stays as it is.
     pub async fn to_look_at(url: &SecretUrl, threads: ThreadsTable) -> Result<Self, Unreachable> {
-        let mut options = connect_options(url, 1);
-        options.map_sqlx_sqlite_opts(|sqlite| sqlite.create_if_missing(false));
-        match Self::with_options(options, url, threads, String::new()).await {
-            Ok(store) => Ok(store),
+        match Pool::open(url, 1, |sqlite| sqlite.create_if_missing(false)).await {
+            Ok(db) => Ok(Self { db, url: url.clone(), threads, replica: String::new() }),
             Err(error) => Err(why_unreachable(url, &error).await),
         }
     }
@@ -278,7 +273,7 @@ impl Store {
             "UPDATE removal_pause SET reason = reason WHERE 1 = 0".to_owned(),
             "INSERT INTO removal_pause (name) SELECT '' WHERE 1 = 0".to_owned(),
         ];
-        let transaction = self.begin_write().await?;
+        let transaction = self.db.begin_write().await?;
         if self.backend() == DbBackend::Postgres {
             statements.insert(0, "SET LOCAL lock_timeout = '2s'".to_owned());
             // No row is inserted above, so that the sequence is not touched, nor its rights.
@@ -292,17 +287,6 @@ impl Store {
             transaction.execute_unprepared(&statement).await?;
         }
         transaction.rollback().await
-    }
-
-    async fn begin_write(&self) -> Result<DatabaseTransaction, DbErr> {
-        if self.backend() != DbBackend::Sqlite {
-            return self.db.begin().await;
-        }
-        let immediate = TransactionOptions {
-            sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
-            ..TransactionOptions::default()
-        };
-        self.db.begin_with_options(immediate).await
     }
 }
 

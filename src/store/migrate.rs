@@ -3,10 +3,7 @@
 use std::time::Duration;
 
 use migrations::{Migrator, MigratorTraitSelf};
-use sea_orm::{
-    ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, SqliteTransactionMode, Statement, TransactionOptions,
-    TransactionTrait,
-};
+use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, Statement};
 
 use super::{ROW_TIMEOUT, Store, failure};
 use crate::failure::Failure;
@@ -34,7 +31,7 @@ impl Store {
         }
         self.migrate(async |migrator, transaction| match transaction {
             Some(transaction) => migrator.up(transaction, None).await,
-            None => migrator.up(&self.db, None).await,
+            None => migrator.up(self.db.connections(), None).await,
         })
         .await
     }
@@ -43,14 +40,17 @@ impl Store {
     pub async fn migrate_down(&self, steps: Option<u32>) -> Result<(), Failure> {
         self.migrate(async |migrator, transaction| match transaction {
             Some(transaction) => migrator.down(transaction, steps).await,
-            None => migrator.down(&self.db, steps).await,
+            None => migrator.down(self.db.connections(), steps).await,
         })
         .await
     }
 
     /// All migrations, in their order.
     pub async fn migration_status(&self) -> Result<Vec<MigrationStatus>, Failure> {
-        let migrations = async { self.migrator().get_migration_with_status_read_only(&self.db).await };
+        let migrations = async {
+            let transaction = self.db.begin().await?;
+            self.migrator().get_migration_with_status_read_only(&transaction).await
+        };
         let migrations = self.bounded(ROW_TIMEOUT, migrations).await?;
         Ok(migrations
             .iter()
@@ -75,6 +75,13 @@ impl Store {
         &self,
         work: impl AsyncFnOnce(Migrator, Option<&DatabaseTransaction>) -> Result<(), DbErr>,
     ) -> Result<(), Failure> {
+        if self.db.is_behind_pooler() {
+            return Err(Failure::permanent(format!(
+                "database at {}: the schema can't be changed through a pooler: run `volume-reaper migrate` with a \
+                 DATABASE_URL that leads to PostgreSQL itself",
+                self.url
+            )));
+        }
         let migrate = async {
             let lock = self.migration_lock().await?;
             work(self.migrator(), (self.backend() == DbBackend::Sqlite).then_some(&lock)).await?;
@@ -85,11 +92,7 @@ impl Store {
 
     async fn migration_lock(&self) -> Result<DatabaseTransaction, DbErr> {
         if self.backend() == DbBackend::Sqlite {
-            let immediate = TransactionOptions {
-                sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
-                ..TransactionOptions::default()
-            };
-            return self.db.begin_with_options(immediate).await;
+            return self.db.begin_write().await;
         }
         loop {
             // Bound to a transaction and not to a connection, so that it works through a pooler too.

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use chrono::{DateTime, NaiveDateTime, Utc};
 use sea_orm::{
     ActiveValue::{NotSet, Set},
-    ConnectionTrait, DbErr, EntityTrait, ExprTrait, QueryResult, TransactionTrait,
+    ConnectionTrait, DbErr, EntityTrait, ExprTrait, QueryResult,
     sea_query::{Alias, Expr, Func, Order, Query, UpdateStatement},
 };
 

@@ -14,6 +14,7 @@ mod faults;
 mod holds;
 mod orphans;
 mod pauses;
+mod pgbouncer;
 mod process;
 mod proxy;
 mod reconciler;

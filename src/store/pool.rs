@@ -1,0 +1,115 @@
+//! The connections to the database, also through a pooler that hands them out by the transaction.
+//!
+//! PgBouncer in transaction mode gives each transaction another of the server's connections, with the prepared
+//! statements that others left there under the names that the client library gives to ours. So behind one
+//! (`pgbouncer=true` in the URL, as Prisma has it) every statement is part of a transaction that begins by forgetting
+//! them. From version 1.21 on PgBouncer can keep them apart itself (`max_prepared_statements`), and none of this is needed.
+
+use sea_orm::{
+    ConnectionTrait, Database, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, ExecResult, QueryResult,
+    SqliteTransactionMode, Statement, TransactionOptions, TransactionTrait, prelude::async_trait::async_trait,
+};
+
+use super::connect_options;
+use crate::config::SecretUrl;
+
+/// Connections, opened as they are needed.
+pub(super) struct Pool {
+    connections: DatabaseConnection,
+    /// Each transaction may have another of the server's connections.
+    is_behind_pooler: bool,
+}
+
+impl Pool {
+    /// At most `limit` connections to the database at `url`; on SQLite as `adapt` makes them.
+    pub(super) async fn open(url: &SecretUrl, limit: u32, adapt: SqliteAdaptation) -> Result<Self, DbErr> {
+        let is_behind_pooler = url.is_behind_pooler();
+        let mut options = connect_options(url, limit);
+        options.map_sqlx_sqlite_opts(adapt);
+        if is_behind_pooler {
+            // PgBouncer refuses a connection that wants digits to be set.
+            options.map_sqlx_postgres_opts(|postgres| postgres.statement_cache_capacity(0).extra_float_digits(None));
+        }
+        Ok(Self { connections: Database::connect(options).await?, is_behind_pooler })
+    }
+
+    pub(super) fn is_behind_pooler(&self) -> bool {
+        self.is_behind_pooler
+    }
+
+    /// The connections themselves, for what can't be in a transaction.
+    pub(super) fn connections(&self) -> &DatabaseConnection {
+        &self.connections
+    }
+
+    pub(super) async fn ping(&self) -> Result<(), DbErr> {
+        self.connections.ping().await
+    }
+
+    pub(super) async fn close(&self) -> Result<(), DbErr> {
+        self.connections.close_by_ref().await
+    }
+
+    pub(super) async fn begin(&self) -> Result<DatabaseTransaction, DbErr> {
+        let transaction = self.connections.begin().await?;
+        if self.is_behind_pooler {
+            transaction.execute_unprepared("DEALLOCATE ALL").await?;
+        }
+        Ok(transaction)
+    }
+
+    /// A transaction that writes: SQLite wants to know beforehand.
+    pub(super) async fn begin_write(&self) -> Result<DatabaseTransaction, DbErr> {
+        if self.get_database_backend() != DbBackend::Sqlite {
+            return self.begin().await;
+        }
+        let immediate = TransactionOptions {
+            sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
+            ..TransactionOptions::default()
+        };
+        self.connections.begin_with_options(immediate).await
+    }
+}
+
+type SqliteAdaptation = fn(sea_orm::sqlx::sqlite::SqliteConnectOptions) -> sea_orm::sqlx::sqlite::SqliteConnectOptions;
+
+#[async_trait]
+impl ConnectionTrait for Pool {
+    fn get_database_backend(&self) -> DbBackend {
+        self.connections.get_database_backend()
+    }
+
+    async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
+        if !self.is_behind_pooler {
+            return self.connections.execute_raw(statement).await;
+        }
+        let transaction = self.begin().await?;
+        let result = transaction.execute_raw(statement).await?;
+        transaction.commit().await?;
+        Ok(result)
+    }
+
+    async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
+        self.connections.execute_unprepared(sql).await
+    }
+
+    async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
+        if !self.is_behind_pooler {
+            return self.connections.query_one_raw(statement).await;
+        }
+        let transaction = self.begin().await?;
+        let row = transaction.query_one_raw(statement).await?;
+        transaction.commit().await?;
+        Ok(row)
+    }
+
+    async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
+        if !self.is_behind_pooler {
+            return self.connections.query_all_raw(statement).await;
+        }
+        let transaction = self.begin().await?;
+        let rows = transaction.query_all_raw(statement).await?;
+        transaction.commit().await?;
+        Ok(rows)
+    }
+}
