@@ -265,6 +265,7 @@ mod tests {
         for number in 0..MAX_GONE + 10 {
             waiting.container_gone(format!("c{number}"));
         }
-        assert_eq!((waiting.state().holders.len(), waiting.state().gone.len()), (MAX_WAITING, MAX_GONE));
+        let state = waiting.state();
+        assert_eq!((state.holders.len(), state.gone.len()), (MAX_WAITING, MAX_GONE));
     }
 }
