@@ -244,7 +244,8 @@ mod tests {
         assert_eq!(waiting.ready().await, [thread("t1")]);
         // The daemon names it again: now it waits.
         held(&waiting, "t1", "a");
-        assert!(waiting.state().ready.is_empty() && waiting.state().holders.len() == 1);
+        let state = waiting.state();
+        assert!(state.ready.is_empty() && state.holders.len() == 1);
     }
 
     #[tokio::test]
