@@ -14,6 +14,7 @@ use std::{
 };
 
 use chrono::{DateTime, Utc};
+use serde::Serialize;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
@@ -32,7 +33,7 @@ pub struct Budgets {
 }
 
 /// A pause of all removal.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Pause {
     /// Since when.
     pub paused_at: DateTime<Utc>,

@@ -44,6 +44,23 @@ pub enum Command {
         #[arg(value_name = "THREAD_ID")]
         thread_ids: Vec<String>,
     },
+    /// Say why a thread's volume is still there, or when and how it went. Exit code 1 if the database or Docker does
+    /// not answer
+    Explain {
+        /// The thread
+        #[arg(value_name = "THREAD_ID")]
+        thread_id: String,
+        /// Print the answer as one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show the backlog, outcomes, failing threads, queues, daemons and who sweeps. Exit code 1 if something can't be
+    /// read
+    Status {
+        /// Print it as one JSON object
+        #[arg(long)]
+        json: bool,
+    },
     /// Look for what can silently be wrong with broker, database and Docker, and say how to mend it. Changes nothing.
     /// Exit code 1 if a check failed
     Doctor {

@@ -2,15 +2,17 @@
 
 mod dead_letters;
 mod doctor;
+mod explain;
 mod hold;
 mod hosts;
 mod migrate;
 mod orphans;
+mod output;
 mod pause;
 mod publish;
 mod serve;
+mod status;
 mod sweep;
-mod terminal;
 
 use std::process::ExitCode;
 
@@ -19,12 +21,14 @@ use crate::{
     config::Config,
     coordinator::Coordinator,
     docker::Docker,
-    failure::Failure,
+    failure::{Dependency, Failure},
     store::Store,
 };
 
 /// What the one daemon is called in the database.
 const DAEMON: &str = "default";
+/// The lease whose holder sweeps.
+const SWEEP_LEASE: &str = "sweep";
 /// Connections to the database besides one per removal in flight: sweep, probe, and the lock of a migration.
 const SPARE_CONNECTIONS: u32 = 4;
 
@@ -38,6 +42,8 @@ pub async fn run(Invocation { command, config }: Invocation) -> Result<ExitCode,
         Command::Doctor { json } => doctor::run(&config, json).await,
         Command::Orphans { action, json } => orphans::run(&config, action, json).await,
         Command::DeadLetters { action } => dead_letters::run(&config, action).await,
+        Command::Explain { thread_id, json } => explain::run(&config, &thread_id, json).await,
+        Command::Status { json } => status::run(&config, json).await,
         Command::Hosts { action } => hosts::run(&config, action).await,
         Command::Hold { thread_id, reason, until } => hold::hold(&config, &thread_id, &reason, until.as_deref()).await,
         Command::Release { thread_id } => hold::release(&config, &thread_id).await,
@@ -49,6 +55,12 @@ pub async fn run(Invocation { command, config }: Invocation) -> Result<ExitCode,
 async fn store(config: &Config) -> Result<Store, Failure> {
     let connections = 2 * u32::from(config.concurrency) + SPARE_CONNECTIONS;
     Store::new(&config.database_url, config.threads.clone(), config.replica.clone(), connections).await
+}
+
+/// The same for commands that only look: nothing is made or migrated on the way.
+async fn store_to_look_at(config: &Config) -> Result<Store, Failure> {
+    let store = Store::to_look_at(&config.database_url, config.threads.clone()).await;
+    store.map_err(|error| Failure::unavailable(Dependency::Database, error.to_string()))
 }
 
 fn docker(config: &Config) -> Docker {

@@ -19,7 +19,8 @@ use tracing::{debug, info, warn};
 
 use crate::{
     breaker::{Breaker, Budgets, Pause, Place},
-    failure::Failure,
+    failed_cleanup::FailedCleanup,
+    failure::{Failure, Verdict},
     metrics,
     retention::{Due, Retention},
     volume_name::{ThreadId, VolumeName, VolumePrefix},
@@ -150,6 +151,18 @@ pub trait Threads: Send + Sync + 'static {
 
     /// Withdraws the mark of a closed thread. Whether there was one.
     fn unmark(&self, thread: &ThreadId) -> impl Future<Output = Result<bool, Failure>> + Send;
+
+    /// Notes that a clean-up failed, so that sweeps leave the thread alone for a while.
+    fn note_failure(&self, thread: &ThreadId, error: &str) -> impl Future<Output = Result<(), Failure>> + Send;
+
+    /// Of these threads, those whose clean-up failed.
+    fn failed(
+        &self,
+        threads: &[ThreadId],
+    ) -> impl Future<Output = Result<HashMap<ThreadId, FailedCleanup>, Failure>> + Send;
+
+    /// Forgets the failures of threads that are no longer closed and unmarked.
+    fn forget_failures(&self) -> impl Future<Output = Result<(), Failure>> + Send;
 
     /// Counts the closed and unmarked threads.
     fn backlog(&self) -> impl Future<Output = Result<Backlog, Failure>> + Send;
@@ -309,7 +322,23 @@ impl<V: Volumes, T: Threads> Coordinator<V, T> {
         let source = origin.as_str();
         let result = self.clean_unobserved(thread, origin).await;
         metrics::cleanup(source, result.as_ref().map_or("error", Outcome::as_str));
+        if let Err(failure) = &result {
+            self.note(thread, failure).await;
+        }
         result
+    }
+
+    /// Notes a failure that is the thread's own. When a dependency is down, it is nobody's.
+    async fn note(&self, thread: &ThreadId, failure: &Failure) {
+        match failure.verdict {
+            Verdict::Unavailable(_) => {}
+            Verdict::Transient | Verdict::Permanent => {
+                // The clean-up has its result already; without the note it is only tried again sooner.
+                if let Err(error) = self.threads.note_failure(thread, &failure.message).await {
+                    debug!(thread.id = %thread, %error, "the failure could not be noted");
+                }
+            }
+        }
     }
 
     async fn clean_unobserved(&self, thread: &ThreadId, origin: Origin) -> Result<Outcome, Failure> {

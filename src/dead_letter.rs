@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
-use crate::{settlement::Reason, volume_name::ThreadId};
+use crate::{settlement::Reason, terminal::Plain, volume_name::ThreadId};
 
 /// Why the broker dead-letters by itself, as its `x-death` header says it (RabbitMQ, "Dead Letter Exchanges"). From
 /// our work queue that is `delivery_limit`: it was returned too often. The others take a policy of the operator's.
@@ -100,20 +100,8 @@ pub fn reason(ours: Option<&str>, brokers: Option<&str>) -> &'static str {
 /// A text of somebody else's as it can be shown on a terminal: what would steer it is escaped, line ends are kept.
 #[must_use]
 pub fn printable(text: &str) -> String {
-    let mut printable = String::with_capacity(text.len());
-    for character in text.chars() {
-        if character != '\n' && (character.is_control() || is_direction(character)) {
-            printable.extend(character.escape_default());
-        } else {
-            printable.push(character);
-        }
-    }
-    printable
-}
-
-/// Characters that have the text around them shown in another order, and the separators of lines and paragraphs.
-fn is_direction(character: char) -> bool {
-    matches!(character, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    let lines: Vec<_> = text.split('\n').map(|line| Plain(line).to_string()).collect();
+    lines.join("\n")
 }
 
 #[cfg(test)]
@@ -172,6 +160,6 @@ mod tests {
 
     #[test]
     fn what_would_steer_a_terminal_is_escaped() {
-        assert_eq!(printable("a\n\u{1b}[2J\u{202e}\t\"ä\""), "a\n\\u{1b}[2J\\u{202e}\\t\"ä\"");
+        assert_eq!(printable("a\n\u{1b}[2J\u{202e}\t\"ä\""), "a\n\\u{1b}[2J\\u{202e}\\u{9}\"ä\"");
     }
 }

@@ -7,6 +7,7 @@
 //! `DOCKER_HOST` has none of our volumes, and would have every thread marked. So an answer of "not there" counts only
 //! from the daemon whose identity is pinned ([`Docker::pin`]).
 
+mod holders;
 mod inspection;
 mod releases;
 
@@ -26,6 +27,7 @@ use bollard::{
     query_parameters::{ListContainersOptionsBuilder, ListVolumesOptionsBuilder, RemoveVolumeOptions},
 };
 
+pub use holders::{FoundVolume, Holder};
 pub use inspection::{Inspection, RemovalRefused, VolumeFacts};
 
 use crate::{

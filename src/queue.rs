@@ -6,6 +6,7 @@
 //! our own: one per step of the ladder, each with a time to live that dead-letters back to the work queue.
 
 mod connection;
+mod counting;
 mod dead_letters;
 mod headers;
 mod inspection;
@@ -16,6 +17,7 @@ mod topology;
 
 use std::time::Duration;
 
+pub use counting::{QueueCount, count};
 pub use dead_letters::{DeadLetters, Held, Parked, Size, Then};
 pub use inspection::{Answer, Contents, Counts, Hello, Inspection, LoginRefused, QueueFacts, Unreachable, inspect};
 pub use publisher::Publisher;

@@ -8,28 +8,37 @@
 //! Threads that are held or not due yet stay candidates for days. They cost no list of their own: the one that the next
 //! step takes shows which of their volumes are gone by themselves, and those are marked like others, since nothing is
 //! removed by that and it is true. The same goes for absent volumes while removal is paused.
+//! A volume whose clean-up failed before is left alone until its next try ([`crate::failed_cleanup`]). Those whose time
+//! has come are tried after all others and for a limited time, so that rows that always fail, however slowly, never
+//! delay the ones between.
 //!
 //! Then the other way round: volumes whose thread is marked are looked at afresh, and if they are still there, the mark
 //! is withdrawn and the thread cleaned like any other. Volumes without a thread are counted and never touched.
 #![warn(clippy::wildcard_enum_match_arm, reason = "a new outcome must not compile until it is decided")]
 
 mod deferred;
+mod progress;
+mod report;
+mod retries;
 
 use std::{
     collections::{HashMap, HashSet},
     pin::pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
 use chrono::{SubsecRound, Utc};
 use futures_util::{StreamExt, stream};
-use serde::Serialize;
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use self::deferred::Deferred;
+pub use self::report::Report;
+use self::{deferred::Deferred, progress::Progress, retries::Retries};
 use crate::{
     coordinator::{Candidate, Coordinator, Inventory, Origin, Outcome, Receipt, Threads, Volumes},
     failure::{Dependency, Failure, Verdict},
@@ -43,111 +52,13 @@ use crate::{
 const NEEDED: [Dependency; 2] = [Dependency::Database, Dependency::Docker];
 /// Rows a page: few round trips, and a statement that is over in a moment.
 const PAGE_ROWS: usize = 2000;
-/// From one line about a sweep that takes long to the next.
-const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
 /// Removals asked for at once. More wait their turn in the coordinator; it needs only a few to choose from.
 const CLEANUPS_IN_FLIGHT: usize = 16;
 
-/// What one sweep did. Written by `sweep --json` as it is.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Report {
-    /// Closed and unmarked threads.
-    pub candidates: u64,
-    /// Volumes removed; in a dry run, those that would be tried.
-    pub removed: u64,
-    /// Volumes found absent; in a dry run, those whose thread would be marked.
-    pub not_found: u64,
-    /// Volumes that a container holds.
-    pub referenced: u64,
-    /// Threads whose retention is not over.
-    pub not_due: u64,
-    /// Threads that somebody holds.
-    pub held: u64,
-    /// Volumes left alone since all removal is paused.
-    pub paused: u64,
-    /// Volumes left alone since an earlier sweep failed to remove them.
-    pub cooling_down: u64,
-    /// Volumes that could not be removed or marked.
-    pub failed: u64,
-    /// Marked threads whose volume was there all the same; their mark was withdrawn.
-    pub drift: u64,
-    /// Volumes of ours without a thread; never touched.
-    pub orphans: u64,
-    /// Why the sweep was not done, or not to its end.
-    pub skipped_reason: Option<String>,
-    /// Nothing was removed or marked.
-    pub dry_run: bool,
-    /// How long it took, in milliseconds.
-    pub duration_ms: u64,
-}
-
-/// How far the running sweep is.
-#[derive(Debug)]
-struct Progress {
-    /// Candidates that are done with.
-    done: watch::Sender<u64>,
-    /// When it was last said in the log.
-    said: Mutex<Instant>,
-}
-
-impl Progress {
-    fn begin(&self) {
-        self.done.send_replace(0);
-        *self.said() = Instant::now();
-    }
-
-    /// Some more candidates are done with. A sweep that takes long says so now and then.
-    fn advance(&self, count: usize) {
-        self.done.send_modify(|done| *done += count as u64);
-        let mut said = self.said();
-        if said.elapsed() >= PROGRESS_INTERVAL {
-            *said = Instant::now();
-            info!(candidates = *self.done.borrow(), "sweeping");
-        }
-    }
-
-    fn said(&self) -> MutexGuard<'_, Instant> {
-        self.said.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Report {
-    fn log(&self) {
-        let Self { candidates, removed, not_found, referenced, not_due, held, paused, .. } = *self;
-        let Self { cooling_down, failed, dry_run, duration_ms, .. } = *self;
-        if removed + not_found + failed + self.drift + paused > 0 {
-            info!(
-                candidates,
-                removed,
-                not_found,
-                referenced,
-                not_due,
-                held,
-                paused,
-                cooling_down,
-                failed,
-                dry_run,
-                duration_ms,
-                "swept"
-            );
-        } else {
-            debug!(
-                candidates,
-                removed,
-                not_found,
-                referenced,
-                not_due,
-                held,
-                paused,
-                cooling_down,
-                failed,
-                dry_run,
-                duration_ms,
-                "swept"
-            );
-        }
-    }
-}
+/// How long one sweep begins to try those again that failed before. What is left is the next sweep's.
+const RETRY_BUDGET: Duration = Duration::from_secs(30);
+/// Volumes that are remembered to be referenced although no container shows it. More are asked for again next time.
+const MAX_COOLING: usize = 10_000;
 
 /// Sweeps.
 pub struct Reconciler<V, T> {
@@ -155,15 +66,18 @@ pub struct Reconciler<V, T> {
     health: Arc<Health>,
     cooldown: Duration,
     progress: Progress,
-    /// Until when a volume that could not be removed is left alone.
+    /// Until when a volume is left alone that the daemon called referenced although its lists showed no container: a
+    /// mount without one. No failure, so it is in no table.
     cooling: Mutex<HashMap<ThreadId, Instant>>,
+    /// How many closed threads the latest sweep found whose id can't name a volume.
+    unnameable: AtomicU64,
 }
 
 impl<V: Volumes, T: Threads> Reconciler<V, T> {
-    /// A reconciler that leaves a volume alone for `cooldown` after it could not be removed.
+    /// A reconciler that leaves a volume alone for `cooldown` after it could not be removed for the first time.
     pub fn new(coordinator: Arc<Coordinator<V, T>>, health: Arc<Health>, cooldown: Duration) -> Self {
-        let progress = Progress { done: watch::Sender::new(0), said: Mutex::new(Instant::now()) };
-        Self { coordinator, health, cooldown, progress, cooling: Mutex::default() }
+        let progress = Progress::default();
+        Self { coordinator, health, cooldown, progress, cooling: Mutex::default(), unnameable: AtomicU64::new(0) }
     }
 
     /// Sweeps every `interval`, and at once when a dependency is back or events of Docker may have been missed, while `is_leader` says so and until `stop` is
@@ -198,7 +112,7 @@ impl<V: Volumes, T: Threads> Reconciler<V, T> {
 
     /// How many candidates of the running sweep are done with.
     pub fn progress(&self) -> watch::Receiver<u64> {
-        self.progress.done.subscribe()
+        self.progress.watch()
     }
 
     /// One sweep. With `dry_run`, only says what it would do.
@@ -227,6 +141,7 @@ impl<V: Volumes, T: Threads> Reconciler<V, T> {
         self.cooling().retain(|_, until| *until > Instant::now());
         self.coordinator.look_for_pause().await?;
         let mut deferred = Deferred::default();
+        let mut retries = Retries::default();
         let mut due = Vec::new();
         let mut after: Option<String> = None;
         while !stop.is_cancelled() {
@@ -241,14 +156,23 @@ impl<V: Volumes, T: Threads> Reconciler<V, T> {
             if !due.is_empty() && (is_last || due.len() >= PAGE_ROWS) {
                 // After the pages were read, never before: see the module's description.
                 let inventory = self.inventory().await?;
-                self.sweep_page(std::mem::take(&mut due), &inventory, report, stop).await?;
+                self.sweep_page(std::mem::take(&mut due), &inventory, &mut retries, report, stop).await?;
             }
             if is_empty {
                 break;
             }
         }
-        if !stop.is_cancelled() {
-            self.sweep_drift(deferred, report, stop).await?;
+        self.retry(retries, report, stop).await?;
+        if stop.is_cancelled() {
+            return Ok(());
+        }
+        self.tell_unnameable(report.unnameable);
+        self.sweep_drift(deferred, report, stop).await?;
+        if !report.dry_run
+            && let Err(error) = self.coordinator.threads.forget_failures().await
+        {
+            // The sweep is done all the same; what is kept too long only takes space until the next one.
+            debug!(%error, "can't forget the failures of what was cleaned");
         }
         Ok(())
     }
@@ -290,7 +214,7 @@ impl<V: Volumes, T: Threads> Reconciler<V, T> {
             self.coordinator.threads.unmark(thread).await?;
         }
         marked.retain(|thread| !still.referenced.contains_key(thread));
-        self.remove(marked, report, stop).await
+        self.remove(marked, report, stop).await.map(drop)
     }
 
     /// Marks the deferred threads whose volume is gone by itself.
@@ -314,17 +238,20 @@ impl<V: Volumes, T: Threads> Reconciler<V, T> {
             report.not_found += deferred.len() as u64;
             return Ok(());
         }
-        self.mark_absent(&deferred, inventory, report).await
+        let unmarked = self.mark_absent(&deferred, inventory, report).await?;
+        report.failed += unmarked.len() as u64;
+        Ok(())
     }
 
     async fn sweep_page(
         &self,
         page: Vec<Candidate>,
         inventory: &Inventory,
+        retries: &mut Retries,
         report: &mut Report,
         stop: &CancellationToken,
     ) -> Result<(), Failure> {
-        let candidates = page.len();
+        let (candidates, already_later) = (page.len(), retries.len());
         let mut absent = Vec::new();
         let mut removable = Vec::new();
         for candidate in page {
@@ -332,6 +259,7 @@ impl<V: Volumes, T: Threads> Reconciler<V, T> {
                 Err(error) => {
                     debug!(thread.id = candidate.id, %error, "a closed thread whose id can't name a volume");
                     report.failed += 1;
+                    report.unnameable += 1;
                 }
                 Ok(thread) if let Some(holders) = inventory.referenced.get(&thread) => {
                     report.referenced += 1;
@@ -342,6 +270,7 @@ impl<V: Volumes, T: Threads> Reconciler<V, T> {
                 Ok(thread) => removable.push(thread),
             }
         }
+        self.set_failed_aside(&mut removable, retries, report).await?;
         if report.dry_run {
             report.not_found += absent.len() as u64;
             if self.coordinator.pause_reason().is_some() {
@@ -351,24 +280,76 @@ impl<V: Volumes, T: Threads> Reconciler<V, T> {
             }
             return Ok(());
         }
-        self.mark_absent(&absent, inventory, report).await?;
-        self.progress.advance(candidates - removable.len());
-        self.remove(removable, report, stop).await
+        let mut unmarked = self.mark_absent(&absent, inventory, report).await?;
+        self.set_failed_aside(&mut unmarked, retries, report).await?;
+        removable.extend(unmarked);
+        let later = retries.len().saturating_sub(already_later);
+        self.progress.advance(candidates.saturating_sub(removable.len() + later));
+        self.remove(removable, report, stop).await.map(drop)
     }
 
+    /// Takes out of `removable` what failed before: for now, or until the end of this sweep.
+    async fn set_failed_aside(
+        &self,
+        removable: &mut Vec<ThreadId>,
+        retries: &mut Retries,
+        report: &mut Report,
+    ) -> Result<(), Failure> {
+        if removable.is_empty() {
+            return Ok(());
+        }
+        let failed = self.coordinator.threads.failed(removable).await?;
+        removable.retain(|thread| !failed.contains_key(thread));
+        let now = Utc::now();
+        let next_try = failed.into_iter().map(|(thread, failed)| (failed.next_try_at(self.cooldown), thread));
+        let (cooling, due): (Vec<_>, Vec<_>) = next_try.partition(|(next_try_at, _)| *next_try_at > now);
+        report.cooling_down += cooling.len() as u64 + retries.add(due);
+        Ok(())
+    }
+
+    /// Tries those again whose time has come, as long as this sweep has time for them.
+    async fn retry(&self, retries: Retries, report: &mut Report, stop: &CancellationToken) -> Result<(), Failure> {
+        let threads = retries.threads();
+        if report.dry_run {
+            report.removed += threads.len() as u64;
+            return Ok(());
+        }
+        let enough = stop.child_token();
+        let timer = tokio::spawn({
+            let enough = enough.clone();
+            async move {
+                tokio::time::sleep(RETRY_BUDGET).await;
+                enough.cancel();
+            }
+        });
+        let left = self.remove(threads, report, &enough).await;
+        timer.abort();
+        report.cooling_down += left? as u64;
+        Ok(())
+    }
+
+    /// Says how many closed threads can't be cleaned for their id, when that changes and not in every sweep.
+    fn tell_unnameable(&self, threads: u64) {
+        if self.unnameable.swap(threads, Ordering::Relaxed) != threads && threads > 0 {
+            warn!(threads, "closed threads have ids that can't name a volume; `debug` names them at every sweep");
+        }
+    }
+
+    /// Marks the threads of absent volumes, all at once. If that fails, because of one of them perhaps, returns all: each
+    /// is then cleaned by itself, so that one never keeps others from their mark.
     async fn mark_absent(
         &self,
         absent: &[(ThreadId, Candidate)],
         inventory: &Inventory,
         report: &mut Report,
-    ) -> Result<(), Failure> {
+    ) -> Result<Vec<ThreadId>, Failure> {
         if absent.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
         if let Some(warning) = inventory.warnings.first() {
             warn!(warning, threads = absent.len(), "Docker's list may lack volumes, so none is taken for absent");
             report.failed += absent.len() as u64;
-            return Ok(());
+            return Ok(Vec::new());
         }
         // After the list, so that it was this daemon that made it.
         self.coordinator.volumes.prove_identity().await?;
@@ -382,25 +363,34 @@ impl<V: Volumes, T: Threads> Reconciler<V, T> {
         };
         let receipts: Vec<_> = absent.iter().map(|(thread, _)| receipt(thread)).collect();
         let mut marked = HashSet::new();
+        let mut unmarked = Vec::new();
         for page in receipts.chunks(PAGE_ROWS) {
-            marked.extend(self.coordinator.threads.mark_all(page).await?);
+            match self.coordinator.threads.mark_all(page).await {
+                Ok(threads) => marked.extend(threads),
+                Err(failure) if matches!(failure.verdict, Verdict::Unavailable(_)) => return Err(failure),
+                Err(error) => {
+                    debug!(%error, threads = page.len(), "can't mark them at once; one by one");
+                    unmarked.extend(page.iter().map(|receipt| receipt.thread_id.clone()));
+                }
+            }
         }
         report.not_found += marked.len() as u64;
         metrics::cleanups(Origin::Sweep.as_str(), Outcome::NotFound.as_str(), marked.len() as u64);
         for (_, candidate) in absent.iter().filter(|(thread, _)| marked.contains(thread)) {
             metrics::close_to_mark(candidate.closed_at, at);
         }
-        Ok(())
+        Ok(unmarked)
     }
 
-    /// Cleans up after these threads, as far as the sweep's budget goes.
+    /// Cleans up after these threads, as far as the sweep's budget goes and until `enough`. Returns how many were left.
     async fn remove(
         &self,
         mut threads: Vec<ThreadId>,
         report: &mut Report,
-        stop: &CancellationToken,
-    ) -> Result<(), Failure> {
-        while !threads.is_empty() && !stop.is_cancelled() {
+        enough: &CancellationToken,
+    ) -> Result<usize, Failure> {
+        let mut untried = 0;
+        while !threads.is_empty() && !enough.is_cancelled() {
             let budget = self.coordinator.policy().budgets.per_sweep.unwrap_or(u64::MAX);
             let left = usize::try_from(budget.saturating_sub(report.removed)).unwrap_or(usize::MAX);
             if left == 0 && self.coordinator.pause_reason().is_none() {
@@ -408,35 +398,36 @@ impl<V: Volumes, T: Threads> Reconciler<V, T> {
             }
             if self.coordinator.pause_reason().is_some() {
                 report.paused += threads.len() as u64;
-                return Ok(());
+                return Ok(untried);
             }
             // Some of these may turn out to be no removals; then there is a next round.
             let later = threads.split_off(left.min(threads.len()));
-            self.remove_at_once(threads, report, stop).await?;
+            untried += self.remove_at_once(threads, report, enough).await?;
             threads = later;
         }
-        Ok(())
+        Ok(untried + threads.len())
     }
 
+    /// The same without the budget.
     async fn remove_at_once(
         &self,
         threads: Vec<ThreadId>,
         report: &mut Report,
-        stop: &CancellationToken,
-    ) -> Result<(), Failure> {
+        enough: &CancellationToken,
+    ) -> Result<usize, Failure> {
         let clean = async |thread| {
             let result = self.coordinator.clean(&thread, Origin::Sweep).await;
             (thread, result)
         };
-        let mut left = threads.len() as u64;
+        let mut left = threads.len();
         let mut is_paused = false;
         // What has begun is finished, nothing new is begun.
-        let no_more = stop.child_token();
+        let no_more = enough.child_token();
         let threads = stream::iter(threads).take_until(no_more.cancelled());
         let mut cleaned = pin!(threads.map(clean).buffer_unordered(CLEANUPS_IN_FLIGHT));
         while let Some((thread, result)) = cleaned.next().await {
             self.progress.advance(1);
-            left -= u64::from(result != Ok(Outcome::Paused));
+            left -= usize::from(result != Ok(Outcome::Paused));
             match result {
                 Ok(Outcome::Removed) => report.removed += 1,
                 Ok(Outcome::NotFound) => report.not_found += 1,
@@ -456,14 +447,14 @@ impl<V: Volumes, T: Threads> Reconciler<V, T> {
                 Err(failure) => {
                     warn!(thread.id = %thread, error = %failure, "can't clean up now");
                     report.failed += 1;
-                    self.cool(thread);
                 }
             }
         }
         if is_paused {
-            report.paused += left;
+            report.paused += left as u64;
+            left = 0;
         }
-        Ok(())
+        Ok(left)
     }
 
     async fn observe_backlog(&self) {
@@ -474,7 +465,10 @@ impl<V: Volumes, T: Threads> Reconciler<V, T> {
     }
 
     fn cool(&self, thread: ThreadId) {
-        self.cooling().insert(thread, Instant::now() + self.cooldown);
+        let mut cooling = self.cooling();
+        if cooling.len() < MAX_COOLING {
+            cooling.insert(thread, Instant::now() + self.cooldown);
+        }
     }
 
     fn cooling(&self) -> MutexGuard<'_, HashMap<ThreadId, Instant>> {

@@ -4,9 +4,11 @@
 //! and SQLite are served by the same statements.
 
 mod entities;
+mod failures;
 mod holds;
 mod inspection;
 mod leases;
+mod look_up;
 mod migrate;
 mod pauses;
 mod pool;
@@ -23,6 +25,7 @@ use sea_orm::{
 
 pub use holds::Hold;
 pub use inspection::{Inspection, Part, Schema, Unreachable};
+pub use look_up::{PinnedDaemon, Removals, Sweeper, ThreadRow, WrittenReceipt};
 pub use migrate::MigrationStatus;
 use pool::Pool;
 

@@ -12,6 +12,7 @@ mod m20261123_000006_docker_daemons;
 mod m20261123_000007_leases;
 mod m20261123_000008_holds;
 mod m20261123_000009_removal_pause;
+mod m20261123_000010_failures;
 
 pub use sea_orm_migration::{MigrationStatus as Status, MigratorTraitSelf};
 use sea_orm_migration::{prelude::*, sea_orm::DbBackend};
@@ -91,6 +92,7 @@ impl MigratorTraitSelf for Migrator {
             Box::new(m20261123_000007_leases::Migration),
             Box::new(m20261123_000008_holds::Migration),
             Box::new(m20261123_000009_removal_pause::Migration),
+            Box::new(m20261123_000010_failures::Migration),
         ]
     }
 

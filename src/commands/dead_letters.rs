@@ -9,7 +9,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::terminal::{confirm, json, require_terminal, say, write};
+use super::output::{confirm, json, require_terminal, say, write};
 use crate::{
     cli::{DeadLettersAction, Selection},
     config::Config,

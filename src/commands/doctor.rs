@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use super::{
     DAEMON, docker,
-    terminal::{json, say, write},
+    output::{json, say, write},
 };
 use crate::{config::Config, doctor, failure::Failure};
 

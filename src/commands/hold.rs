@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use chrono::{DateTime, SecondsFormat, SubsecRound, TimeDelta, Utc};
 
-use super::{prepare_database, store, terminal::say};
+use super::{output::say, prepare_database, store};
 use crate::{
     config::Config,
     coordinator::{Thread, Threads},

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use super::{DAEMON, docker, prepare_database, store, terminal::say};
+use super::{DAEMON, docker, output::say, prepare_database, store};
 use crate::{cli::HostsAction, config::Config, failure::Failure};
 
 pub(super) async fn run(config: &Config, action: HostsAction) -> Result<ExitCode, Failure> {

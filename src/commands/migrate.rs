@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use super::terminal::say;
+use super::output::say;
 use crate::{cli::Direction, config::Config, failure::Failure, store::Store};
 
 pub(super) async fn run(config: &Config, direction: Option<Direction>) -> Result<ExitCode, Failure> {

@@ -6,8 +6,9 @@ use chrono::Utc;
 use humantime::format_duration;
 
 use super::{
-    coordinator, prepare_database, prepare_docker,
-    terminal::{confirm, json, require_terminal, say},
+    coordinator,
+    output::{confirm, json, require_terminal, say},
+    prepare_database, prepare_docker,
 };
 use crate::{
     cli::OrphansAction,

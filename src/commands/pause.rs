@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use chrono::SecondsFormat;
 
-use super::{prepare_database, store, terminal::say};
+use super::{output::say, prepare_database, store};
 use crate::{breaker::Pause, config::Config, failure::Failure};
 
 pub(super) async fn pause(config: &Config, reason: &str) -> Result<ExitCode, Failure> {

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use super::terminal::say;
+use super::output::say;
 use crate::{
     config::Config,
     event::ThreadClosed,

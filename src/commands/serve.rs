@@ -12,7 +12,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{coordinator, prepare_database, prepare_docker};
+use super::{SWEEP_LEASE, coordinator, prepare_database, prepare_docker};
 use crate::{
     config::Config,
     consumer::Consumer,
@@ -26,9 +26,6 @@ use crate::{
     store::Store,
     waiting,
 };
-
-/// The lease whose holder sweeps.
-const SWEEP_LEASE: &str = "sweep";
 
 /// Serves until SIGTERM or SIGINT. Fails if a part can't start or ends by itself.
 pub(super) async fn run(config: Config) -> Result<ExitCode, Failure> {

@@ -5,8 +5,9 @@ use std::{process::ExitCode, sync::Arc};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    coordinator, prepare_database, prepare_docker,
-    terminal::{json, say},
+    coordinator,
+    output::{json, say},
+    prepare_database, prepare_docker,
 };
 use crate::{
     config::Config,

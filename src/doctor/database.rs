@@ -101,7 +101,8 @@ fn schema_verdicts(config: &Config, schema: &Schema) -> Vec<Check> {
             "database.rights",
             format!("marks and receipts can't be written: {error}"),
             "connect to a server and as a user that may SELECT and UPDATE the threads table, and SELECT and INSERT in \
-             volume_removals and docker_daemons, and SELECT, INSERT and UPDATE in thread_holds and removal_pause",
+             volume_removals, docker_daemons, thread_holds, removal_pause, leases and cleanup_failures, UPDATE in the last \
+             four, and DELETE in thread_holds and cleanup_failures",
         ),
     });
     checks

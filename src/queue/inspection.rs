@@ -155,7 +155,7 @@ pub async fn inspect(queues: &Queues) -> Result<Inspection, Unreachable> {
         }
         other => other,
     })?;
-    let login = match log_in(uri, tls).await {
+    let login = match log_in(uri, tls, "volume-reaper doctor").await {
         Err(refused) => Err(refused),
         Ok(connection) => {
             let contents = tokio::time::timeout(QUESTIONS_TIMEOUT, contents(&connection, queues, &hello)).await;
@@ -223,8 +223,9 @@ fn read_greeting(payload: &[u8]) -> io::Result<Hello> {
     Ok(Hello { product: property("product"), version: property("version") })
 }
 
-async fn log_in(uri: AMQPUri, tls: Option<RustlsConnector>) -> Result<Connection, LoginRefused> {
-    let properties = ConnectionProperties::default().with_connection_name("volume-reaper doctor".into());
+/// Connects as `name`, which the broker's management shows.
+pub(super) async fn log_in(uri: AMQPUri, tls: Option<RustlsConnector>, name: &str) -> Result<Connection, LoginRefused> {
+    let properties = ConnectionProperties::default().with_connection_name(name.into());
     match tokio::time::timeout(LOGIN_TIMEOUT, connection::connect(uri, tls, properties)).await {
         Ok(Ok(connection)) => Ok(connection),
         Ok(Err(error)) => Err(match code_and_text(&error) {
@@ -307,13 +308,18 @@ async fn exchange_facts(connection: &Connection, name: &str) -> (Answer<()>, Opt
 }
 
 async fn queue_facts(connection: &Connection, Definition { name, arguments }: Definition) -> QueueFacts {
-    let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-    let there = declare(connection, &name, passive, FieldTable::default()).await;
+    let there = look_at(connection, &name).await;
     let as_ours = match there {
         Answer::Yes(_) => Some(as_ours(connection, &name, arguments).await),
         _ => None,
     };
     QueueFacts { name, there, as_ours }
+}
+
+/// Messages and consumers of a queue, without a change to it.
+pub(super) async fn look_at(connection: &Connection, name: &str) -> Answer<Counts> {
+    let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+    declare(connection, name, passive, FieldTable::default()).await
 }
 
 async fn declare(

@@ -44,6 +44,28 @@ pub(super) mod docker_daemon {
     impl ActiveModelBehavior for ActiveModel {}
 }
 
+/// A thread whose clean-up failed.
+pub(super) mod cleanup_failure {
+    use sea_orm::entity::prelude::*;
+
+    #[derive(Clone, Debug, DeriveEntityModel)]
+    #[sea_orm(table_name = "cleanup_failures")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub thread_id: String,
+        pub attempts: i64,
+        pub first_failed_at: DateTimeUtc,
+        pub failed_at: DateTimeUtc,
+        pub error: String,
+        pub replica: String,
+    }
+
+    #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+    pub enum Relation {}
+
+    impl ActiveModelBehavior for ActiveModel {}
+}
+
 /// Who does what only one replica may do.
 pub(super) mod lease {
     use sea_orm::entity::prelude::*;

@@ -6,6 +6,7 @@ use sea_orm::{
     ColumnTrait, Condition, EntityTrait, ExprTrait, QuerySelect, QueryTrait,
     sea_query::{Expr, OnConflict},
 };
+use serde::Serialize;
 
 use super::{
     ROW_TIMEOUT, Store,
@@ -14,7 +15,7 @@ use super::{
 use crate::{failure::Failure, volume_name::ThreadId};
 
 /// A hold on a thread. One whose time is over does not count any more.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Hold {
     /// Why, for people.
     pub reason: String,

@@ -1,6 +1,6 @@
 //! Looking at the database without changing anything in it: the facts that `doctor` judges.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use chrono::{DateTime, Utc};
 use migrations::{REOPEN_TRIGGER, ThreadsTable, UNMARKED_INDEX, literal, quoted};
@@ -27,6 +27,14 @@ pub enum Unreachable {
     NoDatabase(String),
     /// Anything else.
     Other(String),
+}
+
+impl fmt::Display for Unreachable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Connect(text) | Self::Login(text) | Self::NoDatabase(text) | Self::Other(text) => f.write_str(text),
+        }
+    }
 }
 
 /// What was found of a database that answers.
@@ -272,6 +280,11 @@ impl Store {
             "SELECT 1 FROM thread_holds WHERE 1 = 0".to_owned(),
             "UPDATE removal_pause SET reason = reason WHERE 1 = 0".to_owned(),
             "INSERT INTO removal_pause (name) SELECT '' WHERE 1 = 0".to_owned(),
+            "INSERT INTO cleanup_failures (thread_id, attempts, first_failed_at, failed_at, error, replica) \
+             SELECT '', 0, CURRENT_TIMESTAMP, CURRENT_TIMESTAMP, '', '' WHERE 1 = 0"
+                .to_owned(),
+            "UPDATE cleanup_failures SET attempts = attempts WHERE 1 = 0".to_owned(),
+            "DELETE FROM cleanup_failures WHERE 1 = 0".to_owned(),
         ];
         let transaction = self.db.begin_write().await?;
         if self.backend() == DbBackend::Postgres {

@@ -13,6 +13,7 @@ use super::{PAGE_TIMEOUT, ROW_TIMEOUT, Store, entities::volume_removal};
 use crate::{
     breaker::Pause,
     coordinator::{Backlog, Candidate, Mark, Origin, Receipt, Thread, Threads},
+    failed_cleanup::FailedCleanup,
     failure::Failure,
     volume_name::ThreadId,
 };
@@ -197,6 +198,18 @@ impl Threads for Store {
         .await
     }
 
+    async fn note_failure(&self, thread: &ThreadId, error: &str) -> Result<(), Failure> {
+        self.upsert_failure(thread, error).await
+    }
+
+    async fn failed(&self, threads: &[ThreadId]) -> Result<HashMap<ThreadId, FailedCleanup>, Failure> {
+        self.select_failures(threads).await
+    }
+
+    async fn forget_failures(&self) -> Result<(), Failure> {
+        self.delete_settled_failures().await
+    }
+
     async fn backlog(&self) -> Result<Backlog, Failure> {
         let count = Query::select()
             .expr(Expr::col(self.id()).count())
@@ -226,7 +239,7 @@ impl Threads for Store {
 
 /// The time of a close. One without a zone is UTC; what we can't read at all counts as none, so that under a retention
 /// the thread is kept.
-fn time_at(row: &QueryResult, index: usize) -> Option<DateTime<Utc>> {
+pub(super) fn time_at(row: &QueryResult, index: usize) -> Option<DateTime<Utc>> {
     let without_zone = || {
         let time = row.try_get_by_index::<Option<NaiveDateTime>>(index).ok().flatten();
         time.map(|time| time.and_utc())

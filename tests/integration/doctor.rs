@@ -404,7 +404,7 @@ async fn a_schema_that_is_behind_is_told_with_what_is_pending() {
     for on in [On::Sqlite, On::Postgres] {
         let world = served(on).await;
         assert!(world.run(&["migrate", "down"]).await.status.success());
-        doctor(&world).await.only_failure("database.migrations", "m20261123_000009_removal_pause");
+        doctor(&world).await.only_failure("database.migrations", "m20261123_000010_failures");
     }
 }
 
@@ -494,7 +494,8 @@ async fn a_user_who_may_not_mark_is_told() {
     doctor(&world).await.only_failure("database.rights", "permission denied");
 
     let grant = "GRANT UPDATE ON threads, removal_pause TO {}; \
-                 GRANT INSERT ON volume_removals, docker_daemons, removal_pause TO {}";
+                 GRANT INSERT ON volume_removals, docker_daemons, removal_pause TO {}; \
+                 GRANT INSERT, UPDATE, DELETE ON cleanup_failures TO {}";
     world.execute(&grant.replace("{}", &user)).await;
     doctor(&world).await.only_failure("database.rights", "sequence");
     world.execute(&format!("GRANT USAGE ON SEQUENCE volume_removals_id_seq TO {user}")).await;

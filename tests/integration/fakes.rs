@@ -15,12 +15,14 @@ use volume_reaper::{
     coordinator::{
         Backlog, Candidate, Coordinator, Inventory, Mark, Outcome, Receipt, Removal, Thread, Threads, Volumes,
     },
+    failed_cleanup::FailedCleanup,
     failure::Failure,
     volume_name::{ThreadId, VolumeName, VolumePrefix},
 };
 
 /// What happens when a call is made, before it does its own work.
 type Hook = Box<dyn Fn(&Rows) -> Result<(), Failure> + Send + Sync>;
+type Unmarkable = Box<dyn Fn(&Receipt) -> bool + Send + Sync>;
 type Rows = Arc<Mutex<HashMap<String, Row>>>;
 
 #[derive(Clone, Debug, Default)]
@@ -38,6 +40,8 @@ pub(crate) struct FakeVolumes {
     pub(crate) identity: Mutex<Result<(), Failure>>,
     pub(crate) on_inventory: Hook,
     pub(crate) inventory: Mutex<Inventory>,
+    /// Removals of volumes whose names end so fail.
+    pub(crate) refused: Mutex<Vec<String>>,
     /// The volumes are in the first list and in no later one.
     pub(crate) vanishing: AtomicBool,
     rows: Rows,
@@ -46,6 +50,9 @@ pub(crate) struct FakeVolumes {
 impl Volumes for FakeVolumes {
     async fn remove(&self, volume: &VolumeName) -> Result<Removal, Failure> {
         self.calls.lock().expect("lock").push(format!("remove {volume}"));
+        if self.refused.lock().expect("lock").iter().any(|end| volume.as_str().ends_with(end)) {
+            return Err(Failure::transient("disk full"));
+        }
         let answer = self.answer.lock().expect("lock").clone();
         if answer == Ok(Removal::Removed) {
             let thread = VolumePrefix::parse("ha_ws_").expect("valid").thread_of(volume.as_str()).expect("ours");
@@ -78,6 +85,15 @@ pub(crate) struct FakeThreads {
     pub(crate) removed_by_others: AtomicU64,
     /// How often removals were counted.
     pub(crate) counts: AtomicU64,
+    /// Marks that can't be set; one of them fails all that were to be set with it.
+    pub(crate) unmarkable: Mutex<Option<Unmarkable>>,
+    pub(crate) failures: Mutex<HashMap<ThreadId, FailedCleanup>>,
+}
+
+impl FakeThreads {
+    fn is_unmarkable(&self, receipt: &Receipt) -> bool {
+        self.unmarkable.lock().expect("lock").as_ref().is_some_and(|is_unmarkable| is_unmarkable(receipt))
+    }
 }
 
 impl Threads for FakeThreads {
@@ -94,6 +110,9 @@ impl Threads for FakeThreads {
 
     async fn mark(&self, receipt: &Receipt) -> Result<Mark, Failure> {
         (self.on_mark)(&self.rows)?;
+        if self.is_unmarkable(receipt) {
+            return Err(Failure::transient("a constraint of the platform's"));
+        }
         let mut rows = self.rows.lock().expect("lock");
         Ok(match rows.get_mut(receipt.thread_id.as_str()) {
             None => Mark::NoRow,
@@ -108,6 +127,9 @@ impl Threads for FakeThreads {
     }
 
     async fn mark_all(&self, receipts: &[Receipt]) -> Result<Vec<ThreadId>, Failure> {
+        if receipts.iter().any(|receipt| self.is_unmarkable(receipt)) {
+            return Err(Failure::transient("a constraint of the platform's"));
+        }
         let mut marked = Vec::new();
         for receipt in receipts {
             if self.mark(receipt).await? == Mark::Set {
@@ -138,6 +160,34 @@ impl Threads for FakeThreads {
     async fn unmark(&self, thread: &ThreadId) -> Result<bool, Failure> {
         let mut rows = self.rows.lock().expect("lock");
         Ok(rows.get_mut(thread.as_str()).is_some_and(|row| row.mark.take().is_some()))
+    }
+
+    async fn note_failure(&self, thread: &ThreadId, error: &str) -> Result<(), Failure> {
+        let mut failures = self.failures.lock().expect("lock");
+        let now = Utc::now();
+        let failed = failures.entry(thread.clone()).or_insert_with(|| FailedCleanup {
+            attempts: 0,
+            first_failed_at: now,
+            failed_at: now,
+            error: String::new(),
+            replica: "replica-1".to_owned(),
+        });
+        failed.attempts += 1;
+        (failed.failed_at, failed.error) = (now, error.to_owned());
+        Ok(())
+    }
+
+    async fn failed(&self, threads: &[ThreadId]) -> Result<HashMap<ThreadId, FailedCleanup>, Failure> {
+        let failures = self.failures.lock().expect("lock");
+        Ok(threads.iter().filter_map(|thread| Some((thread.clone(), failures.get(thread)?.clone()))).collect())
+    }
+
+    async fn forget_failures(&self) -> Result<(), Failure> {
+        let rows = self.rows.lock().expect("lock");
+        let is_candidate =
+            |thread: &ThreadId| rows.get(thread.as_str()).is_some_and(|row| row.closed && row.mark.is_none());
+        self.failures.lock().expect("lock").retain(|thread, _| is_candidate(thread));
+        Ok(())
     }
 
     async fn backlog(&self) -> Result<Backlog, Failure> {
@@ -185,6 +235,7 @@ pub(crate) fn coordinator_with(
     let volumes = FakeVolumes {
         answer: Mutex::new(answer),
         calls: Mutex::default(),
+        refused: Mutex::default(),
         identity: Mutex::new(Ok(())),
         on_inventory: Box::new(on_inventory),
         inventory: Mutex::default(),
@@ -197,6 +248,8 @@ pub(crate) fn coordinator_with(
         pause: Mutex::default(),
         removed_by_others: AtomicU64::new(0),
         counts: AtomicU64::new(0),
+        unmarkable: Mutex::default(),
+        failures: Mutex::default(),
     };
     Coordinator::new(volumes, threads, VolumePrefix::parse("ha_ws_").expect("valid"), 4)
 }
@@ -211,6 +264,14 @@ pub(crate) fn row(coordinator: &FakeCoordinator, id: &str) -> Row {
 
 pub(crate) fn set_row(rows: &Rows, id: &str, row: Row) {
     rows.lock().expect("lock").insert(id.to_owned(), row);
+}
+
+/// As if `thread`'s failures had been so much earlier.
+pub(crate) fn age_failure(coordinator: &FakeCoordinator, id: &str, by: std::time::Duration) {
+    let mut failures = coordinator.threads.failures.lock().expect("lock");
+    let failed = failures.get_mut(&thread(id)).expect("it failed");
+    failed.first_failed_at -= by;
+    failed.failed_at -= by;
 }
 
 pub(crate) fn calls(coordinator: &FakeCoordinator) -> Vec<String> {

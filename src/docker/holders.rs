@@ -1,0 +1,116 @@
+//! Looking at one volume and at who holds it, for `explain`.
+
+use std::collections::{BTreeMap, HashMap};
+
+use bollard::query_parameters::InspectContainerOptions;
+use chrono::{DateTime, Utc};
+use futures_util::future::join_all;
+use serde::Serialize;
+
+use super::{CALL_TIMEOUT, Docker, Error, ListContainersOptionsBuilder, Removal, cause, refused_removal};
+use crate::{failure::Failure, volume_name::VolumeName};
+
+/// Containers that are asked for since when they are as they are; of others only their creation is told.
+const MAX_INSPECTED: usize = 16;
+
+/// A volume, as the daemon describes it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct FoundVolume {
+    /// Its driver, mostly `local`.
+    pub driver: String,
+    /// When it was made, in the daemon's words; Docker says it in RFC 3339.
+    pub created_at: Option<String>,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// A container that references a volume.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Holder {
+    /// Its id.
+    pub id: String,
+    /// Its name, without the slash that the daemon writes before it.
+    pub name: String,
+    /// Such as `running`, `exited` or `created`.
+    pub state: String,
+    /// Since when it is in that state, as far as the daemon says.
+    pub since: Option<DateTime<Utc>>,
+    /// The image, as it was named when the container was made.
+    pub image: String,
+    /// When it was made.
+    pub created_at: Option<DateTime<Utc>>,
+}
+
+impl Docker {
+    /// The volume; `None` if this daemon does not have it, which alone proves nothing.
+    pub async fn find_volume(&self, volume: &VolumeName) -> Result<Option<FoundVolume>, Failure> {
+        let request = self.client()?.inspect_volume(volume.as_str());
+        match tokio::time::timeout(CALL_TIMEOUT, request).await.unwrap_or(Err(Error::RequestTimeoutError)) {
+            Ok(found) => Ok(Some(FoundVolume {
+                driver: found.driver,
+                created_at: found.created_at,
+                labels: found.labels.into_iter().collect(),
+            })),
+            // The same words as at a removal, so that not every 404 is a missing volume here either.
+            Err(Error::DockerResponseServerError { status_code: 404, message }) => {
+                match refused_removal(404, &message, volume, &self.endpoint)? {
+                    Removal::NotFound => Ok(None),
+                    Removal::Removed | Removal::Referenced { .. } => {
+                        Err(self.down(&format!("inspect {volume}: {message}")))
+                    }
+                }
+            }
+            Err(Error::DockerResponseServerError { status_code, message }) => Err(Failure::transient(format!(
+                "docker at {}: inspect {volume}: {status_code} {message}",
+                self.endpoint
+            ))),
+            Err(other) => Err(self.down(&format!("inspect {volume}: {}", cause(&other)))),
+        }
+    }
+
+    /// The containers that reference the volume, stopped ones included.
+    pub async fn holders(&self, volume: &VolumeName) -> Result<Vec<Holder>, Failure> {
+        let client = self.client()?;
+        let filters = HashMap::from([("volume", vec![volume.as_str()])]);
+        let containers = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
+        let containers = self.call("list_containers", CALL_TIMEOUT, client.list_containers(Some(containers))).await?;
+        // The daemon's filter matches destinations too, and Podman's parts of names.
+        let containers = containers.into_iter().filter(|container| {
+            let mut mounts = container.mounts.iter().flatten();
+            mounts.any(|mount| mount.typ.as_deref() == Some("volume") && mount.name.as_deref() == Some(volume.as_str()))
+        });
+        let mut holders: Vec<_> = containers
+            .map(|container| {
+                let name = container.names.iter().flatten().next().map_or("", |name| name.trim_start_matches('/'));
+                let state = container.state.map_or_else(String::new, |state| state.to_string());
+                let created_at = container.created.and_then(|seconds| DateTime::from_timestamp(seconds, 0));
+                Holder {
+                    id: container.id.unwrap_or_default(),
+                    name: name.to_owned(),
+                    since: created_at.filter(|_| state == "created"),
+                    state,
+                    image: container.image.unwrap_or_default(),
+                    created_at,
+                }
+            })
+            .collect();
+        join_all(holders.iter_mut().take(MAX_INSPECTED).map(|holder| self.look_since_when(holder))).await;
+        Ok(holders)
+    }
+
+    /// The list says only "Up 3 hours". A container that is gone by now, or not told of, stays as it is.
+    async fn look_since_when(&self, holder: &mut Holder) {
+        let Ok(client) = self.client() else { return };
+        let request = client.inspect_container(&holder.id, None::<InspectContainerOptions>);
+        let found = self.call("inspect_container", CALL_TIMEOUT, request).await;
+        let Some(state) = found.ok().and_then(|found| found.state) else { return };
+        let since = match holder.state.as_str() {
+            "running" | "paused" => state.started_at,
+            "exited" | "dead" => state.finished_at,
+            _ => None,
+        };
+        // What did not happen yet is the year 1.
+        let since = since.and_then(|time| DateTime::parse_from_rfc3339(&time).ok()).map(|time| time.to_utc());
+        holder.since = since.filter(|time| time.timestamp() > 0).or(holder.since);
+    }
+}

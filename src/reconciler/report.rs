@@ -1,0 +1,79 @@
+//! What a sweep did.
+
+use serde::Serialize;
+use tracing::{debug, info};
+
+/// What one sweep did. Written by `sweep --json` as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// Closed and unmarked threads.
+    pub candidates: u64,
+    /// Volumes removed; in a dry run, those that would be tried.
+    pub removed: u64,
+    /// Volumes found absent; in a dry run, those whose thread would be marked.
+    pub not_found: u64,
+    /// Volumes that a container holds.
+    pub referenced: u64,
+    /// Threads whose retention is not over.
+    pub not_due: u64,
+    /// Threads that somebody holds.
+    pub held: u64,
+    /// Volumes left alone since all removal is paused.
+    pub paused: u64,
+    /// Volumes left alone for now, since they could not be removed before.
+    pub cooling_down: u64,
+    /// Volumes that could not be removed or marked.
+    pub failed: u64,
+    /// Those of them whose thread's id can't name a volume. They fail in every sweep, which is not worth a line each.
+    #[serde(skip)]
+    pub unnameable: u64,
+    /// Marked threads whose volume was there all the same; their mark was withdrawn.
+    pub drift: u64,
+    /// Volumes of ours without a thread; never touched.
+    pub orphans: u64,
+    /// Why the sweep was not done, or not to its end.
+    pub skipped_reason: Option<String>,
+    /// Nothing was removed or marked.
+    pub dry_run: bool,
+    /// How long it took, in milliseconds.
+    pub duration_ms: u64,
+}
+
+impl Report {
+    /// One info line if something happened, debug if not.
+    pub(super) fn log(&self) {
+        let Self { candidates, removed, not_found, referenced, not_due, held, paused, .. } = *self;
+        let Self { cooling_down, failed, dry_run, duration_ms, .. } = *self;
+        if removed + not_found + failed - self.unnameable + self.drift + paused > 0 {
+            info!(
+                candidates,
+                removed,
+                not_found,
+                referenced,
+                not_due,
+                held,
+                paused,
+                cooling_down,
+                failed,
+                dry_run,
+                duration_ms,
+                "swept"
+            );
+        } else {
+            debug!(
+                candidates,
+                removed,
+                not_found,
+                referenced,
+                not_due,
+                held,
+                paused,
+                cooling_down,
+                failed,
+                dry_run,
+                duration_ms,
+                "swept"
+            );
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! Clean-ups that failed: noted once per failure, forgotten once per sweep.
+
+use std::collections::HashMap;
+
+use chrono::{SubsecRound, Utc};
+use sea_orm::{
+    ActiveValue::Set,
+    ColumnTrait, Condition, EntityTrait, ExprTrait, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect,
+    sea_query::{Alias, Expr, OnConflict, Query},
+};
+
+use super::{
+    PAGE_TIMEOUT, ROW_TIMEOUT, Store,
+    entities::cleanup_failure::{ActiveModel, Column, Entity, Model},
+};
+use crate::{
+    failed_cleanup::{FailedCleanup, error_to_keep},
+    failure::Failure,
+    volume_name::ThreadId,
+};
+
+impl Store {
+    /// Counts the closed and unmarked threads whose clean-up failed, and returns the `limit` with the most attempts.
+    pub async fn worst_failures(&self, limit: u64) -> Result<(u64, Vec<(String, FailedCleanup)>), Failure> {
+        let failing = || Entity::find().filter(self.is_still_candidate());
+        let worst = failing().order_by_desc(Column::Attempts).order_by_asc(Column::ThreadId).limit(limit);
+        self.bounded(PAGE_TIMEOUT, async {
+            let rows = worst.all(&self.db).await?;
+            let rows = rows.into_iter().map(|row| (row.thread_id.clone(), row.into()));
+            Ok((failing().count(&self.db).await?, rows.collect()))
+        })
+        .await
+    }
+
+    pub(super) async fn upsert_failure(&self, thread: &ThreadId, error: &str) -> Result<(), Failure> {
+        let now = Utc::now().trunc_subsecs(3);
+        let first = ActiveModel {
+            thread_id: Set(thread.to_string()),
+            attempts: Set(1),
+            first_failed_at: Set(now),
+            failed_at: Set(now),
+            error: Set(error_to_keep(error)),
+            replica: Set(self.replica.clone()),
+        };
+        let again = OnConflict::column(Column::ThreadId)
+            .update_columns([Column::FailedAt, Column::Error, Column::Replica])
+            .value(Column::Attempts, Expr::col((Entity, Column::Attempts)).add(1))
+            .to_owned();
+        let insert = Entity::insert(first).on_conflict(again);
+        self.bounded(ROW_TIMEOUT, async { insert.exec_without_returning(&self.db).await.map(drop) }).await
+    }
+
+    pub(super) async fn select_failures(
+        &self,
+        threads: &[ThreadId],
+    ) -> Result<HashMap<ThreadId, FailedCleanup>, Failure> {
+        if threads.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let select = Entity::find().filter(Column::ThreadId.is_in(threads.iter().map(ThreadId::as_str)));
+        let rows: Vec<Model> = self.bounded(PAGE_TIMEOUT, select.all(&self.db)).await?;
+        let rows = rows.into_iter().filter_map(|row| Some((ThreadId::parse(&row.thread_id).ok()?, row.into())));
+        Ok(rows.collect())
+    }
+
+    pub(super) async fn delete_settled_failures(&self) -> Result<(), Failure> {
+        let delete = Entity::delete_many().filter(self.is_still_candidate().not());
+        self.bounded(PAGE_TIMEOUT, async { delete.exec(&self.db).await.map(drop) }).await
+    }
+
+    /// Whether a failure's thread is still closed and unmarked.
+    fn is_still_candidate(&self) -> Condition {
+        let (table, id) = (Alias::new(&self.threads.table), Alias::new(&self.threads.id));
+        let thread = Query::select()
+            .expr(Expr::val(1))
+            .from(table.clone())
+            .and_where(Expr::col((table, id)).equals((Entity, Column::ThreadId)))
+            .cond_where(self.threads.is_candidate())
+            .to_owned();
+        Condition::all().add(Expr::exists(thread))
+    }
+}
+
+impl From<Model> for FailedCleanup {
+    fn from(row: Model) -> Self {
+        Self {
+            attempts: row.attempts.unsigned_abs(),
+            first_failed_at: row.first_failed_at,
+            failed_at: row.failed_at,
+            error: row.error,
+            replica: row.replica,
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! What `explain` and `status` read: rows as they are, for people.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, EntityTrait, ExprTrait, QueryFilter, QueryOrder, QuerySelect,
+    sea_query::{Alias, Expr, Func, Query},
+};
+use serde::Serialize;
+
+use super::{
+    PAGE_TIMEOUT, ROW_TIMEOUT, Store,
+    entities::{docker_daemon, lease, volume_removal},
+    threads::time_at,
+};
+use crate::{failure::Failure, volume_name::ThreadId};
+
+/// A thread closed and cleaned more often than this has older receipts that nobody asks for.
+const MAX_RECEIPTS: u64 = 100;
+
+/// A thread's row, as it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ThreadRow {
+    /// Its status, in the platform's words.
+    pub status: Option<String>,
+    /// Whether that is the closed one.
+    pub closed: bool,
+    /// When it was closed, if the platform said so.
+    pub closed_at: Option<DateTime<Utc>>,
+    /// Whether its volume is known to be gone.
+    pub marked: bool,
+    /// Since when.
+    pub marked_at: Option<DateTime<Utc>>,
+}
+
+/// A receipt, as it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct WrittenReceipt {
+    /// `removed` or `not_found`.
+    pub outcome: String,
+    /// `event` or `sweep`.
+    pub source: String,
+    /// The id of the event's message, if it had one.
+    pub event_id: Option<String>,
+    /// The replica that wrote it.
+    pub replica: String,
+    /// When.
+    pub removed_at: DateTime<Utc>,
+    /// The volume.
+    pub volume_name: String,
+}
+
+/// Who sweeps.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Sweeper {
+    /// The replica's name and an id of the process.
+    pub holder: String,
+    /// Counts the holders.
+    pub epoch: i64,
+    /// Until when nobody else may.
+    pub expires_at: DateTime<Utc>,
+}
+
+/// A daemon whose word counts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PinnedDaemon {
+    /// What it is called in the database.
+    pub name: String,
+    /// Who it is.
+    pub identity: String,
+    /// Since when.
+    pub pinned_at: DateTime<Utc>,
+}
+
+/// How many volumes were found to be gone, by outcome.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Removals {
+    /// In the last hour.
+    pub last_hour: BTreeMap<String, u64>,
+    /// In the last 24 hours, the last one included.
+    pub last_day: BTreeMap<String, u64>,
+}
+
+impl Store {
+    /// A thread's row.
+    pub async fn look_up_thread(&self, thread: &ThreadId) -> Result<Option<ThreadRow>, Failure> {
+        let threads = &self.threads;
+        let mark = || Expr::col(Alias::new(&threads.mark));
+        let select = Query::select()
+            .expr(Expr::col(Alias::new(&threads.status)).cast_as("text"))
+            .expr(mark().is_not_null())
+            .column(Alias::new(&threads.closed_at))
+            .expr(mark())
+            .from(Alias::new(&threads.table))
+            .and_where(Expr::col(Alias::new(&threads.id)).eq(thread.as_str()))
+            .to_owned();
+        self.bounded(ROW_TIMEOUT, async {
+            let Some(row) = self.db.query_one(&select).await? else {
+                return Ok(None);
+            };
+            let status: Option<String> = row.try_get_by_index(0)?;
+            Ok(Some(ThreadRow {
+                closed: status.as_ref() == Some(&threads.closed_value),
+                status,
+                closed_at: time_at(&row, 2),
+                marked: row.try_get_by_index(1)?,
+                marked_at: time_at(&row, 3),
+            }))
+        })
+        .await
+    }
+
+    /// A thread's receipts, the latest first.
+    pub async fn receipts(&self, thread: &ThreadId) -> Result<Vec<WrittenReceipt>, Failure> {
+        let select = volume_removal::Entity::find()
+            .filter(volume_removal::Column::ThreadId.eq(thread.as_str()))
+            .order_by_desc(volume_removal::Column::Id)
+            .limit(MAX_RECEIPTS);
+        let rows = self.bounded(ROW_TIMEOUT, select.all(&self.db)).await?;
+        Ok(rows
+            .into_iter()
+            .map(|row| WrittenReceipt {
+                outcome: row.outcome,
+                source: row.source,
+                event_id: row.event_id,
+                replica: row.replica,
+                removed_at: row.removed_at,
+                volume_name: row.volume_name,
+            })
+            .collect())
+    }
+
+    /// Who holds the lease called `name`, or held it last.
+    pub async fn look_up_lease(&self, name: &str) -> Result<Option<Sweeper>, Failure> {
+        let row = self.bounded(ROW_TIMEOUT, lease::Entity::find_by_id(name).one(&self.db)).await?;
+        Ok(row.map(|row| Sweeper { holder: row.holder, epoch: row.epoch, expires_at: row.expires_at }))
+    }
+
+    /// All pinned daemons, by name.
+    pub async fn pinned_daemons(&self) -> Result<Vec<PinnedDaemon>, Failure> {
+        let select = docker_daemon::Entity::find().order_by_asc(docker_daemon::Column::Name);
+        let rows = self.bounded(ROW_TIMEOUT, select.all(&self.db)).await?;
+        let rows = rows.into_iter();
+        Ok(rows.map(|row| PinnedDaemon { name: row.name, identity: row.identity, pinned_at: row.pinned_at }).collect())
+    }
+
+    /// Counts the receipts of the last hour and day before `now`.
+    pub async fn removals(&self, now: DateTime<Utc>) -> Result<Removals, Failure> {
+        Ok(Removals {
+            last_hour: self.removals_since(now - TimeDelta::hours(1)).await?,
+            last_day: self.removals_since(now - TimeDelta::hours(24)).await?,
+        })
+    }
+
+    async fn removals_since(&self, since: DateTime<Utc>) -> Result<BTreeMap<String, u64>, Failure> {
+        use volume_removal::{Column, Entity};
+        let count = Query::select()
+            .column(Column::Outcome)
+            .expr(Func::count(Expr::col(Column::Id)))
+            .from(Entity)
+            .and_where(Expr::col(Column::RemovedAt).gte(since))
+            .group_by_col(Column::Outcome)
+            .to_owned();
+        self.bounded(PAGE_TIMEOUT, async {
+            let rows = self.db.query_all(&count).await?;
+            let count = |row: &sea_orm::QueryResult| {
+                Ok((row.try_get_by_index(0)?, row.try_get_by_index::<i64>(1)?.unsigned_abs()))
+            };
+            rows.iter().map(count).collect()
+        })
+        .await
+    }
+}
+
+impl Sweeper {
+    /// Whether it still is the one who sweeps.
+    #[must_use]
+    pub fn is_current(&self, now: DateTime<Utc>) -> bool {
+        self.expires_at > now
+    }
+}
