@@ -6,7 +6,7 @@
 CARGO_DENY = 0.20.2
 
 .DEFAULT_GOAL = help
-.PHONY: help demo test bench lint audit build cargo-deny
+.PHONY: help demo test soak bench lint audit build cargo-deny
 # One after the other, also under `make -j`: each of them takes all cores, and cargo's lock.
 .NOTPARALLEL:
 
@@ -22,6 +22,11 @@ test: ## all tests, on private servers
 	deploy/local/install
 	cargo test --locked --workspace --no-run
 	deploy/local/servers run -- cargo test --locked --workspace
+
+soak: ## 20,000 events with a fault every second, and an account of them; SOAK_EVENTS=2000 SOAK_SECONDS=40 for less
+	deploy/local/install rabbitmq-server docker.io postgresql
+	cargo build --locked --release --bins --example soak
+	deploy/local/servers run -- cargo run --locked --release --quiet --example soak
 
 bench: ## figures, beside what they compare with; PARTS="events idle" for some
 	deploy/local/install

@@ -5,7 +5,7 @@ use std::{process::ExitCode, sync::Arc, time::Duration};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::{
     net::TcpListener,
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::watch,
     task::{JoinError, JoinSet},
 };
@@ -29,6 +29,8 @@ use crate::{
 
 /// Serves until SIGTERM or SIGINT. Fails if a part can't start or ends by itself.
 pub(super) async fn run(config: Config) -> Result<ExitCode, Failure> {
+    // Before anything else: without a handler, SIGTERM ends a process at once, or not at all if it is a container's first.
+    let signals = Signals::listen();
     let recorder = metrics::install().map_err(|error| Failure::permanent(format!("metrics: {error}")))?;
     let listener = TcpListener::bind(config.http_addr)
         .await
@@ -46,7 +48,7 @@ pub(super) async fn run(config: Config) -> Result<ExitCode, Failure> {
         abort: CancellationToken::new(),
         done: CancellationToken::new(),
     });
-    let signals = tokio::spawn(Arc::clone(&process).signals());
+    let obeying = tokio::spawn(Arc::clone(&process).obey(signals));
 
     let is_leader = watch::Sender::new(false);
     let mut work = JoinSet::new();
@@ -75,7 +77,7 @@ pub(super) async fn run(config: Config) -> Result<ExitCode, Failure> {
     while work.join_next().await.is_some() {}
     process.done.cancel();
     while services.join_next().await.is_some() {}
-    signals.abort();
+    obeying.abort();
     if let Err(error) = process.coordinator.threads.close().await {
         warn!(%error, "the database was not closed cleanly");
     }
@@ -89,6 +91,23 @@ fn early(ended: Result<Result<(), Failure>, JoinError>) -> Failure {
         Ok(Ok(())) => Failure::permanent("a part of the program ended by itself"),
         Ok(Err(failure)) => failure,
         Err(error) => Failure::permanent(format!("a part of the program failed: {error}")),
+    }
+}
+
+/// The signals that stop the process.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> Self {
+        let listen = |kind| signal(kind).expect("signals can be listened to within a runtime");
+        Self { terminate: listen(SignalKind::terminate()), interrupt: listen(SignalKind::interrupt()) }
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! { _ = self.terminate.recv() => "SIGTERM", _ = self.interrupt.recv() => "SIGINT" }
     }
 }
 
@@ -196,15 +215,12 @@ impl Process {
     }
 
     /// The first signal stops, the second one or the end of the grace period aborts.
-    async fn signals(self: Arc<Self>) {
-        let listen = |kind| signal(kind).expect("signals can be listened to within a runtime");
-        let (mut terminate, mut interrupt) = (listen(SignalKind::terminate()), listen(SignalKind::interrupt()));
-        let mut next = async || tokio::select! { _ = terminate.recv() => "SIGTERM", _ = interrupt.recv() => "SIGINT" };
-        let first = next().await;
+    async fn obey(self: Arc<Self>, mut signals: Signals) {
+        let first = signals.next().await;
         let grace: Duration = self.config.shutdown_grace;
         info!(signal = first, grace = %humantime::format_duration(grace), "stopping: finishing what is in flight");
         self.stop.cancel();
-        if let Ok(second) = tokio::time::timeout(grace, next()).await {
+        if let Ok(second) = tokio::time::timeout(grace, signals.next()).await {
             warn!(signal = second, "stopping at once");
         } else {
             warn!("the grace period is over, stopping at once");

@@ -3,15 +3,19 @@
 //! A retry is published to its delay queue and confirmed, and only then is the original acknowledged. If that publish
 //! fails, the original stays unacknowledged and is held until it succeeds, so that a message may exist twice but never
 //! not at all.
+//!
+//! lapin's answer to an acknowledgement only says that it was written. One that is made in the moment in which the
+//! connection breaks may never get it, so every wait here has a limit.
 
 use lapin::{
     message::Delivery,
     options::{BasicAckOptions, BasicNackOptions},
 };
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::{Publisher, Queues, headers};
+use super::{Publisher, Queues, connection::REQUEST_TIMEOUT, headers};
 use crate::{metrics, reconnect::Delays, settlement::Settlement};
 
 /// Executes `settlement`. Gives up on publishing when `stop` is cancelled or the delivery's channel is gone.
@@ -51,7 +55,8 @@ pub(super) async fn execute(
             }
         }
     }
-    if let Ok(true) = delivery.acker.ack(BasicAckOptions::default()).await {
+    let acknowledge = delivery.acker.ack(BasicAckOptions::default());
+    if let Ok(Ok(true)) = timeout(REQUEST_TIMEOUT, acknowledge).await {
         metrics::settlement(settlement.as_str());
     } else {
         // The channel is gone, and with it the tag: the broker delivers the message again, as a duplicate.
@@ -65,6 +70,6 @@ pub(super) async fn execute(
 pub(super) async fn give_back(delivery: &Delivery) {
     let requeue = BasicNackOptions { requeue: true, ..BasicNackOptions::default() };
     // If the channel is gone, the broker has it back already.
-    let _ = delivery.acker.nack(requeue).await;
+    let _ = timeout(REQUEST_TIMEOUT, delivery.acker.nack(requeue)).await;
     metrics::settlement("hand_back");
 }

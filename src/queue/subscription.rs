@@ -141,7 +141,11 @@ impl<V: Volumes, T: Threads> Subscription<V, T> {
                     let mut deliveries = self.subscribe(link).await?;
                     let taking = self.take(&mut deliveries, &mut events, work, stop).await;
                     let (pause, held) = taking?;
-                    self.unsubscribe(link, deliveries, held).await?;
+                    tokio::select! {
+                        // Otherwise it would wait for the answers of a broker that it has lost.
+                        lost = self.connection_lost(&mut events) => return Err(lost),
+                        unsubscribed = self.unsubscribe(link, deliveries, held) => unsubscribed?,
+                    }
                     if matches!(pause, Pause::Stopped) {
                         return Ok(());
                     }

@@ -50,8 +50,14 @@ impl Pool {
         self.connections.close_by_ref().await
     }
 
+    /// Begins a transaction in a task of its own, which is not dropped with its caller. Dropped between `BEGIN` and the
+    /// answer, sqlx 0.9.0 would give the connection back to its pool with the transaction open (its issues 4385 and
+    /// 4393): what was written on it next would never be committed, and its locks would be held for ever. A transaction
+    /// that nobody waits for any more is dropped when it has begun, and that rolls it back.
     pub(super) async fn begin(&self) -> Result<DatabaseTransaction, DbErr> {
-        let transaction = self.connections.begin().await?;
+        let connections = self.connections.clone();
+        let begin = tokio::spawn(async move { connections.begin().await });
+        let transaction = begin.await.map_err(|error| DbErr::Custom(format!("begin: {error}")))??;
         if self.is_behind_pooler {
             transaction.execute_unprepared("DEALLOCATE ALL").await?;
         }

@@ -1,6 +1,6 @@
 //! The store and the migrations, on PostgreSQL and on SQLite.
 
-use std::sync::Arc;
+use std::{future::poll_fn, pin::Pin, sync::Arc, task::Poll, time::Duration};
 
 use chrono::{SubsecRound, Utc};
 use migrations::ThreadsTable;
@@ -18,8 +18,12 @@ use crate::world::{On, World, world};
 const BOTH: [On; 2] = [On::Sqlite, On::Postgres];
 
 async fn store(world: &World) -> Store {
+    store_with(world, 8).await
+}
+
+async fn store_with(world: &World, connections: u32) -> Store {
     let url = SecretUrl::parse(&world.settings["DATABASE_URL"], &["postgres", "sqlite"]).expect("valid");
-    Store::new(&url, ThreadsTable::default(), "replica-1".to_owned(), 8).await.expect("a pool")
+    Store::new(&url, ThreadsTable::default(), "replica-1".to_owned(), connections).await.expect("a pool")
 }
 
 fn thread(id: &str) -> ThreadId {
@@ -269,4 +273,32 @@ async fn a_database_that_is_not_there_is_down_and_its_password_is_not_told() {
     assert_eq!(failure.verdict, Verdict::Unavailable(Dependency::Database));
     assert!(failure.message.contains("127.0.0.1:1"), "{failure}");
     assert!(!failure.message.contains("s3cret"), "{failure}");
+}
+
+#[tokio::test]
+async fn what_is_written_after_a_dropped_transaction_is_committed_wherever_it_was_dropped() {
+    let world = world(On::Postgres).await;
+    // One connection, so that it is the same one.
+    let store = store_with(&world, 1).await;
+    for polls in 1..=20 {
+        // Answered on the one connection, which the pool has back by then.
+        store.ping().await.expect("a connection");
+        drop_after(polls, Box::pin(store.mark(&receipt("t1")))).await;
+        let lease = format!("after {polls} polls");
+        store.acquire_lease(&lease, "me", Duration::from_secs(30)).await.expect("a connection").expect("it is free");
+        let seen = world.texts(&format!("SELECT holder FROM leases WHERE name = '{lease}'")).await;
+        assert_eq!(seen, ["me"], "{lease}");
+    }
+}
+
+/// Drops `work` when it would go on for the time after so many.
+async fn drop_after(mut polls: usize, mut work: impl Future + Unpin) {
+    poll_fn(|context| match polls.checked_sub(1) {
+        Some(left) => {
+            polls = left;
+            Pin::new(&mut work).poll(context).map(drop)
+        }
+        None => Poll::Ready(()),
+    })
+    .await;
 }

@@ -1,0 +1,279 @@
+//! The account: what became of every thread, volume and event, and whether that is what should have.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    path::PathBuf,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use chrono::{DateTime, Utc};
+use serde_json::Value;
+
+use crate::{
+    Try,
+    broker::DeadLetter,
+    plan::{Fate, Thread},
+    platform::{ORPHANS, Platform, Published},
+};
+
+/// What happened that should not have, told at once and kept for the end.
+pub(crate) struct Notes {
+    began: Instant,
+    incidents: Mutex<Vec<String>>,
+}
+
+impl Notes {
+    pub(crate) fn new() -> Self {
+        Self { began: Instant::now(), incidents: Mutex::default() }
+    }
+
+    /// A line of progress.
+    pub(crate) fn say(&self, what: &str) {
+        println!("   {:>6.1} s   {what}", self.began.elapsed().as_secs_f64());
+    }
+
+    /// Something that fails the soak.
+    pub(crate) fn incident(&self, what: String) {
+        self.say(&format!("VIOLATED: {what}"));
+        self.incidents.lock().unwrap_or_else(PoisonError::into_inner).push(what);
+    }
+
+    /// Checks an invariant.
+    pub(crate) fn claim(&self, what: &str, broken_by: &[String]) {
+        if broken_by.is_empty() {
+            println!("   ok  {what}");
+        } else {
+            let some = broken_by.iter().take(5).cloned().collect::<Vec<_>>().join("; ");
+            self.incident(format!("{what}: not so for {}: {some}", broken_by.len()));
+        }
+    }
+
+    pub(crate) fn incidents(&self) -> Vec<String> {
+        self.incidents.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// A thread's row, with its receipts.
+struct Row {
+    open: bool,
+    closed_at: Option<DateTime<Utc>>,
+    marked_at: Option<DateTime<Utc>>,
+    receipts: usize,
+}
+
+/// What the database says at the end.
+pub(crate) struct Rows(HashMap<String, Row>);
+
+impl Rows {
+    pub(crate) async fn read(platform: &Platform) -> Try<Self> {
+        let select = "SELECT id, status = 'open', closed_at, workspace_volume_removed_at, \
+                      (SELECT count(*) FROM volume_removals WHERE thread_id = threads.id) FROM threads";
+        let mut rows = HashMap::new();
+        for row in platform.query(select).await? {
+            let receipts: i64 = row.try_get_by_index(4)?;
+            rows.insert(
+                row.try_get_by_index(0)?,
+                Row {
+                    open: row.try_get_by_index(1)?,
+                    closed_at: row.try_get_by_index(2)?,
+                    marked_at: row.try_get_by_index(3)?,
+                    receipts: usize::try_from(receipts)?,
+                },
+            );
+        }
+        Ok(Self(rows))
+    }
+
+    /// Every thread is as its fate says, with its receipts.
+    pub(crate) fn check(&self, threads: &[Thread], notes: &Notes) {
+        let broken = |is_as_it_should: &dyn Fn(&Thread, &Row) -> bool| -> Vec<String> {
+            let known = threads.iter().filter(|thread| thread.fate.has_row());
+            let wrong = known.filter(|thread| !self.0.get(&thread.id).is_some_and(|row| is_as_it_should(thread, row)));
+            wrong.map(|thread| self.describe(thread)).collect()
+        };
+        notes.claim(
+            "every thread is open or closed as the platform left it",
+            &broken(&|thread, row| row.open == thread.fate.is_open_at_the_end()),
+        );
+        notes.claim(
+            "every closed thread is marked, no open one is",
+            &broken(&|_, row| row.marked_at.is_some() != row.open),
+        );
+        // The platform's own repetitions can make a volume twice; the second one is removed with a receipt too.
+        notes.claim(
+            "every close has one receipt, and there are no others but where a volume was made anew",
+            &broken(&|thread, row| {
+                row.receipts == thread.fate.closes()
+                    || thread.fate == Fate::ClosedAgain && row.receipts > thread.fate.closes()
+            }),
+        );
+    }
+
+    fn describe(&self, thread: &Thread) -> String {
+        match self.0.get(&thread.id) {
+            None => format!("{} ({:?}): no row", thread.id, thread.fate),
+            Some(Row { open, marked_at, receipts, .. }) => {
+                format!("{} ({:?}): open {open}, marked {marked_at:?}, receipts {receipts}", thread.id, thread.fate)
+            }
+        }
+    }
+
+    /// Prints what there is, and how long it took from the close to the mark; without the volumes that were held.
+    pub(crate) fn print(&self, threads: &[Thread]) {
+        let times = |thread: &Thread| self.0.get(&thread.id).and_then(|row| Some((row.closed_at?, row.marked_at?)));
+        let free = threads.iter().filter(|thread| thread.fate != Fate::Held);
+        let mut lags: Vec<Duration> =
+            free.filter_map(times).map(|(closed, marked)| (marked - closed).to_std().unwrap_or_default()).collect();
+        lags.sort();
+        println!();
+        line("threads, open at the end", self.0.values().filter(|row| row.open).count());
+        line("threads, closed and marked", self.0.values().filter(|row| row.marked_at.is_some()).count());
+        line("receipts", self.0.values().map(|row| row.receipts).sum::<usize>());
+        for (name, percent) in [("median", 50), ("p99", 99), ("longest", 100)] {
+            let lag = lags.get((lags.len() * percent / 100).min(lags.len().saturating_sub(1)));
+            let lag = lag.copied().unwrap_or_default().as_secs_f64();
+            line(&format!("seconds from close to mark, {name}"), format!("{lag:.2}"));
+        }
+    }
+}
+
+/// What the replicas' logs say. They are whole, whatever became of the process: each line was written at once.
+#[derive(Default)]
+pub(crate) struct Logs {
+    /// How often a delivery was settled so, by settlement.
+    settlements: BTreeMap<String, usize>,
+    /// What was tried again, and why, by the first words of it.
+    retries: BTreeMap<String, usize>,
+    /// How often each thread's deliveries were settled for good.
+    settled: HashMap<String, usize>,
+    /// Threads that were acknowledged as stale.
+    stale: HashSet<String>,
+    panics: Vec<String>,
+}
+
+impl Logs {
+    pub(crate) fn read(paths: &[PathBuf]) -> Try<Self> {
+        let mut logs = Self::default();
+        for path in paths {
+            for line in std::fs::read_to_string(path)?.lines() {
+                if line.contains("panicked at") {
+                    logs.panics.push(format!("{}: {line}", path.display()));
+                }
+                // The last line of a killed process may be half a line.
+                if let Ok(line) = serde_json::from_str(line) {
+                    logs.add(&line);
+                }
+            }
+        }
+        Ok(logs)
+    }
+
+    fn add(&mut self, line: &Value) {
+        let Some(settlement) = line["settlement"].as_str() else { return };
+        // A delivery whose channel was lost says so in a second line.
+        if line["message"].is_string() && settlement != "stale" {
+            return;
+        }
+        *self.settlements.entry(settlement.to_owned()).or_default() += 1;
+        if settlement == "retry" {
+            *self.retries.entry(kind(line["error"].as_str().unwrap_or_default())).or_default() += 1;
+        }
+        let is_final = matches!(settlement, "ack" | "stale" | "dead_letter");
+        if let Some(thread) = line["span"]["thread.id"].as_str().filter(|_| is_final) {
+            *self.settled.entry(thread.to_owned()).or_default() += 1;
+            if settlement == "stale" {
+                self.stale.insert(thread.to_owned());
+            }
+        }
+    }
+
+    pub(crate) fn print(&self, notes: &Notes) {
+        println!();
+        for (settlement, count) in &self.settlements {
+            line(&format!("deliveries decided on: {settlement}"), count);
+        }
+        for (error, count) in &self.retries {
+            line(&format!("  retry: {error}"), count);
+        }
+        println!();
+        notes.claim("nothing panicked", &self.panics);
+        // A daemon that was paused and answers again when it is asked has been slow; one that does not is down.
+        let expected = ["the thread is not closed", "there is no such thread", "docker at removing takes longer than"];
+        let others = self.retries.keys().filter(|error| !expected.iter().any(|expected| error.starts_with(expected)));
+        notes.claim("nothing that was down cost an attempt", &others.cloned().collect::<Vec<_>>());
+    }
+}
+
+/// An error without what differs from thread to thread.
+fn kind(error: &str) -> String {
+    let words = error.split_whitespace().filter(|word| !word.contains("ha_ws_") && !word.contains("127.0.0.1"));
+    words.take(12).collect::<Vec<_>>().join(" ")
+}
+
+/// Every published message is acknowledged with an outcome, or in the dead-letter queue with its reason.
+pub(crate) fn check_events(published: &[Published], letters: &[DeadLetter], logs: &Logs, notes: &Notes) {
+    let parked: BTreeMap<&str, &DeadLetter> =
+        letters.iter().map(|letter| (letter.message_id.as_str(), letter)).collect();
+    let mut of_thread: HashMap<&str, usize> = HashMap::new();
+    for message in published {
+        *of_thread.entry(&message.thread).or_default() += 1;
+    }
+    let (mut acked, mut stale, mut lost, mut wrongly_parked) = (0, 0, Vec::new(), Vec::new());
+    for message in published {
+        match (message.dead_letter, parked.get(message.id.as_str())) {
+            (Some(reason), Some(letter)) if letter.reason == reason => {}
+            (Some(reason), letter) => {
+                let found = letter.map_or("nothing", |letter| &letter.reason);
+                wrongly_parked.push(format!("{} ({reason}): {found}", message.id));
+            }
+            (None, Some(letter)) => wrongly_parked.push(format!("{}: {} {}", message.id, letter.reason, letter.error)),
+            (None, None) => {
+                let thread = message.thread.as_str();
+                if logs.settled.get(thread).is_none_or(|&settled| settled < of_thread[thread]) {
+                    lost.push(format!("{} ({:?})", message.id, message.fate));
+                } else if logs.stale.contains(thread) {
+                    stale += 1;
+                } else {
+                    acked += 1;
+                }
+            }
+        }
+    }
+    let mut reasons: BTreeMap<&str, usize> = BTreeMap::new();
+    for letter in parked.values() {
+        *reasons.entry(&letter.reason).or_default() += 1;
+    }
+    let settled: usize = logs.settled.values().sum();
+    println!();
+    line("events published and confirmed", published.len());
+    line("  acknowledged with an outcome", acked);
+    line("  of threads that were not closed: stale", stale);
+    for (reason, messages) in &reasons {
+        line(&format!("  dead-lettered: {reason}"), messages);
+    }
+    line("  unaccounted for", lost.len());
+    line("duplicates settled", settled.saturating_sub(of_thread.values().sum()));
+    line("duplicates in the dead-letter queue", letters.len() - parked.len());
+    println!();
+    notes.claim("every published event is accounted for", &lost);
+    notes.claim("what belongs into the dead-letter queue is there with its reason, nothing else is", &wrongly_parked);
+}
+
+/// What is left in Docker are the volumes of open threads, those that are held, and those that are nobody's.
+pub(crate) fn check_volumes(there: &BTreeSet<String>, threads: &[Thread], are_held: bool, notes: &Notes) {
+    let stays = |thread: &&Thread| {
+        thread.fate.is_open_at_the_end() && thread.fate.has_volume() || are_held && thread.fate == Fate::Held
+    };
+    let expected: BTreeSet<_> =
+        threads.iter().filter(stays).map(Thread::volume).chain(ORPHANS.map(str::to_owned)).collect();
+    let missing: Vec<_> = expected.difference(there).cloned().collect();
+    let left: Vec<_> = there.difference(&expected).cloned().collect();
+    notes.claim("no volume is missing: not an open thread's, not a held one, not one that is nobody's", &missing);
+    notes.claim(&format!("of all others, none is left ({} are there)", there.len()), &left);
+}
+
+/// A line of the table.
+pub(crate) fn line(what: &str, number: impl std::fmt::Display) {
+    println!("   {what:<52} {number:>8}");
+}

@@ -1,0 +1,310 @@
+//! A soak: thousands of events on real servers, with a fault every second, and an account of all of them afterwards.
+//!
+//! `make soak` runs it with a RabbitMQ, a PostgreSQL and a Docker daemon of its own. It plays the platform, which
+//! closes threads and publishes events at an even pace; the orchestrator, which starts replicas of the service again;
+//! and chaos, which kills the servers, pauses the daemon, cuts connections, and kills and stops replicas. When the
+//! faults are over, it waits until there is nothing left to do, and checks what the service promises. A line that
+//! begins with `ok` is a claim that was checked; what does not hold is said, and the exit code is 1. The replicas' logs
+//! are kept in `target/soak/`.
+//!
+//! `SOAK_EVENTS`, `SOAK_SECONDS` (of faults) and `SOAK_SEED` change the run. The seed decides on the threads and throws
+//! the dice for the faults; what meets what is up to the machine.
+
+mod account;
+mod broker;
+mod chaos;
+mod plan;
+mod platform;
+mod replica;
+mod servers;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    env, fs,
+    path::PathBuf,
+    process::ExitCode,
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use chrono::Utc;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    task::JoinHandle,
+    time::timeout,
+};
+
+use crate::{
+    account::{Logs, Notes, Rows, check_events, check_volumes, line},
+    chaos::{Chaos, Fault},
+    plan::{Dice, Fate},
+    platform::Platform,
+    replica::{Life, Order, Program, Replica},
+    servers::Servers,
+};
+
+const REPLICAS: usize = 2;
+/// A short ladder, so that events come to its end within the run.
+const RETRY_DELAYS: &str = "200ms,1s,2s,5s,10s";
+/// For one request to a server that is up.
+const SOON: Duration = Duration::from_secs(30);
+/// From the end of the faults until nothing is left to do. A lease of a dead holder lasts 30 s, a wait for a server at
+/// most 15 s, the ladder 18 s.
+const SETTLE_DEADLINE: Duration = Duration::from_mins(4);
+/// The broker counts its messages every 5 s: empty is what is so at two looks.
+const LOOK_EVERY: Duration = Duration::from_secs(6);
+const PROGRESS_EVERY: Duration = Duration::from_secs(10);
+
+type Try<T = ()> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let stop = async |kind| match signal(kind) {
+        Ok(mut signal) => drop(signal.recv().await),
+        Err(error) => eprintln!("soak: {error}"),
+    };
+    let soaked = tokio::select! {
+        soaked = soak() => soaked,
+        () = stop(SignalKind::interrupt()) => Err("interrupted".into()),
+        () = stop(SignalKind::terminate()) => Err("terminated".into()),
+    };
+    match soaked {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("\nsoak: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn soak() -> Try {
+    let now = Utc::now().timestamp_micros().unsigned_abs();
+    let seed = number("SOAK_SEED", now % 1_000_000)?;
+    let events = usize::try_from(number("SOAK_EVENTS", 20_000)?.max(1))?;
+    let lasts = Duration::from_secs(number("SOAK_SECONDS", 240)?);
+    println!("\n{events} events, a fault every second for {lasts:?}, {REPLICAS} replicas, SOAK_SEED={seed}");
+    let notes = Arc::new(Notes::new());
+    let mut dice = Dice(seed);
+    let stage = Stage::set(events, &notes, &mut dice).await?;
+    let (platform, servers) = (Arc::clone(&stage.platform), Arc::clone(&stage.servers));
+
+    println!("\nThe faults begin");
+    let stories = tokio::spawn(Arc::clone(&platform).live(dice.clone(), lasts.mul_f64(0.95)));
+    let progress = tokio::spawn(say_progress(Arc::clone(&platform), Arc::clone(&notes)));
+    let faults = stage.chaos.reign(dice, lasts).await;
+    servers.control("start", None).await?;
+    let faults_ended = Instant::now();
+    notes.say(&format!("the faults are over; {} messages are published", platform.published().len()));
+
+    let settled = timeout(SETTLE_DEADLINE, settle(&platform, &servers, stories, &notes)).await;
+    let settled_after = faults_ended.elapsed();
+    progress.abort();
+    if !matches!(settled, Ok(Ok(()))) {
+        say_what_is_left(&platform, &servers, &notes).await;
+    }
+    println!("\nThe account");
+    check_volumes(&platform.volumes().await?, &platform.threads, true, &notes);
+    platform.let_go().await?;
+    // What of these is not marked is seen below, with the other rows.
+    let _ = timeout(SETTLE_DEADLINE, until_unmarked(&platform, &BTreeSet::new())).await;
+    check_volumes(&platform.volumes().await?, &platform.threads, false, &notes);
+
+    let lives = end(stage.replicas).await?;
+    let letters = platform.broker.drain_dead_letters().await?;
+    let rows = Rows::read(&platform).await?;
+    let logs = Logs::read(&lives.iter().flat_map(|life| life.logs.clone()).collect::<Vec<_>>())?;
+    rows.check(&platform.threads, &notes);
+    check_events(&platform.published(), &letters, &logs, &notes);
+    logs.print(&notes);
+    rows.print(&platform.threads);
+    line("seconds from the last fault's end until all is settled", format!("{:.1}", settled_after.as_secs_f64()));
+    print_faults(&faults, &platform, &lives);
+
+    match notes.incidents().as_slice() {
+        [] => {
+            println!("\nNothing is lost, nothing is left, nothing was touched that should not have been.");
+            Ok(())
+        }
+        incidents => Err(format!("with SOAK_SEED={seed}:\n - {}", incidents.join("\n - ")).into()),
+    }
+}
+
+fn number(name: &str, default: u64) -> Try<u64> {
+    match env::var(name) {
+        Ok(text) => text.parse().map_err(|_| format!("{name} is not a whole number: {text:?}").into()),
+        Err(_) => Ok(default),
+    }
+}
+
+/// All that takes part.
+struct Stage {
+    servers: Arc<Servers>,
+    platform: Arc<Platform>,
+    chaos: Chaos,
+    replicas: Vec<Replica>,
+}
+
+impl Stage {
+    async fn set(events: usize, notes: &Arc<Notes>, dice: &mut Dice) -> Try<Self> {
+        let given = |name| env::var(name).map_err(|_| format!("{name} is not set: this is started by `make soak`"));
+        let (amqp_url, database_url) = (given("AMQP_URL")?, given("DATABASE_URL")?);
+        let docker_host = given("DOCKER_HOST")?;
+        let docker_socket = docker_host.strip_prefix("unix://").ok_or("DOCKER_HOST is not a socket")?;
+        let (amqp, database) = (authority(&amqp_url)?, authority(&database_url)?);
+        let dir = PathBuf::from(given("VOLUME_REAPER_TEST_SERVERS")?);
+        let servers = Arc::new(Servers::new(dir, amqp, database, docker_socket).await?);
+        let settings = settings(
+            amqp_url.replacen(amqp, &servers.broker.proxy.address, 1),
+            database_url.replacen(database, &servers.postgres.proxy.address, 1),
+            format!("tcp://{}", servers.docker.proxy.address),
+        );
+        let program = program(settings)?;
+
+        let threads = plan::threads(events, dice);
+        let platform = Arc::new(Platform::new(threads, &database_url, amqp_url, docker_socket).await?);
+        servers.control("import-image", None).await?;
+        declare(&program, &platform, &servers).await?;
+        platform.open_threads().await?;
+        let volumes = platform.volumes().await?.len();
+        notes.say(&format!("{} threads are open, {volumes} volumes are there", platform.with_row().count()));
+
+        let start = |number| Replica::start(number, program.clone(), Arc::clone(notes));
+        let replicas: Vec<_> = (1..=REPLICAS).map(start).collect();
+        let orders = replicas.iter().map(|replica| replica.orders.clone()).collect();
+        let chaos = Chaos { servers: Arc::clone(&servers), notes: Arc::clone(notes), replicas: orders };
+        Ok(Self { servers, platform, chaos, replicas })
+    }
+}
+
+/// The `host:port` of a URL that is of the form `scheme://user@host:port/path`.
+fn authority(url: &str) -> Try<&str> {
+    let authority = url.split_once('@').and_then(|(_, rest)| rest.split_once('/'));
+    Ok(authority.ok_or_else(|| format!("not of the form scheme://user@host:port/path: {url}"))?.0)
+}
+
+/// What the replicas are told.
+fn settings(amqp_url: String, database_url: String, docker_host: String) -> HashMap<&'static str, String> {
+    let text = str::to_owned;
+    HashMap::from([
+        ("AMQP_URL", amqp_url),
+        ("DATABASE_URL", database_url),
+        ("DOCKER_HOST", docker_host),
+        ("VOLUME_REAPER_DOCKER_TIMEOUT", text("5s")),
+        ("VOLUME_REAPER_RETRY_DELAYS", text(RETRY_DELAYS)),
+        ("VOLUME_REAPER_RECONCILE_INTERVAL", text("5s")),
+        ("VOLUME_REAPER_RECONCILE_COOLDOWN", text("2s")),
+        ("VOLUME_REAPER_HTTP_ADDR", text("127.0.0.1:0")),
+        ("VOLUME_REAPER_LOG_FORMAT", text("json")),
+        // Every settlement is a line: events are accounted for by them.
+        ("RUST_LOG", text("info,volume_reaper::queue=debug,lapin=off")),
+    ])
+}
+
+/// The binary that was built along with this one, and an empty directory for its logs.
+fn program(settings: HashMap<&'static str, String>) -> Try<Program> {
+    let soak = env::current_exe()?;
+    // target/PROFILE/examples/soak
+    let ancestor = |number| soak.ancestors().nth(number).ok_or("the soak is not in cargo's target directory");
+    let logs = ancestor(3)?.join("soak");
+    let _ = fs::remove_dir_all(&logs);
+    fs::create_dir(&logs).map_err(|error| format!("{}: {error}", logs.display()))?;
+    Ok(Program { binary: ancestor(2)?.join("volume-reaper"), settings, logs })
+}
+
+/// The schema and the queues, before anything is killed.
+async fn declare(program: &Program, platform: &Platform, servers: &Servers) -> Try {
+    let mut first = program.start("first", &program.logs.join("first.log"))?;
+    let ready = async {
+        while platform.unmarked().await.is_err() || servers.waiting().await.is_err() {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        Ok::<(), &str>(())
+    };
+    soon("the first start", ready).await?;
+    first.kill().await?;
+    servers.write_down_queues().await
+}
+
+async fn say_progress(platform: Arc<Platform>, notes: Arc<Notes>) {
+    let mut tick = tokio::time::interval(PROGRESS_EVERY);
+    loop {
+        tick.tick().await;
+        let unmarked = platform.unmarked().await.map_or("?".to_owned(), |unmarked| unmarked.len().to_string());
+        let closed = platform.closed.load(Ordering::Relaxed);
+        notes.say(&format!("published {:>6}   closed {closed:>6}   to mark {unmarked:>6}", platform.published().len()));
+    }
+}
+
+/// Waits until the platform has done what it was to do, every closed thread is marked but the held ones, and all queues
+/// but the parking lot are empty.
+async fn settle(platform: &Platform, servers: &Servers, stories: JoinHandle<()>, notes: &Notes) -> Try {
+    stories.await?;
+    notes.say("the platform has closed and published everything");
+    until_unmarked(platform, &held(platform)).await;
+    notes.say("every closed thread is marked but the held ones");
+    let mut looks_at_empty = 0;
+    while looks_at_empty < 2 {
+        let is_empty = servers.waiting().await.is_ok_and(|waiting| waiting.is_empty());
+        looks_at_empty = if is_empty { looks_at_empty + 1 } else { 0 };
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    notes.say("the work queue and the delay queues are empty");
+    Ok(())
+}
+
+fn held(platform: &Platform) -> BTreeSet<String> {
+    platform.with(Fate::Held).map(|thread| thread.id.clone()).collect()
+}
+
+/// Waits until these are the closed threads that are not marked.
+async fn until_unmarked(platform: &Platform, these: &BTreeSet<String>) {
+    while !matches!(platform.unmarked().await, Ok(unmarked) if unmarked == *these) {
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+}
+
+async fn say_what_is_left(platform: &Platform, servers: &Servers, notes: &Notes) {
+    let unmarked = platform.unmarked().await.unwrap_or_default();
+    let held = held(platform);
+    notes.incident(format!(
+        "not everything was done within {SETTLE_DEADLINE:?} of the last fault: unmarked: {:?}; held and marked: {:?}; \
+         queues: {:?}; {} messages published",
+        unmarked.difference(&held).take(5).collect::<Vec<_>>(),
+        held.difference(&unmarked).collect::<Vec<_>>(),
+        servers.waiting().await,
+        platform.published().len(),
+    ));
+}
+
+/// Stops the replicas for good.
+async fn end(replicas: Vec<Replica>) -> Try<Vec<Life>> {
+    let mut lives = Vec::new();
+    for replica in replicas {
+        replica.orders.send(Order::End).await?;
+        lives.push(replica.life.await?);
+    }
+    Ok(lives)
+}
+
+fn print_faults(faults: &BTreeMap<Fault, usize>, platform: &Platform, lives: &[Life]) {
+    let peak_kib = lives.iter().map(|life| life.peak_kib).max().unwrap_or_default();
+    line("MiB of memory that a replica had at most", peak_kib / 1024);
+    line("starts of replicas", lives.iter().map(|life| life.logs.len()).sum::<usize>());
+    line("times that the platform published again", platform.broker.repeated.load(Ordering::Relaxed));
+    println!();
+    line("faults", faults.values().sum::<usize>());
+    for (fault, count) in faults {
+        line(&format!("  {fault:?}"), count);
+    }
+}
+
+/// Waits for what should take moments.
+async fn soon<T, E: Into<Box<dyn std::error::Error + Send + Sync>>>(
+    what: &str,
+    work: impl Future<Output = Result<T, E>>,
+) -> Try<T> {
+    match timeout(SOON, work).await {
+        Ok(result) => result.map_err(|error| format!("{what}: {}", error.into()).into()),
+        Err(_) => Err(format!("{what}: no answer within {SOON:?}").into()),
+    }
+}

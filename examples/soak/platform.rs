@@ -1,0 +1,248 @@
+//! The platform: it owns the threads and their volumes, closes and reopens them, and publishes what it did. It suffers
+//! the same faults as the service, and does each thing again until it is done.
+
+use std::{
+    collections::BTreeSet,
+    fmt::Display,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use bollard::{
+    Docker,
+    models::{ContainerCreateBody, HostConfig, VolumeCreateRequest},
+    query_parameters::{CreateContainerOptionsBuilder, ListVolumesOptions, RemoveContainerOptions},
+};
+use futures_util::{StreamExt, TryStreamExt, stream};
+use sea_orm::{ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbBackend, QueryResult, Statement};
+use tokio::{task::JoinSet, time::timeout};
+
+use crate::{
+    Try,
+    broker::Broker,
+    plan::{Dice, Fate, Thread, garbage},
+    soon,
+};
+
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
+const AGAIN_AFTER: Duration = Duration::from_millis(300);
+/// How far an event may be ahead of its commit, and a second close behind the reopening.
+const A_WHILE: Duration = Duration::from_secs(4);
+/// How often a thread that is to be reopened is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Volumes of our prefix that belong to no thread.
+pub(crate) const ORPHANS: [&str; 3] = ["ha_ws_orphan-1", "ha_ws_orphan-2", "ha_ws_orphan-3"];
+
+pub(crate) struct Platform {
+    pub(crate) threads: Vec<Thread>,
+    pub(crate) broker: Broker,
+    db: DatabaseConnection,
+    docker: Docker,
+    published: Mutex<Vec<Published>>,
+    /// Closes that are committed.
+    pub(crate) closed: AtomicUsize,
+}
+
+/// A message that the broker has confirmed.
+#[derive(Clone)]
+pub(crate) struct Published {
+    pub(crate) id: String,
+    pub(crate) thread: String,
+    pub(crate) fate: Fate,
+    /// The reason that the dead-letter queue has to give for it; `None` if it does not belong there.
+    pub(crate) dead_letter: Option<&'static str>,
+}
+
+impl Platform {
+    pub(crate) async fn new(threads: Vec<Thread>, database_url: &str, broker_url: String, docker: &str) -> Try<Self> {
+        let mut options = ConnectOptions::new(database_url);
+        options.sqlx_logging(false).max_connections(16).acquire_timeout(ATTEMPT_TIMEOUT).connect_lazy(true);
+        Ok(Self {
+            threads,
+            broker: Broker::new(broker_url),
+            db: Database::connect(options).await?,
+            docker: Docker::connect_with_unix(docker, 60, bollard::API_DEFAULT_VERSION)?,
+            published: Mutex::default(),
+            closed: AtomicUsize::new(0),
+        })
+    }
+
+    // --- Before the faults ---
+
+    /// All threads, open, with their volumes, and the containers that hold some of them.
+    pub(crate) async fn open_threads(&self) -> Try {
+        let rows: Vec<_> = self.with_row().map(|thread| format!("('{}', 'open')", thread.id)).collect();
+        for rows in rows.chunks(1000) {
+            let insert = format!("INSERT INTO threads (id, status) VALUES {}", rows.join(","));
+            soon("database", self.db.execute_unprepared(&insert)).await?;
+        }
+        let volumes = self.with_row().filter(|thread| thread.fate.has_volume()).map(Thread::volume);
+        let volumes: Vec<_> = volumes.chain(ORPHANS.map(str::to_owned)).collect();
+        stream::iter(volumes)
+            .map(|volume| soon("docker", self.docker.create_volume(request(&volume))))
+            .buffer_unordered(8)
+            .try_for_each(async |_| Ok(()))
+            .await?;
+        for thread in self.with(Fate::Held) {
+            let options = CreateContainerOptionsBuilder::default().name(&container(thread)).build();
+            let body = ContainerCreateBody {
+                image: Some("volume-reaper-empty:latest".to_owned()),
+                cmd: Some(vec!["never-started".to_owned()]),
+                host_config: Some(HostConfig {
+                    binds: Some(vec![format!("{}:/workspace", thread.volume())]),
+                    ..HostConfig::default()
+                }),
+                ..ContainerCreateBody::default()
+            };
+            soon("docker", self.docker.create_container(Some(options), body)).await?;
+        }
+        Ok(())
+    }
+
+    // --- During the faults ---
+
+    /// Lets all threads live, one after the other begins at an even pace. Ends when the last one's story does.
+    pub(crate) async fn live(self: Arc<Self>, mut dice: Dice, over: Duration) {
+        let mut pace = tokio::time::interval(over / u32::try_from(self.threads.len()).unwrap_or(u32::MAX));
+        let mut stories = JoinSet::new();
+        for number in 0..self.threads.len() {
+            pace.tick().await;
+            let (platform, wait) = (Arc::clone(&self), dice.up_to(A_WHILE));
+            stories.spawn(async move { platform.story(number, wait).await });
+        }
+        stories.join_all().await;
+    }
+
+    async fn story(&self, number: usize, wait: Duration) {
+        let thread = &self.threads[number];
+        match thread.fate {
+            Fate::Removed | Fate::Absent | Fate::Held => {
+                self.close(thread).await;
+                self.publish_event(thread, 1).await;
+            }
+            Fate::Overtaken => {
+                self.publish_event(thread, 1).await;
+                tokio::time::sleep(wait).await;
+                self.close(thread).await;
+            }
+            Fate::Repeated => {
+                self.close(thread).await;
+                tokio::join!(self.publish_event(thread, 1), self.publish_event(thread, 2));
+            }
+            Fate::EventLost => self.close(thread).await,
+            Fate::Open | Fate::Unknown => self.publish_event(thread, 1).await,
+            Fate::Reopened | Fate::ClosedAgain => self.close_and_reopen(thread, wait).await,
+            Fate::Garbage => {
+                let (body, reason) = garbage(number);
+                self.publish(thread, 1, &body, Some(reason)).await;
+            }
+        }
+    }
+
+    async fn close_and_reopen(&self, thread: &Thread, wait: Duration) {
+        self.close(thread).await;
+        self.publish_event(thread, 1).await;
+        while !self.is_marked(thread).await {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        let id = &thread.id;
+        self.execute(&format!("UPDATE threads SET status = 'open', closed_at = NULL WHERE id = '{id}'")).await;
+        again(|| self.docker.create_volume(request(&thread.volume()))).await;
+        self.publish_event(thread, 2).await;
+        if thread.fate == Fate::ClosedAgain {
+            tokio::time::sleep(wait).await;
+            self.close(thread).await;
+            self.publish_event(thread, 3).await;
+        }
+    }
+
+    /// Done again, it changes nothing: the time is that of the close, not of the last try.
+    async fn close(&self, thread: &Thread) {
+        let close = "UPDATE threads SET status = 'closed', closed_at = now()";
+        self.execute(&format!("{close} WHERE id = '{}' AND status = 'open'", thread.id)).await;
+        self.closed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    async fn publish_event(&self, thread: &Thread, number: usize) {
+        let body = format!(r#"{{"thread_id": "{}"}}"#, thread.id);
+        let dead_letter = (thread.fate == Fate::Unknown).then_some("unknown_thread");
+        self.publish(thread, number, body.as_bytes(), dead_letter).await;
+    }
+
+    async fn publish(&self, thread: &Thread, number: usize, body: &[u8], dead_letter: Option<&'static str>) {
+        let id = format!("{}/{number}", thread.id);
+        self.broker.publish(&id, body).await;
+        let published = Published { id, thread: thread.id.clone(), fate: thread.fate, dead_letter };
+        self.published.lock().unwrap_or_else(PoisonError::into_inner).push(published);
+    }
+
+    async fn is_marked(&self, thread: &Thread) -> bool {
+        let select = format!("SELECT workspace_volume_removed_at IS NOT NULL FROM threads WHERE id = '{}'", thread.id);
+        let rows = again(|| self.query(&select)).await;
+        rows.first().and_then(|row| row.try_get_by_index(0).ok()).unwrap_or(false)
+    }
+
+    async fn execute(&self, sql: &str) {
+        again(|| self.db.execute_unprepared(sql)).await;
+    }
+
+    // --- After the faults, and to see how far it is ---
+
+    pub(crate) fn published(&self) -> Vec<Published> {
+        self.published.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) async fn query(&self, sql: &str) -> Try<Vec<QueryResult>> {
+        soon("database", self.db.query_all_raw(Statement::from_string(DbBackend::Postgres, sql))).await
+    }
+
+    /// Closed threads that are not marked.
+    pub(crate) async fn unmarked(&self) -> Try<BTreeSet<String>> {
+        let select = "SELECT id FROM threads WHERE status = 'closed' AND workspace_volume_removed_at IS NULL";
+        self.query(select).await?.iter().map(|row| Ok(row.try_get_by_index(0)?)).collect()
+    }
+
+    /// The volumes with our prefix.
+    pub(crate) async fn volumes(&self) -> Try<BTreeSet<String>> {
+        let volumes = soon("docker", self.docker.list_volumes(None::<ListVolumesOptions>)).await?.volumes;
+        let names = volumes.unwrap_or_default().into_iter().map(|volume| volume.name);
+        Ok(names.filter(|name| name.starts_with("ha_ws_")).collect())
+    }
+
+    /// Removes the containers, so that nothing holds a volume any more.
+    pub(crate) async fn let_go(&self) -> Try {
+        for thread in self.with(Fate::Held) {
+            soon("docker", self.docker.remove_container(&container(thread), None::<RemoveContainerOptions>)).await?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn with(&self, fate: Fate) -> impl Iterator<Item = &Thread> {
+        self.threads.iter().filter(move |thread| thread.fate == fate)
+    }
+
+    pub(crate) fn with_row(&self) -> impl Iterator<Item = &Thread> {
+        self.threads.iter().filter(|thread| thread.fate.has_row())
+    }
+}
+
+fn request(volume: &str) -> VolumeCreateRequest {
+    VolumeCreateRequest { name: Some(volume.to_owned()), ..VolumeCreateRequest::default() }
+}
+
+fn container(thread: &Thread) -> String {
+    format!("workspace-{}", thread.id)
+}
+
+/// Tries until it works: the faults end, and the run has a deadline.
+async fn again<T, E: Display, F: Future<Output = Result<T, E>>>(attempt: impl Fn() -> F) -> T {
+    loop {
+        if let Ok(Ok(result)) = timeout(ATTEMPT_TIMEOUT, attempt()).await {
+            return result;
+        }
+        tokio::time::sleep(AGAIN_AFTER).await;
+    }
+}
