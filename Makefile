@@ -1,7 +1,7 @@
 # The words that people and CI both use; `make` alone lists them.
 #
-# Needed: cargo 1.95 or newer with a C compiler, and bash. `demo` and `test` install RabbitMQ, Docker's daemon and
-# PostgreSQL from the distribution where they are missing (as root, or with sudo), and run private ones of their own.
+# Needed: cargo 1.95 or newer with a C compiler, and bash. `demo` and `test` install RabbitMQ, Docker's daemon, PostgreSQL
+# and MariaDB from the distribution where they are missing (as root, or with sudo), and run private ones of their own.
 
 CARGO_DENY = 0.20.2
 

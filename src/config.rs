@@ -52,7 +52,7 @@ pub const SETTINGS: &[Setting] = &[
         "database_url",
         "DATABASE_URL",
         "sqlite://volume-reaper.db?mode=rwc",
-        "The database with the threads: postgres://... or sqlite://...",
+        "The database with the threads: postgres://..., mysql://... (or mariadb://...) or sqlite://...",
     ),
     secret(
         "amqp_url",
@@ -344,8 +344,11 @@ impl Config {
         }
         let config = Self {
             database_url: values.get("database_url", |text| {
-                let url = SecretUrl::parse(text, &["postgres", "postgresql", "sqlite"])?;
-                check_postgres_tls(&url, values.env.get("PGSSLMODE").map_or("prefer", String::as_str))?;
+                let url = SecretUrl::parse(text, &["postgres", "postgresql", "mysql", "mariadb", "sqlite"])?;
+                match url.scheme() {
+                    "mysql" | "mariadb" => check_mysql(&url)?,
+                    _ => check_postgres_tls(&url, values.env.get("PGSSLMODE").map_or("prefer", String::as_str))?,
+                }
                 Ok(url)
             })?,
             amqp_url: values.get("amqp_url", |text| SecretUrl::parse(text, &["amqp", "amqps"]))?,
@@ -640,6 +643,47 @@ fn check_postgres_tls(url: &SecretUrl, default_mode: &str) -> Result<(), String>
     Ok(())
 }
 
+/// Checks a MySQL URL: the database, and the parameters that are about TLS (MySQL's manual, "Command Options for
+/// Encrypted Connections").
+///
+/// sqlx finds fault with them at the first connect only, without naming the file; and it passes over those that it does
+/// not know, such as an `sslrootcert` that was meant to verify something.
+fn check_mysql(url: &SecretUrl) -> Result<(), String> {
+    if url.0.path().trim_start_matches('/').is_empty() {
+        return Err("names no database: it must end in /DATABASE".to_owned());
+    }
+    let mut mode = "PREFERRED".to_owned();
+    let mut has_authorities = false;
+    for (key, value) in url.0.query_pairs() {
+        let file = |read: &dyn Fn(&Path) -> Result<(), String>| {
+            // sqlx takes the PEM itself too.
+            let is_inline = value.trim_start().starts_with("-----BEGIN");
+            if is_inline { Ok(()) } else { read(Path::new(&*value)).map_err(|what| format!("{key} {value}: {what}")) }
+        };
+        match &*key {
+            "ssl-mode" | "sslmode" => mode = value.to_ascii_uppercase(),
+            "ssl-ca" | "sslca" => {
+                has_authorities = true;
+                file(&|path| tls::authorities(path).map(drop))?;
+            }
+            "ssl-cert" | "sslcert" => file(&|path| tls::certificates(path).map(drop))?,
+            "ssl-key" | "sslkey" => file(&|path| tls::private_key(path).map(drop))?,
+            POOLER => return Err("pgbouncer is a parameter for PostgreSQL".to_owned()),
+            other if other.starts_with("ssl") => {
+                return Err(format!("there is no parameter {other}, only ssl-mode, ssl-ca, ssl-cert and ssl-key"));
+            }
+            _ => {}
+        }
+    }
+    if !["DISABLED", "PREFERRED", "REQUIRED", "VERIFY_CA", "VERIFY_IDENTITY"].contains(&mode.as_str()) {
+        return Err("ssl-mode must be DISABLED, PREFERRED, REQUIRED, VERIFY_CA or VERIFY_IDENTITY".to_owned());
+    }
+    if has_authorities && !mode.starts_with("VERIFY_") {
+        return Err(format!("ssl-ca verifies nothing with ssl-mode={mode}: it needs VERIFY_CA or VERIFY_IDENTITY"));
+    }
+    Ok(())
+}
+
 /// AMQP 0-9-1 has at most 255 bytes for a name; our queues add a suffix to theirs.
 fn amqp_name(text: &str) -> Result<String, String> {
     if text.is_empty() || text.len() > 200 || text.chars().any(char::is_control) {
@@ -738,7 +782,9 @@ mod tests {
     fn a_password_is_in_no_message_and_no_debug_output() {
         for (env, file) in [
             (&[("AMQP_URL", "http://u:s3cret@h")][..], ""),
+            (&[("DATABASE_URL", "oracle://u:s3cret@h")], ""),
             (&[("DATABASE_URL", "mysql://u:s3cret@h")], ""),
+            (&[("DATABASE_URL", "mysql://h/d?sslpassword=s3cret")], ""),
             (&[("DATABASE_URL", "s3cret")], ""),
             (&[("DATABASE_URL", "postgres://h/d?sslpassword=s3cret")], ""),
             (&[], "amqp_url = \"amqp://u:s3cret@h"),
@@ -770,6 +816,24 @@ mod tests {
         assert!(with("sslmode=verify-full&sslrootcert=-----BEGIN").is_ok());
         let env = [("DATABASE_URL", "postgres://h/d?sslrootcert=-----BEGIN"), ("PGSSLMODE", "verify-ca")];
         assert!(load(&[], &env, "").is_ok());
+    }
+
+    #[test]
+    fn a_mysql_url_without_a_database_or_with_parameters_that_would_not_do_what_they_say_is_refused() {
+        let with = |url: &str| load(&[], &[("DATABASE_URL", url)], "");
+        for (url, expected) in [
+            ("mysql://h", "names no database"),
+            ("mysql://h/d?ssl-mode=verify-full", "ssl-mode must be DISABLED, PREFERRED, "),
+            ("mysql://h/d?ssl-mode=VERIFY_CA&ssl-ca=/no/such.pem", "ssl-ca /no/such.pem: No such file"),
+            ("mysql://h/d?ssl-ca=-----BEGIN", "ssl-ca verifies nothing with ssl-mode=PREFERRED: "),
+            ("mysql://h/d?pgbouncer=true", "pgbouncer is a parameter for PostgreSQL"),
+            ("mariadb://h/d?sslrootcert=ca.pem", "there is no parameter sslrootcert, only ssl-mode, "),
+        ] {
+            let error = with(url).expect_err(url);
+            assert!(error.starts_with(&format!("DATABASE_URL: {expected}")), "{error}");
+        }
+        assert!(with("mysql://h/d?ssl-mode=verify_identity&ssl-ca=-----BEGIN").is_ok());
+        assert!(with("mariadb://h/d").is_ok());
     }
 
     #[test]

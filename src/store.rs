@@ -1,7 +1,7 @@
 //! The database: the threads port of the coordinator, the receipts and the pinned daemons.
 //!
-//! The threads table is the platform's and is addressed by configured names; our own tables by entities. PostgreSQL
-//! and SQLite are served by the same statements.
+//! The threads table is the platform's and is addressed by configured names; our own tables by entities. PostgreSQL,
+//! SQLite and MySQL (which is MariaDB too) are served by the same statements, but for those that MySQL lacks.
 
 mod entities;
 mod failures;
@@ -148,9 +148,18 @@ fn is_sqlite(url: &SecretUrl) -> bool {
     url.scheme() == "sqlite"
 }
 
+fn is_mysql(url: &SecretUrl) -> bool {
+    matches!(url.scheme(), "mysql" | "mariadb")
+}
+
 fn connect_options(url: &SecretUrl, connections: u32) -> ConnectOptions {
-    let mut options = ConnectOptions::new(url.for_driver());
+    // The client knows MariaDB by the name of MySQL only.
+    let address = url.for_driver();
+    let address = address.strip_prefix("mariadb:").map_or_else(|| address.clone(), |rest| format!("mysql:{rest}"));
+    let mut options = ConnectOptions::new(address);
     options
+        // Moments are in UTC there by agreement, whatever the server's zone, and whatever the URL says.
+        .map_sqlx_mysql_opts(|mysql| mysql.timezone(Some("+00:00".to_owned())))
         // SQLite has one writer at a time. With one connection they queue up in the pool, fairly, instead of polling
         // the file's lock.
         .max_connections(if is_sqlite(url) { 1 } else { connections })
@@ -180,12 +189,15 @@ fn daemon_row(name: &str, identity: &Identity) -> entities::docker_daemon::Activ
 
 /// The verdict on a database error: is the database down, or was it this statement?
 fn failure(url: &SecretUrl, error: &DbErr) -> Failure {
-    let message = format!("database at {url}: {}", describe(error));
+    let message = format!("database at {url}: {}", describe(url, error));
     let down = match error {
         DbErr::Conn(_) | DbErr::ConnectionAcquire(_) => true,
         DbErr::Exec(RuntimeErr::SqlxError(error)) | DbErr::Query(RuntimeErr::SqlxError(error)) => {
             match error.as_ref() {
-                sqlx::Error::Database(error) => error.code().is_some_and(|code| means_down(&code)),
+                sqlx::Error::Database(error) => {
+                    mysql_number(error.as_ref()).is_some_and(mysql_means_down)
+                        || error.code().is_some_and(|code| means_down(&code))
+                }
                 sqlx::Error::Io(_)
                 | sqlx::Error::Tls(_)
                 | sqlx::Error::Protocol(_)
@@ -202,8 +214,8 @@ fn failure(url: &SecretUrl, error: &DbErr) -> Failure {
 
 /// Codes that speak of the server and not of the statement.
 ///
-/// PostgreSQL's are SQLSTATEs of five characters (its manual, appendix A): class 08 connection, 53 out of resources,
-/// 57P shutdown, 58 system error, 25006 a replica that takes no writes. SQLite's are numbers, the primary code in the
+/// PostgreSQL's and MySQL's are SQLSTATEs of five characters (PostgreSQL's manual, appendix A): class 08 connection,
+/// 53 out of resources, 57P shutdown, 58 system error, 25006 a replica that takes no writes. SQLite's are numbers, the primary code in the
 /// lowest byte (sqlite.org/rescode.html): 8 read-only, 10 I/O error, 11 corrupt, 13 full, 14 can't open, 26 not a
 /// database.
 fn means_down(code: &str) -> bool {
@@ -213,15 +225,33 @@ fn means_down(code: &str) -> bool {
     code.parse::<u32>().is_ok_and(|code| matches!(code & 0xff, 8 | 10 | 11 | 13 | 14 | 26))
 }
 
+/// MySQL's number of an error, which says more than its SQLSTATE.
+fn mysql_number(error: &dyn sqlx::error::DatabaseError) -> Option<u16> {
+    error.try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>().map(sqlx::mysql::MySqlDatabaseError::number)
+}
+
+/// As [`means_down`], for those that MySQL has under a SQLSTATE that says nothing or something else (its manual, "Server
+/// Error Message Reference"; MariaDB's, "Error Codes"): 1021 disk full, 1037 and 1041 out of memory, 1114 table full,
+/// 1203 and 1226 too many connections of this user, 1290 and 1836 read-only, 1317 interrupted (also by a shutdown), 1792
+/// a read-only transaction, 1927 and 3169 connection killed. A deadlock (1213) and a lock that was not given in time
+/// (1205) are about the statement.
+fn mysql_means_down(number: u16) -> bool {
+    matches!(number, 1021 | 1037 | 1041 | 1114 | 1203 | 1226 | 1290 | 1317 | 1792 | 1836 | 1927 | 3169)
+}
+
 /// The error without the wrappings that name only themselves.
-fn describe(error: &DbErr) -> String {
+fn describe(url: &SecretUrl, error: &DbErr) -> String {
     if let Some(problem) = tls_problem(error) {
+        let (authority, certificate, key) =
+            if is_mysql(url) { ("ssl-ca", "ssl-cert", "ssl-key") } else { ("sslrootcert", "sslcert", "sslkey") };
         let remedy = match &problem {
             Problem::UnknownAuthority => {
-                "; name the file with its authority's certificate as sslrootcert in DATABASE_URL"
+                format!("; name the file with its authority's certificate as {authority} in DATABASE_URL")
             }
-            Problem::NoClientCertificate => "; name one as sslcert, and its key as sslkey, in DATABASE_URL",
-            Problem::Other(_) => "",
+            Problem::NoClientCertificate => {
+                format!("; name one as {certificate}, and its key as {key}, in DATABASE_URL")
+            }
+            Problem::Other(_) => String::new(),
         };
         return format!("{problem}{remedy}");
     }
@@ -260,6 +290,12 @@ mod tests {
         }
         for code in ["40001", "40P01", "23505", "42501", "5", "6", "2067"] {
             assert!(!means_down(code), "{code}");
+        }
+        for number in [1114, 1226, 1290] {
+            assert!(mysql_means_down(number), "{number}");
+        }
+        for number in [1062, 1142, 1205, 1213] {
+            assert!(!mysql_means_down(number), "{number}");
         }
     }
 }

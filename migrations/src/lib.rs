@@ -58,8 +58,8 @@ impl Default for ThreadsTable {
 impl ThreadsTable {
     /// The condition that selects closed and unmarked rows.
     ///
-    /// The closed value stands in the statement itself and not as a parameter: only so can the planners of both
-    /// databases see that the partial index fits.
+    /// The closed value stands in the statement itself and not as a parameter: only so can the planners of PostgreSQL
+    /// and SQLite see that the partial index fits.
     #[must_use]
     pub fn is_candidate(&self) -> Condition {
         Condition::all().add(self.is_closed()).add(Expr::col(Alias::new(&self.mark)).is_null())
@@ -121,6 +121,65 @@ async fn drop_if_invalid(manager: &SchemaManager<'_>, index: &str) -> Result<(),
         db.execute_unprepared(&format!("DROP INDEX CONCURRENTLY {index}")).await?;
     }
     Ok(())
+}
+
+fn is_mysql(manager: &SchemaManager<'_>) -> bool {
+    manager.get_database_backend() == DbBackend::MySql
+}
+
+/// A table of ours. On MySQL texts are compared byte by byte, as the others do it: ids that differ in case differ.
+fn our_table(manager: &SchemaManager<'_>, name: impl IntoTableRef) -> TableCreateStatement {
+    let mut table = Table::create().table(name).if_not_exists().to_owned();
+    if is_mysql(manager) {
+        table.engine("InnoDB").character_set("utf8mb4").collate("utf8mb4_bin");
+    }
+    table
+}
+
+/// A column with a text that stands in a key: MySQL wants to know how long it gets there, and 255 is twice a thread's id.
+fn key_text(manager: &SchemaManager<'_>, name: impl IntoIden) -> ColumnDef {
+    let mut column = ColumnDef::new(name);
+    if is_mysql(manager) {
+        column.string_len(255)
+    } else {
+        column.text()
+    };
+    column
+}
+
+/// A column with a moment. On MySQL in UTC by agreement, with the milliseconds that we write: `TIMESTAMP` would end in
+/// 2038, and on old servers change by itself with its row.
+fn time(manager: &SchemaManager<'_>, name: impl IntoIden) -> ColumnDef {
+    let mut column = ColumnDef::new(name);
+    if is_mysql(manager) {
+        column.custom("datetime(3)")
+    } else {
+        column.timestamp_with_time_zone()
+    };
+    column
+}
+
+/// MySQL itself can't say `IF EXISTS` here.
+async fn drop_index(manager: &SchemaManager<'_>, table: &str, index: &str) -> Result<(), DbErr> {
+    let mut drop = Index::drop().name(index).table(Alias::new(table)).to_owned();
+    if !is_mysql(manager) {
+        drop.if_exists();
+    } else if !manager.has_index(table, index).await? {
+        return Ok(());
+    }
+    manager.drop_index(drop).await
+}
+
+/// An identifier in backquotes, as MySQL has it.
+#[must_use]
+pub fn mysql_quoted(identifier: &str) -> String {
+    format!("`{}`", identifier.replace('`', "``"))
+}
+
+/// A text in single quotes, as MySQL has it, where a backslash escapes.
+#[must_use]
+pub fn mysql_literal(text: &str) -> String {
+    literal(&text.replace('\\', "\\\\"))
 }
 
 /// An identifier in double quotes, as PostgreSQL and SQLite have it.

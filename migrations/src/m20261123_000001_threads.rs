@@ -2,7 +2,7 @@
 
 use sea_orm_migration::prelude::*;
 
-use crate::ThreadsTable;
+use crate::{ThreadsTable, is_mysql, key_text, our_table, time};
 
 #[derive(DeriveMigrationName)]
 pub(crate) struct Migration(pub(crate) ThreadsTable);
@@ -18,20 +18,15 @@ impl MigrationTrait for Migration {
         if *threads != ThreadsTable::default() {
             return Err(DbErr::Migration(format!("there is no table {:?} in this database", threads.table)));
         }
+        // MySQL's current timestamp is in the time zone of the platform's session.
+        let now = if is_mysql(manager) { Expr::cust("(UTC_TIMESTAMP(3))") } else { Expr::current_timestamp() };
         manager
             .create_table(
-                Table::create()
-                    .table(Alias::new(&threads.table))
-                    .if_not_exists()
-                    .col(ColumnDef::new(Alias::new(&threads.id)).text().not_null().primary_key())
-                    .col(ColumnDef::new(Alias::new(&threads.status)).text().not_null().default("open"))
-                    .col(ColumnDef::new(Alias::new(&threads.closed_at)).timestamp_with_time_zone())
-                    .col(
-                        ColumnDef::new("created_at")
-                            .timestamp_with_time_zone()
-                            .not_null()
-                            .default(Expr::current_timestamp()),
-                    )
+                our_table(manager, Alias::new(&threads.table))
+                    .col(key_text(manager, Alias::new(&threads.id)).not_null().primary_key())
+                    .col(key_text(manager, Alias::new(&threads.status)).not_null().default("open"))
+                    .col(time(manager, Alias::new(&threads.closed_at)))
+                    .col(time(manager, "created_at").not_null().default(now))
                     .to_owned(),
             )
             .await

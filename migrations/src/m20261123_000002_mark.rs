@@ -2,7 +2,7 @@
 
 use sea_orm_migration::prelude::*;
 
-use crate::ThreadsTable;
+use crate::{ThreadsTable, time};
 
 #[derive(DeriveMigrationName)]
 pub(crate) struct Migration(pub(crate) ThreadsTable);
@@ -19,7 +19,7 @@ impl MigrationTrait for Migration {
             .alter_table(
                 Table::alter()
                     .table(Alias::new(&threads.table))
-                    .add_column(ColumnDef::new(Alias::new(&threads.mark)).timestamp_with_time_zone())
+                    .add_column(time(manager, Alias::new(&threads.mark)))
                     .to_owned(),
             )
             .await
@@ -27,6 +27,10 @@ impl MigrationTrait for Migration {
 
     async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         let threads = &self.0;
+        // On MySQL no change of the schema is taken back, and one that ended in between begins again here.
+        if !manager.has_column(&threads.table, &threads.mark).await? {
+            return Ok(());
+        }
         manager
             .alter_table(
                 Table::alter().table(Alias::new(&threads.table)).drop_column(Alias::new(&threads.mark)).to_owned(),

@@ -2,7 +2,7 @@
 
 use sea_orm_migration::{prelude::*, sea_orm::DbBackend};
 
-use crate::{ThreadsTable, literal, quoted};
+use crate::{ThreadsTable, literal, mysql_literal, mysql_quoted, quoted};
 
 /// What it is called, and its function on PostgreSQL.
 pub const NAME: &str = "volume_reaper_clear_mark";
@@ -35,6 +35,7 @@ impl MigrationTrait for Migration {
                  WHEN NEW.{status} IS NOT {closed} AND NEW.{mark} IS NOT NULL \
                  BEGIN UPDATE {table} SET {mark} = NULL WHERE {id} = NEW.{id}; END"
             )],
+            DbBackend::MySql => vec![on_mysql(threads)],
             other => return Err(DbErr::Migration(format!("{other:?} is not supported"))),
         };
         for statement in statements {
@@ -54,4 +55,15 @@ impl MigrationTrait for Migration {
         }
         Ok(())
     }
+}
+
+/// `<=>` is MySQL's equality that knows null.
+fn on_mysql(threads: &ThreadsTable) -> String {
+    let (table, status, mark) =
+        (mysql_quoted(&threads.table), mysql_quoted(&threads.status), mysql_quoted(&threads.mark));
+    let closed = mysql_literal(&threads.closed_value);
+    format!(
+        "CREATE TRIGGER {NAME} BEFORE UPDATE ON {table} FOR EACH ROW \
+         SET NEW.{mark} = IF(NEW.{status} <=> {closed}, NEW.{mark}, NULL)"
+    )
 }

@@ -2,6 +2,8 @@
 
 use sea_orm_migration::prelude::*;
 
+use crate::{key_text, our_table, time};
+
 #[derive(DeriveMigrationName)]
 pub(crate) struct Migration;
 
@@ -12,13 +14,11 @@ impl MigrationTrait for Migration {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         manager
             .create_table(
-                Table::create()
-                    .table(TABLE)
-                    .if_not_exists()
-                    .col(ColumnDef::new("name").text().not_null().primary_key())
+                our_table(manager, TABLE)
+                    .col(key_text(manager, "name").not_null().primary_key())
                     .col(ColumnDef::new("holder").text().not_null())
                     .col(ColumnDef::new("epoch").big_integer().not_null())
-                    .col(ColumnDef::new("expires_at").timestamp_with_time_zone().not_null())
+                    .col(time(manager, "expires_at").not_null())
                     .to_owned(),
             )
             .await

@@ -2,6 +2,8 @@
 
 use sea_orm_migration::prelude::*;
 
+use crate::{key_text, our_table, time};
+
 #[derive(DeriveMigrationName)]
 pub(crate) struct Migration;
 
@@ -13,13 +15,11 @@ impl MigrationTrait for Migration {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         manager
             .create_table(
-                Table::create()
-                    .table(TABLE)
-                    .if_not_exists()
-                    .col(ColumnDef::new("thread_id").text().not_null().primary_key())
+                our_table(manager, TABLE)
+                    .col(key_text(manager, "thread_id").not_null().primary_key())
                     .col(ColumnDef::new("reason").text().not_null())
-                    .col(ColumnDef::new("held_at").timestamp_with_time_zone().not_null())
-                    .col(ColumnDef::new("until").timestamp_with_time_zone())
+                    .col(time(manager, "held_at").not_null())
+                    .col(time(manager, "until"))
                     .to_owned(),
             )
             .await

@@ -2,7 +2,7 @@
 
 use sea_orm_migration::{prelude::*, sea_orm::DbBackend};
 
-use crate::{drop_if_invalid, is_removal};
+use crate::{drop_if_invalid, drop_index, is_mysql, is_removal, key_text, our_table, time};
 
 #[derive(DeriveMigrationName)]
 pub(crate) struct Migration;
@@ -22,24 +22,23 @@ impl MigrationTrait for Migration {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         manager
             .create_table(
-                Table::create()
-                    .table(TABLE)
-                    .if_not_exists()
-                    .col(ColumnDef::new("name").text().not_null().primary_key())
-                    .col(ColumnDef::new("paused_at").timestamp_with_time_zone())
+                our_table(manager, TABLE)
+                    .col(key_text(manager, "name").not_null().primary_key())
+                    .col(time(manager, "paused_at"))
                     .col(ColumnDef::new("reason").text())
                     .col(ColumnDef::new("paused_by").text())
-                    .col(ColumnDef::new("resumed_at").timestamp_with_time_zone())
+                    .col(time(manager, "resumed_at"))
                     .to_owned(),
             )
             .await?;
-        let mut index = Index::create()
-            .name(INDEX)
-            .table(RECEIPTS)
-            .col("removed_at")
-            .if_not_exists()
-            .and_where(is_removal())
-            .to_owned();
+        let mut index = Index::create().name(INDEX).table(RECEIPTS).to_owned();
+        if is_mysql(manager) {
+            // No partial index: the removals lie together in one over all receipts.
+            drop_index(manager, RECEIPTS, INDEX).await?;
+            index.col("outcome").col("removed_at");
+            return manager.create_index(index).await;
+        }
+        index.col("removed_at").if_not_exists().and_where(is_removal());
         if manager.get_database_backend() == DbBackend::Postgres {
             drop_if_invalid(manager, INDEX).await?;
             index.concurrently();
@@ -48,7 +47,7 @@ impl MigrationTrait for Migration {
     }
 
     async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        manager.drop_index(Index::drop().name(INDEX).table(RECEIPTS).if_exists().to_owned()).await?;
+        drop_index(manager, RECEIPTS, INDEX).await?;
         manager.drop_table(Table::drop().table(TABLE).if_exists().to_owned()).await
     }
 }

@@ -3,6 +3,8 @@
 
 use sea_orm_migration::prelude::*;
 
+use crate::{key_text, our_table, time};
+
 #[derive(DeriveMigrationName)]
 pub(crate) struct Migration;
 
@@ -13,13 +15,11 @@ impl MigrationTrait for Migration {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         manager
             .create_table(
-                Table::create()
-                    .table(TABLE)
-                    .if_not_exists()
-                    .col(ColumnDef::new("thread_id").text().not_null().primary_key())
+                our_table(manager, TABLE)
+                    .col(key_text(manager, "thread_id").not_null().primary_key())
                     .col(ColumnDef::new("attempts").big_integer().not_null())
-                    .col(ColumnDef::new("first_failed_at").timestamp_with_time_zone().not_null())
-                    .col(ColumnDef::new("failed_at").timestamp_with_time_zone().not_null())
+                    .col(time(manager, "first_failed_at").not_null())
+                    .col(time(manager, "failed_at").not_null())
                     .col(ColumnDef::new("error").text().not_null())
                     .col(ColumnDef::new("replica").text().not_null())
                     .to_owned(),

@@ -28,7 +28,11 @@ fn unreachable_verdict(unreachable: &Unreachable) -> Check {
         Unreachable::Connect(why) => {
             (why, "start the database, correct host and port in DATABASE_URL, or open the firewall")
         }
-        Unreachable::Login(why) => (why, "correct user and password in DATABASE_URL, or the server's pg_hba.conf"),
+        Unreachable::Login(why) => (
+            why,
+            "correct user and password in DATABASE_URL, or whom the server lets in (PostgreSQL's pg_hba.conf, MySQL's \
+             users and grants)",
+        ),
         Unreachable::NoDatabase(why) => (
             why,
             "correct the database in DATABASE_URL, or create it; `volume-reaper migrate` and `serve` make SQLite's file",
@@ -46,7 +50,8 @@ fn transport(config: &Config, encrypted: bool) -> Check {
         Check::ok(name, "not encrypted, and does not leave this host")
     } else {
         let why = format!("not encrypted: every row can be read on the way to {host}");
-        Check::warn(name, why, "turn TLS on at the server, and add ?sslmode=verify-full to DATABASE_URL")
+        let parameter = if is_mysql(config) { "ssl-mode=VERIFY_IDENTITY" } else { "sslmode=verify-full" };
+        Check::warn(name, why, format!("turn TLS on at the server, and add ?{parameter} to DATABASE_URL"))
     }
 }
 
@@ -84,7 +89,7 @@ fn schema_verdicts(config: &Config, schema: &Schema) -> Vec<Check> {
         "database.index",
         "the index over closed and unmarked threads",
         "every sweep reads the whole table",
-        &again(&format!("DROP INDEX IF EXISTS {UNMARKED_INDEX}; "), "m20261123_000003_unmarked_index"),
+        &again(&drop_index(config), "m20261123_000003_unmarked_index"),
         &schema.index,
     ));
     checks.push(part(
@@ -122,6 +127,15 @@ fn columns(config: &Config, missing: &Result<Option<Vec<String>>, Failure>) -> C
     }
 }
 
+fn is_mysql(config: &Config) -> bool {
+    matches!(config.database_url.scheme(), "mysql" | "mariadb")
+}
+
+/// On MySQL the migration does it.
+fn drop_index(config: &Config) -> String {
+    if is_mysql(config) { String::new() } else { format!("DROP INDEX IF EXISTS {UNMARKED_INDEX}; ") }
+}
+
 /// How to have a migration applied again. Taking it back would take back those after it, and with them the receipts.
 fn again(before: &str, migration: &str) -> String {
     format!(
@@ -150,8 +164,8 @@ fn plan(reads_whole_table: &Result<Option<bool>, Failure>) -> Option<Check> {
         Ok(Some(false)) => Some(Check::ok(name, "a sweep reads by an index")),
         Ok(Some(true)) => Some(Check::warn(
             name,
-            "a sweep would read the whole table, since PostgreSQL's statistics are old or most threads are unmarked",
-            "run ANALYZE on the threads table",
+            "a sweep would read the whole table, since the database's statistics are old or most threads are unmarked",
+            "run ANALYZE (on MySQL: ANALYZE TABLE) on the threads table",
         )),
         Err(error) => {
             Some(Check::warn(name, format!("can't be looked at: {error}"), "see EXPLAIN on the threads table"))

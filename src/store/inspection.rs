@@ -1,12 +1,14 @@
 //! Looking at the database without changing anything in it: the facts that `doctor` judges.
 
+mod mysql;
+
 use std::{fmt, time::Duration};
 
 use chrono::{DateTime, Utc};
-use migrations::{REOPEN_TRIGGER, ThreadsTable, UNMARKED_INDEX, literal, quoted};
+use migrations::{REOPEN_TRIGGER, ThreadsTable, UNMARKED_INDEX, literal, mysql_quoted, quoted};
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, QueryResult, RuntimeErr, Statement, sqlx};
 
-use super::{MigrationStatus, Pool, Store, failure};
+use super::{MigrationStatus, Pool, Store, failure, is_mysql, mysql_number};
 use crate::{config::SecretUrl, docker::Identity, doctor::ClockReading, failure::Failure};
 
 /// For all questions together, once a connection is there.
@@ -130,7 +132,7 @@ impl Store {
         }
     }
 
-    /// The rows of one of two queries, by the kind of database.
+    /// The rows of one of two queries, by the kind of database; MySQL is asked elsewhere.
     async fn rows(&self, postgres: impl Into<String>, sqlite: impl Into<String>) -> Result<Vec<QueryResult>, DbErr> {
         let backend = self.backend();
         let sql = if backend == DbBackend::Postgres { postgres.into() } else { sqlite.into() };
@@ -138,6 +140,9 @@ impl Store {
     }
 
     async fn version(&self) -> Result<String, DbErr> {
+        if self.backend() == DbBackend::MySql {
+            return self.mysql_version().await;
+        }
         let rows = self
             .rows("SELECT 'PostgreSQL ' || current_setting('server_version')", "SELECT 'SQLite ' || sqlite_version()")
             .await?;
@@ -145,6 +150,9 @@ impl Store {
     }
 
     async fn encrypted(&self) -> Result<Option<bool>, DbErr> {
+        if self.backend() == DbBackend::MySql {
+            return self.mysql_encrypted().await;
+        }
         if self.backend() == DbBackend::Sqlite {
             return Ok(None);
         }
@@ -153,6 +161,9 @@ impl Store {
     }
 
     async fn clock(&self) -> Result<Option<ClockReading>, DbErr> {
+        if self.backend() == DbBackend::MySql {
+            return self.mysql_clock().await;
+        }
         if self.backend() == DbBackend::Sqlite {
             return Ok(None);
         }
@@ -178,7 +189,11 @@ impl Store {
                     "SELECT CAST(attname AS text) FROM pg_attribute \
                      WHERE attrelid = {table} AND attnum > 0 AND NOT attisdropped"
                 ),
-                format!("SELECT name FROM pragma_table_info({})", literal(&self.threads.table)),
+                if self.backend() == DbBackend::MySql {
+                    self.mysql_columns()
+                } else {
+                    format!("SELECT name FROM pragma_table_info({})", literal(&self.threads.table))
+                },
             )
             .await?;
         if rows.is_empty() {
@@ -191,6 +206,9 @@ impl Store {
     }
 
     async fn index(&self) -> Result<Part, DbErr> {
+        if self.backend() == DbBackend::MySql {
+            return self.mysql_index().await;
+        }
         let (table, name) = (self.regclass(), literal(UNMARKED_INDEX));
         let rows = self
             .rows(
@@ -207,6 +225,9 @@ impl Store {
     }
 
     async fn trigger(&self) -> Result<Part, DbErr> {
+        if self.backend() == DbBackend::MySql {
+            return self.mysql_trigger().await;
+        }
         let (table, name) = (self.regclass(), literal(REOPEN_TRIGGER));
         let rows = self
             .rows(
@@ -245,6 +266,9 @@ impl Store {
 
     /// SQLite has no choice: it has no statistics that would speak against the index.
     async fn reads_whole_table(&self) -> Result<Option<bool>, DbErr> {
+        if self.backend() == DbBackend::MySql {
+            return self.mysql_reads_whole_table().await;
+        }
         if self.backend() == DbBackend::Sqlite {
             return Ok(None);
         }
@@ -268,21 +292,26 @@ impl Store {
     /// What marking, receipts and pinning do, on no row, in a transaction that is taken back. Rights, a server that
     /// takes no writes and a read-only file show all the same.
     async fn may_write(&self) -> Result<(), DbErr> {
+        let on_mysql = self.backend() == DbBackend::MySql;
+        let quoted = if on_mysql { mysql_quoted } else { quoted };
         let (table, id) = (quoted(&self.threads.table), quoted(&self.threads.id));
         let mark = quoted(&self.threads.mark);
+        // Older MySQLs have no condition without a table.
+        let no_row = if on_mysql { "FROM DUAL WHERE 1 = 0" } else { "WHERE 1 = 0" };
         let mut statements = vec![
             format!("UPDATE {table} SET {mark} = {mark} WHERE {id} IS NULL AND 1 = 0"),
-            "INSERT INTO volume_removals (thread_id, volume_name, outcome, source, replica, removed_at) \
-             SELECT '', '', '', '', '', CURRENT_TIMESTAMP WHERE 1 = 0"
-                .to_owned(),
-            "INSERT INTO docker_daemons (name, identity, pinned_at) SELECT '', '', CURRENT_TIMESTAMP WHERE 1 = 0"
-                .to_owned(),
+            format!(
+                "INSERT INTO volume_removals (thread_id, volume_name, outcome, source, replica, removed_at) \
+                 SELECT '', '', '', '', '', CURRENT_TIMESTAMP {no_row}"
+            ),
+            format!("INSERT INTO docker_daemons (name, identity, pinned_at) SELECT '', '', CURRENT_TIMESTAMP {no_row}"),
             "SELECT 1 FROM thread_holds WHERE 1 = 0".to_owned(),
             "UPDATE removal_pause SET reason = reason WHERE 1 = 0".to_owned(),
-            "INSERT INTO removal_pause (name) SELECT '' WHERE 1 = 0".to_owned(),
-            "INSERT INTO cleanup_failures (thread_id, attempts, first_failed_at, failed_at, error, replica) \
-             SELECT '', 0, CURRENT_TIMESTAMP, CURRENT_TIMESTAMP, '', '' WHERE 1 = 0"
-                .to_owned(),
+            format!("INSERT INTO removal_pause (name) SELECT '' {no_row}"),
+            format!(
+                "INSERT INTO cleanup_failures (thread_id, attempts, first_failed_at, failed_at, error, replica) \
+                 SELECT '', 0, CURRENT_TIMESTAMP, CURRENT_TIMESTAMP, '', '' {no_row}"
+            ),
             "UPDATE cleanup_failures SET attempts = attempts WHERE 1 = 0".to_owned(),
             "DELETE FROM cleanup_failures WHERE 1 = 0".to_owned(),
         ];
@@ -303,18 +332,16 @@ impl Store {
     }
 }
 
-/// Tells the reasons apart by the server's code (PostgreSQL's manual, appendix A; sqlite.org/rescode.html).
+/// Tells the reasons apart by the server's code (PostgreSQL's manual, appendix A; sqlite.org/rescode.html; MySQL's manual,
+/// "Server Error Message Reference").
 async fn why_unreachable(url: &SecretUrl, error: &DbErr) -> Unreachable {
     let text = failure(url, error).message;
-    let code = match error {
-        DbErr::Conn(RuntimeErr::SqlxError(error))
-        | DbErr::Exec(RuntimeErr::SqlxError(error))
-        | DbErr::Query(RuntimeErr::SqlxError(error)) => match error.as_ref() {
-            sqlx::Error::Database(error) => error.code().map(std::borrow::Cow::into_owned),
-            _ => None,
-        },
-        _ => None,
-    };
+    match mysql_number_of(error) {
+        Some(1044 | 1045 | 1130 | 1698) => return Unreachable::Login(text),
+        Some(1049) => return Unreachable::NoDatabase(text),
+        Some(_) | None => {}
+    }
+    let code = database_error(error).and_then(|error| error.code().map(std::borrow::Cow::into_owned));
     match code.as_deref() {
         Some(code) if code.starts_with("28") => Unreachable::Login(text),
         Some("3D000" | "14") => Unreachable::NoDatabase(text),
@@ -326,9 +353,27 @@ async fn why_unreachable(url: &SecretUrl, error: &DbErr) -> Unreachable {
     }
 }
 
+/// What the server itself said.
+fn database_error(error: &DbErr) -> Option<&dyn sqlx::error::DatabaseError> {
+    match error {
+        DbErr::Conn(RuntimeErr::SqlxError(error))
+        | DbErr::Exec(RuntimeErr::SqlxError(error))
+        | DbErr::Query(RuntimeErr::SqlxError(error)) => match error.as_ref() {
+            sqlx::Error::Database(error) => Some(error.as_ref()),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+fn mysql_number_of(error: &DbErr) -> Option<u16> {
+    database_error(error).and_then(mysql_number)
+}
+
 /// Why no connection to the URL's host can be made: the pool says only that there was none in time.
 async fn connection_error(url: &SecretUrl) -> Option<String> {
-    let (host, port) = (url.host()?.trim_start_matches('[').trim_end_matches(']'), url.port().unwrap_or(5432));
+    let usual_port = if is_mysql(url) { 3306 } else { 5432 };
+    let (host, port) = (url.host()?.trim_start_matches('[').trim_end_matches(']'), url.port().unwrap_or(usual_port));
     match tokio::time::timeout(PROBE_TIMEOUT, tokio::net::TcpStream::connect((host, port))).await {
         Ok(Ok(_)) => None,
         Ok(Err(error)) => Some(error.to_string()),

@@ -3,11 +3,7 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use sea_orm::{
-    ActiveValue::Set,
-    ColumnTrait, EntityTrait, ExprTrait, QueryFilter,
-    sea_query::{Expr, OnConflict},
-};
+use sea_orm::{ActiveValue::Set, ColumnTrait, DbErr, EntityTrait, ExprTrait, QueryFilter, sea_query::Expr};
 
 use super::{
     ROW_TIMEOUT, Store,
@@ -18,27 +14,43 @@ use crate::{failure::Failure, lease::Lease};
 impl Store {
     /// Takes the lease if nobody holds it, or its holder's time is over. `None` if somebody else holds it.
     pub async fn acquire_lease(&self, name: &str, holder: &str, ttl: Duration) -> Result<Option<Lease>, Failure> {
-        let now = Utc::now();
-        let first = ActiveModel {
-            name: Set(name.to_owned()),
-            holder: Set(holder.to_owned()),
-            epoch: Set(1),
-            expires_at: Set(now + ttl),
-        };
-        let take_over = OnConflict::column(Column::Name)
-            .update_columns([Column::Holder, Column::ExpiresAt])
-            .value(Column::Epoch, Expr::col((Entity, Column::Epoch)).add(1))
-            .action_and_where(Expr::col((Entity, Column::ExpiresAt)).lt(now))
-            .to_owned();
         self.bounded(ROW_TIMEOUT, async {
-            let changed = Entity::insert(first).on_conflict(take_over).exec_without_returning(&self.db).await?;
-            if changed == 0 {
-                return Ok(None);
+            if !self.take_over(name, holder, ttl).await? {
+                // Held, or never taken yet. An insert that updates instead could do all at once, were it not that MySQL
+                // knows no condition in it.
+                self.insert_free_lease(name).await?;
+                if !self.take_over(name, holder, ttl).await? {
+                    return Ok(None);
+                }
             }
             let row = Entity::find_by_id(name).filter(Column::Holder.eq(holder)).one(&self.db).await?;
             Ok(row.map(|row| Lease { epoch: row.epoch }))
         })
         .await
+    }
+
+    async fn take_over(&self, name: &str, holder: &str, ttl: Duration) -> Result<bool, DbErr> {
+        let now = Utc::now();
+        let update = Entity::update_many()
+            .col_expr(Column::Holder, Expr::value(holder))
+            .col_expr(Column::Epoch, Expr::col(Column::Epoch).add(1))
+            .col_expr(Column::ExpiresAt, Expr::value(now + ttl))
+            .filter(Column::Name.eq(name))
+            .filter(Column::ExpiresAt.lt(now));
+        Ok(update.exec(&self.db).await?.rows_affected == 1)
+    }
+
+    /// A lease that nobody has held yet, unless there is one of that name. Whether there was is not told: MySQL counts a
+    /// row in both cases.
+    async fn insert_free_lease(&self, name: &str) -> Result<(), DbErr> {
+        let free = ActiveModel {
+            name: Set(name.to_owned()),
+            holder: Set(String::new()),
+            epoch: Set(0),
+            expires_at: Set(DateTime::UNIX_EPOCH),
+        };
+        Entity::insert(free).on_conflict_do_nothing_on([Column::Name]).exec_without_returning(&self.db).await?;
+        Ok(())
     }
 
     /// Renews the lease. `false` if it is no longer this holder's.

@@ -88,12 +88,12 @@ impl Store {
         let threads = &self.threads;
         let mark = || Expr::col(Alias::new(&threads.mark));
         let select = Query::select()
-            .expr(Expr::col(Alias::new(&threads.status)).cast_as("text"))
+            .expr(self.as_text(Expr::col(Alias::new(&threads.status))))
             .expr(mark().is_not_null())
             .column(Alias::new(&threads.closed_at))
             .expr(mark())
             .from(Alias::new(&threads.table))
-            .and_where(Expr::col(Alias::new(&threads.id)).eq(thread.as_str()))
+            .cond_where(self.is_thread(thread))
             .to_owned();
         self.bounded(ROW_TIMEOUT, async {
             let Some(row) = self.db.query_one(&select).await? else {

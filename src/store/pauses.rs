@@ -4,8 +4,8 @@ use chrono::{SubsecRound, TimeDelta, Utc};
 use migrations::is_removal;
 use sea_orm::{
     ActiveValue::{NotSet, Set},
-    ColumnTrait, Condition, DbErr, EntityTrait, ExprTrait, PaginatorTrait, QueryFilter, QuerySelect, QueryTrait,
-    sea_query::{Expr, OnConflict},
+    ColumnTrait, Condition, DbErr, EntityTrait, PaginatorTrait, QueryFilter, QuerySelect, QueryTrait,
+    sea_query::Expr,
 };
 
 use super::{
@@ -28,19 +28,31 @@ impl Store {
 
     /// Pauses all removal, unless it is paused already. Whether this call did it.
     pub async fn pause_removal(&self, reason: &str) -> Result<bool, Failure> {
+        self.bounded(ROW_TIMEOUT, async {
+            // In two steps, since MySQL knows no condition in an insert that updates instead.
+            self.insert_pause_row().await?;
+            let update = Entity::update_many()
+                .col_expr(Column::PausedAt, Expr::value(Utc::now().trunc_subsecs(3)))
+                .col_expr(Column::Reason, Expr::value(reason))
+                .col_expr(Column::PausedBy, Expr::value(self.replica.as_str()))
+                .filter(Column::Name.eq(EVERYTHING))
+                .filter(Column::PausedAt.is_null());
+            Ok(update.exec(&self.db).await?.rows_affected == 1)
+        })
+        .await
+    }
+
+    /// The row of a pause that is not in force, unless the row is there.
+    async fn insert_pause_row(&self) -> Result<(), DbErr> {
         let row = ActiveModel {
             name: Set(EVERYTHING.to_owned()),
-            paused_at: Set(Some(Utc::now().trunc_subsecs(3))),
-            reason: Set(Some(reason.to_owned())),
-            paused_by: Set(Some(self.replica.clone())),
+            paused_at: Set(None),
+            reason: NotSet,
+            paused_by: NotSet,
             resumed_at: NotSet,
         };
-        let unless_paused = OnConflict::column(Column::Name)
-            .update_columns([Column::PausedAt, Column::Reason, Column::PausedBy])
-            .action_and_where(Expr::col((Entity, Column::PausedAt)).is_null())
-            .to_owned();
-        let insert = Entity::insert(row).on_conflict(unless_paused);
-        Ok(self.bounded(ROW_TIMEOUT, insert.exec_without_returning(&self.db)).await? == 1)
+        Entity::insert(row).on_conflict_do_nothing_on([Column::Name]).exec_without_returning(&self.db).await?;
+        Ok(())
     }
 
     /// Ends the pause; the budget of an hour is counted anew from here on. Returns the pause that it was, if any.

@@ -6,8 +6,9 @@
 //! them. From version 1.21 on PgBouncer can keep them apart itself (`max_prepared_statements`), and none of this is needed.
 
 use sea_orm::{
-    ConnectionTrait, Database, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, ExecResult, QueryResult,
-    SqliteTransactionMode, Statement, TransactionOptions, TransactionTrait, prelude::async_trait::async_trait,
+    ConnectionTrait, Database, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, ExecResult, IsolationLevel,
+    QueryResult, SqliteTransactionMode, Statement, TransactionOptions, TransactionTrait,
+    prelude::async_trait::async_trait,
 };
 
 use super::connect_options;
@@ -62,6 +63,15 @@ impl Pool {
             transaction.execute_unprepared("DEALLOCATE ALL").await?;
         }
         Ok(transaction)
+    }
+
+    /// A transaction in which what a statement only looked at stays free for the platform. It is what PostgreSQL has by
+    /// default; MySQL's default would also keep others from inserting between the rows.
+    pub(super) async fn begin_marking(&self) -> Result<DatabaseTransaction, DbErr> {
+        if self.get_database_backend() == DbBackend::MySql {
+            return self.connections.begin_with_config(Some(IsolationLevel::ReadCommitted), None).await;
+        }
+        self.begin().await
     }
 
     /// A transaction that writes: SQLite wants to know beforehand.

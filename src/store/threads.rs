@@ -3,10 +3,11 @@
 use std::collections::{HashMap, HashSet};
 
 use chrono::{DateTime, NaiveDateTime, Utc};
+use migrations::mysql_quoted;
 use sea_orm::{
     ActiveValue::{NotSet, Set},
-    ConnectionTrait, DbErr, EntityTrait, ExprTrait, QueryResult,
-    sea_query::{Alias, Expr, Func, Order, Query, UpdateStatement},
+    ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, EntityTrait, ExprTrait, QueryResult,
+    sea_query::{Alias, Condition, Expr, Func, Order, Query, UpdateStatement},
 };
 
 use super::{PAGE_TIMEOUT, ROW_TIMEOUT, Store, entities::volume_removal};
@@ -35,6 +36,25 @@ impl Store {
         Alias::new(&self.threads.mark)
     }
 
+    /// The condition that selects a thread's row.
+    ///
+    /// A collation of MySQL's may take ids for equal that are not, such as those that differ in case: found by the index
+    /// as the collation has it, the id is then compared byte by byte. Otherwise one thread's close would remove the
+    /// volume of another.
+    pub(super) fn is_thread(&self, thread: &ThreadId) -> Condition {
+        let found = Condition::all().add(Expr::col(self.id()).eq(thread.as_str()));
+        if self.backend() != DbBackend::MySql {
+            return found;
+        }
+        let column = mysql_quoted(&self.threads.id);
+        let bytes = format!("CAST(CONVERT({column} USING utf8mb4) AS BINARY) = CAST(? AS BINARY)");
+        found.add(Expr::cust_with_values(bytes, [thread.as_str()]))
+    }
+
+    pub(super) fn as_text(&self, expr: Expr) -> Expr {
+        expr.cast_as(if self.backend() == DbBackend::MySql { "char" } else { "text" })
+    }
+
     /// Marks rows that are closed and unmarked, and no others.
     fn guarded_mark(&self, at: DateTime<Utc>) -> UpdateStatement {
         Query::update().table(self.table()).value(self.mark(), at).cond_where(self.threads.is_candidate()).to_owned()
@@ -42,13 +62,13 @@ impl Store {
 
     async fn select(&self, thread: &ThreadId) -> Result<Option<Thread>, DbErr> {
         let select = Query::select()
-            .expr(Expr::col(Alias::new(&self.threads.status)).cast_as("text"))
+            .expr(self.as_text(Expr::col(Alias::new(&self.threads.status))))
             .expr(Expr::col(self.mark()).is_not_null())
             .column(self.closed_at())
             .expr(Self::is_held(Expr::val(thread.as_str())))
             .expr(Self::pause_reason())
             .from(self.table())
-            .and_where(Expr::col(self.id()).eq(thread.as_str()))
+            .cond_where(self.is_thread(thread))
             .to_owned();
         let Some(row) = self.db.query_one(&select).await? else {
             return Ok(None);
@@ -64,9 +84,8 @@ impl Store {
     }
 
     async fn mark_one(&self, receipt: &Receipt) -> Result<Mark, DbErr> {
-        let update =
-            self.guarded_mark(receipt.at).and_where(Expr::col(self.id()).eq(receipt.thread_id.as_str())).to_owned();
-        let transaction = self.db.begin().await?;
+        let update = self.guarded_mark(receipt.at).cond_where(self.is_thread(&receipt.thread_id)).to_owned();
+        let transaction = self.db.begin_marking().await?;
         if transaction.execute(&update).await?.rows_affected() == 1 {
             volume_removal::Entity::insert(self.row(receipt)).exec_without_returning(&transaction).await?;
             transaction.commit().await?;
@@ -85,11 +104,14 @@ impl Store {
             return Ok(Vec::new());
         };
         let ids = receipts.iter().map(|receipt| receipt.thread_id.as_str());
-        let update =
-            self.guarded_mark(first.at).and_where(Expr::col(self.id()).is_in(ids)).returning_col(self.id()).to_owned();
-        let transaction = self.db.begin().await?;
-        let rows = transaction.query_all(&update).await?;
-        let marked = rows.iter().map(|row| row.try_get_by_index(0)).collect::<Result<HashSet<String>, _>>()?;
+        let transaction = self.db.begin_marking().await?;
+        let marked = if self.backend() == DbBackend::MySql {
+            self.lock_and_mark(&transaction, ids, first.at).await?
+        } else {
+            let mut update = self.guarded_mark(first.at);
+            update.and_where(Expr::col(self.id()).is_in(ids)).returning_col(self.id());
+            ids_of(&transaction.query_all(&update).await?)?
+        };
         let marked: Vec<&Receipt> =
             receipts.iter().filter(|receipt| marked.contains(receipt.thread_id.as_str())).collect();
         if !marked.is_empty() {
@@ -99,6 +121,32 @@ impl Store {
         }
         transaction.commit().await?;
         Ok(marked.into_iter().map(|receipt| receipt.thread_id.clone()).collect())
+    }
+
+    /// MySQL's updates do not say which rows they changed. So these are locked as what the update asks for, and whoever
+    /// waits for them finds them marked.
+    async fn lock_and_mark(
+        &self,
+        transaction: &DatabaseTransaction,
+        ids: impl Iterator<Item = &str>,
+        at: DateTime<Utc>,
+    ) -> Result<HashSet<String>, DbErr> {
+        let asked: HashSet<&str> = ids.collect();
+        let lock = Query::select()
+            .column(self.id())
+            .from(self.table())
+            .cond_where(self.threads.is_candidate())
+            .and_where(Expr::col(self.id()).is_in(asked.iter().copied()))
+            .lock_exclusive()
+            .to_owned();
+        let mut locked = ids_of(&transaction.query_all(&lock).await?)?;
+        // See `is_thread`.
+        locked.retain(|id| asked.contains(id.as_str()));
+        if !locked.is_empty() {
+            let update = self.guarded_mark(at).and_where(Expr::col(self.id()).is_in(&locked)).to_owned();
+            transaction.execute(&update).await?;
+        }
+        Ok(locked)
     }
 
     /// Writes a receipt for a volume that has no thread to mark.
@@ -142,7 +190,7 @@ impl Threads for Store {
         let ids = threads.iter().map(ThreadId::as_str);
         let select = Query::select()
             .column(self.id())
-            .expr(Expr::col(Alias::new(&self.threads.status)).cast_as("text"))
+            .expr(self.as_text(Expr::col(Alias::new(&self.threads.status))))
             .expr(Expr::col(self.mark()).is_not_null())
             .from(self.table())
             .and_where(Expr::col(self.id()).is_in(ids))
@@ -164,7 +212,7 @@ impl Threads for Store {
         let update = Query::update()
             .table(self.table())
             .value(self.mark(), Expr::null())
-            .and_where(Expr::col(self.id()).eq(thread.as_str()))
+            .cond_where(self.is_thread(thread))
             .cond_where(self.threads.is_closed())
             .and_where(Expr::col(self.mark()).is_not_null())
             .to_owned();
@@ -175,7 +223,7 @@ impl Threads for Store {
     async fn candidates(&self, after: Option<&str>, limit: u64) -> Result<Vec<Candidate>, Failure> {
         let mut select = Query::select()
             .columns([self.id(), self.closed_at()])
-            .expr(Self::is_held(Expr::col((self.table(), self.id())).cast_as("text")))
+            .expr(Self::is_held(self.as_text(Expr::col((self.table(), self.id())))))
             .from(self.table())
             .cond_where(self.threads.is_candidate())
             .order_by(self.id(), Order::Asc)
@@ -235,6 +283,10 @@ impl Threads for Store {
     async fn removed_last_hour(&self) -> Result<u64, Failure> {
         Self::removed_last_hour(self).await
     }
+}
+
+fn ids_of(rows: &[QueryResult]) -> Result<HashSet<String>, DbErr> {
+    rows.iter().map(|row| row.try_get_by_index(0)).collect()
 }
 
 /// The time of a close. One without a zone is UTC; what we can't read at all counts as none, so that under a retention

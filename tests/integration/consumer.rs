@@ -19,7 +19,7 @@ async fn world_with_ladder(on: On) -> World {
 
 #[tokio::test]
 async fn an_event_removes_the_volume_marks_the_row_and_is_acknowledged() {
-    for on in [On::Sqlite, On::Postgres] {
+    for on in On::ALL {
         let world = world(on).await;
         let serving = world.serve().await;
         world.closed_with_volume("t1").await;

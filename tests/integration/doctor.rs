@@ -126,7 +126,7 @@ fn as_user(world: &mut World, permissions: [&str; 3]) {
 
 #[tokio::test]
 async fn after_serve_ran_once_all_is_well() {
-    for on in [On::Sqlite, On::Postgres] {
+    for on in On::ALL {
         let diagnosis = doctor(&served(on).await).await;
         assert_eq!(diagnosis.named("fail"), [""; 0], "{}", diagnosis.text);
         assert_eq!(diagnosis.named("warn"), [""; 0], "{}", diagnosis.text);
@@ -166,7 +166,7 @@ async fn after_serve_ran_once_all_is_well() {
 
 #[tokio::test]
 async fn all_is_well_while_serve_runs() {
-    for on in [On::Sqlite, On::Postgres] {
+    for on in On::ALL {
         let world = world(on).await;
         let serving = world.serve().await;
         let diagnosis = doctor(&world).await;
@@ -209,10 +209,10 @@ async fn for_people_every_check_is_one_line() {
 
 #[tokio::test]
 async fn where_nothing_is_nothing_is_made() {
-    for on in [On::Sqlite, On::Postgres] {
+    for on in On::ALL {
         let world = match on {
             On::Sqlite => without_file().await,
-            On::Postgres => World::without_schema(on).await,
+            On::Postgres | On::Mysql => World::without_schema(on).await,
         };
         let diagnosis = doctor(&world).await;
         assert_eq!(diagnosis.code, Some(1));
@@ -231,6 +231,10 @@ async fn where_nothing_is_nothing_is_made() {
                 let relations =
                     world.texts("SELECT relname::text FROM pg_class WHERE relnamespace = 'public'::regnamespace");
                 assert_eq!(relations.await, [""; 0]);
+            }
+            On::Mysql => {
+                assert!(diagnosis.named("fail").contains(&"database.migrations"));
+                assert_eq!(world.texts("SHOW TABLES").await, [""; 0]);
             }
         }
     }
@@ -401,7 +405,7 @@ async fn events_that_nobody_consumes_are_told() {
 
 #[tokio::test]
 async fn a_schema_that_is_behind_is_told_with_what_is_pending() {
-    for on in [On::Sqlite, On::Postgres] {
+    for on in On::ALL {
         let world = served(on).await;
         assert!(world.run(&["migrate", "down"]).await.status.success());
         doctor(&world).await.only_failure("database.migrations", "m20261123_000010_failures");
@@ -435,12 +439,15 @@ async fn a_disabled_trigger_is_told() {
 
 #[tokio::test]
 async fn a_missing_trigger_or_index_is_told_and_mended_as_told() {
-    for on in [On::Sqlite, On::Postgres] {
+    for on in On::ALL {
         let world = served(on).await;
         let (trigger, index) = match on {
             On::Sqlite => ("DROP TRIGGER volume_reaper_clear_mark", "DROP INDEX volume_reaper_unmarked_threads"),
             On::Postgres => {
                 ("DROP TRIGGER volume_reaper_clear_mark ON threads", "DROP INDEX volume_reaper_unmarked_threads")
+            }
+            On::Mysql => {
+                ("DROP TRIGGER volume_reaper_clear_mark", "DROP INDEX volume_reaper_unmarked_threads ON threads")
             }
         };
         for (name, drop) in [("database.trigger", trigger), ("database.index", index)] {
@@ -467,17 +474,22 @@ async fn an_index_whose_build_was_interrupted_is_told() {
 
 #[tokio::test]
 async fn another_closed_value_than_the_schemas_is_told() {
-    for on in [On::Sqlite, On::Postgres] {
+    for on in On::ALL {
         let mut world = served(on).await;
         world.set("VOLUME_REAPER_THREADS_CLOSED_VALUE", "archived");
         let diagnosis = doctor(&world).await;
-        assert_eq!(diagnosis.named("fail"), ["database.index", "database.trigger"], "{}", diagnosis.text);
+        let failed: &[_] = match on {
+            On::Sqlite | On::Postgres => &["database.index", "database.trigger"],
+            // Its index is over every status.
+            On::Mysql => &["database.trigger"],
+        };
+        assert_eq!(diagnosis.named("fail"), failed, "{}", diagnosis.text);
     }
 }
 
 #[tokio::test]
 async fn a_column_that_is_not_there_is_told() {
-    for on in [On::Sqlite, On::Postgres] {
+    for on in On::ALL {
         let mut world = served(on).await;
         world.set("VOLUME_REAPER_THREADS_CLOSED_AT_COLUMN", "ended_at");
         doctor(&world).await.only_failure("database.threads", "lacks ended_at");
@@ -500,6 +512,31 @@ async fn a_user_who_may_not_mark_is_told() {
     doctor(&world).await.only_failure("database.rights", "sequence");
     world.execute(&format!("GRANT USAGE ON SEQUENCE volume_removals_id_seq TO {user}")).await;
     assert_eq!(doctor(&world).await.code, Some(0));
+}
+
+#[tokio::test]
+async fn on_mysql_what_a_user_lacks_is_told() {
+    let mut world = served(On::Mysql).await;
+    let url = world.settings["DATABASE_URL"].clone();
+    world.set("DATABASE_URL", format!("{url}x"));
+    doctor(&world).await.only_failure("database.reachable", "Unknown database");
+
+    let user = world.name.clone();
+    world.set("DATABASE_URL", url.replace("root@", &format!("{user}:s3cret@")));
+    let diagnosis = doctor(&world).await;
+    diagnosis.only_failure("database.reachable", "Access denied");
+    assert!(diagnosis.mend("database.reachable").contains("password"));
+    assert!(!diagnosis.text.contains("s3cret"));
+
+    world.execute(&format!("CREATE USER {user} IDENTIFIED BY 's3cret'")).await;
+    world.execute(&format!("GRANT SELECT, TRIGGER ON {user}.* TO {user}")).await;
+    doctor(&world).await.only_failure("database.rights", "UPDATE command denied");
+    world.execute(&format!("GRANT INSERT, UPDATE, DELETE ON {user}.* TO {user}")).await;
+    assert_eq!(doctor(&world).await.code, Some(0));
+    // Nor is a trigger taken for missing that this user may not see.
+    world.execute(&format!("REVOKE TRIGGER ON {user}.* FROM {user}")).await;
+    doctor(&world).await.only_failure("database.trigger", "can't be looked at");
+    world.execute(&format!("DROP USER {user}")).await;
 }
 
 #[tokio::test]

@@ -49,14 +49,14 @@ async fn explain(world: &World, id: &str) -> Explained {
 async fn swept(on: On) -> World {
     let world = world(on).await;
     world.sweep().await;
-    let lease = "('sweep', 'replica-1/x', 1, '2100-01-01 00:00:00+00:00')";
+    let lease = "('sweep', 'replica-1/x', 1, '2100-01-01 00:00:00')";
     world.execute(&format!("INSERT INTO leases (name, holder, epoch, expires_at) VALUES {lease}")).await;
     world
 }
 
 #[tokio::test]
 async fn a_held_volume_names_the_container_that_holds_it() {
-    for on in [On::Sqlite, On::Postgres] {
+    for on in On::ALL {
         let world = swept(on).await;
         world.closed_with_volume("t1").await;
         let id = world.create_container("t1").await;
@@ -103,7 +103,7 @@ async fn a_container_that_is_bound_to_another_volume_holds_nothing() {
 
 #[tokio::test]
 async fn a_thread_that_is_open_or_unknown_is_called_so() {
-    for on in [On::Sqlite, On::Postgres] {
+    for on in On::ALL {
         let world = swept(on).await;
         world.open_thread("t1").await;
         world.create_volume("t1").await;
@@ -116,7 +116,7 @@ async fn a_thread_that_is_open_or_unknown_is_called_so() {
 
 #[tokio::test]
 async fn a_volume_that_went_says_when_and_who_did_it() {
-    for on in [On::Sqlite, On::Postgres] {
+    for on in On::ALL {
         let world = swept(on).await;
         world.closed_with_volume("t1").await;
         assert_eq!(world.sweep().await["removed"], json!(1));
@@ -147,7 +147,7 @@ async fn a_mark_and_a_volume_that_disagree_are_told() {
 
 #[tokio::test]
 async fn a_failing_thread_says_how_often_why_and_when_it_is_tried_again() {
-    for on in [On::Sqlite, On::Postgres] {
+    for on in On::ALL {
         let mut world = swept(on).await;
         world.closed_with_volume("t1").await;
         let proxy = CountingProxy::start_failing_removals(world.dir.path());

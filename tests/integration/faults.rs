@@ -93,8 +93,10 @@ async fn an_outage_of_docker_costs_no_event_an_attempt() {
 
 #[tokio::test]
 async fn an_outage_of_the_database_costs_no_event_an_attempt() {
-    for mode in [Mode::Refuse, Mode::Stall] {
-        let mut world = world(On::Postgres).await;
+    for (mode, on) in
+        [(Mode::Refuse, On::Postgres), (Mode::Stall, On::Postgres), (Mode::Refuse, On::Mysql), (Mode::Stall, On::Mysql)]
+    {
+        let mut world = world(on).await;
         let (database, url) = FaultProxy::url(&world.settings["DATABASE_URL"]).await;
         world.set("DATABASE_URL", url);
         world.set("VOLUME_REAPER_RETRY_DELAYS", SHORT_LADDER);
@@ -108,7 +110,7 @@ async fn an_outage_of_the_database_costs_no_event_an_attempt() {
         publish(&world, &ids).await;
         until_down(&serving, DATABASE_UP).await;
         outlast_the_ladder().await;
-        assert_eq!(serving.metric(RETRIED).await, 0, "{mode:?}");
+        assert_eq!(serving.metric(RETRIED).await, 0, "{mode:?} {on:?}");
 
         database.set(Mode::Pass);
         database.cut();

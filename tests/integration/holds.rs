@@ -12,8 +12,6 @@ use crate::{
     world::{On, World, world},
 };
 
-const BOTH: [On; 2] = [On::Sqlite, On::Postgres];
-
 /// Exit code, standard output and standard error of a command.
 async fn said(world: &World, arguments: &[&str]) -> (Option<i32>, String, String) {
     let output = world.run(arguments).await;
@@ -28,7 +26,7 @@ async fn hold(world: &World, id: &str) {
 
 #[tokio::test]
 async fn a_held_thread_is_cleaned_by_no_event_and_no_sweep_and_by_the_next_sweep_once_released() {
-    for on in BOTH {
+    for on in On::ALL {
         let mut world = world(on).await;
         let proxy = CountingProxy::start(world.dir.path());
         world.set("DOCKER_HOST", proxy.endpoint());
@@ -53,7 +51,7 @@ async fn a_held_thread_is_cleaned_by_no_event_and_no_sweep_and_by_the_next_sweep
 
 #[tokio::test]
 async fn a_hold_whose_time_is_over_does_not_count() {
-    for on in BOTH {
+    for on in On::ALL {
         let world = world(on).await;
         for id in ["over", "lasting"] {
             world.closed_with_volume(id).await;
@@ -61,7 +59,7 @@ async fn a_hold_whose_time_is_over_does_not_count() {
         }
         assert_eq!(world.sweep().await["held"], json!(2), "{on:?}");
         // An hour later, for one of them.
-        let over = (chrono::Utc::now() - chrono::TimeDelta::milliseconds(1)).to_rfc3339();
+        let over = world.moment(chrono::Utc::now() - chrono::TimeDelta::milliseconds(1));
         world.execute(&format!("UPDATE thread_holds SET until = '{over}' WHERE thread_id = 'over'")).await;
         let report = world.sweep().await;
         assert_eq!((&report["held"], &report["removed"]), (&json!(1), &json!(1)), "{on:?}: {report}");
@@ -85,7 +83,7 @@ async fn a_thread_may_be_held_before_it_is_there() {
 
 #[tokio::test]
 async fn a_second_hold_replaces_the_first_and_says_so() {
-    for on in BOTH {
+    for on in On::ALL {
         let world = world(on).await;
         hold(&world, "t1").await;
         let (code, out, _) = said(&world, &["hold", "t1", "--reason", "an audit", "--until", "7d"]).await;
@@ -115,7 +113,7 @@ async fn a_hold_that_makes_no_sense_is_refused_with_one_line_and_holds_nothing()
 
 #[tokio::test]
 async fn a_held_thread_whose_volume_is_gone_by_itself_is_marked() {
-    for on in BOTH {
+    for on in On::ALL {
         let world = world(on).await;
         world.open_thread("t1").await;
         world.close_thread("t1").await;
@@ -128,7 +126,7 @@ async fn a_held_thread_whose_volume_is_gone_by_itself_is_marked() {
 
 #[tokio::test]
 async fn a_held_thread_whose_volume_came_back_loses_its_mark_and_keeps_its_volume() {
-    for on in BOTH {
+    for on in On::ALL {
         let world = world(on).await;
         world.closed_with_volume("t1").await;
         assert_eq!(world.sweep().await["removed"], json!(1), "{on:?}");

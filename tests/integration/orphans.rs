@@ -19,7 +19,7 @@ async fn remove(world: &World, older_than: &str) -> (Option<i32>, String) {
 
 #[tokio::test]
 async fn volumes_without_a_thread_are_listed_with_their_age_and_their_containers() {
-    for on in [On::Sqlite, On::Postgres] {
+    for on in On::ALL {
         let world = world(on).await;
         world.create_volume("first").await;
         world.create_volume("held").await;

@@ -20,7 +20,6 @@ use crate::{
     world::{On, Serving, World, eventually, world},
 };
 
-const BOTH: [On; 2] = [On::Sqlite, On::Postgres];
 const PAUSED: &str = "volume_reaper_removal_paused";
 
 async fn threads_with_volumes(world: &World, ids: &[&str]) {
@@ -44,7 +43,7 @@ fn said_why(serving: &Serving) -> Vec<Value> {
 
 #[tokio::test]
 async fn a_sweep_that_would_exceed_its_budget_pauses_all_removal_until_it_is_resumed() {
-    for on in BOTH {
+    for on in On::ALL {
         let mut world = world(on).await;
         world.set("VOLUME_REAPER_BUDGET_PER_SWEEP", "2");
         world.set("VOLUME_REAPER_RECONCILE_INTERVAL", "1s");
@@ -82,7 +81,7 @@ async fn a_sweep_that_would_exceed_its_budget_pauses_all_removal_until_it_is_res
 
 #[tokio::test]
 async fn the_budget_of_an_hour_counts_what_others_removed_and_anew_after_it_was_resumed() {
-    for on in BOTH {
+    for on in On::ALL {
         let mut world = world(on).await;
         world.set("VOLUME_REAPER_BUDGET_PER_HOUR", "3");
         threads_with_volumes(&world, &["a", "b", "c"]).await;
@@ -106,7 +105,7 @@ async fn the_budget_of_an_hour_counts_what_others_removed_and_anew_after_it_was_
 
 #[tokio::test]
 async fn removals_of_more_than_an_hour_ago_and_volumes_that_were_not_there_use_up_no_budget() {
-    for on in BOTH {
+    for on in On::ALL {
         let mut world = world(on).await;
         world.set("VOLUME_REAPER_BUDGET_PER_HOUR", "1");
         threads_with_volumes(&world, &["a"]).await;
@@ -116,7 +115,7 @@ async fn removals_of_more_than_an_hour_ago_and_volumes_that_were_not_there_use_u
         }
         let report = world.sweep().await;
         assert_eq!((&report["removed"], &report["not_found"]), (&json!(1), &json!(2)), "{on:?}: {report}");
-        let earlier = (chrono::Utc::now() - chrono::TimeDelta::minutes(61)).to_rfc3339();
+        let earlier = world.moment(chrono::Utc::now() - chrono::TimeDelta::minutes(61));
         world.execute(&format!("UPDATE volume_removals SET removed_at = '{earlier}' WHERE thread_id = 'a'")).await;
         threads_with_volumes(&world, &["b"]).await;
         assert_eq!(world.sweep().await["removed"], json!(1), "{on:?}");
@@ -125,7 +124,7 @@ async fn removals_of_more_than_an_hour_ago_and_volumes_that_were_not_there_use_u
 
 #[tokio::test]
 async fn a_pause_by_hand_stops_removal_at_once_outlives_restarts_and_lets_absent_volumes_be_marked() {
-    for on in BOTH {
+    for on in On::ALL {
         let mut world = world(on).await;
         let proxy = CountingProxy::start(world.dir.path());
         world.set("DOCKER_HOST", proxy.endpoint());

@@ -35,7 +35,7 @@ fn reconciler(coordinator: &Arc<FakeCoordinator>) -> Reconciler<crate::fakes::Fa
 
 #[tokio::test]
 async fn the_candidates_of_a_sweep_are_exactly_the_closed_threads_with_no_mark() {
-    for on in [On::Sqlite, On::Postgres] {
+    for on in On::ALL {
         let world = world(on).await;
         world.closed_with_volume("closed").await;
         world.create_volume("open").await;
@@ -53,7 +53,7 @@ async fn the_candidates_of_a_sweep_are_exactly_the_closed_threads_with_no_mark()
 
 #[tokio::test]
 async fn a_sweep_marks_on_removed_and_on_not_found_and_not_when_referenced() {
-    for on in [On::Sqlite, On::Postgres] {
+    for on in On::ALL {
         let world = world(on).await;
         world.closed_with_volume("there").await;
         world.open_thread("absent").await;
@@ -179,7 +179,7 @@ async fn sweeps_are_skipped_with_one_line_while_docker_is_down_and_go_on_when_it
 
 #[tokio::test]
 async fn two_coordinators_and_a_sweep_racing_for_one_thread_leave_one_receipt_and_no_error() {
-    for on in [On::Sqlite, On::Postgres] {
+    for on in On::ALL {
         let world = world(on).await;
         let (first, second) = (world.serve().await, world.serve().await);
         for round in 0..10 {
@@ -269,7 +269,7 @@ async fn a_referenced_thread_costs_no_removal_in_a_sweep() {
 
 #[tokio::test]
 async fn a_volume_whose_thread_is_marked_is_looked_at_afresh_cleaned_and_counted_as_drift() {
-    for on in [On::Sqlite, On::Postgres] {
+    for on in On::ALL {
         let world = world(on).await;
         world.closed_with_volume("t1").await;
         assert_eq!(world.sweep().await["removed"], json!(1), "{on:?}");
@@ -320,7 +320,7 @@ async fn a_volume_without_a_thread_is_counted_and_never_touched() {
 
 #[tokio::test]
 async fn one_of_many_replicas_sweeps_and_another_takes_over_when_it_is_gone() {
-    for on in [On::Sqlite, On::Postgres] {
+    for on in On::ALL {
         let mut world = world(on).await;
         world.set("VOLUME_REAPER_RECONCILE_INTERVAL", "1s");
         let first = world.serve().await;
@@ -334,7 +334,8 @@ async fn one_of_many_replicas_sweeps_and_another_takes_over_when_it_is_gone() {
         world.closed_with_volume("t1").await;
         world.until_marked("t1").await;
         assert_eq!(second.stop().await, Some(0));
-        assert_eq!(world.texts("SELECT CAST(epoch AS text) FROM leases").await, ["2"], "{on:?}");
+        let epoch = format!("SELECT {} FROM leases", world.as_text("epoch"));
+        assert_eq!(world.texts(&epoch).await, ["2"], "{on:?}");
     }
 }
 
@@ -354,22 +355,23 @@ async fn the_lease_of_a_killed_replica_is_taken_over_within_its_time_to_live() {
 
 #[tokio::test]
 async fn a_sweep_that_is_killed_is_resumed_where_it_was() {
-    for on in [On::Sqlite, On::Postgres] {
+    for on in On::ALL {
         let world = world(on).await;
         let rows: Vec<_> = (0..30_000).map(|number| format!("('t{number}', 'closed')")).collect();
         for rows in rows.chunks(10_000) {
             world.execute(&format!("INSERT INTO threads (id, status) VALUES {}", rows.join(","))).await;
         }
-        let receipts = "SELECT CAST(count(*) AS text) FROM volume_removals";
+        let receipts = &format!("SELECT {} FROM volume_removals", world.as_text("count(*)"));
         let mut killed = world.command(&["sweep"]).spawn().expect("it starts");
         eventually("it has begun", async || (world.texts(receipts).await[0] != "0").then_some(())).await;
         killed.kill().await.expect("it is killed");
 
+        let threads = format!("SELECT {} FROM volume_removals", world.as_text("count(DISTINCT thread_id)"));
         let before: u64 = world.texts(receipts).await[0].parse().expect("a number");
         let report = world.sweep().await;
         assert!(before < 30_000, "it was killed too late to show anything");
         assert_eq!((&report["candidates"], &report["not_found"]), (&json!(30_000 - before), &json!(30_000 - before)));
-        assert_eq!(world.texts("SELECT CAST(count(DISTINCT thread_id) AS text) FROM volume_removals").await, ["30000"]);
+        assert_eq!(world.texts(&threads).await, ["30000"]);
         assert_eq!(world.texts(receipts).await, ["30000"], "one receipt each, {on:?}");
     }
 }

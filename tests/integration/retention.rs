@@ -12,8 +12,6 @@ use crate::{
     world::{On, World, world},
 };
 
-const BOTH: [On; 2] = [On::Sqlite, On::Postgres];
-
 /// A world with a retention of an hour.
 async fn retaining(on: On) -> World {
     let mut world = world(on).await;
@@ -22,13 +20,13 @@ async fn retaining(on: On) -> World {
 }
 
 async fn closed_minutes_ago(world: &World, id: &str, minutes: i64) {
-    let closed_at = (chrono::Utc::now() - chrono::TimeDelta::minutes(minutes)).to_rfc3339();
+    let closed_at = world.moment(chrono::Utc::now() - chrono::TimeDelta::minutes(minutes));
     world.execute(&format!("UPDATE threads SET closed_at = '{closed_at}' WHERE id = '{id}'")).await;
 }
 
 #[tokio::test]
 async fn a_volume_is_kept_until_the_retention_is_over_and_removed_by_the_next_sweep() {
-    for on in BOTH {
+    for on in On::ALL {
         let mut world = retaining(on).await;
         let proxy = CountingProxy::start(world.dir.path());
         world.set("DOCKER_HOST", proxy.endpoint());
@@ -53,7 +51,7 @@ async fn a_volume_is_kept_until_the_retention_is_over_and_removed_by_the_next_sw
 
 #[tokio::test]
 async fn a_thread_without_a_time_of_close_is_never_due_under_a_retention() {
-    for on in BOTH {
+    for on in On::ALL {
         let mut world = retaining(on).await;
         world.closed_with_volume("t1").await;
         world.execute("UPDATE threads SET closed_at = NULL").await;
@@ -66,9 +64,9 @@ async fn a_thread_without_a_time_of_close_is_never_due_under_a_retention() {
 
 #[tokio::test]
 async fn a_time_of_close_without_a_zone_is_utc() {
-    for on in BOTH {
+    for on in On::ALL {
         let mut world = World::without_schema(on).await;
-        world.execute("CREATE TABLE threads (id text PRIMARY KEY, status text, closed_at timestamp)").await;
+        world.execute("CREATE TABLE threads (id varchar(99) PRIMARY KEY, status text, closed_at timestamp NULL)").await;
         assert!(world.run(&["migrate"]).await.status.success());
         world.set("VOLUME_REAPER_RETENTION", "1h");
         for (id, minutes) in [("due", 61), ("not-due", 59)] {
@@ -89,7 +87,7 @@ async fn a_time_of_close_without_a_zone_is_utc() {
 
 #[tokio::test]
 async fn a_thread_that_is_not_due_and_whose_volume_is_gone_by_itself_is_marked() {
-    for on in BOTH {
+    for on in On::ALL {
         let world = retaining(on).await;
         world.open_thread("t1").await;
         world.close_thread("t1").await;

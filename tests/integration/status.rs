@@ -36,7 +36,7 @@ async fn busy(on: On) -> World {
 
 #[tokio::test]
 async fn every_section_says_how_things_stand() {
-    for on in [On::Sqlite, On::Postgres] {
+    for on in On::ALL {
         let world = busy(on).await;
         world.publish(b"not an event").await;
         let (code, report) = status(&world).await;

@@ -1,4 +1,4 @@
-//! The store and the migrations, on PostgreSQL and on SQLite.
+//! The store and the migrations, on every database.
 
 use std::{future::poll_fn, pin::Pin, sync::Arc, task::Poll, time::Duration};
 
@@ -15,14 +15,12 @@ use volume_reaper::{
 
 use crate::world::{On, World, world};
 
-const BOTH: [On; 2] = [On::Sqlite, On::Postgres];
-
 async fn store(world: &World) -> Store {
     store_with(world, 8).await
 }
 
 async fn store_with(world: &World, connections: u32) -> Store {
-    let url = SecretUrl::parse(&world.settings["DATABASE_URL"], &["postgres", "sqlite"]).expect("valid");
+    let url = SecretUrl::parse(&world.settings["DATABASE_URL"], &["postgres", "sqlite", "mysql"]).expect("valid");
     Store::new(&url, ThreadsTable::default(), "replica-1".to_owned(), connections).await.expect("a pool")
 }
 
@@ -47,7 +45,7 @@ async fn closed(world: &World, id: &str) {
 
 #[tokio::test]
 async fn the_migrations_go_up_and_down_and_up_again() {
-    for on in BOTH {
+    for on in On::ALL {
         let world = world(on).await;
         let store = store(&world).await;
         closed(&world, "t1").await;
@@ -64,7 +62,7 @@ async fn the_migrations_go_up_and_down_and_up_again() {
 #[tokio::test]
 async fn ten_replicas_may_migrate_at_once() {
     // G20
-    for on in BOTH {
+    for on in On::ALL {
         let world = World::without_schema(on).await;
         let mut replicas = tokio::task::JoinSet::new();
         for _ in 0..10 {
@@ -81,9 +79,11 @@ async fn ten_replicas_may_migrate_at_once() {
 
 #[tokio::test]
 async fn a_threads_table_that_is_there_is_kept_and_gets_our_column() {
-    for on in BOTH {
+    for on in On::ALL {
         let world = World::without_schema(on).await;
-        world.execute("CREATE TABLE threads (id text PRIMARY KEY, status text, closed_at timestamp, owner text)").await;
+        // MySQL has no keys over text without a limit.
+        let columns = "id varchar(99) PRIMARY KEY, status text, closed_at timestamp NULL, owner text";
+        world.execute(&format!("CREATE TABLE threads ({columns})")).await;
         world.execute("INSERT INTO threads VALUES ('t1', 'closed', NULL, 'somebody')").await;
         let store = store(&world).await;
         store.migrate_up().await.expect("up");
@@ -94,7 +94,7 @@ async fn a_threads_table_that_is_there_is_kept_and_gets_our_column() {
 
 #[tokio::test]
 async fn a_threads_table_that_is_misspelt_is_not_created() {
-    for on in BOTH {
+    for on in On::ALL {
         let mut world = World::without_schema(on).await;
         world.set("VOLUME_REAPER_THREADS_TABLE", "thraeds");
         let output = world.run(&["migrate"]).await;
@@ -106,7 +106,7 @@ async fn a_threads_table_that_is_misspelt_is_not_created() {
 
 #[tokio::test]
 async fn the_guarded_mark_is_set_once_and_leaves_one_receipt() {
-    for on in BOTH {
+    for on in On::ALL {
         let world = world(on).await;
         let store = store(&world).await;
         closed(&world, "t1").await;
@@ -124,7 +124,7 @@ async fn the_guarded_mark_is_set_once_and_leaves_one_receipt() {
 #[tokio::test]
 async fn a_thread_that_is_not_closed_is_never_marked() {
     // G8
-    for on in BOTH {
+    for on in On::ALL {
         let world = world(on).await;
         let store = store(&world).await;
         world.open_thread("t1").await;
@@ -139,7 +139,7 @@ async fn a_thread_that_is_not_closed_is_never_marked() {
 #[tokio::test]
 async fn reopening_clears_the_mark_and_the_second_close_is_cleaned_again() {
     // G9
-    for on in BOTH {
+    for on in On::ALL {
         let world = world(on).await;
         let store = store(&world).await;
         closed(&world, "t1").await;
@@ -155,7 +155,7 @@ async fn reopening_clears_the_mark_and_the_second_close_is_cleaned_again() {
 #[tokio::test]
 async fn candidates_come_in_pages_by_key_and_are_exactly_the_closed_and_unmarked() {
     // G1 G2 G4
-    for on in BOTH {
+    for on in On::ALL {
         let world = world(on).await;
         let store = store(&world).await;
         for id in ["a", "b", "c", "d", "e"] {
@@ -180,7 +180,7 @@ async fn candidates_come_in_pages_by_key_and_are_exactly_the_closed_and_unmarked
 
 #[tokio::test]
 async fn many_are_marked_at_once_and_only_those_that_this_call_marked_are_returned() {
-    for on in BOTH {
+    for on in On::ALL {
         let world = world(on).await;
         let store = store(&world).await;
         for id in ["a", "b", "c"] {
@@ -195,7 +195,7 @@ async fn many_are_marked_at_once_and_only_those_that_this_call_marked_are_return
 
 #[tokio::test]
 async fn a_full_page_fits_into_one_statement() {
-    for on in BOTH {
+    for on in On::ALL {
         let world = world(on).await;
         let store = store(&world).await;
         let ids: Vec<_> = (0..2000).map(|number| format!("t{number:05}")).collect();
@@ -229,8 +229,70 @@ async fn finding_nothing_to_do_reads_only_the_partial_index() {
 }
 
 #[tokio::test]
+async fn on_mysql_finding_nothing_to_do_reads_only_our_index() {
+    let world = world(On::Mysql).await;
+    world
+        .execute(
+            "INSERT INTO threads (id, status, closed_at, workspace_volume_removed_at) \
+             SELECT concat('t', seq), 'closed', now(3), now(3) FROM seq_1_to_20000",
+        )
+        .await;
+    world.texts("ANALYZE TABLE threads").await;
+    let select = "SELECT id, closed_at FROM threads WHERE status = 'closed' \
+                  AND workspace_volume_removed_at IS NULL AND id > 'a' ORDER BY id LIMIT 2000";
+    let statement = sea_orm::Statement::from_string(sea_orm::DbBackend::MySql, format!("EXPLAIN {select}"));
+    let plan = sea_orm::ConnectionTrait::query_one_raw(&world.db, statement).await.expect("a plan").expect("a row");
+    let of = |column: &str| plan.try_get::<String>("", column).expect("text");
+    assert_eq!(of("key"), "volume_reaper_unmarked_threads");
+    assert!(of("Extra").contains("Using index") && !of("Extra").contains("filesort"), "{}", of("Extra"));
+}
+
+#[tokio::test]
+async fn on_mysql_ids_that_a_collation_takes_for_equal_are_not_the_same_thread() {
+    let world = World::without_schema(On::Mysql).await;
+    world
+        .execute(
+            "CREATE TABLE threads (id varchar(99) PRIMARY KEY, status varchar(9), closed_at datetime) \
+             COLLATE utf8mb4_general_ci",
+        )
+        .await;
+    let store = store(&world).await;
+    store.migrate_up().await.expect("up");
+    closed(&world, "lower").await;
+    for other in ["LOWER", "Lower"] {
+        assert_eq!(store.find(&thread(other)).await, Ok(None));
+        assert_eq!(store.mark(&receipt(other)).await, Ok(Mark::NoRow));
+        assert_eq!(store.mark_all(&[receipt(other)]).await, Ok(vec![]));
+        assert!(!store.known(&[thread(other)]).await.expect("asked").contains_key(&thread(other)));
+    }
+    assert_eq!(world.mark("lower").await, None);
+    assert_eq!(store.mark_all(&[receipt("LOWER"), receipt("lower")]).await, Ok(vec![thread("lower")]));
+    assert_eq!(store.unmark(&thread("LOWER")).await, Ok(false));
+    assert_eq!(world.receipts("lower").await.len(), 1);
+}
+
+#[tokio::test]
+async fn on_mysql_a_migration_that_ended_in_its_middle_is_taken_up_again() {
+    let world = world(On::Mysql).await;
+    let store = store(&world).await;
+    closed(&world, "t1").await;
+    assert_eq!(store.mark(&receipt("t1")).await, Ok(Mark::Set));
+    // A change of the schema is not taken back there: as if each had ended before it was written down.
+    world.execute("DELETE FROM volume_reaper_migrations").await;
+    store.migrate_up().await.expect("up");
+    assert!(world.mark("t1").await.is_some());
+    let versions = world.texts("SELECT version FROM volume_reaper_migrations").await;
+    store.migrate_down(None).await.expect("down");
+    for version in versions {
+        world.execute(&format!("INSERT INTO volume_reaper_migrations VALUES ('{version}', 0)")).await;
+    }
+    store.migrate_down(None).await.expect("down again");
+    store.migrate_up().await.expect("up again");
+}
+
+#[tokio::test]
 async fn two_marks_at_the_same_moment_leave_one_receipt() {
-    for on in BOTH {
+    for on in On::ALL {
         let world = world(on).await;
         let store = Arc::new(store(&world).await);
         for round in 0..20 {
@@ -250,8 +312,33 @@ async fn two_marks_at_the_same_moment_leave_one_receipt() {
 }
 
 #[tokio::test]
+async fn marks_of_a_page_and_of_its_threads_at_the_same_moment_leave_one_receipt_each() {
+    for on in On::ALL {
+        let world = world(on).await;
+        let store = Arc::new(store(&world).await);
+        let ids: Vec<_> = (0..200).map(|number| format!("t{number:03}")).collect();
+        let rows: Vec<_> = ids.iter().map(|id| format!("('{id}', 'closed')")).collect();
+        world.execute(&format!("INSERT INTO threads (id, status) VALUES {}", rows.join(","))).await;
+        let mut marks = tokio::task::JoinSet::new();
+        for id in ids.iter().rev() {
+            let (store, receipt) = (Arc::clone(&store), receipt(id));
+            marks.spawn(async move { store.mark(&receipt).await.map(drop) });
+        }
+        for page in ids.chunks(100) {
+            let (store, receipts) = (Arc::clone(&store), page.iter().map(|id| receipt(id)).collect::<Vec<_>>());
+            marks.spawn(async move { store.mark_all(&receipts).await.map(drop) });
+        }
+        for mark in marks.join_all().await {
+            assert_eq!(mark, Ok(()), "{on:?}");
+        }
+        let receipts = world.texts("SELECT thread_id FROM volume_removals ORDER BY thread_id").await;
+        assert_eq!(receipts, ids, "{on:?}");
+    }
+}
+
+#[tokio::test]
 async fn the_first_daemon_is_pinned_and_another_one_is_refused_until_it_is_adopted() {
-    for on in BOTH {
+    for on in On::ALL {
         let world = world(on).await;
         let store = store(&world).await;
         let (first, second) = (Identity::from_text("first".to_owned()), Identity::from_text("second".to_owned()));

@@ -345,6 +345,97 @@ impl Drop for TlsDatabase {
     }
 }
 
+/// A MariaDB that lets the user `reaper` in over TLS only, and `certified` only with a certificate.
+struct TlsMariaDb {
+    dir: TempDir,
+    /// The server's own certificate.
+    _files: TempDir,
+    /// `localhost:PORT/mysql`.
+    place: String,
+}
+
+impl TlsMariaDb {
+    async fn start(authority: &Authority) -> Self {
+        let dir = TempDir::with_prefix("vr-").expect("a temporary directory");
+        // For the server, which may run as another user.
+        let files = TempDir::new().expect("a temporary directory");
+        std::fs::set_permissions(files.path(), std::fs::Permissions::from_mode(0o755)).expect("ours");
+        authority.server().write(files.path(), "server");
+        let settings = format!(
+            "ssl_cert = {}\nssl_key = {}\nssl_ca = {}\n",
+            path(&files, "server.pem"),
+            path(&files, "server.key"),
+            write(files.path(), "ca.pem", &authority.pem)
+        );
+        let settings = write(files.path(), "my.cnf", &settings);
+        let start = servers("start", dir.path()).arg("mariadb").env("EXTRA_MARIADB_CONFIG", settings).status().await;
+        assert!(start.expect("it runs").success());
+        let env = std::fs::read_to_string(dir.path().join("env")).expect("readable");
+        let url = env.lines().find_map(|line| line.strip_prefix("export MYSQL_URL=")).expect("the URL");
+        let place = url.rsplit_once('@').expect("a user in the URL").1.replace("127.0.0.1", "localhost");
+        let admin = connect(url).await;
+        for sql in [
+            "CREATE DATABASE reaper",
+            "CREATE USER reaper IDENTIFIED BY 's3cret' REQUIRE SSL",
+            "CREATE USER certified IDENTIFIED BY 's3cret' REQUIRE X509",
+            "GRANT ALL ON reaper.* TO reaper",
+            "GRANT ALL ON reaper.* TO certified",
+            "SET GLOBAL log_bin_trust_function_creators = 1",
+        ] {
+            admin.execute_unprepared(sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+        }
+        Self { dir, _files: files, place: place.replace("/mysql", "/reaper") }
+    }
+}
+
+impl Drop for TlsMariaDb {
+    fn drop(&mut self) {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/local/servers");
+        let _ = std::process::Command::new(script).arg("stop").arg(self.dir.path()).stderr(Stdio::null()).status();
+    }
+}
+
+#[tokio::test]
+async fn mariadb_is_verified_in_full_or_refused_with_what_is_wrong() {
+    let authority = Authority::new("the database's authority");
+    let database = TlsMariaDb::start(&authority).await;
+    let mut world = World::without_schema(On::Sqlite).await;
+    let files = TempDir::new().expect("a temporary directory");
+    let ca = write(files.path(), "ca.pem", &authority.pem);
+    let stranger = write(files.path(), "stranger.pem", &Authority::new("a stranger").pem);
+    authority.client("certified").write(files.path(), "client");
+    let [certificate, key] = ["client.pem", "client.key"].map(|name| path(&files, name));
+    let place = &database.place;
+    let full = "ssl-mode=VERIFY_IDENTITY&ssl-ca=";
+
+    world.set("DATABASE_URL", format!("mariadb://reaper:s3cret@{place}?{full}{ca}"));
+    let output = world.run(&["migrate"]).await;
+    assert!(output.status.success(), "{output:?}");
+    let with_certificate = format!("{full}{ca}&ssl-cert={certificate}&ssl-key={key}");
+    world.set("DATABASE_URL", format!("mysql://certified:s3cret@{place}?{with_certificate}"));
+    let output = world.run(&["sweep"]).await;
+    assert!(output.status.success(), "{output:?}");
+    let output = world.run(&["doctor"]).await;
+    let report = String::from_utf8_lossy(&output.stdout);
+    assert!(report.lines().any(|line| line.contains("database.tls") && line.ends_with("encrypted")), "{report}");
+
+    let by_address = place.replace("localhost", "127.0.0.1");
+    for (url, expected) in [
+        (format!("mysql://reaper:s3cret@{place}?{full}{stranger}"), "unknown issuer"),
+        (format!("mysql://reaper:s3cret@{place}?{full}{stranger}"), "ssl-ca in DATABASE_URL"),
+        (format!("mysql://reaper:s3cret@{by_address}?{full}{ca}"), "is for another host name"),
+        (format!("mysql://certified:s3cret@{place}?{full}{ca}"), "Access denied"),
+        (format!("mysql://reaper:s3cret@{place}?ssl-mode=DISABLED"), "Access denied"),
+    ] {
+        world.set("DATABASE_URL", url);
+        let output = world.run(&["sweep"]).await;
+        let error = stderr(&output);
+        let lines: Vec<_> = error.lines().filter(|line| line.starts_with("volume-reaper: ")).collect();
+        assert_eq!((output.status.code(), lines.len()), (Some(1), 1), "{error}");
+        assert!(lines[0].contains(expected) && !error.contains("s3cret"), "{error}\n{expected}");
+    }
+}
+
 #[tokio::test]
 async fn postgresql_is_verified_in_full_or_refused_with_what_is_wrong() {
     let authority = Authority::new("the database's authority");

@@ -14,13 +14,14 @@ use bollard::{
     models::{ContainerCreateBody, HostConfig, VolumeCreateRequest},
     query_parameters::{CreateContainerOptions, InspectContainerOptions, RemoveContainerOptionsBuilder},
 };
+use chrono::{DateTime, Utc};
 use lapin::{
     BasicProperties, Connection, ConnectionProperties,
     message::BasicGetMessage,
     options::{BasicGetOptions, BasicPublishOptions, QueueDeclareOptions},
     types::FieldTable,
 };
-use sea_orm::{ConnectOptions, ConnectionTrait, Database, DatabaseConnection};
+use sea_orm::{ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbBackend};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::{
@@ -43,6 +44,12 @@ static NUMBER: AtomicU32 = AtomicU32::new(0);
 pub(crate) enum On {
     Sqlite,
     Postgres,
+    /// MariaDB, that is, as Debian has it.
+    Mysql,
+}
+
+impl On {
+    pub(crate) const ALL: [Self; 3] = [Self::Sqlite, Self::Postgres, Self::Mysql];
 }
 
 pub(crate) struct World {
@@ -76,7 +83,8 @@ impl World {
         let dir = TempDir::new().expect("a temporary directory");
         let database_url = match on {
             On::Sqlite => format!("sqlite://{}?mode=rwc", dir.path().join("reaper.db").display()),
-            On::Postgres => new_database(&name).await,
+            On::Postgres => new_database("DATABASE_URL", &name).await,
+            On::Mysql => new_database("MYSQL_URL", &name).await,
         };
         let db = connect(&database_url).await;
         let docker_host = server("DOCKER_HOST");
@@ -168,6 +176,21 @@ impl World {
         rows.iter().map(|row| row.try_get_by_index::<Option<String>>(0).expect("text").unwrap_or_default()).collect()
     }
 
+    /// An expression as text, in SQL.
+    pub(crate) fn as_text(&self, expression: &str) -> String {
+        let text = if self.is_mysql() { "char" } else { "text" };
+        format!("CAST({expression} AS {text})")
+    }
+
+    /// A moment as it stands in a literal.
+    pub(crate) fn moment(&self, at: DateTime<Utc>) -> String {
+        if self.is_mysql() { at.format("%Y-%m-%d %H:%M:%S%.3f").to_string() } else { at.to_rfc3339() }
+    }
+
+    fn is_mysql(&self) -> bool {
+        self.db.get_database_backend() == DbBackend::MySql
+    }
+
     pub(crate) async fn open_thread(&self, id: &str) {
         self.execute(&format!("INSERT INTO threads (id, status) VALUES ('{id}', 'open')")).await;
     }
@@ -190,8 +213,8 @@ impl World {
 
     /// The mark of a thread, as text; `None` if it is not marked.
     pub(crate) async fn mark(&self, id: &str) -> Option<String> {
-        let select = "SELECT CAST(workspace_volume_removed_at AS text) FROM threads";
-        let mark = self.texts(&format!("{select} WHERE id = '{id}'")).await;
+        let mark = self.as_text("workspace_volume_removed_at");
+        let mark = self.texts(&format!("SELECT {mark} FROM threads WHERE id = '{id}'")).await;
         mark.into_iter().next().filter(|mark| !mark.is_empty())
     }
 
@@ -476,8 +499,8 @@ async fn import_image() {
     assert!(status.success(), "the image can be imported");
 }
 
-async fn new_database(name: &str) -> String {
-    let url = server("DATABASE_URL");
+async fn new_database(on: &str, name: &str) -> String {
+    let url = server(on);
     let admin = connect(&url).await;
     admin.execute_unprepared(&format!("CREATE DATABASE {name}")).await.expect("a new database");
     admin.close().await.expect("closed");
