@@ -298,7 +298,7 @@ fn dead_letters(queues: &Queues, contents: &Contents) -> Option<Check> {
         Check::warn(
             "broker.dead-letters",
             format!("{} in {name:?}", counts.messages),
-            "read their header volume-reaper-reason, mend the cause, and publish them again or drop them",
+            "see why with `volume-reaper dead-letters list`, mend the cause, and replay or purge them",
         )
     })
 }

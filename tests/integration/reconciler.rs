@@ -354,6 +354,31 @@ async fn the_lease_of_a_killed_replica_is_taken_over_within_its_time_to_live() {
 }
 
 #[tokio::test]
+async fn a_holder_of_the_lease_that_wakes_up_late_notices_and_stops_sweeping() {
+    const SWEEPS: &str = "volume_reaper_sweep_seconds_count";
+    let mut world = world(On::Postgres).await;
+    world.set("VOLUME_REAPER_RECONCILE_INTERVAL", "1s");
+    let first = world.serve().await;
+    first.until_metric(SWEEPS, 1).await;
+    first.signal("STOP");
+    let second = world.serve().await;
+    second.until_metric(SWEEPS, 1).await;
+    assert_eq!(world.texts("SELECT CAST(epoch AS text) FROM leases").await, ["2"]);
+
+    first.signal("CONT");
+    let gave_up = |line: &Value| line["message"] == "another replica sweeps now";
+    eventually("it notices", async || first.lines().iter().any(gave_up).then_some(())).await;
+    let of_second = second.metric(SWEEPS).await;
+    // One that was running ends early, and is counted.
+    second.until_metric(SWEEPS, of_second + 1).await;
+    let of_first = first.metric(SWEEPS).await;
+    second.until_metric(SWEEPS, of_second + 4).await;
+    assert_eq!(first.metric(SWEEPS).await, of_first);
+    assert_eq!(world.texts("SELECT CAST(epoch AS text) FROM leases").await, ["2"]);
+    assert_eq!((first.stop().await, second.stop().await), (Some(0), Some(0)));
+}
+
+#[tokio::test]
 async fn a_sweep_that_is_killed_is_resumed_where_it_was() {
     for on in On::ALL {
         let world = world(on).await;
