@@ -72,24 +72,44 @@ pub async fn find(docker: &Docker, store: &Store, prefix: &VolumePrefix) -> Resu
     Ok(Orphans { volumes: facts.len(), orphans })
 }
 
-/// Removes an orphan, without force, and writes a receipt; `None` if it has a thread now.
-pub async fn remove(docker: &Docker, store: &Store, orphan: &Orphan) -> Result<Option<Removal>, Failure> {
+/// What became of an orphan that was to be removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It is removed, with a receipt.
+    Removed,
+    /// It was gone already.
+    Gone,
+    /// A container holds it now.
+    Referenced,
+    /// It has a thread now.
+    HasThread,
+    /// Somebody holds the thread that is to come.
+    Held,
+}
+
+/// Removes an orphan, without force.
+pub async fn remove(docker: &Docker, store: &Store, orphan: &Orphan) -> Result<Fate, Failure> {
     // Right before the removal, as with every other volume.
     if store.find(&orphan.thread_id).await?.is_some() {
-        return Ok(None);
+        return Ok(Fate::HasThread);
     }
-    let removal = docker.remove(&orphan.volume).await?;
-    if removal == Removal::Removed {
-        let receipt = Receipt {
-            thread_id: orphan.thread_id.clone(),
-            volume: orphan.volume.clone(),
-            outcome: "removed",
-            origin: Origin::Orphan,
-            at: Utc::now().trunc_subsecs(3),
-        };
-        store.record(&receipt).await?;
+    if store.hold_of(&orphan.thread_id).await?.is_some_and(|hold| hold.is_in_force(Utc::now())) {
+        return Ok(Fate::Held);
     }
-    Ok(Some(removal))
+    match docker.remove(&orphan.volume).await? {
+        Removal::Removed => {}
+        Removal::NotFound => return Ok(Fate::Gone),
+        Removal::Referenced { .. } => return Ok(Fate::Referenced),
+    }
+    let receipt = Receipt {
+        thread_id: orphan.thread_id.clone(),
+        volume: orphan.volume.clone(),
+        outcome: "removed",
+        origin: Origin::Orphan,
+        at: Utc::now().trunc_subsecs(3),
+    };
+    store.record(&receipt).await?;
+    Ok(Fate::Removed)
 }
 
 #[cfg(test)]

@@ -11,12 +11,12 @@ use super::{
     prepare_database, prepare_docker,
 };
 use crate::{
+    breaker::Pause,
     cli::OrphansAction,
     config::Config,
-    coordinator::Removal,
     docker::Docker,
     failure::Failure,
-    orphans::{self, Orphan, Orphans},
+    orphans::{self, Fate, Orphan, Orphans},
     store::Store,
 };
 
@@ -73,18 +73,24 @@ async fn remove(
     if due.is_empty() {
         return Ok(true);
     }
+    if let Some(Pause { reason, .. }) = store.pause().await? {
+        let what = format!("removal is paused ({reason}): `volume-reaper resume` first");
+        return Err(Failure::permanent(what));
+    }
     if !yes {
         confirm(&format!("This removes {} volumes with all that is in them", due.len()), due.len()).await?;
     }
     let mut failed = 0;
     for orphan in due {
+        let volume = &orphan.volume;
         match orphans::remove(docker, store, orphan).await {
-            Ok(Some(Removal::Removed)) => say(format!("{}  removed", orphan.volume))?,
-            Ok(Some(Removal::NotFound)) => say(format!("{}  is gone already", orphan.volume))?,
-            Ok(Some(Removal::Referenced { .. })) => say(format!("{}  kept: a container holds it now", orphan.volume))?,
-            Ok(None) => say(format!("{}  kept: it has a thread now", orphan.volume))?,
+            Ok(Fate::Removed) => say(format!("{volume}  removed"))?,
+            Ok(Fate::Gone) => say(format!("{volume}  is gone already"))?,
+            Ok(Fate::Referenced) => say(format!("{volume}  kept: a container holds it now"))?,
+            Ok(Fate::HasThread) => say(format!("{volume}  kept: it has a thread now"))?,
+            Ok(Fate::Held) => say(format!("{volume}  kept: its thread is held"))?,
             Err(failure) => {
-                say(format!("{}  failed: {failure}", orphan.volume))?;
+                say(format!("{volume}  failed: {failure}"))?;
                 failed += 1;
             }
         }

@@ -77,6 +77,25 @@ async fn a_person_removes_the_orphans_that_are_old_enough_and_not_held() {
 }
 
 #[tokio::test]
+async fn a_held_thread_that_is_still_to_come_keeps_its_volume_and_a_pause_keeps_all() {
+    let world = world(On::Sqlite).await;
+    world.create_volume("coming").await;
+    let output = world.run(&["hold", "coming", "--reason", "restored tomorrow"]).await;
+    assert!(output.status.success(), "{output:?}");
+    let (code, text) = remove(&world, "0s").await;
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("kept: its thread is held"), "{text}");
+
+    assert!(world.run(&["release", "coming"]).await.status.success());
+    assert!(world.run(&["pause", "--reason", "disk moves"]).await.status.success());
+    let output = world.run(&["orphans", "remove", "--older-than", "0s", "--yes"]).await;
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(error.contains("removal is paused (disk moves): `volume-reaper resume` first"), "{error}");
+    assert!(world.has_volume("coming").await);
+}
+
+#[tokio::test]
 async fn nothing_is_removed_where_nobody_can_be_asked() {
     let world = world(On::Sqlite).await;
     world.create_volume("orphan").await;
