@@ -50,3 +50,48 @@ impl Progress {
         self.said.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{io, sync::Arc};
+
+    use super::*;
+
+    /// Log lines, in memory.
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().expect("lock").write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Lines {
+        fn text(&self) -> String {
+            String::from_utf8(self.0.lock().expect("lock").clone()).expect("text")
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_sweep_that_takes_long_says_now_and_then_how_far_it_is() {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+        let _guard = tracing::subscriber::set_default(subscriber);
+        let progress = Progress::default();
+        progress.begin();
+        progress.advance(5);
+        assert_eq!(lines.text(), "");
+        tokio::time::advance(PROGRESS_INTERVAL).await;
+        progress.advance(5);
+        progress.advance(5);
+        let text = lines.text();
+        assert!(text.lines().count() == 1 && text.contains("sweeping candidates=10"), "{text}");
+        assert_eq!(*progress.watch().borrow(), 15);
+    }
+}
