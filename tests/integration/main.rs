@@ -6,6 +6,7 @@ mod consumer;
 mod coordinator;
 mod dead_letters;
 mod docker;
+mod docs;
 mod doctor;
 mod event;
 mod explain;

@@ -1,0 +1,100 @@
+//! The programs in `docs/`, as they stand there.
+
+use std::path::{Path, PathBuf};
+
+use tokio::process::Command;
+
+use crate::world::{On, World, world};
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The one block of code in that language.
+fn block(page: &str, language: &str) -> String {
+    let text = std::fs::read_to_string(root().join("docs").join(page)).expect("readable");
+    let (_, rest) = text.split_once(&format!("```{language}\n")).unwrap_or_else(|| panic!("no {language}"));
+    rest.split_once("```").expect("an end").0.to_owned()
+}
+
+/// A world on the exchange of the documents.
+async fn documented(on: On) -> World {
+    let mut world = world(on).await;
+    world.set("VOLUME_REAPER_EXCHANGE", "threads");
+    world
+}
+
+/// Has a program publish the event of a thread, and waits for what has to come of it.
+async fn publishes(mut program: Command) {
+    let world = documented(On::Sqlite).await;
+    let serving = world.serve().await;
+    world.closed_with_volume("documented").await;
+    let output = program.arg("documented").env("AMQP_URL", world.broker()).output().await.expect("it runs");
+    assert!(output.status.success(), "{output:?}");
+    world.until_marked("documented").await;
+    assert_eq!(world.receipts("documented").await, ["removed/event"]);
+    assert_eq!(world.texts("SELECT event_id FROM volume_removals").await[0].len(), 36, "a message id");
+    assert_eq!(serving.stop().await, Some(0));
+}
+
+#[tokio::test]
+async fn the_program_in_python_publishes() {
+    let mut python = Command::new("/usr/bin/python3");
+    python.args(["-c", &block("publish.md", "python")]);
+    publishes(python).await;
+}
+
+#[tokio::test]
+async fn the_program_in_javascript_publishes() {
+    let Some(modules) = amqplib().await else {
+        println!("skipped: npm is not available, and amqplib comes with it");
+        return;
+    };
+    let file = modules.join("publish.mjs");
+    std::fs::write(&file, block("publish.md", "javascript")).expect("written");
+    let mut node = Command::new("node");
+    node.arg(file);
+    publishes(node).await;
+}
+
+/// A directory with amqplib; none without npm, which CI has.
+async fn amqplib() -> Option<PathBuf> {
+    let dir = root().join("target").join("amqplib");
+    if !dir.join("node_modules").join("amqplib").exists() {
+        let mut npm = Command::new("npm");
+        npm.args(["install", "--silent", "--no-audit", "--no-fund", "--prefix"]).arg(&dir).arg("amqplib@2.3.1");
+        match npm.output().await {
+            Ok(output) => assert!(output.status.success(), "{output:?}"),
+            Err(error) if std::env::var_os("CI").is_some() => panic!("npm: {error}"),
+            Err(_) => return None,
+        }
+    }
+    Some(dir)
+}
+
+#[tokio::test]
+async fn the_program_in_rust_publishes() {
+    let example = std::fs::read_to_string(root().join("examples").join("publish.rs")).expect("readable");
+    assert_eq!(block("publish.md", "rust"), example);
+    let built = Path::new(env!("CARGO_BIN_EXE_volume-reaper")).with_file_name("examples").join("publish");
+    publishes(Command::new(built)).await;
+}
+
+#[tokio::test]
+async fn the_outbox_in_sql_publishes() {
+    let world = documented(On::Postgres).await;
+    world.execute(&block("publish.md", "sql")).await;
+    let serving = world.serve().await;
+    world.closed_with_volume("documented").await;
+
+    let program = Path::new(env!("CARGO_BIN_EXE_volume-reaper")).parent().expect("a directory");
+    let path = format!("{}:{}", program.display(), std::env::var("PATH").expect("a path"));
+    let mut job = Command::new("bash");
+    job.args(["-c", &block("publish.md", "bash")]).env_clear().envs(&world.settings).env("PATH", path);
+    let output = job.output().await.expect("it runs");
+    assert!(output.status.success(), "{output:?}");
+    world.until_marked("documented").await;
+    assert_eq!(world.receipts("documented").await, ["removed/event"]);
+    assert_eq!(world.texts("SELECT thread_id FROM closed_thread_outbox").await, [""; 0]);
+    assert_eq!(serving.stop().await, Some(0));
+}
