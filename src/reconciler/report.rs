@@ -43,37 +43,27 @@ impl Report {
     /// One info line if something happened, debug if not.
     pub(super) fn log(&self) {
         let Self { candidates, removed, not_found, referenced, not_due, held, paused, .. } = *self;
-        let Self { cooling_down, failed, dry_run, duration_ms, .. } = *self;
-        if removed + not_found + failed - self.unnameable + self.drift + paused > 0 {
-            info!(
-                candidates,
-                removed,
-                not_found,
-                referenced,
-                not_due,
-                held,
-                paused,
-                cooling_down,
-                failed,
-                dry_run,
-                duration_ms,
-                "swept"
-            );
-        } else {
-            debug!(
-                candidates,
-                removed,
-                not_found,
-                referenced,
-                not_due,
-                held,
-                paused,
-                cooling_down,
-                failed,
-                dry_run,
-                duration_ms,
-                "swept"
-            );
+        let Self { cooling_down, failed, drift, orphans, dry_run, duration_ms, .. } = *self;
+        macro_rules! swept {
+            ($level:ident) => {
+                $level!(
+                    candidates,
+                    removed,
+                    not_found,
+                    referenced,
+                    not_due,
+                    held,
+                    paused,
+                    cooling_down,
+                    failed,
+                    drift,
+                    orphans,
+                    dry_run,
+                    duration_ms,
+                    "swept"
+                )
+            };
         }
+        if removed + not_found + failed - self.unnameable + drift + paused > 0 { swept!(info) } else { swept!(debug) }
     }
 }
