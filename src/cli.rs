@@ -40,6 +40,9 @@ pub enum Command {
     },
     /// Publish thread-closed events and wait until the broker has them
     Publish {
+        /// That the threads were reopened, for a service that knows of threads by events only
+        #[arg(long)]
+        reopened: bool,
         /// The threads; from standard input, one a line, if none is given
         #[arg(value_name = "THREAD_ID")]
         thread_ids: Vec<String>,

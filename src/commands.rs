@@ -19,7 +19,7 @@ use std::process::ExitCode;
 use crate::{
     cli::{Command, Invocation},
     config::Config,
-    coordinator::Coordinator,
+    coordinator::{Coordinator, UnknownThreads},
     docker::Docker,
     failure::{Dependency, Failure},
     store::Store,
@@ -38,7 +38,7 @@ pub async fn run(Invocation { command, config }: Invocation) -> Result<ExitCode,
         Command::Serve => serve::run(config).await,
         Command::Migrate { direction } => migrate::run(&config, direction).await,
         Command::Sweep { dry_run, json } => sweep::run(&config, dry_run, json).await,
-        Command::Publish { thread_ids } => publish::run(&config, thread_ids).await,
+        Command::Publish { thread_ids, reopened } => publish::run(&config, thread_ids, reopened).await,
         Command::Doctor { json } => doctor::run(&config, json).await,
         Command::Orphans { action, json } => orphans::run(&config, action, json).await,
         Command::DeadLetters { action } => dead_letters::run(&config, action).await,
@@ -75,17 +75,25 @@ async fn coordinator(config: &Config) -> Result<Coordinator<Docker, Store>, Fail
 /// Whether the database answers and has our schema; brings it up to date if the configuration says so.
 async fn prepare_database(store: &Store, config: &Config) -> Result<(), Failure> {
     if config.migrate {
-        return store.migrate_up().await;
+        store.migrate_up().await?;
+        return can_record(store, config).await;
     }
     let pending: Vec<_> = store.migration_status().await?.into_iter().filter(|migration| !migration.applied).collect();
     match pending.first() {
-        None => Ok(()),
+        None => can_record(store, config).await,
         Some(first) => Err(Failure::permanent(format!(
             "database at {}: {} migrations are pending, {} first: run `volume-reaper migrate up`",
             config.database_url,
             pending.len(),
             first.name
         ))),
+    }
+}
+
+async fn can_record(store: &Store, config: &Config) -> Result<(), Failure> {
+    match config.policy.unknown_threads {
+        UnknownThreads::Reject => Ok(()),
+        UnknownThreads::Record => store.can_record().await,
     }
 }
 

@@ -16,7 +16,7 @@ use url::Url;
 
 use crate::{
     breaker::Budgets,
-    coordinator::Policy,
+    coordinator::{Policy, UnknownThreads},
     docker::Endpoint,
     retention::Retention,
     tls::{self, Identity, TlsFiles},
@@ -85,6 +85,12 @@ pub const SETTINGS: &[Setting] = &[
     setting("volume_prefix", "VOLUME_REAPER_VOLUME_PREFIX", "ha_ws_", "What a thread's volume is called before its id"),
     setting("exchange", "VOLUME_REAPER_EXCHANGE", "threads", "The topic exchange that thread events are published to"),
     setting("routing_key", "VOLUME_REAPER_ROUTING_KEY", "thread.closed", "The routing key of thread-closed events"),
+    setting(
+        "reopened_routing_key",
+        "VOLUME_REAPER_REOPENED_ROUTING_KEY",
+        "thread.reopened",
+        "The routing key of thread-reopened events; listened to only with unknown_threads=record",
+    ),
     setting("queue_prefix", "VOLUME_REAPER_QUEUE_PREFIX", "volume-reaper", "What our queues are called before the dot"),
     setting(
         "topology",
@@ -129,6 +135,12 @@ pub const SETTINGS: &[Setting] = &[
         "VOLUME_REAPER_BUDGET_PER_HOUR",
         "20000",
         "Volumes that all replicas may remove within an hour before all removal is paused, or off",
+    ),
+    setting(
+        "unknown_threads",
+        "VOLUME_REAPER_UNKNOWN_THREADS",
+        "reject",
+        "An event about a thread without a row: reject: too early or a mistake; record: its row, as nobody else writes any",
     ),
     setting(
         "shutdown_grace",
@@ -296,6 +308,7 @@ pub struct Config {
     pub volume_prefix: VolumePrefix,
     pub exchange: String,
     pub routing_key: String,
+    pub reopened_routing_key: String,
     pub queue_prefix: String,
     pub topology: Topology,
     pub prefetch: u16,
@@ -368,6 +381,7 @@ impl Config {
             volume_prefix: values.get("volume_prefix", VolumePrefix::parse)?,
             exchange: values.get("exchange", amqp_name)?,
             routing_key: values.get("routing_key", amqp_name)?,
+            reopened_routing_key: values.get("reopened_routing_key", amqp_name)?,
             queue_prefix: values.get("queue_prefix", amqp_name)?,
             topology: values.get("topology", |text| match text {
                 "declare" => Ok(Topology::Declare),
@@ -380,6 +394,11 @@ impl Config {
             reconcile_interval: values.get("reconcile_interval", |text| duration(text, SECOND, DAY))?,
             reconcile_cooldown: values.get("reconcile_cooldown", |text| duration(text, Duration::ZERO, DAY))?,
             policy: Policy {
+                unknown_threads: values.get("unknown_threads", |text| match text {
+                    "reject" => Ok(UnknownThreads::Reject),
+                    "record" => Ok(UnknownThreads::Record),
+                    _ => Err("must be reject or record".to_owned()),
+                })?,
                 retention: Retention(values.get("retention", |text| duration(text, Duration::ZERO, 3650 * DAY))?),
                 budgets: Budgets {
                     per_sweep: values.get("budget_per_sweep", budget)?,
@@ -411,6 +430,7 @@ impl Config {
             })?,
         };
         config.check_amqp_tls()?;
+        config.check_record()?;
         if config.prefetch < config.concurrency {
             return Err(ConfigError(format!(
                 "prefetch ({}) is below concurrency ({}), so that some of it could never be used: \
@@ -419,6 +439,25 @@ impl Config {
             )));
         }
         Ok(config)
+    }
+
+    fn check_record(&self) -> Result<(), ConfigError> {
+        let is_record = self.policy.unknown_threads == UnknownThreads::Record;
+        if is_record && self.threads != ThreadsTable::default() {
+            return Err(ConfigError(
+                "VOLUME_REAPER_UNKNOWN_THREADS=record writes threads, and only into a table of our own: leave it out, or \
+                 leave out the names of the platform's table (VOLUME_REAPER_THREADS_...)"
+                    .to_owned(),
+            ));
+        }
+        if is_record && self.reopened_routing_key == self.routing_key {
+            return Err(ConfigError(format!(
+                "VOLUME_REAPER_ROUTING_KEY and VOLUME_REAPER_REOPENED_ROUTING_KEY are both {:?}: an event would be one of \
+                 a thread that was closed and of one that was reopened",
+                self.routing_key
+            )));
+        }
+        Ok(())
     }
 
     fn check_amqp_tls(&self) -> Result<(), ConfigError> {

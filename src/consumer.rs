@@ -3,12 +3,13 @@
 
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
+use chrono::Utc;
 use futures_util::FutureExt;
 
 use crate::{
     cloud_event::{self, Headers, Opened},
-    coordinator::{Coordinator, Origin, Threads, Volumes},
-    event::ThreadClosed,
+    coordinator::{Coordinator, Origin, Outcome, Report, Threads, UnknownThreads, Volumes},
+    event::ThreadEvent,
     failure::{Failure, Verdict},
     health::Health,
     metrics,
@@ -30,6 +31,8 @@ pub struct Message<'a> {
     pub headers: Vec<(&'a str, &'a str)>,
     /// The publisher's id of it, for the receipt.
     pub id: Option<&'a str>,
+    /// Whether it was published as the event of a thread that was reopened.
+    pub came_as_reopened: bool,
     /// How often it was tried before.
     pub failed_attempts: usize,
 }
@@ -49,15 +52,15 @@ impl<V: Volumes, T: Threads> Consumer<V, T> {
     pub async fn handle(&self, message: &Message<'_>) -> Settlement {
         let opened = cloud_event::open(message.body, message.content_type, &message.headers);
         record_trace(&message.headers, opened.as_ref().ok());
-        let (event, cloud_event_id) = match opened.and_then(|it| Ok((ThreadClosed::read(&it.data)?, it.id))) {
+        let (event, cloud_event_id) = match opened.and_then(|it| Ok((ThreadEvent::read(&it.data)?, it.id))) {
             Ok(read) => read,
             Err(invalid) => return settlement::refuse(&invalid),
         };
         tracing::Span::current().record("thread.id", event.thread_id.as_str());
         let id = message.id.or(cloud_event_id.as_deref()).map(receipt_id);
-        let clean = self.coordinator.clean(&event.thread_id, Origin::Event(id));
+        let act = self.act(&event, message.came_as_reopened, Origin::Event(id));
         // A bug that shows with one thread must not take the others with it: that delivery is tried again.
-        let result = AssertUnwindSafe(clean).catch_unwind().await.unwrap_or_else(|_| {
+        let result = AssertUnwindSafe(act).catch_unwind().await.unwrap_or_else(|_| {
             metrics::panic();
             Err(Failure::transient("the handler panicked; standard error has the details"))
         });
@@ -65,6 +68,20 @@ impl<V: Volumes, T: Threads> Consumer<V, T> {
             self.health.down(*dependency, message);
         }
         settlement::decide(&result, message.failed_attempts, &self.retry_delays)
+    }
+
+    async fn act(&self, event: &ThreadEvent, came_as_reopened: bool, origin: Origin) -> Result<Outcome, Failure> {
+        match self.coordinator.policy().unknown_threads {
+            UnknownThreads::Reject => {}
+            UnknownThreads::Record => {
+                let report = event.report(came_as_reopened, Utc::now())?;
+                self.coordinator.threads.record_report(&event.thread_id, &report).await?;
+                if matches!(report, Report::Reopened { .. }) {
+                    return Ok(Outcome::Reopened);
+                }
+            }
+        }
+        self.coordinator.clean(&event.thread_id, origin).await
     }
 }
 

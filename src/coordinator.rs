@@ -119,6 +119,21 @@ pub struct Receipt {
     pub at: DateTime<Utc>,
 }
 
+/// What an event says of a thread, where the database knows nothing else of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Report {
+    /// It was closed.
+    Closed {
+        /// When, if the event says so.
+        at: Option<DateTime<Utc>>,
+    },
+    /// It was reopened.
+    Reopened {
+        /// When.
+        at: DateTime<Utc>,
+    },
+}
+
 /// What is left to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Backlog {
@@ -132,6 +147,10 @@ pub struct Backlog {
 pub trait Threads: Send + Sync + 'static {
     /// Reads a thread's row; `None` if there is none.
     fn find(&self, thread: &ThreadId) -> impl Future<Output = Result<Option<Thread>, Failure>> + Send;
+
+    /// Writes what an event says of a thread into its row, which need not be there, unless the row knows something
+    /// later. Of a close and a reopening at the same time, the reopening counts.
+    fn record_report(&self, thread: &ThreadId, report: &Report) -> impl Future<Output = Result<(), Failure>> + Send;
 
     /// Sets the mark if the row is closed and unmarked, and writes the receipt if it did so, in one transaction.
     fn mark(&self, receipt: &Receipt) -> impl Future<Output = Result<Mark, Failure>> + Send;
@@ -195,7 +214,7 @@ pub enum Outcome {
     NotClosed,
     /// There is no such thread; nothing was asked of Docker.
     UnknownThread,
-    /// The thread was reopened between the removal and the mark; the row is not marked.
+    /// The thread was reopened, between the removal and the mark or by this event; the row is not marked.
     Reopened,
     /// The retention after the close is not over; nothing was asked of Docker.
     NotDue {
@@ -254,9 +273,21 @@ impl Origin {
     }
 }
 
+/// What an event is to a thread that the database does not know.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UnknownThreads {
+    /// Too early or a mistake: the platform writes the threads.
+    #[default]
+    Reject,
+    /// The news: nobody but the events writes the threads.
+    Record,
+}
+
 /// When a volume may be removed, beyond what its thread's status says. By default, at once and without bound.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
+    /// Who says which threads there are.
+    pub unknown_threads: UnknownThreads,
     /// How long after the close.
     pub retention: Retention,
     /// How many before somebody has to look.

@@ -1,28 +1,35 @@
-//! The thread-closed event: from the bytes of a message to a [`ThreadClosed`].
+//! The thread events: from the bytes of a message to a [`ThreadEvent`].
 //!
 //! It is JSON, `{"thread_id": "<id>", "closed_at": "<RFC 3339>"}`, as `schemas/thread-closed.schema.json` describes it,
 //! by itself or as the data of a [CloudEvent](crate::cloud_event). Unknown fields are ignored, so that the platform may
-//! add its own. The event only says which thread to look at; what is done to it is decided by the database, so
-//! `closed_at` is checked and used for nothing else.
+//! add its own. The event only says which thread to look at; what is done to it is decided by the database, so its times
+//! are checked and used for nothing else, unless the events are all that the database has: see [`ThreadEvent::report`].
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::Value;
 
 use crate::{
     cloud_event,
+    coordinator::Report,
+    failure::Failure,
     volume_name::{InvalidThreadId, ThreadId},
 };
 
 /// The largest body that is read, in bytes. An event has some hundred; more is somebody else's message.
 pub const MAX_BODY_BYTES: usize = 64 * 1024;
 
-/// A thread was closed: its volume may go.
+/// A close later than this after our own time is a wrong clock: believed, it would outlive every reopening until then.
+const MAX_AHEAD: TimeDelta = TimeDelta::minutes(5);
+
+/// A thread was closed: its volume may go. Or it was reopened.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ThreadClosed {
-    /// The thread that was closed.
+pub struct ThreadEvent {
+    /// The thread.
     pub thread_id: ThreadId,
-    /// When, by the platform's clock, if the event says so.
+    /// When it was closed, by the platform's clock, if the event says so.
     pub closed_at: Option<DateTime<Utc>>,
+    /// When it was reopened, likewise.
+    pub reopened_at: Option<DateTime<Utc>>,
 }
 
 /// Why a body is no event. None of these gets better by trying again.
@@ -39,7 +46,7 @@ pub enum InvalidEvent {
     InvalidThreadId(#[from] InvalidThreadId),
 }
 
-impl ThreadClosed {
+impl ThreadEvent {
     /// Reads the body of a message that has neither a content type nor headers.
     pub fn decode(body: &[u8]) -> Result<Self, InvalidEvent> {
         Self::read(&cloud_event::open(body, None, &[])?.data)
@@ -54,24 +61,43 @@ impl ThreadClosed {
             Some(_) => return Err(undecodable("thread_id is not a string")),
             None => return Err(undecodable("it has no thread_id")),
         };
-        let closed_at = match fields.get("closed_at") {
-            None | Some(Value::Null) => None,
-            Some(Value::String(time)) => Some(
-                DateTime::parse_from_rfc3339(time)
-                    .map_err(|_| undecodable("closed_at is not an RFC 3339 time"))?
-                    .to_utc(),
-            ),
-            Some(_) => return Err(undecodable("closed_at is not a string")),
+        let time = |name: &str| match fields.get(name) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::String(time)) => match DateTime::parse_from_rfc3339(time) {
+                Ok(time) => Ok(Some(time.to_utc())),
+                Err(_) => Err(InvalidEvent::Undecodable(format!("{name} is not an RFC 3339 time"))),
+            },
+            Some(_) => Err(InvalidEvent::Undecodable(format!("{name} is not a string"))),
         };
-        Ok(Self { thread_id, closed_at })
+        Ok(Self { thread_id, closed_at: time("closed_at")?, reopened_at: time("reopened_at")? })
     }
 
-    /// Writes the body of a message; what [`ThreadClosed::decode`] reads.
+    /// What the event says by itself, for a database that knows nothing else of the thread.
+    ///
+    /// It is a reopening if it came as one, or if it says when the thread was reopened and of no later close. In doubt
+    /// that is the safe side. `now` stands for a reopening's time that it does not say. Fails permanently for a close in
+    /// the future.
+    pub fn report(&self, came_as_reopened: bool, now: DateTime<Utc>) -> Result<Report, Failure> {
+        let reopened_last = self.reopened_at.is_some_and(|reopened| self.closed_at.is_none_or(|at| reopened >= at));
+        if came_as_reopened || reopened_last {
+            return Ok(Report::Reopened { at: self.reopened_at.unwrap_or(now) });
+        }
+        match self.closed_at {
+            Some(at) if at > now + MAX_AHEAD => Err(Failure::permanent(format!(
+                "closed_at is {at}, and here it is {now}: check the clocks, then replay the event"
+            ))),
+            at => Ok(Report::Closed { at }),
+        }
+    }
+
+    /// Writes the body of a message; what [`ThreadEvent::decode`] reads.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut body = serde_json::json!({ "thread_id": self.thread_id });
-        if let Some(closed_at) = self.closed_at {
-            body["closed_at"] = closed_at.to_rfc3339_opts(chrono::SecondsFormat::Millis, true).into();
+        for (name, time) in [("closed_at", self.closed_at), ("reopened_at", self.reopened_at)] {
+            if let Some(time) = time {
+                body[name] = time.to_rfc3339_opts(chrono::SecondsFormat::Millis, true).into();
+            }
         }
         body.to_string().into_bytes()
     }
@@ -83,23 +109,56 @@ mod tests {
 
     #[test]
     fn what_is_written_can_be_read() {
-        let event = ThreadClosed {
+        let event = ThreadEvent {
             thread_id: ThreadId::parse("t-1").expect("valid"),
             closed_at: Some("2026-01-02T03:04:05.678Z".parse().expect("valid")),
+            reopened_at: Some("2026-01-01T03:04:05.678Z".parse().expect("valid")),
         };
-        assert_eq!(ThreadClosed::decode(&event.encode()).expect("decodes"), event);
+        assert_eq!(ThreadEvent::decode(&event.encode()).expect("decodes"), event);
+    }
+
+    #[test]
+    fn in_doubt_an_event_is_a_reopening() {
+        let (earlier, later) = ("2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z");
+        let at = |time: &str| time.parse::<DateTime<Utc>>().expect("valid");
+        let closed = |time| Report::Closed { at: Some(at(time)) };
+        let reopened = |time| Report::Reopened { at: at(time) };
+        for (closed_at, reopened_at, came_as_reopened, expected) in [
+            (None, None, false, Report::Closed { at: None }),
+            (Some(later), None, false, closed(later)),
+            (Some(later), Some(earlier), false, closed(later)),
+            (Some(later), Some(later), false, reopened(later)),
+            (Some(earlier), Some(later), false, reopened(later)),
+            (None, Some(earlier), false, reopened(earlier)),
+            (Some(later), Some(earlier), true, reopened(earlier)),
+            (Some(earlier), None, true, reopened(later)),
+        ] {
+            let event = ThreadEvent {
+                thread_id: ThreadId::parse("t-1").expect("valid"),
+                closed_at: closed_at.map(at),
+                reopened_at: reopened_at.map(at),
+            };
+            assert_eq!(event.report(came_as_reopened, at(later)).expect("a report"), expected, "{event:?}");
+        }
+    }
+
+    #[test]
+    fn a_close_in_the_future_is_refused() {
+        let event = ThreadEvent::decode(br#"{"thread_id":"t-1","closed_at":"2026-01-02T00:00:00Z"}"#).expect("valid");
+        let now = "2026-01-01T00:00:00Z".parse().expect("valid");
+        assert_eq!(event.report(false, now).expect_err("refused").verdict, crate::failure::Verdict::Permanent);
     }
 
     #[test]
     fn a_body_over_the_limit_is_refused_before_it_is_parsed() {
         let padding = " ".repeat(MAX_BODY_BYTES);
         let body = format!(r#"{{"thread_id":"t-1"}}{padding}"#);
-        assert!(matches!(ThreadClosed::decode(body.as_bytes()), Err(InvalidEvent::TooLarge(_))));
+        assert!(matches!(ThreadEvent::decode(body.as_bytes()), Err(InvalidEvent::TooLarge(_))));
     }
 
     #[test]
     fn an_error_does_not_repeat_the_body() {
-        let error = ThreadClosed::decode(br#""s3cret""#).expect_err("refused");
+        let error = ThreadEvent::decode(br#""s3cret""#).expect_err("refused");
         assert!(!error.to_string().contains("s3cret"), "{error}");
     }
 }

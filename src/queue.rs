@@ -25,6 +25,7 @@ pub use subscription::Subscription;
 
 use crate::{
     config::{Config, SecretUrl, Topology},
+    coordinator::UnknownThreads,
     tls::TlsFiles,
 };
 
@@ -39,6 +40,10 @@ pub struct Queues {
     pub exchange: String,
     /// The routing key of thread-closed events.
     pub routing_key: String,
+    /// The routing key of the events of threads that were reopened.
+    pub reopened_routing_key: String,
+    /// Whether those are for us: nobody else would tell us.
+    pub hears_of_reopening: bool,
     /// What our queues are called before the dot.
     pub prefix: String,
     /// The steps of the ladder.
@@ -56,10 +61,18 @@ impl Queues {
             tls: config.amqp_tls.clone(),
             exchange: config.exchange.clone(),
             routing_key: config.routing_key.clone(),
+            reopened_routing_key: config.reopened_routing_key.clone(),
+            hears_of_reopening: config.policy.unknown_threads == UnknownThreads::Record,
             prefix: config.queue_prefix.clone(),
             retry_delays: config.retry_delays.clone(),
             topology: config.topology,
         }
+    }
+
+    /// The routing keys that the work queue is bound by.
+    pub fn bound_by(&self) -> impl Iterator<Item = &str> {
+        let reopened = self.hears_of_reopening.then_some(self.reopened_routing_key.as_str());
+        std::iter::once(self.routing_key.as_str()).chain(reopened)
     }
 
     /// The queue that events arrive in.

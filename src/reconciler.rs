@@ -13,7 +13,8 @@
 //! delay the ones between.
 //!
 //! Then the other way round: volumes whose thread is marked are looked at afresh, and if they are still there, the mark
-//! is withdrawn and the thread cleaned like any other. Volumes without a thread are counted and never touched.
+//! is withdrawn and the thread cleaned like any other. Volumes without a thread are counted and never touched. Where only
+//! events tell of threads, both may be workspaces in use: the former are only told of, the latter are not even counted.
 #![warn(clippy::wildcard_enum_match_arm, reason = "a new outcome must not compile until it is decided")]
 
 mod deferred;
@@ -40,7 +41,7 @@ use tracing::{debug, info, warn};
 pub use self::report::Report;
 use self::{deferred::Deferred, progress::Progress, retries::Retries};
 use crate::{
-    coordinator::{Candidate, Coordinator, Inventory, Origin, Outcome, Receipt, Threads, Volumes},
+    coordinator::{Candidate, Coordinator, Inventory, Origin, Outcome, Receipt, Threads, UnknownThreads, Volumes},
     failure::{Dependency, Failure, Verdict},
     health::Health,
     metrics,
@@ -194,7 +195,10 @@ impl<V: Volumes, T: Threads> Reconciler<V, T> {
         let mut marked = Vec::new();
         for threads in present.chunks(PAGE_ROWS) {
             let known = self.coordinator.threads.known(threads).await?;
-            report.orphans += (threads.len() - known.len()) as u64;
+            // Of threads in use, nobody tells who only tells of closed ones.
+            if self.coordinator.policy().unknown_threads == UnknownThreads::Reject {
+                report.orphans += (threads.len() - known.len()) as u64;
+            }
             marked.extend(known.into_iter().filter_map(|(thread, is_marked)| is_marked.then_some(thread)));
         }
         metrics::orphans(report.orphans);
@@ -208,6 +212,17 @@ impl<V: Volumes, T: Threads> Reconciler<V, T> {
         report.drift += marked.len() as u64;
         if report.dry_run || marked.is_empty() {
             return Ok(());
+        }
+        match self.coordinator.policy().unknown_threads {
+            UnknownThreads::Reject => {}
+            UnknownThreads::Record => {
+                info!(
+                    threads = marked.len(),
+                    "volumes are there although they were removed: their threads may have been reopened, of which an \
+                     event is still to tell"
+                );
+                return Ok(());
+            }
         }
         for thread in &marked {
             warn!(thread.id = %thread, "the thread is marked, but its volume is there; the mark is withdrawn");

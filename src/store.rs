@@ -12,6 +12,7 @@ mod look_up;
 mod migrate;
 mod pauses;
 mod pool;
+mod recording;
 mod threads;
 
 use std::{fmt, time::Duration};

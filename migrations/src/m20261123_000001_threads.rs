@@ -26,6 +26,8 @@ impl MigrationTrait for Migration {
                     .col(key_text(manager, Alias::new(&threads.id)).not_null().primary_key())
                     .col(key_text(manager, Alias::new(&threads.status)).not_null().default("open"))
                     .col(time(manager, Alias::new(&threads.closed_at)))
+                    // For threads that only events tell of.
+                    .col(time(manager, "reopened_at"))
                     .col(time(manager, "created_at").not_null().default(now))
                     .to_owned(),
             )

@@ -14,6 +14,7 @@ use crate::{
     breaker::Pause,
     cli::OrphansAction,
     config::Config,
+    coordinator::UnknownThreads,
     docker::Docker,
     failure::Failure,
     orphans::{self, Fate, Orphan, Orphans},
@@ -21,6 +22,12 @@ use crate::{
 };
 
 pub(super) async fn run(config: &Config, action: Option<OrphansAction>, as_json: bool) -> Result<ExitCode, Failure> {
+    if config.policy.unknown_threads == UnknownThreads::Record {
+        return Err(Failure::permanent(
+            "with VOLUME_REAPER_UNKNOWN_THREADS=record the database has only the threads that events told of: a volume \
+             without one may be a workspace in use, so nobody can say which are orphans",
+        ));
+    }
     if matches!(action, Some(OrphansAction::Remove { yes: false, .. })) {
         require_terminal("volumes are removed with all that is in them")?;
     }

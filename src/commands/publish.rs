@@ -1,13 +1,14 @@
-//! `publish`: thread-closed events by hand, or a list of them from another program.
+//! `publish`: thread events by hand, or a list of them from another program.
 
 use std::process::ExitCode;
 
+use chrono::Utc;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::output::say;
 use crate::{
     config::Config,
-    event::ThreadClosed,
+    event::ThreadEvent,
     failure::Failure,
     queue::{Publisher, Queues},
     volume_name::ThreadId,
@@ -16,7 +17,7 @@ use crate::{
 /// Events that may wait for the broker's confirmation at once.
 const UNCONFIRMED: usize = 256;
 
-pub(super) async fn run(config: &Config, thread_ids: Vec<String>) -> Result<ExitCode, Failure> {
+pub(super) async fn run(config: &Config, thread_ids: Vec<String>, reopened: bool) -> Result<ExitCode, Failure> {
     let ids = if thread_ids.is_empty() {
         let lines = std::io::read_to_string(std::io::stdin())
             .map_err(|error| Failure::permanent(format!("standard input: {error}")))?;
@@ -30,9 +31,11 @@ pub(super) async fn run(config: &Config, thread_ids: Vec<String>) -> Result<Exit
     });
     let threads = threads.collect::<Result<Vec<_>, _>>()?;
 
+    let now = Some(Utc::now());
+    let (closed_at, reopened_at) = if reopened { (None, now) } else { (now, None) };
     let publisher = Publisher::new(Queues::new(config));
     let count = stream::iter(threads)
-        .map(async |thread_id| publisher.publish_event(&ThreadClosed { thread_id, closed_at: None }).await)
+        .map(async |thread_id| publisher.publish_event(&ThreadEvent { thread_id, closed_at, reopened_at }).await)
         .buffer_unordered(UNCONFIRMED)
         .try_fold(0_u64, async |count, ()| Ok(count + 1))
         .await;

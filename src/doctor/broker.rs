@@ -211,14 +211,17 @@ fn thing<T>(
 
 /// AMQP can't list bindings, and every way to try one out either makes it or sends a message through it.
 fn binding(queues: &Queues, contents: &Contents) -> Option<Check> {
-    let (name, key, exchange) = ("broker.binding", &queues.routing_key, &queues.exchange);
-    let list =
-        format!("rabbitmqctl list_bindings, in which {exchange:?}, {key:?} and {:?} stand in one line", queues.work());
+    let (name, exchange) = ("broker.binding", &queues.exchange);
+    let key = queues.bound_by().map(|key| format!("{key:?}")).collect::<Vec<_>>().join(" and ");
+    let list = format!(
+        "rabbitmqctl list_bindings, in which {exchange:?}, {key} and {:?} stand in one line each",
+        queues.work()
+    );
     let may_bind = contents.may_bind.as_ref()?;
     Some(match (may_bind, queues.topology) {
         (Answer::Yes(()), Topology::Declare) => Check::ok(
             name,
-            format!("not seen, since AMQP can't list bindings; serve binds {key:?} at every start, and may"),
+            format!("not seen, since AMQP can't list bindings; serve binds {key} at every start, and may"),
         ),
         (Answer::Forbidden(error), Topology::Declare) => Check::fail(
             name,
@@ -232,7 +235,7 @@ fn binding(queues: &Queues, contents: &Contents) -> Option<Check> {
             name,
             format!(
                 "not checked: AMQP can't list bindings, and with VOLUME_REAPER_TOPOLOGY=check we make none; without \
-                     the binding of {key:?} no event arrives, and only sweeps clean up"
+                     the binding of {key} no event arrives, and only sweeps clean up"
             ),
             format!("see {list}"),
         ),

@@ -31,7 +31,7 @@ use super::{
 use crate::{
     cloud_event, consumer,
     dead_letter::{self, DeadLetter},
-    event::ThreadClosed,
+    event::ThreadEvent,
     failure::{Dependency, Failure},
 };
 
@@ -209,7 +209,7 @@ impl Parked {
         let trace = consumer::trace(&message.headers, opened.as_ref().ok());
         DeadLetter {
             reason: dead_letter::reason(header(headers::REASON), death_reason),
-            thread_id: opened.as_ref().ok().and_then(|opened| Some(ThreadClosed::read(&opened.data).ok()?.thread_id)),
+            thread_id: opened.as_ref().ok().and_then(|opened| Some(ThreadEvent::read(&opened.data).ok()?.thread_id)),
             attempts: message.failed_attempts,
             parked_at: header(headers::PARKED_AT).and_then(time).or(died_at),
             error: header(headers::ERROR).map(str::to_owned),

@@ -25,6 +25,9 @@ pub(super) const PARKED_AT: &str = "volume-reaper-parked-at";
 /// When it was last replayed, RFC 3339; stays on the message from then on.
 pub(super) const REPLAYED: &str = "volume-reaper-replayed";
 
+/// Set on the event of a thread that was reopened, whose routing key is lost on its way: that is the delay queue's.
+pub(super) const REOPENED: &str = "volume-reaper-reopened";
+
 /// All headers of a message are in one frame: if they are larger, the broker closes the connection.
 const MAX_ERROR_BYTES: usize = 1024;
 /// What a frame with headers holds besides those of others, in bytes: its own head, ours with the error, and a dozen
@@ -43,6 +46,18 @@ pub(super) fn failed_attempts(properties: &BasicProperties) -> usize {
 pub(super) fn texts(properties: &BasicProperties) -> Vec<(&str, &str)> {
     let headers = properties.headers().iter().flat_map(FieldTable::inner);
     headers.filter_map(|(key, value)| Some((key.as_str(), text(value)?))).collect()
+}
+
+/// Whether the message is known to us as the event of a thread that was reopened.
+pub(super) fn is_reopened(properties: &BasicProperties) -> bool {
+    properties.headers().as_ref().is_some_and(|headers| headers.contains_key(REOPENED))
+}
+
+/// The same message, known from now on as the event of a thread that was reopened.
+pub(super) fn reopened(properties: BasicProperties) -> BasicProperties {
+    let mut headers = properties.headers().clone().unwrap_or_default();
+    headers.insert(REOPENED.into(), AMQPValue::Boolean(true));
+    properties.with_headers(headers)
 }
 
 /// The properties of the same message for its next stop: a delay queue or the parking lot.
@@ -65,9 +80,11 @@ pub(super) fn parked(original: &BasicProperties, attempt: usize, reason: &str, e
     onward.with_headers(headers)
 }
 
-/// The properties of the same message for another beginning: nothing of ours is left but the mark that it is one.
+/// The properties of the same message for another beginning: nothing of ours is left but the mark that it is one, and
+/// what it is.
 pub(super) fn replay(original: &BasicProperties) -> BasicProperties {
-    let mut headers = headers_without(original, |key| is_the_brokers(key) || key.starts_with(OUR_PREFIX));
+    let is_past = |key: &str| key.starts_with(OUR_PREFIX) && key != REOPENED;
+    let mut headers = headers_without(original, |key| is_the_brokers(key) || is_past(key));
     headers.insert(REPLAYED.into(), now());
     same_message(original, headers)
 }

@@ -28,14 +28,19 @@ pub(super) async fn execute(
     publisher: &Publisher,
     stop: &CancellationToken,
 ) -> Option<Delivery> {
-    let attempt = headers::failed_attempts(&delivery.properties).saturating_add(1);
+    let original = if came_as_reopened(&delivery, queues) {
+        headers::reopened(delivery.properties.clone())
+    } else {
+        delivery.properties.clone()
+    };
+    let attempt = headers::failed_attempts(&original).saturating_add(1);
     let next_stop = match settlement {
         Settlement::Ack | Settlement::Stale => None,
         Settlement::Retry { delay, error } => {
-            Some((queues.retry(*delay), headers::onward(&delivery.properties, attempt, "retry", error)))
+            Some((queues.retry(*delay), headers::onward(&original, attempt, "retry", error)))
         }
         Settlement::DeadLetter { reason, error } => {
-            let properties = headers::parked(&delivery.properties, attempt, reason.as_str(), error);
+            let properties = headers::parked(&original, attempt, reason.as_str(), error);
             Some((queues.dead_letter(), properties))
         }
         Settlement::HandBack { .. } => return Some(delivery),
@@ -64,6 +69,11 @@ pub(super) async fn execute(
         metrics::settlement("lost_channel");
     }
     None
+}
+
+/// Whether a delivery was published as the event of a thread that was reopened.
+pub(super) fn came_as_reopened(delivery: &Delivery, queues: &Queues) -> bool {
+    delivery.routing_key.as_str() == queues.reopened_routing_key || headers::is_reopened(&delivery.properties)
 }
 
 /// Puts a delivery back where it came from, untouched.

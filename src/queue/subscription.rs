@@ -25,7 +25,7 @@ use super::{
     Publisher, Queues,
     connection::{Link, REQUEST_TIMEOUT, bounded, failure},
     headers,
-    settle::{execute, give_back},
+    settle::{came_as_reopened, execute, give_back},
 };
 use crate::{
     consumer::{Consumer, Message},
@@ -231,6 +231,7 @@ impl<V: Volumes, T: Threads> Subscription<V, T> {
         let publisher = Arc::clone(&self.publisher);
         let queues = self.queues.clone();
         let failed_attempts = headers::failed_attempts(&delivery.properties);
+        let came_as_reopened = came_as_reopened(&delivery, &queues);
         // At the highest level, or a filter that lets only errors through would take the span's fields from them.
         let span = error_span!(
             "delivery",
@@ -245,7 +246,7 @@ impl<V: Volumes, T: Threads> Subscription<V, T> {
             if !delivery.acker.usable() {
                 return None;
             }
-            let settlement = consumer.handle(&message(&delivery)).await;
+            let settlement = consumer.handle(&Message { came_as_reopened, ..message(&delivery) }).await;
             log(&settlement);
             execute(delivery, &settlement, &queues, &publisher, &stop).await
         }
@@ -273,6 +274,7 @@ pub(super) fn message(delivery: &Delivery) -> Message<'_> {
         content_type: delivery.properties.content_type().as_ref().map(ShortString::as_str),
         headers: headers::texts(&delivery.properties),
         id: delivery.properties.message_id().as_ref().map(ShortString::as_str),
+        came_as_reopened: headers::is_reopened(&delivery.properties),
         failed_attempts: headers::failed_attempts(&delivery.properties),
     }
 }

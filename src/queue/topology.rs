@@ -43,14 +43,17 @@ async fn declare(channel: &Channel, queues: &Queues) -> Result<(), Failure> {
         declare_queue(channel, queues, definition).await?;
     }
 
-    let bind = channel.queue_bind(
-        queues.work().into(),
-        exchange.into(),
-        queues.routing_key.as_str().into(),
-        QueueBindOptions::default(),
-        FieldTable::default(),
-    );
-    bounded(&queues.url, REQUEST_TIMEOUT, &format!("bind queue {:?}", queues.work()), bind).await
+    for routing_key in queues.bound_by() {
+        let bind = channel.queue_bind(
+            queues.work().into(),
+            exchange.into(),
+            routing_key.into(),
+            QueueBindOptions::default(),
+            FieldTable::default(),
+        );
+        bounded(&queues.url, REQUEST_TIMEOUT, &format!("bind queue {:?}", queues.work()), bind).await?;
+    }
+    Ok(())
 }
 
 /// A queue of ours.

@@ -51,25 +51,31 @@ impl Pool {
         self.connections.close_by_ref().await
     }
 
-    /// Begins a transaction in a task of its own, which is not dropped with its caller. Dropped between `BEGIN` and the
-    /// answer, sqlx 0.9.0 would give the connection back to its pool with the transaction open (its issues 4385 and
-    /// 4393): what was written on it next would never be committed, and its locks would be held for ever. A transaction
-    /// that nobody waits for any more is dropped when it has begun, and that rolls it back.
+    /// A transaction.
     pub(super) async fn begin(&self) -> Result<DatabaseTransaction, DbErr> {
-        let connections = self.connections.clone();
-        let begin = tokio::spawn(async move { connections.begin().await });
-        let transaction = begin.await.map_err(|error| DbErr::Custom(format!("begin: {error}")))??;
+        let transaction = self.begin_with(TransactionOptions::default()).await?;
         if self.is_behind_pooler {
             transaction.execute_unprepared("DEALLOCATE ALL").await?;
         }
         Ok(transaction)
     }
 
+    /// Begins a transaction in a task of its own, which is not dropped with its caller. Dropped between `BEGIN` and the
+    /// answer, sqlx 0.9.0 would give the connection back to its pool with the transaction open (its issues 4385 and
+    /// 4393): what was written on it next would never be committed, and its locks would be held for ever. A transaction
+    /// that nobody waits for any more is dropped when it has begun, and that rolls it back.
+    async fn begin_with(&self, options: TransactionOptions) -> Result<DatabaseTransaction, DbErr> {
+        let connections = self.connections.clone();
+        let begin = tokio::spawn(async move { connections.begin_with_options(options).await });
+        begin.await.map_err(|error| DbErr::Custom(format!("begin: {error}")))?
+    }
+
     /// A transaction in which what a statement only looked at stays free for the platform. It is what PostgreSQL has by
     /// default; MySQL's default would also keep others from inserting between the rows.
     pub(super) async fn begin_marking(&self) -> Result<DatabaseTransaction, DbErr> {
         if self.get_database_backend() == DbBackend::MySql {
-            return self.connections.begin_with_config(Some(IsolationLevel::ReadCommitted), None).await;
+            let isolation_level = Some(IsolationLevel::ReadCommitted);
+            return self.begin_with(TransactionOptions { isolation_level, ..TransactionOptions::default() }).await;
         }
         self.begin().await
     }
@@ -83,7 +89,7 @@ impl Pool {
             sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
             ..TransactionOptions::default()
         };
-        self.connections.begin_with_options(immediate).await
+        self.begin_with(immediate).await
     }
 }
 

@@ -13,22 +13,26 @@ use sea_orm::{
 use super::{PAGE_TIMEOUT, ROW_TIMEOUT, Store, entities::volume_removal};
 use crate::{
     breaker::Pause,
-    coordinator::{Backlog, Candidate, Mark, Origin, Receipt, Thread, Threads},
+    coordinator::{Backlog, Candidate, Mark, Origin, Receipt, Report, Thread, Threads},
     failed_cleanup::FailedCleanup,
     failure::Failure,
     volume_name::ThreadId,
 };
 
 impl Store {
-    fn table(&self) -> Alias {
+    pub(super) fn table(&self) -> Alias {
         Alias::new(&self.threads.table)
     }
 
-    fn id(&self) -> Alias {
+    pub(super) fn id(&self) -> Alias {
         Alias::new(&self.threads.id)
     }
 
-    fn closed_at(&self) -> Alias {
+    pub(super) fn status(&self) -> Alias {
+        Alias::new(&self.threads.status)
+    }
+
+    pub(super) fn closed_at(&self) -> Alias {
         Alias::new(&self.threads.closed_at)
     }
 
@@ -176,6 +180,10 @@ impl Store {
 impl Threads for Store {
     async fn find(&self, thread: &ThreadId) -> Result<Option<Thread>, Failure> {
         self.bounded(ROW_TIMEOUT, self.select(thread)).await
+    }
+
+    async fn record_report(&self, thread: &ThreadId, report: &Report) -> Result<(), Failure> {
+        self.upsert_report(thread, report).await
     }
 
     async fn mark(&self, receipt: &Receipt) -> Result<Mark, Failure> {

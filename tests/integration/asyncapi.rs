@@ -83,7 +83,7 @@ fn every_example_of_a_message_fits_its_schemas() {
             }
         }
     }
-    assert_eq!(checked, 5);
+    assert_eq!(checked, 6);
 }
 
 #[test]
@@ -98,6 +98,8 @@ fn names_and_limits_are_those_of_the_default_settings() {
     let exchange = &channels["threadClosed"]["bindings"]["amqp"]["exchange"];
     assert_eq!(exchange["name"], queues.exchange);
     assert_eq!(channels["threadClosed"]["address"], queues.routing_key);
+    assert_eq!(channels["threadReopened"]["address"], queues.reopened_routing_key);
+    assert_eq!(channels["threadReopened"]["bindings"]["amqp"]["exchange"], *exchange);
     let bound_to = json!({ "exchange": queues.exchange, "routingKey": queues.routing_key });
     assert_eq!(channels["work"]["bindings"]["amqp"]["x-bound-to"], bound_to);
     for (channel, queue) in [("work", queues.work()), ("deadLetter", queues.dead_letter())] {
@@ -109,7 +111,7 @@ fn names_and_limits_are_those_of_the_default_settings() {
 
     let reasons = document["components"]["schemas"]["reason"]["enum"].as_array().expect("a list");
     assert_eq!(*reasons, Reason::ALL.map(Reason::as_str));
-    for message in ["threadClosed", "structuredCloudEvent", "binaryCloudEvent"] {
+    for message in ["threadClosed", "threadReopened", "structuredCloudEvent", "binaryCloudEvent"] {
         assert_eq!(document["components"]["messages"][message]["x-max-body-bytes"], MAX_BODY_BYTES);
     }
 }

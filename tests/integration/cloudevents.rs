@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use volume_reaper::{
     cloud_event::{self, Opened},
-    event::{InvalidEvent, ThreadClosed},
+    event::{InvalidEvent, ThreadEvent},
 };
 
 use crate::{
@@ -76,7 +76,7 @@ impl Example {
     }
 
     fn check(&self) {
-        let read = self.open().and_then(|opened| Ok((ThreadClosed::read(&opened.data)?, opened.id)));
+        let read = self.open().and_then(|opened| Ok((ThreadEvent::read(&opened.data)?, opened.id)));
         let read = read.map_err(|invalid| invalid.to_string());
         match (read, &self.expected, &self.refused) {
             (Ok((event, id)), Some(expected), None) => {

@@ -125,6 +125,7 @@ async fn a_panic_in_the_handling_of_one_delivery_is_a_retry_and_takes_nothing_wi
         content_type: None,
         headers: Vec::new(),
         id: None,
+        came_as_reopened: false,
         failed_attempts: 0,
     };
     for _ in 0..10 {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use tokio::process::Command;
 
-use crate::world::{On, World, world};
+use crate::world::{On, World, connect, eventually, world};
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -12,9 +12,27 @@ fn root() -> &'static Path {
 
 /// The one block of code in that language.
 fn block(page: &str, language: &str) -> String {
+    blocks(page, language).swap_remove(0)
+}
+
+/// All blocks of code in that language.
+fn blocks(page: &str, language: &str) -> Vec<String> {
     let text = std::fs::read_to_string(root().join("docs").join(page)).expect("readable");
-    let (_, rest) = text.split_once(&format!("```{language}\n")).unwrap_or_else(|| panic!("no {language}"));
-    rest.split_once("```").expect("an end").0.to_owned()
+    let begin = format!("```{language}\n");
+    let blocks: Vec<_> =
+        text.split(&begin).skip(1).map(|rest| rest.split_once("```").expect("an end").0.to_owned()).collect();
+    assert!(!blocks.is_empty(), "{page} has no {language}");
+    blocks
+}
+
+/// Runs commands as they stand in a document, with this program and the settings of the world.
+async fn bash(world: &World, commands: &str) {
+    let program = Path::new(env!("CARGO_BIN_EXE_volume-reaper")).parent().expect("a directory");
+    let path = format!("{}:{}", program.display(), std::env::var("PATH").expect("a path"));
+    let mut bash = Command::new("bash");
+    bash.args(["-euc", commands]).env_clear().envs(&world.settings).env("PATH", path).current_dir(world.dir.path());
+    let output = bash.output().await.expect("it runs");
+    assert!(output.status.success(), "{output:?}");
 }
 
 /// A world on the exchange of the documents.
@@ -87,14 +105,26 @@ async fn the_outbox_in_sql_publishes() {
     let serving = world.serve().await;
     world.closed_with_volume("documented").await;
 
-    let program = Path::new(env!("CARGO_BIN_EXE_volume-reaper")).parent().expect("a directory");
-    let path = format!("{}:{}", program.display(), std::env::var("PATH").expect("a path"));
-    let mut job = Command::new("bash");
-    job.args(["-c", &block("publish.md", "bash")]).env_clear().envs(&world.settings).env("PATH", path);
-    let output = job.output().await.expect("it runs");
-    assert!(output.status.success(), "{output:?}");
+    bash(&world, &block("publish.md", "bash")).await;
     world.until_marked("documented").await;
     assert_eq!(world.receipts("documented").await, ["removed/event"]);
     assert_eq!(world.texts("SELECT thread_id FROM closed_thread_outbox").await, [""; 0]);
+    assert_eq!(serving.stop().await, Some(0));
+}
+
+#[tokio::test]
+async fn the_page_for_who_has_no_shared_database_works_as_it_stands() {
+    let mut world = World::without_schema(On::Sqlite).await;
+    let commands = blocks("own-database.md", "bash");
+    bash(&world, &commands[0]).await;
+
+    let database = format!("sqlite://{}", world.dir.path().join("volume-reaper.db").display());
+    world.db = connect(&database).await;
+    world.set("DATABASE_URL", database);
+    world.set("VOLUME_REAPER_UNKNOWN_THREADS", "record");
+    let serving = world.serve().await;
+    bash(&world, &commands[1]).await;
+    let status = async || world.texts("SELECT status FROM threads WHERE id = '7f1c'").await;
+    eventually("it was reopened", async || (status().await == ["open"]).then_some(())).await;
     assert_eq!(serving.stop().await, Some(0));
 }

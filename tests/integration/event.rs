@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use serde_json::Value;
-use volume_reaper::event::{InvalidEvent, MAX_BODY_BYTES, ThreadClosed};
+use volume_reaper::event::{InvalidEvent, MAX_BODY_BYTES, ThreadEvent};
 
 pub(crate) fn schemas() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("schemas")
@@ -41,7 +41,7 @@ fn every_valid_example_is_an_event_to_the_schema_and_to_the_code() {
     for (name, body) in examples("valid") {
         let json: Value = serde_json::from_slice(&body).expect("JSON");
         assert!(schema.is_valid(&json), "{name}");
-        let event = ThreadClosed::decode(&body).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let event = ThreadEvent::decode(&body).unwrap_or_else(|error| panic!("{name}: {error}"));
         assert_eq!(Some(event.thread_id.as_str()), json["thread_id"].as_str(), "{name}");
     }
 }
@@ -52,17 +52,17 @@ fn every_invalid_example_is_refused_by_the_schema_and_by_the_code() {
     for (name, body) in examples("invalid") {
         let json: Value = serde_json::from_slice(&body).expect("JSON");
         assert!(!schema.is_valid(&json), "{name}");
-        assert!(ThreadClosed::decode(&body).is_err(), "{name}");
+        assert!(ThreadEvent::decode(&body).is_err(), "{name}");
     }
 }
 
 #[test]
 fn what_is_no_json_or_too_large_is_refused() {
     for body in [&b""[..], b"{", b"not json", b"\xff\xfe", br#"{"thread_id": "t-1"} trailing"#] {
-        assert!(matches!(ThreadClosed::decode(body), Err(InvalidEvent::Undecodable(_))), "{body:?}");
+        assert!(matches!(ThreadEvent::decode(body), Err(InvalidEvent::Undecodable(_))), "{body:?}");
     }
     let nested = [b'['; 10_000];
-    assert!(matches!(ThreadClosed::decode(&nested), Err(InvalidEvent::Undecodable(_))));
+    assert!(matches!(ThreadEvent::decode(&nested), Err(InvalidEvent::Undecodable(_))));
     let large = vec![b' '; MAX_BODY_BYTES + 1];
-    assert!(matches!(ThreadClosed::decode(&large), Err(InvalidEvent::TooLarge(_))));
+    assert!(matches!(ThreadEvent::decode(&large), Err(InvalidEvent::TooLarge(_))));
 }

@@ -13,7 +13,7 @@ use chrono::{DateTime, Utc};
 use volume_reaper::{
     breaker::Pause,
     coordinator::{
-        Backlog, Candidate, Coordinator, Inventory, Mark, Outcome, Receipt, Removal, Thread, Threads, Volumes,
+        Backlog, Candidate, Coordinator, Inventory, Mark, Outcome, Receipt, Removal, Report, Thread, Threads, Volumes,
     },
     failed_cleanup::FailedCleanup,
     failure::Failure,
@@ -106,6 +106,10 @@ impl Threads for FakeThreads {
             held: row.held,
             pause: self.pause.lock().expect("lock").as_ref().map(|pause| pause.reason.clone()),
         }))
+    }
+
+    async fn record_report(&self, thread: &ThreadId, report: &Report) -> Result<(), Failure> {
+        unreachable!("{thread}, {report:?}: these tests know their threads")
     }
 
     async fn mark(&self, receipt: &Receipt) -> Result<Mark, Failure> {

@@ -20,6 +20,7 @@ mod pgbouncer;
 mod process;
 mod proxy;
 mod reconciler;
+mod recording;
 mod retention;
 mod starvation;
 mod status;

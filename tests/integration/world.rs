@@ -289,12 +289,22 @@ impl World {
     }
 
     pub(crate) async fn publish_with(&self, properties: BasicProperties, body: &[u8]) {
+        self.publish_by("", &self.work_queue(), properties, body).await;
+    }
+
+    /// Publishes as the platform does.
+    pub(crate) async fn publish_to_exchange(&self, routing_key: &str, body: &[u8]) {
+        let exchange = self.settings["VOLUME_REAPER_EXCHANGE"].clone();
+        self.publish_by(&exchange, routing_key, BasicProperties::default(), body).await;
+    }
+
+    async fn publish_by(&self, exchange: &str, routing_key: &str, properties: BasicProperties, body: &[u8]) {
         let (connection, channel) = self.channel().await;
         channel.confirm_select(lapin::options::ConfirmSelectOptions::default()).await.expect("confirms");
         let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
-        let confirm = channel.basic_publish("".into(), self.work_queue().into(), options, body, properties);
+        let confirm = channel.basic_publish(exchange.into(), routing_key.into(), options, body, properties);
         let confirm = confirm.await.expect("sent").await.expect("confirmed");
-        assert!(confirm.is_ack() && confirm.take_message().is_none(), "the work queue took the message");
+        assert!(confirm.is_ack() && confirm.take_message().is_none(), "the queue took the message");
         connection.close(200, "done".into()).await.expect("closed");
     }
 
