@@ -22,7 +22,11 @@ struct CommandLine {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Consume thread-closed events and sweep for what they missed, until SIGTERM or SIGINT
-    Serve,
+    Serve {
+        /// Take a copy of the events, decide, and print what would be done, one JSON object a line; touch nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
     /// Bring the database's schema up to date, take it back, or show where it is
     Migrate {
         /// What to do; `up` if nothing is said

@@ -14,13 +14,14 @@ mod serve;
 mod status;
 mod sweep;
 
-use std::process::ExitCode;
+use std::{process::ExitCode, sync::Arc};
 
 use crate::{
     cli::{Command, Invocation},
     config::Config,
-    coordinator::{Coordinator, UnknownThreads},
+    coordinator::{Coordinator, Threads, UnknownThreads},
     docker::Docker,
+    dry_run::{DryRun, Journal},
     failure::{Dependency, Failure},
     store::Store,
 };
@@ -35,7 +36,8 @@ const SPARE_CONNECTIONS: u32 = 4;
 /// Runs a command. An error is one line for standard error and exit code 1.
 pub async fn run(Invocation { command, config }: Invocation) -> Result<ExitCode, Failure> {
     match command {
-        Command::Serve => serve::run(config).await,
+        Command::Serve { dry_run: false } => serve::run(config).await,
+        Command::Serve { dry_run: true } => serve::dry_run(config).await,
         Command::Migrate { direction } => migrate::run(&config, direction).await,
         Command::Sweep { dry_run, json } => sweep::run(&config, dry_run, json).await,
         Command::Publish { thread_ids, reopened } => publish::run(&config, thread_ids, reopened).await,
@@ -53,8 +55,11 @@ pub async fn run(Invocation { command, config }: Invocation) -> Result<ExitCode,
 }
 
 async fn store(config: &Config) -> Result<Store, Failure> {
-    let connections = 2 * u32::from(config.concurrency) + SPARE_CONNECTIONS;
-    Store::new(&config.database_url, config.threads.clone(), config.replica.clone(), connections).await
+    Store::new(&config.database_url, config.threads.clone(), config.replica.clone(), connections(config)).await
+}
+
+fn connections(config: &Config) -> u32 {
+    2 * u32::from(config.concurrency) + SPARE_CONNECTIONS
 }
 
 /// The same for commands that only look: nothing is made or migrated on the way.
@@ -70,6 +75,13 @@ fn docker(config: &Config) -> Docker {
 async fn coordinator(config: &Config) -> Result<Coordinator<Docker, Store>, Failure> {
     let (docker, store) = (docker(config), store(config).await?);
     Ok(Coordinator::new(docker, store, config.volume_prefix.clone(), config.concurrency).with_policy(config.policy))
+}
+
+/// The same for a dry run: neither Docker nor the database is changed, and the journal has what would have been.
+async fn dry_coordinator(config: &Config, journal: Arc<Journal>) -> Result<Coordinator<Docker, DryRun>, Failure> {
+    let store = Store::read_only(&config.database_url, config.threads.clone(), connections(config)).await?;
+    let (docker, threads) = (docker(config).only_looking(), DryRun::new(store, journal));
+    Ok(Coordinator::new(docker, threads, config.volume_prefix.clone(), config.concurrency).with_policy(config.policy))
 }
 
 /// Whether the database answers and has our schema; brings it up to date if the configuration says so.
@@ -98,9 +110,9 @@ async fn can_record(store: &Store, config: &Config) -> Result<(), Failure> {
 }
 
 /// Whether the daemon answers and is the one that the database knows; the first one ever is pinned.
-async fn prepare_docker(coordinator: &Coordinator<Docker, Store>) -> Result<(), Failure> {
+async fn prepare_docker<T: Threads + AsRef<Store>>(coordinator: &Coordinator<Docker, T>) -> Result<(), Failure> {
     let identity = coordinator.volumes.identify().await?;
-    coordinator.threads.pin_daemon(DAEMON, &identity).await?;
+    coordinator.threads.as_ref().pin_daemon(DAEMON, &identity).await?;
     coordinator.volumes.pin(identity);
     Ok(())
 }

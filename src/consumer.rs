@@ -9,6 +9,7 @@ use futures_util::FutureExt;
 use crate::{
     cloud_event::{self, Headers, Opened},
     coordinator::{Coordinator, Origin, Outcome, Report, Threads, UnknownThreads, Volumes},
+    dry_run::Journal,
     event::ThreadEvent,
     failure::{Failure, Verdict},
     health::Health,
@@ -45,6 +46,8 @@ pub struct Consumer<V, T> {
     pub health: Arc<Health>,
     /// The waits before the second, third, ... attempt.
     pub retry_delays: Vec<Duration>,
+    /// Where a dry run writes what each event came to.
+    pub journal: Option<Arc<Journal>>,
 }
 
 impl<V: Volumes, T: Threads> Consumer<V, T> {
@@ -67,7 +70,11 @@ impl<V: Volumes, T: Threads> Consumer<V, T> {
         if let Err(Failure { verdict: Verdict::Unavailable(dependency), message }) = &result {
             self.health.down(*dependency, message);
         }
-        settlement::decide(&result, message.failed_attempts, &self.retry_delays)
+        let settlement = settlement::decide(&result, message.failed_attempts, &self.retry_delays);
+        if let Some(journal) = &self.journal {
+            journal.event(&event, &result, &settlement);
+        }
+        settlement
     }
 
     async fn act(&self, event: &ThreadEvent, came_as_reopened: bool, origin: Origin) -> Result<Outcome, Failure> {

@@ -85,6 +85,8 @@ impl Identity {
 pub struct Docker {
     endpoint: Endpoint,
     removal_timeout: Duration,
+    /// Whether a removal only looks what it would come to.
+    only_looks: bool,
     client: OnceLock<bollard::Docker>,
     pinned: RwLock<Option<Identity>>,
     /// The latest proof of identity; whoever makes one holds the lock meanwhile.
@@ -150,11 +152,18 @@ impl Docker {
         Self {
             endpoint,
             removal_timeout,
+            only_looks: false,
             client: OnceLock::new(),
             pinned: RwLock::new(None),
             proof: tokio::sync::Mutex::new(Proof { number: 0, result: Ok(()) }),
             proofs_begun: AtomicU64::new(0),
         }
+    }
+
+    /// The same daemon, of which nothing is removed: it is looked what a removal would come to.
+    #[must_use]
+    pub fn only_looking(self) -> Self {
+        Self { only_looks: true, ..self }
     }
 
     /// Asks the daemon who it is. Also the probe that tells whether it is there.
@@ -238,6 +247,9 @@ impl Docker {
 
 impl Volumes for Docker {
     async fn remove(&self, volume: &VolumeName) -> Result<Removal, Failure> {
+        if self.only_looks {
+            return self.look_before_removal(volume).await;
+        }
         let request = self.client()?.remove_volume(volume.as_str(), None::<RemoveVolumeOptions>);
         let answer =
             tokio::time::timeout(self.removal_timeout, request).await.unwrap_or(Err(Error::RequestTimeoutError));

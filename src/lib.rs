@@ -14,6 +14,7 @@ pub mod coordinator;
 pub mod dead_letter;
 pub mod docker;
 pub mod doctor;
+pub mod dry_run;
 pub mod event;
 pub mod explain;
 pub mod failed_cleanup;

@@ -44,6 +44,8 @@ pub struct Queues {
     pub reopened_routing_key: String,
     /// Whether those are for us: nobody else would tell us.
     pub hears_of_reopening: bool,
+    /// Whether our queues are for a copy of the events, and gone with our connection.
+    pub are_copies: bool,
     /// What our queues are called before the dot.
     pub prefix: String,
     /// The steps of the ladder.
@@ -63,10 +65,18 @@ impl Queues {
             routing_key: config.routing_key.clone(),
             reopened_routing_key: config.reopened_routing_key.clone(),
             hears_of_reopening: config.policy.unknown_threads == UnknownThreads::Record,
+            are_copies: false,
             prefix: config.queue_prefix.clone(),
             retry_delays: config.retry_delays.clone(),
             topology: config.topology,
         }
+    }
+
+    /// Queues for a copy of the events, of which nothing is left when we are gone.
+    #[must_use]
+    pub fn copies(config: &Config) -> Self {
+        let prefix = format!("{}.dry-run-{}", config.queue_prefix, uuid::Uuid::new_v4().simple());
+        Self { are_copies: true, prefix, ..Self::new(config) }
     }
 
     /// The routing keys that the work queue is bound by.

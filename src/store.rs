@@ -50,6 +50,7 @@ pub struct Store {
     url: SecretUrl,
     threads: ThreadsTable,
     replica: String,
+    only_reads: bool,
 }
 
 impl Store {
@@ -63,7 +64,15 @@ impl Store {
         // Readers and a writer of other processes do not block each other.
         let pool = Pool::open(url, connections, |sqlite| sqlite.journal_mode(sqlx::sqlite::SqliteJournalMode::Wal));
         let db = pool.await.map_err(|error| failure(url, &error))?;
-        Ok(Self { db, url: url.clone(), threads, replica })
+        Ok(Self { db, url: url.clone(), threads, replica, only_reads: false })
+    }
+
+    /// The same for who only reads: the database itself refuses to be written to, unless a pooler stands before it, whose
+    /// connections are others' too.
+    pub async fn read_only(url: &SecretUrl, threads: ThreadsTable, connections: u32) -> Result<Self, Failure> {
+        let pool = Pool::open_read_only(url, connections).await;
+        let db = pool.map_err(|error| failure(url, &error))?;
+        Ok(Self { db, url: url.clone(), threads, replica: String::new(), only_reads: true })
     }
 
     /// Whether the database answers.
@@ -71,21 +80,14 @@ impl Store {
         self.bounded(ROW_TIMEOUT, self.db.ping()).await
     }
 
-    /// Pins `identity` as the daemon called `name` if none is pinned yet. Fails if another one is.
+    /// Pins `identity` as the daemon called `name` if none is pinned yet, unless this store only reads. Fails if another
+    /// one is.
     pub async fn pin_daemon(&self, name: &str, identity: &Identity) -> Result<(), Failure> {
-        let pinned = self.bounded(ROW_TIMEOUT, self.pin_if_absent(name, identity)).await?;
-        if pinned == *identity {
-            return Ok(());
+        if self.only_reads {
+            return self.pinned_daemon(name).await?.map_or(Ok(()), |pinned| is_pinned(name, &pinned, identity));
         }
-        Err(Failure::unavailable(
-            Dependency::Docker,
-            format!(
-                "unknown daemon: the database knows daemon {name:?} as {}, but {} answers. A volume that this one \
-                 lacks may still be on the other. If the daemon was replaced for good, run `volume-reaper hosts adopt`",
-                pinned.as_str(),
-                identity.as_str()
-            ),
-        ))
+        let pinned = self.bounded(ROW_TIMEOUT, self.pin_if_absent(name, identity)).await?;
+        is_pinned(name, &pinned, identity)
     }
 
     /// The daemon pinned as `name`.
@@ -145,6 +147,22 @@ impl Store {
     }
 }
 
+/// Fails unless the daemon that answers is the pinned one.
+fn is_pinned(name: &str, pinned: &Identity, answering: &Identity) -> Result<(), Failure> {
+    if pinned == answering {
+        return Ok(());
+    }
+    Err(Failure::unavailable(
+        Dependency::Docker,
+        format!(
+            "unknown daemon: the database knows daemon {name:?} as {}, but {} answers. A volume that this one \
+             lacks may still be on the other. If the daemon was replaced for good, run `volume-reaper hosts adopt`",
+            pinned.as_str(),
+            answering.as_str()
+        ),
+    ))
+}
+
 fn is_sqlite(url: &SecretUrl) -> bool {
     url.scheme() == "sqlite"
 }
@@ -172,6 +190,12 @@ fn connect_options(url: &SecretUrl, connections: u32) -> ConnectOptions {
         // Statements of healthy work are nobody's business; what fails is logged where it is handled.
         .sqlx_logging(false);
     options
+}
+
+impl AsRef<Self> for Store {
+    fn as_ref(&self) -> &Self {
+        self
+    }
 }
 
 impl fmt::Debug for Store {

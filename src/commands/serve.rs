@@ -10,14 +10,15 @@ use tokio::{
     task::{JoinError, JoinSet},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{Instrument, error_span, info, warn};
 
-use super::{SWEEP_LEASE, coordinator, prepare_database, prepare_docker};
+use super::{SWEEP_LEASE, coordinator, dry_coordinator, prepare_database, prepare_docker};
 use crate::{
     config::Config,
     consumer::Consumer,
-    coordinator::Coordinator,
+    coordinator::{Coordinator, Threads, UnknownThreads},
     docker::Docker,
+    dry_run::Journal,
     failure::{Dependency, Failure, Verdict},
     health::Health,
     http, lease, metrics,
@@ -29,9 +30,36 @@ use crate::{
 
 /// Serves until SIGTERM or SIGINT. Fails if a part can't start or ends by itself.
 pub(super) async fn run(config: Config) -> Result<ExitCode, Failure> {
-    // Before anything else: without a handler, SIGTERM ends a process at once, or not at all if it is a container's first.
-    let signals = Signals::listen();
-    let recorder = metrics::install().map_err(|error| Failure::permanent(format!("metrics: {error}")))?;
+    let outside = Outside::begin()?;
+    let coordinator = coordinator(&config).await?;
+    let queues = Queues::new(&config);
+    serve(config, outside, coordinator, queues, None).await
+}
+
+/// The same with a copy of the events, with nothing changed anywhere, and a journal on standard output.
+pub(super) async fn dry_run(config: Config) -> Result<ExitCode, Failure> {
+    let outside = Outside::begin()?;
+    if config.policy.unknown_threads == UnknownThreads::Record {
+        return Err(Failure::permanent(
+            "VOLUME_REAPER_UNKNOWN_THREADS=record writes the threads that it decides on, so there is no dry run of it: \
+             leave it out",
+        ));
+    }
+    let journal = Arc::new(Journal::new(std::io::stdout()));
+    let coordinator = dry_coordinator(&config, Arc::clone(&journal)).await?;
+    let queues = Queues::copies(&config);
+    // What would be migrated is said by `migrate up --dry-run`.
+    let config = Config { migrate: false, ..config };
+    serve(config, outside, coordinator, queues, Some(journal)).instrument(error_span!("dry_run")).await
+}
+
+async fn serve<T: Threads + AsRef<Store>>(
+    config: Config,
+    Outside { signals, recorder }: Outside,
+    coordinator: Coordinator<Docker, T>,
+    queues: Queues,
+    journal: Option<Arc<Journal>>,
+) -> Result<ExitCode, Failure> {
     let listener = TcpListener::bind(config.http_addr)
         .await
         .map_err(|error| Failure::permanent(format!("can't listen on {}: {error}", config.http_addr)))?;
@@ -41,26 +69,28 @@ pub(super) async fn run(config: Config) -> Result<ExitCode, Failure> {
         broker = %config.amqp_url, database = %config.database_url, docker = %config.docker_host, "starting"
     );
     let process = Arc::new(Process {
-        coordinator: Arc::new(coordinator(&config).await?),
+        coordinator: Arc::new(coordinator),
+        queues,
+        journal,
         health: Arc::new(Health::new()),
         config,
         stop: CancellationToken::new(),
         abort: CancellationToken::new(),
         done: CancellationToken::new(),
     });
-    let obeying = tokio::spawn(Arc::clone(&process).obey(signals));
+    let obeying = tokio::spawn(Arc::clone(&process).obey(signals).in_current_span());
 
     let is_leader = watch::Sender::new(false);
     let mut work = JoinSet::new();
-    work.spawn(Arc::clone(&process).consume());
-    work.spawn(Arc::clone(&process).sweep(is_leader.subscribe()));
-    work.spawn(Arc::clone(&process).lead(is_leader));
-    work.spawn(Arc::clone(&process).clean_released());
+    work.spawn(Arc::clone(&process).consume().in_current_span());
+    work.spawn(Arc::clone(&process).sweep(is_leader.subscribe()).in_current_span());
+    work.spawn(Arc::clone(&process).lead(is_leader).in_current_span());
+    work.spawn(Arc::clone(&process).clean_released().in_current_span());
     let mut services = JoinSet::new();
-    services.spawn(Arc::clone(&process).probe_database());
-    services.spawn(Arc::clone(&process).probe_docker());
-    services.spawn(Arc::clone(&process).follow_docker());
-    services.spawn(Arc::clone(&process).serve_http(listener, recorder));
+    services.spawn(Arc::clone(&process).probe_database().in_current_span());
+    services.spawn(Arc::clone(&process).probe_docker().in_current_span());
+    services.spawn(Arc::clone(&process).follow_docker().in_current_span());
+    services.spawn(Arc::clone(&process).serve_http(listener, recorder).in_current_span());
 
     let ended_early = tokio::select! {
         // First, because a part that was told to stop ends too.
@@ -78,7 +108,7 @@ pub(super) async fn run(config: Config) -> Result<ExitCode, Failure> {
     process.done.cancel();
     while services.join_next().await.is_some() {}
     obeying.abort();
-    if let Err(error) = process.coordinator.threads.close().await {
+    if let Err(error) = process.store().close().await {
         warn!(%error, "the database was not closed cleanly");
     }
     info!("stopped");
@@ -91,6 +121,22 @@ fn early(ended: Result<Result<(), Failure>, JoinError>) -> Failure {
         Ok(Ok(())) => Failure::permanent("a part of the program ended by itself"),
         Ok(Err(failure)) => failure,
         Err(error) => Failure::permanent(format!("a part of the program failed: {error}")),
+    }
+}
+
+/// What has to be there before any other part.
+struct Outside {
+    signals: Signals,
+    recorder: PrometheusHandle,
+}
+
+impl Outside {
+    fn begin() -> Result<Self, Failure> {
+        // First: without a handler, SIGTERM ends a process at once, or not at all if it is a container's first.
+        let signals = Signals::listen();
+        // Who sets a metric before that, sets none.
+        let recorder = metrics::install().map_err(|error| Failure::permanent(format!("metrics: {error}")))?;
+        Ok(Self { signals, recorder })
     }
 }
 
@@ -112,9 +158,12 @@ impl Signals {
 }
 
 /// What the parts share.
-struct Process {
+struct Process<T> {
     config: Config,
-    coordinator: Arc<Coordinator<Docker, Store>>,
+    coordinator: Arc<Coordinator<Docker, T>>,
+    queues: Queues,
+    /// Of a dry run.
+    journal: Option<Arc<Journal>>,
     health: Arc<Health>,
     /// Take nothing new and finish what is in flight.
     stop: CancellationToken,
@@ -124,9 +173,13 @@ struct Process {
     done: CancellationToken,
 }
 
-impl Process {
+impl<T: Threads + AsRef<Store>> Process<T> {
+    fn store(&self) -> &Store {
+        self.coordinator.threads.as_ref()
+    }
+
     async fn consume(self: Arc<Self>) -> Result<(), Failure> {
-        let queues = Queues::new(&self.config);
+        let queues = self.queues.clone();
         let subscription = Subscription {
             publisher: Arc::new(Publisher::new(queues.clone())),
             queues,
@@ -134,6 +187,7 @@ impl Process {
                 coordinator: Arc::clone(&self.coordinator),
                 health: Arc::clone(&self.health),
                 retry_delays: self.config.retry_delays.clone(),
+                journal: self.journal.clone(),
             }),
             health: Arc::clone(&self.health),
             prefetch: self.config.prefetch,
@@ -168,11 +222,17 @@ impl Process {
     }
 
     async fn lead(self: Arc<Self>, is_leader: watch::Sender<bool>) -> Result<(), Failure> {
+        if self.journal.is_some() {
+            // Who only looks does not have to be alone, and can't take the lease.
+            is_leader.send_replace(true);
+            self.stop.cancelled().await;
+            return Ok(());
+        }
         // Unlike the replica's name, which two may share by mistake.
         let holder = format!("{}/{}", self.config.replica, uuid::Uuid::new_v4());
         tokio::select! {
             () = self.health.until_up(&[Dependency::Database]) => {
-                lease::keep(&self.coordinator.threads, SWEEP_LEASE, &holder, &is_leader, &self.stop).await;
+                lease::keep(self.store(), SWEEP_LEASE, &holder, &is_leader, &self.stop).await;
             }
             () = self.stop.cancelled() => {}
         }
@@ -181,8 +241,8 @@ impl Process {
 
     async fn probe_database(self: Arc<Self>) -> Result<(), Failure> {
         let probe = async || {
-            prepare_database(&self.coordinator.threads, &self.config).await?;
-            self.coordinator.threads.ping().await?;
+            prepare_database(self.store(), &self.config).await?;
+            self.store().ping().await?;
             // So that the metric is true on a replica without work too.
             self.coordinator.look_for_pause().await
         };

@@ -68,6 +68,15 @@ impl Docker {
         }
     }
 
+    /// What removing the volume would come to. A mount without a container is not seen.
+    pub(super) async fn look_before_removal(&self, volume: &VolumeName) -> Result<Removal, Failure> {
+        if self.find_volume(volume).await?.is_none() {
+            return Ok(Removal::NotFound);
+        }
+        let holders: Vec<_> = self.holders(volume).await?.into_iter().map(|holder| holder.id).collect();
+        Ok(if holders.is_empty() { Removal::Removed } else { Removal::Referenced { holders } })
+    }
+
     /// The containers that reference the volume, stopped ones included.
     pub async fn holders(&self, volume: &VolumeName) -> Result<Vec<Holder>, Failure> {
         let client = self.client()?;

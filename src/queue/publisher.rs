@@ -93,7 +93,13 @@ impl Publisher {
         if let Some(link) = current.as_ref().filter(|link| link.channel.status().connected()) {
             return Ok((link.channel.clone(), link.frame_max()));
         }
-        let link = Link::open(&self.queues, "volume-reaper publisher").await?;
+        let name = "volume-reaper publisher";
+        // Copies are there as long as the consumer's connection, and are nobody else's to declare.
+        let link = if self.queues.are_copies {
+            Link::connect(&self.queues, name).await?
+        } else {
+            Link::open(&self.queues, name).await?
+        };
         let confirm = link.channel.confirm_select(ConfirmSelectOptions::default());
         bounded(&self.queues.url, REQUEST_TIMEOUT, "confirm mode", confirm).await?;
         let opened = (link.channel.clone(), link.frame_max());

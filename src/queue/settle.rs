@@ -36,6 +36,7 @@ pub(super) async fn execute(
     let attempt = headers::failed_attempts(&original).saturating_add(1);
     let next_stop = match settlement {
         Settlement::Ack | Settlement::Stale => None,
+        Settlement::DeadLetter { .. } if queues.are_copies => None,
         Settlement::Retry { delay, error } => {
             Some((queues.retry(*delay), headers::onward(&original, attempt, "retry", error)))
         }

@@ -4,6 +4,8 @@
 //! which is at-most-once unless a quorum queue asks for `at-least-once`, and that needs overflow `reject-publish`
 //! (RabbitMQ, "Quorum queues, dead lettering"; from 3.10 on).
 
+use std::time::Duration;
+
 use lapin::{
     Channel, ExchangeKind,
     options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},
@@ -27,6 +29,9 @@ const LOOKS_LIMIT: i64 = 1_000_000_000;
 
 /// Declares what is missing, or checks that nothing is.
 pub(super) async fn ensure(channel: &Channel, queues: &Queues) -> Result<(), Failure> {
+    if queues.are_copies {
+        return declare_copies(channel, queues).await;
+    }
     match queues.topology {
         Topology::Declare => declare(channel, queues).await.map_err(|failure| explain(failure, queues)),
         Topology::Check => check(channel, queues).await,
@@ -43,6 +48,11 @@ async fn declare(channel: &Channel, queues: &Queues) -> Result<(), Failure> {
         declare_queue(channel, queues, definition).await?;
     }
 
+    bind(channel, queues).await
+}
+
+async fn bind(channel: &Channel, queues: &Queues) -> Result<(), Failure> {
+    let exchange = queues.exchange.as_str();
     for routing_key in queues.bound_by() {
         let bind = channel.queue_bind(
             queues.work().into(),
@@ -54,6 +64,27 @@ async fn declare(channel: &Channel, queues: &Queues) -> Result<(), Failure> {
         bounded(&queues.url, REQUEST_TIMEOUT, &format!("bind queue {:?}", queues.work()), bind).await?;
     }
     Ok(())
+}
+
+/// Work and delay queues that are this connection's alone and gone with it. The exchange has to be there already, and
+/// nothing is parked: what would be is acknowledged.
+async fn declare_copies(channel: &Channel, queues: &Queues) -> Result<(), Failure> {
+    check_exchange(channel, queues).await?;
+    let work = queues.work();
+    let delay = |delay: &Duration| {
+        let ttl_ms = i64::try_from(delay.as_millis()).unwrap_or(i64::MAX);
+        let mut arguments = FieldTable::default();
+        arguments.insert("x-message-ttl".into(), AMQPValue::LongLongInt(ttl_ms));
+        arguments.insert("x-dead-letter-exchange".into(), AMQPValue::LongString("".into()));
+        arguments.insert("x-dead-letter-routing-key".into(), AMQPValue::LongString(work.as_str().into()));
+        (queues.retry(*delay), arguments)
+    };
+    for (name, arguments) in queues.retry_delays.iter().map(delay).chain([(work.clone(), FieldTable::default())]) {
+        let exclusive = QueueDeclareOptions { exclusive: true, ..QueueDeclareOptions::default() };
+        let declare = channel.queue_declare(name.as_str().into(), exclusive, arguments);
+        bounded(&queues.url, REQUEST_TIMEOUT, &format!("declare queue {name:?}"), declare).await?;
+    }
+    bind(channel, queues).await
 }
 
 /// A queue of ours.
@@ -110,11 +141,7 @@ async fn declare_queue(
 }
 
 async fn check(channel: &Channel, queues: &Queues) -> Result<(), Failure> {
-    let passive = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
-    let exchange = queues.exchange.as_str();
-    let declare = channel.exchange_declare(exchange.into(), ExchangeKind::Topic, passive, FieldTable::default());
-    bounded(&queues.url, REQUEST_TIMEOUT, &format!("check exchange {exchange:?}"), declare).await?;
-
+    check_exchange(channel, queues).await?;
     let retries = queues.retry_delays.iter().map(|&delay| queues.retry(delay));
     for name in retries.chain([queues.work(), queues.dead_letter()]) {
         let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
@@ -122,6 +149,13 @@ async fn check(channel: &Channel, queues: &Queues) -> Result<(), Failure> {
         bounded(&queues.url, REQUEST_TIMEOUT, &format!("check queue {name:?}"), declare).await?;
     }
     Ok(())
+}
+
+async fn check_exchange(channel: &Channel, queues: &Queues) -> Result<(), Failure> {
+    let passive = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
+    let exchange = queues.exchange.as_str();
+    let declare = channel.exchange_declare(exchange.into(), ExchangeKind::Topic, passive, FieldTable::default());
+    bounded(&queues.url, REQUEST_TIMEOUT, &format!("check exchange {exchange:?}"), declare).await
 }
 
 /// A queue that differs from ours is refused by the broker with what differs; what to do about it is added here.

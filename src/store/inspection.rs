@@ -88,7 +88,7 @@ impl Store {
     /// A store to look at: where SQLite has no file yet none is made, and its journal stays as it is.
     pub async fn to_look_at(url: &SecretUrl, threads: ThreadsTable) -> Result<Self, Unreachable> {
         match Pool::open(url, 1, |sqlite| sqlite.create_if_missing(false)).await {
-            Ok(db) => Ok(Self { db, url: url.clone(), threads, replica: String::new() }),
+            Ok(db) => Ok(Self { db, url: url.clone(), threads, replica: String::new(), only_reads: true }),
             Err(error) => Err(why_unreachable(url, &error).await),
         }
     }

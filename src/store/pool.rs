@@ -6,9 +6,9 @@
 //! them. From version 1.21 on PgBouncer can keep them apart itself (`max_prepared_statements`), and none of this is needed.
 
 use sea_orm::{
-    ConnectionTrait, Database, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, ExecResult, IsolationLevel,
-    QueryResult, SqliteTransactionMode, Statement, TransactionOptions, TransactionTrait,
-    prelude::async_trait::async_trait,
+    ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, ExecResult,
+    IsolationLevel, QueryResult, SqliteTransactionMode, Statement, TransactionOptions, TransactionTrait,
+    prelude::async_trait::async_trait, sqlx::Executor,
 };
 
 use super::connect_options;
@@ -24,8 +24,25 @@ pub(super) struct Pool {
 impl Pool {
     /// At most `limit` connections to the database at `url`; on SQLite as `adapt` makes them.
     pub(super) async fn open(url: &SecretUrl, limit: u32, adapt: SqliteAdaptation) -> Result<Self, DbErr> {
-        let is_behind_pooler = url.is_behind_pooler();
+        Self::open_with(url, connect_options(url, limit), adapt).await
+    }
+
+    /// The same, where the database refuses to be written to.
+    pub(super) async fn open_read_only(url: &SecretUrl, limit: u32) -> Result<Self, DbErr> {
         let mut options = connect_options(url, limit);
+        if !url.is_behind_pooler() {
+            options.map_sqlx_postgres_opts(|postgres| postgres.options([("default_transaction_read_only", "on")]));
+        }
+        options.map_sqlx_mysql_pool_opts(|pool| {
+            pool.after_connect(|connection, _| {
+                Box::pin(async { connection.execute("SET SESSION TRANSACTION READ ONLY").await.map(drop) })
+            })
+        });
+        Self::open_with(url, options, |sqlite| sqlite.create_if_missing(false).pragma("query_only", "ON")).await
+    }
+
+    async fn open_with(url: &SecretUrl, mut options: ConnectOptions, adapt: SqliteAdaptation) -> Result<Self, DbErr> {
+        let is_behind_pooler = url.is_behind_pooler();
         options.map_sqlx_sqlite_opts(adapt);
         if is_behind_pooler {
             // PgBouncer refuses a connection that wants digits to be set.

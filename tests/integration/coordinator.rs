@@ -119,6 +119,7 @@ async fn a_panic_in_the_handling_of_one_delivery_is_a_retry_and_takes_nothing_wi
         coordinator: Arc::clone(&coordinator),
         health: Arc::new(Health::new()),
         retry_delays: vec![Duration::from_secs(1)],
+        journal: None,
     };
     let message = Message {
         body: br#"{"thread_id": "t1"}"#,

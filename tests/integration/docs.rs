@@ -128,3 +128,26 @@ async fn the_page_for_who_has_no_shared_database_works_as_it_stands() {
     eventually("it was reopened", async || (status().await == ["open"]).then_some(())).await;
     assert_eq!(serving.stop().await, Some(0));
 }
+
+#[tokio::test]
+async fn the_page_for_who_wants_to_try_it_on_a_copy_works_as_it_stands() {
+    let world = World::without_schema(On::Postgres).await;
+    let commands = blocks("dry-run.md", "bash");
+    bash(&world, &commands[1]).await;
+    assert_eq!(world.serve().await.stop().await, Some(0));
+    world.closed_with_volume("documented").await;
+
+    let arguments: Vec<_> = commands[0].split_whitespace().skip(1).map(|word| word.replace("9465", "0")).collect();
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    let journal = world.dir.path().join("journal");
+    let file = std::fs::File::create(&journal).expect("a file");
+    let serving = world.start_as(&arguments, file.into()).await;
+    let entry = eventually("it is decided on", async || {
+        let line = std::fs::read_to_string(&journal).ok()?.lines().next()?.to_owned();
+        serde_json::from_str::<serde_json::Value>(&line).ok()
+    });
+    let entry = entry.await;
+    assert_eq!((&entry["thread_id"], &entry["outcome"]), (&"documented".into(), &"removed".into()));
+    assert!(world.has_volume("documented").await);
+    assert_eq!(serving.stop().await, Some(0));
+}

@@ -8,6 +8,7 @@ mod dead_letters;
 mod docker;
 mod docs;
 mod doctor;
+mod dry_run;
 mod event;
 mod explain;
 mod fakes;

@@ -150,9 +150,15 @@ impl World {
 
     /// Starts `serve` and waits until it answers HTTP.
     pub(crate) async fn start(&self) -> Serving {
+        self.start_as(&["serve"], Stdio::inherit()).await
+    }
+
+    /// The same with arguments, and with its standard output.
+    pub(crate) async fn start_as(&self, arguments: &[&str], stdout: Stdio) -> Serving {
         let log = self.dir.path().join(format!("serve-{}.log", NUMBER.fetch_add(1, Ordering::Relaxed)));
         let file = std::fs::File::create(&log).expect("a log file");
-        let child = self.command(&["serve"]).stderr(file).stdin(Stdio::null()).spawn().expect("the program starts");
+        let mut command = self.command(arguments);
+        let child = command.stdout(stdout).stderr(file).stdin(Stdio::null()).spawn().expect("the program starts");
         let mut serving = Serving { child, log, http: String::new() };
         eventually("serve says where it listens", async || {
             let starting = serving.lines().into_iter().find(|line| line["message"] == "starting");
