@@ -126,7 +126,11 @@ pub enum Command {
 #[derive(Clone, Copy, Debug, Subcommand)]
 pub enum Direction {
     /// Apply what is pending
-    Up,
+    Up {
+        /// Only print the SQL that would be executed
+        #[arg(long)]
+        dry_run: bool,
+    },
     /// Take back the last migrations; the threads table itself stays
     Down {
         /// How many

@@ -88,11 +88,11 @@ async fn dry_coordinator(config: &Config, journal: Arc<Journal>) -> Result<Coord
 async fn prepare_database(store: &Store, config: &Config) -> Result<(), Failure> {
     if config.migrate {
         store.migrate_up().await?;
-        return can_record(store, config).await;
+        return check_threads(store, config).await;
     }
     let pending: Vec<_> = store.migration_status().await?.into_iter().filter(|migration| !migration.applied).collect();
     match pending.first() {
-        None => can_record(store, config).await,
+        None => check_threads(store, config).await,
         Some(first) => Err(Failure::permanent(format!(
             "database at {}: {} migrations are pending, {} first: run `volume-reaper migrate up`",
             config.database_url,
@@ -102,7 +102,9 @@ async fn prepare_database(store: &Store, config: &Config) -> Result<(), Failure>
     }
 }
 
-async fn can_record(store: &Store, config: &Config) -> Result<(), Failure> {
+/// Whether the threads table is as the configuration describes it, and ours to write if it says so.
+async fn check_threads(store: &Store, config: &Config) -> Result<(), Failure> {
+    store.check_threads().await?;
     match config.policy.unknown_threads {
         UnknownThreads::Reject => Ok(()),
         UnknownThreads::Record => store.can_record().await,

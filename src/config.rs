@@ -161,20 +161,31 @@ pub const SETTINGS: &[Setting] = &[
         "",
         "This replica's name in receipts and logs; the host's name if empty",
     ),
+    setting(
+        "threads_schema",
+        "VOLUME_REAPER_THREADS_SCHEMA",
+        "",
+        "The PostgreSQL schema of the threads table; found along the search path if empty",
+    ),
     setting("threads_table", "VOLUME_REAPER_THREADS_TABLE", "threads", "The table with the threads"),
-    setting("threads_id_column", "VOLUME_REAPER_THREADS_ID_COLUMN", "id", "Its column with the id, text"),
+    setting(
+        "threads_id_column",
+        "VOLUME_REAPER_THREADS_ID_COLUMN",
+        "id",
+        "Its column with the id: text, a uuid or a whole number",
+    ),
     setting(
         "threads_status_column",
         "VOLUME_REAPER_THREADS_STATUS_COLUMN",
         "status",
-        "Its column with the status, text",
+        "Its column with the status: text, an enum, a boolean or a whole number",
     ),
     setting("threads_closed_value", "VOLUME_REAPER_THREADS_CLOSED_VALUE", "closed", "The status that means closed"),
     setting(
         "threads_closed_at_column",
         "VOLUME_REAPER_THREADS_CLOSED_AT_COLUMN",
         "closed_at",
-        "Its column with the time of the close",
+        "Its column with the time of the close; empty if there is none",
     ),
     setting(
         "threads_mark_column",
@@ -412,11 +423,12 @@ impl Config {
             migrate: values.get("migrate", boolean)?,
             replica: values.get("replica", |text| Ok(if text.is_empty() { host_name() } else { text.to_owned() }))?,
             threads: ThreadsTable {
+                schema: values.get("threads_schema", optional)?,
                 table: values.get("threads_table", not_empty)?,
                 id: values.get("threads_id_column", not_empty)?,
                 status: values.get("threads_status_column", not_empty)?,
                 closed_value: values.get("threads_closed_value", not_empty)?,
-                closed_at: values.get("threads_closed_at_column", not_empty)?,
+                closed_at: values.get("threads_closed_at_column", optional)?,
                 mark: values.get("threads_mark_column", not_empty)?,
             },
             log_filter: values.get("log_filter", |text| {
@@ -431,6 +443,13 @@ impl Config {
         };
         config.check_amqp_tls()?;
         config.check_record()?;
+        if config.threads.closed_at.is_none() && config.policy.retention != Retention(Duration::ZERO) {
+            return Err(ConfigError(
+                "VOLUME_REAPER_THREADS_CLOSED_AT_COLUMN is empty, so that nothing would ever be due under a \
+                 VOLUME_REAPER_RETENTION: name the column, or set the retention to 0s"
+                    .to_owned(),
+            ));
+        }
         if config.prefetch < config.concurrency {
             return Err(ConfigError(format!(
                 "prefetch ({}) is below concurrency ({}), so that some of it could never be used: \
@@ -621,6 +640,11 @@ fn budget(text: &str) -> Result<Option<u64>, String> {
 
 fn boolean(text: &str) -> Result<bool, String> {
     text.parse().map_err(|_| "must be true or false".to_owned())
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "the form of a check")]
+fn optional(text: &str) -> Result<Option<String>, String> {
+    Ok(Some(text.to_owned()).filter(|text| !text.is_empty()))
 }
 
 fn not_empty(text: &str) -> Result<String, String> {
@@ -890,6 +914,14 @@ mod tests {
     fn a_budget_is_a_number_or_off() {
         let config = load(&[], &[("VOLUME_REAPER_BUDGET_PER_SWEEP", "off")], "budget_per_hour = 7").expect("valid");
         assert_eq!(config.policy.budgets, Budgets { per_sweep: None, per_hour: Some(7) });
+    }
+
+    #[test]
+    fn a_retention_without_a_time_of_close_is_refused() {
+        let no_column = ("VOLUME_REAPER_THREADS_CLOSED_AT_COLUMN", "");
+        assert!(load(&[], &[no_column], "").is_ok());
+        let error = load(&[], &[no_column, ("VOLUME_REAPER_RETENTION", "7d")], "").expect_err("refused");
+        assert!(error.contains("nothing would ever be due"), "{error}");
     }
 
     #[test]

@@ -15,14 +15,15 @@ mod pool;
 mod recording;
 mod threads;
 
-use std::{fmt, time::Duration};
+use std::{fmt, ops::Not, time::Duration};
 
 use chrono::{SubsecRound, Utc};
-use migrations::ThreadsTable;
+use migrations::{Mapping, ThreadsTable};
 use sea_orm::{
     ActiveValue::Set, ConnectOptions, ConnectionTrait, DbBackend, DbErr, EntityTrait, RuntimeErr,
     sea_query::OnConflict, sqlx,
 };
+use tokio::sync::OnceCell;
 
 pub use holds::Hold;
 pub use inspection::{Inspection, Part, Schema, Unreachable};
@@ -49,6 +50,8 @@ pub struct Store {
     db: Pool,
     url: SecretUrl,
     threads: ThreadsTable,
+    /// Looked up once, with the first statement about threads.
+    mapping: OnceCell<Mapping>,
     replica: String,
     only_reads: bool,
 }
@@ -61,23 +64,39 @@ impl Store {
         replica: String,
         connections: u32,
     ) -> Result<Self, Failure> {
-        // Readers and a writer of other processes do not block each other.
-        let pool = Pool::open(url, connections, |sqlite| sqlite.journal_mode(sqlx::sqlite::SqliteJournalMode::Wal));
+        let pool = Pool::open(url, connections, |sqlite| {
+            // Then readers and a writer do not block each other. A file that is there already stays as somebody made it.
+            let is_new = sqlite.get_filename().metadata().is_ok_and(|file| file.len() > 0).not();
+            if is_new { sqlite.journal_mode(sqlx::sqlite::SqliteJournalMode::Wal) } else { sqlite }
+        });
         let db = pool.await.map_err(|error| failure(url, &error))?;
-        Ok(Self { db, url: url.clone(), threads, replica, only_reads: false })
+        Ok(Self { db, url: url.clone(), threads, mapping: OnceCell::new(), replica, only_reads: false })
     }
 
     /// The same for who only reads: the database itself refuses to be written to, unless a pooler stands before it, whose
     /// connections are others' too.
     pub async fn read_only(url: &SecretUrl, threads: ThreadsTable, connections: u32) -> Result<Self, Failure> {
         let pool = Pool::open_read_only(url, connections).await;
-        let db = pool.map_err(|error| failure(url, &error))?;
-        Ok(Self { db, url: url.clone(), threads, replica: String::new(), only_reads: true })
+        Ok(Self::looking(pool.map_err(|error| failure(url, &error))?, url, threads))
+    }
+
+    fn looking(db: Pool, url: &SecretUrl, threads: ThreadsTable) -> Self {
+        Self { db, url: url.clone(), threads, mapping: OnceCell::new(), replica: String::new(), only_reads: true }
     }
 
     /// Whether the database answers.
     pub async fn ping(&self) -> Result<(), Failure> {
         self.bounded(ROW_TIMEOUT, self.db.ping()).await
+    }
+
+    /// Whether there is a threads table as the configuration describes it; says what there is if not.
+    pub async fn check_threads(&self) -> Result<(), Failure> {
+        self.bounded(ROW_TIMEOUT, self.mapping()).await.map(drop)
+    }
+
+    /// How to address the threads table.
+    async fn mapping(&self) -> Result<&Mapping, DbErr> {
+        self.mapping.get_or_try_init(|| Mapping::detect(&self.db, &self.threads)).await
     }
 
     /// Pins `identity` as the daemon called `name` if none is pinned yet, unless this store only reads. Fails if another

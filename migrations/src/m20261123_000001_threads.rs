@@ -1,41 +1,40 @@
 //! The threads table, for who has none yet.
 
-use sea_orm_migration::prelude::*;
+use sea_orm_migration::{prelude::*, sea_orm::DbBackend};
 
-use crate::{ThreadsTable, is_mysql, key_text, our_table, time};
+use crate::{
+    Found,
+    change::{Change, sql},
+    key_text, our_table, time,
+};
 
 #[derive(DeriveMigrationName)]
-pub(crate) struct Migration(pub(crate) ThreadsTable);
+pub(crate) struct Migration(pub(crate) Found);
 
-#[async_trait::async_trait]
-impl MigrationTrait for Migration {
-    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        let threads = &self.0;
-        if manager.has_table(&threads.table).await? {
-            return Ok(());
+impl Change for Migration {
+    fn up(&self, backend: DbBackend) -> Vec<String> {
+        if self.0.has_table {
+            return Vec::new();
         }
-        // Other names than ours mean a table of the platform's: one that is not there is misspelt, not missing.
-        if *threads != ThreadsTable::default() {
-            return Err(DbErr::Migration(format!("there is no table {:?} in this database", threads.table)));
-        }
+        // The names are the default ones, or the table would have been refused as misspelt.
+        let names = &self.0.mapping.names;
         // MySQL's current timestamp is in the time zone of the platform's session.
-        let now = if is_mysql(manager) { Expr::cust("(UTC_TIMESTAMP(3))") } else { Expr::current_timestamp() };
-        manager
-            .create_table(
-                our_table(manager, Alias::new(&threads.table))
-                    .col(key_text(manager, Alias::new(&threads.id)).not_null().primary_key())
-                    .col(key_text(manager, Alias::new(&threads.status)).not_null().default("open"))
-                    .col(time(manager, Alias::new(&threads.closed_at)))
-                    // For threads that only events tell of.
-                    .col(time(manager, "reopened_at"))
-                    .col(time(manager, "created_at").not_null().default(now))
-                    .to_owned(),
-            )
-            .await
+        let now =
+            if backend == DbBackend::MySql { Expr::cust("(UTC_TIMESTAMP(3))") } else { Expr::current_timestamp() };
+        vec![sql(
+            backend,
+            our_table(backend, Alias::new(&names.table))
+                .col(key_text(backend, Alias::new(&names.id)).not_null().primary_key())
+                .col(key_text(backend, Alias::new(&names.status)).not_null().default("open"))
+                .col(time(backend, "closed_at"))
+                // For threads that only events tell of.
+                .col(time(backend, "reopened_at"))
+                .col(time(backend, "created_at").not_null().default(now)),
+        )]
     }
 
     /// Leaves the table: the platform's threads are in it.
-    async fn down(&self, _manager: &SchemaManager) -> Result<(), DbErr> {
-        Ok(())
+    fn down(&self, _backend: DbBackend) -> Vec<String> {
+        Vec::new()
     }
 }

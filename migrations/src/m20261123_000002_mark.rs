@@ -1,40 +1,51 @@
-//! The mark: our column in the threads table.
+//! The mark: our column in the threads table, unless the platform has one already. That one is used as it is, and stays.
 
-use sea_orm_migration::prelude::*;
+use sea_orm_migration::{prelude::*, sea_orm::DbBackend};
 
-use crate::{ThreadsTable, time};
+use crate::{
+    ADDITIONS_TABLE, Found,
+    change::{Change, sql},
+    key_text, literal, lock_timeout, our_table, quoted, time,
+};
 
 #[derive(DeriveMigrationName)]
-pub(crate) struct Migration(pub(crate) ThreadsTable);
+pub(crate) struct Migration(pub(crate) Found);
 
-#[async_trait::async_trait]
-impl MigrationTrait for Migration {
+impl Change for Migration {
     /// A nullable column without default: no row is rewritten, however large the table.
-    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        let threads = &self.0;
-        if manager.has_column(&threads.table, &threads.mark).await? {
-            return Ok(());
+    fn up(&self, backend: DbBackend) -> Vec<String> {
+        if self.0.has_mark {
+            return Vec::new();
         }
-        manager
-            .alter_table(
-                Table::alter()
-                    .table(Alias::new(&threads.table))
-                    .add_column(time(manager, Alias::new(&threads.mark)))
-                    .to_owned(),
-            )
-            .await
+        let names = &self.0.mapping.names;
+        let mut statements = lock_timeout(backend);
+        statements.push(sql(
+            backend,
+            Table::alter().table(self.0.mapping.table()).add_column(time(backend, Alias::new(&names.mark))),
+        ));
+        statements.push(sql(
+            backend,
+            our_table(backend, ADDITIONS_TABLE)
+                .col(key_text(backend, "table_name").not_null())
+                .col(key_text(backend, "column_name").not_null()),
+        ));
+        let (table, mark) = (literal(backend, &names.table_sql(backend)), literal(backend, &names.mark));
+        statements.push(format!("INSERT INTO {ADDITIONS_TABLE} (table_name, column_name) VALUES ({table}, {mark})"));
+        statements
     }
 
-    async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        let threads = &self.0;
-        // On MySQL no change of the schema is taken back, and one that ended in between begins again here.
-        if !manager.has_column(&threads.table, &threads.mark).await? {
-            return Ok(());
+    /// Takes away the column only if it was us who added it.
+    fn down(&self, backend: DbBackend) -> Vec<String> {
+        if !self.0.mark_is_ours {
+            return Vec::new();
         }
-        manager
-            .alter_table(
-                Table::alter().table(Alias::new(&threads.table)).drop_column(Alias::new(&threads.mark)).to_owned(),
-            )
-            .await
+        let names = &self.0.mapping.names;
+        let mut statements = lock_timeout(backend);
+        if self.0.has_mark {
+            let (table, mark) = (names.table_sql(backend), quoted(backend, &names.mark));
+            statements.push(format!("ALTER TABLE {table} DROP COLUMN {mark}"));
+        }
+        statements.push(format!("DROP TABLE IF EXISTS {ADDITIONS_TABLE}"));
+        statements
     }
 }

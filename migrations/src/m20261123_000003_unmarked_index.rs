@@ -4,77 +4,86 @@
 //! MySQL has no partial indexes. There it is one over all rows that begins with what the condition asks for: the closed
 //! and unmarked ones lie together in it, by their id, so that a sweep reads as little.
 
-use sea_orm_migration::{
-    prelude::*,
-    sea_orm::{DbBackend, Statement},
-};
+use sea_orm_migration::{prelude::*, sea_orm::DbBackend};
 
-use crate::{ThreadsTable, drop_if_invalid, drop_index, is_mysql};
+use crate::{
+    Found,
+    change::{Change, sql},
+    lock_timeout, quoted,
+};
 
 /// What it is called.
 pub const NAME: &str = "volume_reaper_unmarked_threads";
 
 #[derive(DeriveMigrationName)]
-pub(crate) struct Migration(pub(crate) ThreadsTable);
+pub(crate) struct Migration(pub(crate) Found);
 
-#[async_trait::async_trait]
-impl MigrationTrait for Migration {
-    /// Not in a transaction on PostgreSQL: an index is built there without blocking the platform's writes, and
-    /// `CREATE INDEX CONCURRENTLY` can't run in one.
-    fn use_transaction(&self) -> Option<bool> {
-        Some(false)
+impl Change for Migration {
+    /// An index is built on PostgreSQL without blocking the platform's writes, and `CREATE INDEX CONCURRENTLY` can't run
+    /// in a transaction.
+    fn is_transaction(&self) -> bool {
+        false
     }
 
-    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        let threads = &self.0;
-        if is_mysql(manager) {
-            return create_on_mysql(threads, manager).await;
+    fn up(&self, backend: DbBackend) -> Vec<String> {
+        let threads = &self.0.mapping;
+        if backend == DbBackend::MySql {
+            return self.up_on_mysql();
         }
-        let mut index = Index::create()
-            .name(NAME)
-            .table(Alias::new(&threads.table))
-            .col(Alias::new(&threads.id))
-            .col(Alias::new(&threads.closed_at))
-            .if_not_exists()
-            .to_owned();
-        for condition in [threads.is_closed(), Expr::col(Alias::new(&threads.mark)).is_null()] {
+        let columns = [Some(&threads.names.id), threads.names.closed_at.as_ref()];
+        let mut index = Index::create().name(NAME).table(threads.table()).if_not_exists().to_owned();
+        for column in columns.into_iter().flatten() {
+            index.col(Alias::new(column));
+        }
+        for condition in [threads.is_closed(), Expr::col(Alias::new(&threads.names.mark)).is_null()] {
             index.and_where(condition);
         }
-        if manager.get_database_backend() == DbBackend::Postgres {
-            drop_if_invalid(manager, NAME).await?;
+        if backend == DbBackend::Postgres {
             index.concurrently();
         }
-        manager.create_index(index).await
+        let mut statements = self.0.drop_if_invalid(NAME, &threads.beside(NAME, backend));
+        statements.push(sql(backend, &index));
+        statements
     }
 
-    async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        drop_index(manager, &self.0.table, NAME).await
+    fn down(&self, backend: DbBackend) -> Vec<String> {
+        if backend == DbBackend::MySql {
+            return self.drop_on_mysql();
+        }
+        // Concurrently too: without it, writers wait with us until the last reader of the table has ended.
+        let concurrently = if backend == DbBackend::Postgres { "CONCURRENTLY " } else { "" };
+        vec![format!("DROP INDEX {concurrently}IF EXISTS {}", self.0.mapping.beside(NAME, backend))]
     }
 }
 
-/// Built without blocking the platform's writes (MySQL's manual, "Online DDL Operations"). One that is there already may
-/// be over other columns.
-async fn create_on_mysql(threads: &ThreadsTable, manager: &SchemaManager<'_>) -> Result<(), DbErr> {
-    drop_index(manager, &threads.table, NAME).await?;
-    let mut index = Index::create().name(NAME).table(Alias::new(&threads.table)).to_owned();
-    if is_unlimited_text(threads, manager).await? {
-        index.col((Alias::new(&threads.status), STATUS_PREFIX));
-    } else {
-        index.col(Alias::new(&threads.status));
-    }
-    for column in [&threads.mark, &threads.id, &threads.closed_at] {
-        index.col(Alias::new(column));
-    }
-    manager.create_index(index).await
-}
-
-/// How much of a status without a limit stands in the index. One that is longer is told from others in the row.
+/// How much of a status without a limit stands in MySQL's index. One that is longer is told from others in the row.
 const STATUS_PREFIX: u32 = 64;
 
-async fn is_unlimited_text(threads: &ThreadsTable, manager: &SchemaManager<'_>) -> Result<bool, DbErr> {
-    let ask = "SELECT 1 FROM information_schema.columns WHERE table_schema = DATABASE() \
-               AND table_name = ? AND column_name = ? AND data_type LIKE '%text'";
-    let values = [threads.table.as_str(), threads.status.as_str()].map(Value::from);
-    let ask = Statement::from_sql_and_values(DbBackend::MySql, ask, values);
-    Ok(manager.get_connection().query_one_raw(ask).await?.is_some())
+impl Migration {
+    /// Built without blocking the platform's writes (MySQL's manual, "Online DDL Operations"); where that can't be, the
+    /// server says so. One that is there already may be over other columns.
+    fn up_on_mysql(&self) -> Vec<String> {
+        let threads = &self.0.mapping;
+        let quoted = |name: &String| quoted(DbBackend::MySql, name);
+        let status = quoted(&threads.names.status);
+        let status = if threads.status_is_unlimited { format!("{status}({STATUS_PREFIX})") } else { status };
+        let (mark, id) = (quoted(&threads.names.mark), quoted(&threads.names.id));
+        let columns = [Some(status), Some(mark), Some(id), threads.names.closed_at.as_ref().map(quoted)];
+        let columns = columns.into_iter().flatten().collect::<Vec<_>>().join(", ");
+        let mut statements = self.drop_on_mysql();
+        statements.extend(lock_timeout(DbBackend::MySql));
+        statements.push(format!(
+            "ALTER TABLE {} ADD INDEX {NAME} ({columns}), ALGORITHM=INPLACE, LOCK=NONE",
+            threads.table_sql()
+        ));
+        statements
+    }
+
+    fn drop_on_mysql(&self) -> Vec<String> {
+        let mut statements = self.0.drop_if_there(NAME, &self.0.mapping.table_sql());
+        if !statements.is_empty() {
+            statements.splice(0..0, lock_timeout(DbBackend::MySql));
+        }
+        statements
+    }
 }

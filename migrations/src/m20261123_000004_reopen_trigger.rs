@@ -1,24 +1,25 @@
 //! Reopening clears the mark. A trigger, because the platform writes that row and knows nothing of us.
+//!
+//! Closing clears it as well, if it was left from before: by whatever way a thread that is not closed came to its mark,
+//! it says nothing of the volume that it has when it is closed.
 
 use sea_orm_migration::{prelude::*, sea_orm::DbBackend};
 
-use crate::{ThreadsTable, literal, mysql_literal, mysql_quoted, quoted};
+use crate::{Found, change::Change, lock_timeout, quoted};
 
 /// What it is called, and its function on PostgreSQL.
 pub const NAME: &str = "volume_reaper_clear_mark";
 
 #[derive(DeriveMigrationName)]
-pub(crate) struct Migration(pub(crate) ThreadsTable);
+pub(crate) struct Migration(pub(crate) Found);
 
-#[async_trait::async_trait]
-impl MigrationTrait for Migration {
-    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        self.down(manager).await?;
-        let threads = &self.0;
-        let (table, id, status, mark) =
-            (quoted(&threads.table), quoted(&threads.id), quoted(&threads.status), quoted(&threads.mark));
-        let closed = literal(&threads.closed_value);
-        let statements = match manager.get_database_backend() {
+impl Change for Migration {
+    fn up(&self, backend: DbBackend) -> Vec<String> {
+        let names = &self.0.mapping.names;
+        let (table, closed) = (names.table_sql(backend), self.0.mapping.closed_sql());
+        let [id, status, mark] = [&names.id, &names.status, &names.mark].map(|name| quoted(backend, name));
+        let mut statements = self.down(backend);
+        statements.extend(match backend {
             DbBackend::Postgres => vec![
                 format!(
                     "CREATE FUNCTION {NAME}() RETURNS trigger LANGUAGE plpgsql AS \
@@ -26,44 +27,37 @@ impl MigrationTrait for Migration {
                 ),
                 format!(
                     "CREATE TRIGGER {NAME} BEFORE UPDATE ON {table} FOR EACH ROW \
-                     WHEN (NEW.{status} IS DISTINCT FROM {closed} AND NEW.{mark} IS NOT NULL) \
+                     WHEN (NEW.{mark} IS NOT NULL AND (NEW.{status} IS DISTINCT FROM {closed} \
+                     OR (OLD.{status} IS DISTINCT FROM {closed} AND NEW.{mark} IS NOT DISTINCT FROM OLD.{mark}))) \
                      EXECUTE FUNCTION {NAME}()"
                 ),
             ],
-            DbBackend::Sqlite => vec![format!(
+            // `<=>` is MySQL's equality that knows null.
+            DbBackend::MySql => vec![format!(
+                "CREATE TRIGGER {NAME} BEFORE UPDATE ON {table} FOR EACH ROW \
+                 SET NEW.{mark} = IF(NEW.{status} <=> {closed} \
+                 AND (OLD.{status} <=> {closed} OR NOT NEW.{mark} <=> OLD.{mark}), NEW.{mark}, NULL)"
+            )],
+            _ => vec![format!(
                 "CREATE TRIGGER {NAME} AFTER UPDATE ON {table} FOR EACH ROW \
-                 WHEN NEW.{status} IS NOT {closed} AND NEW.{mark} IS NOT NULL \
+                 WHEN NEW.{mark} IS NOT NULL AND (NEW.{status} IS NOT {closed} \
+                 OR (OLD.{status} IS NOT {closed} AND NEW.{mark} IS OLD.{mark})) \
                  BEGIN UPDATE {table} SET {mark} = NULL WHERE {id} = NEW.{id}; END"
             )],
-            DbBackend::MySql => vec![on_mysql(threads)],
-            other => return Err(DbErr::Migration(format!("{other:?} is not supported"))),
-        };
-        for statement in statements {
-            manager.get_connection().execute_unprepared(&statement).await?;
-        }
-        Ok(())
+        });
+        statements
     }
 
-    async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        let db = manager.get_connection();
-        if manager.get_database_backend() == DbBackend::Postgres {
-            let table = quoted(&self.0.table);
-            db.execute_unprepared(&format!("DROP TRIGGER IF EXISTS {NAME} ON {table}")).await?;
-            db.execute_unprepared(&format!("DROP FUNCTION IF EXISTS {NAME}()")).await?;
-        } else {
-            db.execute_unprepared(&format!("DROP TRIGGER IF EXISTS {NAME}")).await?;
+    fn down(&self, backend: DbBackend) -> Vec<String> {
+        let mut statements = lock_timeout(backend);
+        if backend != DbBackend::Postgres {
+            statements.push(format!("DROP TRIGGER IF EXISTS {NAME}"));
+            return statements;
         }
-        Ok(())
+        if self.0.has_trigger {
+            statements.push(format!("DROP TRIGGER {NAME} ON {}", self.0.mapping.names.table_sql(backend)));
+        }
+        statements.push(format!("DROP FUNCTION IF EXISTS {NAME}()"));
+        statements
     }
-}
-
-/// `<=>` is MySQL's equality that knows null.
-fn on_mysql(threads: &ThreadsTable) -> String {
-    let (table, status, mark) =
-        (mysql_quoted(&threads.table), mysql_quoted(&threads.status), mysql_quoted(&threads.mark));
-    let closed = mysql_literal(&threads.closed_value);
-    format!(
-        "CREATE TRIGGER {NAME} BEFORE UPDATE ON {table} FOR EACH ROW \
-         SET NEW.{mark} = IF(NEW.{status} <=> {closed}, NEW.{mark}, NULL)"
-    )
 }

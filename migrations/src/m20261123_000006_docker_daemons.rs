@@ -1,29 +1,29 @@
 //! The pinned identities of Docker daemons: whose "not there" counts.
 
-use sea_orm_migration::prelude::*;
+use sea_orm_migration::{prelude::*, sea_orm::DbBackend};
 
-use crate::{key_text, our_table, time};
+use crate::{
+    change::{Change, sql},
+    key_text, our_table, time,
+};
 
 #[derive(DeriveMigrationName)]
 pub(crate) struct Migration;
 
 const TABLE: &str = "docker_daemons";
 
-#[async_trait::async_trait]
-impl MigrationTrait for Migration {
-    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        manager
-            .create_table(
-                our_table(manager, TABLE)
-                    .col(key_text(manager, "name").not_null().primary_key())
-                    .col(ColumnDef::new("identity").text().not_null())
-                    .col(time(manager, "pinned_at").not_null())
-                    .to_owned(),
-            )
-            .await
+impl Change for Migration {
+    fn up(&self, backend: DbBackend) -> Vec<String> {
+        vec![sql(
+            backend,
+            our_table(backend, TABLE)
+                .col(key_text(backend, "name").not_null().primary_key())
+                .col(ColumnDef::new("identity").text().not_null())
+                .col(time(backend, "pinned_at").not_null()),
+        )]
     }
 
-    async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        manager.drop_table(Table::drop().table(TABLE).if_exists().to_owned()).await
+    fn down(&self, backend: DbBackend) -> Vec<String> {
+        vec![sql(backend, Table::drop().table(TABLE).if_exists())]
     }
 }

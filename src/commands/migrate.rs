@@ -7,8 +7,18 @@ use crate::{cli::Direction, config::Config, failure::Failure, store::Store};
 
 pub(super) async fn run(config: &Config, direction: Option<Direction>) -> Result<ExitCode, Failure> {
     let store = super::store(config).await?;
-    match direction.unwrap_or(Direction::Up) {
-        Direction::Up => store.migrate_up().await?,
+    match direction.unwrap_or(Direction::Up { dry_run: false }) {
+        Direction::Up { dry_run: true } => {
+            for line in store.plan_migrate_up().await? {
+                say(line)?;
+            }
+            store.close().await?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Direction::Up { dry_run: false } => {
+            store.migrate_up().await?;
+            store.check_threads().await?;
+        }
         Direction::Down { steps, all } => store.migrate_down((!all).then_some(steps)).await?,
         Direction::Status => {}
     }

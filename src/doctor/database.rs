@@ -82,7 +82,7 @@ fn migrations(config: &Config, migrations: &Result<Vec<MigrationStatus>, Failure
 
 fn schema_verdicts(config: &Config, schema: &Schema) -> Vec<Check> {
     let mut checks = vec![columns(config, &schema.missing_columns)];
-    if !matches!(schema.missing_columns, Ok(Some(_))) {
+    if !matches!(&schema.missing_columns, Ok(Some(missing)) if missing.is_empty()) {
         return checks;
     }
     checks.push(part(
@@ -114,16 +114,17 @@ fn schema_verdicts(config: &Config, schema: &Schema) -> Vec<Check> {
 }
 
 fn columns(config: &Config, missing: &Result<Option<Vec<String>>, Failure>) -> Check {
-    let (name, table) = ("database.threads", &config.threads.table);
-    let mend = "correct VOLUME_REAPER_THREADS_TABLE and its column names; our own column comes back by \
+    let (name, table) = ("database.threads", &config.threads);
+    let mend = "correct the settings VOLUME_REAPER_THREADS_...; our own column comes back by \
                 `volume-reaper migrate down --all` (which forgets all marks) and `migrate up`";
     match missing {
-        Ok(Some(missing)) if missing.is_empty() => Check::ok(name, format!("table {table:?} has all columns")),
-        Ok(Some(missing)) => Check::fail(name, format!("table {table:?} lacks {}", missing.join(", ")), mend),
-        Ok(None) => {
-            Check::fail(name, format!("there is no table {table:?} (not checked: index, trigger, rights)"), mend)
+        Ok(Some(missing)) if missing.is_empty() => Check::ok(name, format!("table {table} has all columns")),
+        Ok(Some(missing)) => {
+            let missing = missing.join(", ");
+            Check::fail(name, format!("table {table} lacks {missing} (not checked: index, trigger, rights)"), mend)
         }
-        Err(error) => Check::fail(name, format!("can't be looked at: {error}"), "look into the database's log"),
+        Ok(None) => Check::fail(name, format!("there is no table {table} (not checked: index, trigger, rights)"), mend),
+        Err(error) => Check::fail(name, format!("can't be used (not checked: index, trigger, rights): {error}"), mend),
     }
 }
 

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use chrono::{SubsecRound, Utc};
 use sea_orm::{
     ActiveValue::Set,
-    ColumnTrait, Condition, EntityTrait, ExprTrait, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect,
-    sea_query::{Alias, Expr, OnConflict, Query},
+    ColumnTrait, Condition, DbErr, EntityTrait, ExprTrait, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect,
+    sea_query::{Expr, OnConflict, Query},
 };
 
 use super::{
@@ -22,12 +22,12 @@ use crate::{
 impl Store {
     /// Counts the closed and unmarked threads whose clean-up failed, and returns the `limit` with the most attempts.
     pub async fn worst_failures(&self, limit: u64) -> Result<(u64, Vec<(String, FailedCleanup)>), Failure> {
-        let failing = || Entity::find().filter(self.is_still_candidate());
-        let worst = failing().order_by_desc(Column::Attempts).order_by_asc(Column::ThreadId).limit(limit);
         self.bounded(PAGE_TIMEOUT, async {
+            let failing = Entity::find().filter(self.is_still_candidate().await?);
+            let worst = failing.clone().order_by_desc(Column::Attempts).order_by_asc(Column::ThreadId).limit(limit);
             let rows = worst.all(&self.db).await?;
             let rows = rows.into_iter().map(|row| (row.thread_id.clone(), row.into()));
-            Ok((failing().count(&self.db).await?, rows.collect()))
+            Ok((failing.count(&self.db).await?, rows.collect()))
         })
         .await
     }
@@ -64,20 +64,23 @@ impl Store {
     }
 
     pub(super) async fn delete_settled_failures(&self) -> Result<(), Failure> {
-        let delete = Entity::delete_many().filter(self.is_still_candidate().not());
-        self.bounded(PAGE_TIMEOUT, async { delete.exec(&self.db).await.map(drop) }).await
+        self.bounded(PAGE_TIMEOUT, async {
+            let delete = Entity::delete_many().filter(self.is_still_candidate().await?.not());
+            delete.exec(&self.db).await.map(drop)
+        })
+        .await
     }
 
     /// Whether a failure's thread is still closed and unmarked.
-    fn is_still_candidate(&self) -> Condition {
-        let (table, id) = (Alias::new(&self.threads.table), Alias::new(&self.threads.id));
+    async fn is_still_candidate(&self) -> Result<Condition, DbErr> {
+        let threads = self.mapping().await?;
         let thread = Query::select()
             .expr(Expr::val(1))
-            .from(table.clone())
-            .and_where(Expr::col((table, id)).equals((Entity, Column::ThreadId)))
-            .cond_where(self.threads.is_candidate())
+            .from(threads.table())
+            .and_where(threads.qualified_id_as_text().eq(Expr::col((Entity, Column::ThreadId))))
+            .cond_where(threads.is_candidate())
             .to_owned();
-        Condition::all().add(Expr::exists(thread))
+        Ok(Condition::all().add(Expr::exists(thread)))
     }
 }
 

@@ -5,7 +5,7 @@ mod mysql;
 use std::{fmt, time::Duration};
 
 use chrono::{DateTime, Utc};
-use migrations::{REOPEN_TRIGGER, ThreadsTable, UNMARKED_INDEX, literal, mysql_quoted, quoted};
+use migrations::{REOPEN_TRIGGER, ThreadsTable, UNMARKED_INDEX, literal, quoted};
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, QueryResult, RuntimeErr, Statement, sqlx};
 
 use super::{MigrationStatus, Pool, Store, failure, is_mysql, mysql_number};
@@ -88,7 +88,7 @@ impl Store {
     /// A store to look at: where SQLite has no file yet none is made, and its journal stays as it is.
     pub async fn to_look_at(url: &SecretUrl, threads: ThreadsTable) -> Result<Self, Unreachable> {
         match Pool::open(url, 1, |sqlite| sqlite.create_if_missing(false)).await {
-            Ok(db) => Ok(Self { db, url: url.clone(), threads, replica: String::new(), only_reads: true }),
+            Ok(db) => Ok(Self::looking(db, url, threads)),
             Err(error) => Err(why_unreachable(url, &error).await),
         }
     }
@@ -177,7 +177,7 @@ impl Store {
 
     /// The threads table as PostgreSQL finds it, along its search path.
     fn regclass(&self) -> String {
-        format!("to_regclass({})", literal(&quoted(&self.threads.table)))
+        format!("to_regclass({})", literal(DbBackend::Postgres, &self.threads.table_sql(DbBackend::Postgres)))
     }
 
     /// From the catalogue, since SQLite takes an unknown name in double quotes for a text.
@@ -192,7 +192,7 @@ impl Store {
                 if self.backend() == DbBackend::MySql {
                     self.mysql_columns()
                 } else {
-                    format!("SELECT name FROM pragma_table_info({})", literal(&self.threads.table))
+                    format!("SELECT name FROM pragma_table_info({})", literal(DbBackend::Sqlite, &self.threads.table))
                 },
             )
             .await?;
@@ -201,15 +201,20 @@ impl Store {
         }
         let there = rows.iter().map(|row| row.try_get_by_index(0)).collect::<Result<Vec<String>, _>>()?;
         let threads = &self.threads;
-        let needed = [&threads.id, &threads.status, &threads.closed_at, &threads.mark];
-        Ok(Some(needed.into_iter().filter(|column| !there.contains(column)).cloned().collect()))
+        let needed = [Some(&threads.id), Some(&threads.status), threads.closed_at.as_ref(), Some(&threads.mark)];
+        let missing: Vec<_> = needed.into_iter().flatten().filter(|column| !there.contains(column)).cloned().collect();
+        if missing.is_empty() {
+            // Whether those that are there fit.
+            self.mapping().await?;
+        }
+        Ok(Some(missing))
     }
 
     async fn index(&self) -> Result<Part, DbErr> {
         if self.backend() == DbBackend::MySql {
             return self.mysql_index().await;
         }
-        let (table, name) = (self.regclass(), literal(UNMARKED_INDEX));
+        let (table, name) = (self.regclass(), literal(self.backend(), UNMARKED_INDEX));
         let rows = self
             .rows(
                 format!(
@@ -221,14 +226,14 @@ impl Store {
                 self.sqlite_part("index", UNMARKED_INDEX),
             )
             .await?;
-        self.part(&rows)
+        self.part(&rows).await
     }
 
     async fn trigger(&self) -> Result<Part, DbErr> {
         if self.backend() == DbBackend::MySql {
             return self.mysql_trigger().await;
         }
-        let (table, name) = (self.regclass(), literal(REOPEN_TRIGGER));
+        let (table, name) = (self.regclass(), literal(self.backend(), REOPEN_TRIGGER));
         let rows = self
             .rows(
                 format!(
@@ -239,25 +244,25 @@ impl Store {
                 self.sqlite_part("trigger", REOPEN_TRIGGER),
             )
             .await?;
-        self.part(&rows)
+        self.part(&rows).await
     }
 
     fn sqlite_part(&self, kind: &str, name: &str) -> String {
-        let (kind, name, table) = (literal(kind), literal(name), literal(&self.threads.table));
+        let [kind, name, table] = [kind, name, &self.threads.table].map(|text| literal(DbBackend::Sqlite, text));
         format!("SELECT '', sql FROM sqlite_master WHERE type = {kind} AND name = {name} AND tbl_name = {table}")
     }
 
     /// A part from a row with its state and its definition, in which the closed value stands: with
     /// another one than the configured, the index would be of no use and the trigger clear every mark.
-    fn part(&self, rows: &[QueryResult]) -> Result<Part, DbErr> {
+    async fn part(&self, rows: &[QueryResult]) -> Result<Part, DbErr> {
         let Some(row) = rows.first() else { return Ok(Part::Missing) };
         let (state, definition): (String, String) = (row.try_get_by_index(0)?, row.try_get_by_index(1)?);
-        let closed = literal(&self.threads.closed_value);
+        let closed = self.mapping().await?.closed_sql();
         Ok(if state == "disabled" {
             Part::Disabled
         } else if state == "invalid" {
             Part::Broken("its build was interrupted, so that it is not used".to_owned())
-        } else if !definition.contains(&closed) {
+        } else if !definition.to_lowercase().contains(&format!(" {}", closed.to_lowercase())) {
             Part::Broken(format!("it was made for another status than {closed}"))
         } else {
             Part::AsOurs
@@ -278,9 +283,9 @@ impl Store {
         if estimate.is_none_or(|rows| rows < LARGE_TABLE_ROWS) {
             return Ok(None);
         }
-        let (table, id) = (quoted(&self.threads.table), quoted(&self.threads.id));
-        let (status, mark) = (quoted(&self.threads.status), quoted(&self.threads.mark));
-        let closed = literal(&self.threads.closed_value);
+        let (table, quoted) = (self.threads.table_sql(self.backend()), |name| quoted(self.backend(), name));
+        let (id, status, mark) = (quoted(&self.threads.id), quoted(&self.threads.status), quoted(&self.threads.mark));
+        let closed = self.mapping().await?.closed_sql();
         let explain = format!(
             "EXPLAIN SELECT {id} FROM {table} WHERE {status} = {closed} AND {mark} IS NULL ORDER BY {id} LIMIT 1000"
         );
@@ -292,12 +297,11 @@ impl Store {
     /// What marking, receipts and pinning do, on no row, in a transaction that is taken back. Rights, a server that
     /// takes no writes and a read-only file show all the same.
     async fn may_write(&self) -> Result<(), DbErr> {
-        let on_mysql = self.backend() == DbBackend::MySql;
-        let quoted = if on_mysql { mysql_quoted } else { quoted };
-        let (table, id) = (quoted(&self.threads.table), quoted(&self.threads.id));
-        let mark = quoted(&self.threads.mark);
+        let backend = self.backend();
+        let (table, id) = (self.threads.table_sql(backend), quoted(backend, &self.threads.id));
+        let mark = quoted(backend, &self.threads.mark);
         // Older MySQLs have no condition without a table.
-        let no_row = if on_mysql { "FROM DUAL WHERE 1 = 0" } else { "WHERE 1 = 0" };
+        let no_row = if backend == DbBackend::MySql { "FROM DUAL WHERE 1 = 0" } else { "WHERE 1 = 0" };
         let mut statements = vec![
             format!("UPDATE {table} SET {mark} = {mark} WHERE {id} IS NULL AND 1 = 0"),
             format!(

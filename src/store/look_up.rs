@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use sea_orm::{
-    ColumnTrait, ConnectionTrait, EntityTrait, ExprTrait, QueryFilter, QueryOrder, QuerySelect,
+    ColumnTrait, ConnectionTrait, DbErr, EntityTrait, ExprTrait, QueryFilter, QueryOrder, QuerySelect,
     sea_query::{Alias, Expr, Func, Query},
 };
 use serde::Serialize;
@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::{
     PAGE_TIMEOUT, ROW_TIMEOUT, Store,
     entities::{docker_daemon, lease, volume_removal},
-    threads::time_at,
+    threads::{closed_at, time_at},
 };
 use crate::{failure::Failure, volume_name::ThreadId};
 
@@ -85,30 +85,35 @@ pub struct Removals {
 impl Store {
     /// A thread's row.
     pub async fn look_up_thread(&self, thread: &ThreadId) -> Result<Option<ThreadRow>, Failure> {
-        let threads = &self.threads;
-        let mark = || Expr::col(Alias::new(&threads.mark));
+        self.bounded(ROW_TIMEOUT, self.select_thread_row(thread)).await
+    }
+
+    async fn select_thread_row(&self, thread: &ThreadId) -> Result<Option<ThreadRow>, DbErr> {
+        let threads = self.mapping().await?;
+        let Some(is_thread) = threads.is_thread(thread.as_str()) else {
+            return Ok(None);
+        };
+        let mark = || Expr::col(Alias::new(&threads.names.mark));
         let select = Query::select()
-            .expr(self.as_text(Expr::col(Alias::new(&threads.status))))
+            .expr(threads.as_text(Expr::col(Alias::new(&threads.names.status))))
+            .expr(threads.is_closed())
             .expr(mark().is_not_null())
-            .column(Alias::new(&threads.closed_at))
+            .expr(closed_at(threads))
             .expr(mark())
-            .from(Alias::new(&threads.table))
-            .cond_where(self.is_thread(thread))
+            .from(threads.table())
+            .cond_where(is_thread)
             .to_owned();
-        self.bounded(ROW_TIMEOUT, async {
-            let Some(row) = self.db.query_one(&select).await? else {
-                return Ok(None);
-            };
-            let status: Option<String> = row.try_get_by_index(0)?;
-            Ok(Some(ThreadRow {
-                closed: status.as_ref() == Some(&threads.closed_value),
-                status,
-                closed_at: time_at(&row, 2),
-                marked: row.try_get_by_index(1)?,
-                marked_at: time_at(&row, 3),
-            }))
-        })
-        .await
+        let row = self.db.query_one(&select).await?;
+        let read = |row: sea_orm::QueryResult| {
+            Ok(ThreadRow {
+                status: row.try_get_by_index(0)?,
+                closed: row.try_get_by_index::<Option<bool>>(1)?.unwrap_or(false),
+                marked: row.try_get_by_index(2)?,
+                closed_at: time_at(&row, 3),
+                marked_at: time_at(&row, 4),
+            })
+        };
+        row.map(read).transpose()
     }
 
     /// A thread's receipts, the latest first.

@@ -12,6 +12,8 @@ use sea_orm::{
 use super::{ROW_TIMEOUT, Store};
 use crate::{coordinator::Report, failure::Failure, volume_name::ThreadId};
 
+/// When a thread was closed, in a table that we created.
+const CLOSED_AT: &str = "closed_at";
 /// When a thread was last reopened, as far as an event said so. Only a table that we created has it.
 const REOPENED_AT: &str = "reopened_at";
 /// The status of a thread that is not closed, in a table that we created.
@@ -49,7 +51,7 @@ impl Store {
             [thread.as_str().into(), self.threads.closed_value.as_str().into(), Utc::now().trunc_subsecs(3).into()];
         Query::insert()
             .into_table(self.table())
-            .columns([self.id(), self.status(), self.closed_at()])
+            .columns([self.id(), self.status(), Alias::new(CLOSED_AT)])
             .values_panic(row)
             .on_conflict(OnConflict::column(self.id()).do_nothing_on([self.id()]).to_owned())
             .to_owned()
@@ -58,26 +60,22 @@ impl Store {
     fn record_close(&self, thread: &ThreadId, at: DateTime<Utc>) -> InsertStatement {
         let closed = self.threads.closed_value.as_str();
         let is_news = self.is_none_or(REOPENED_AT, |reopened_at| reopened_at.lt(at));
-        let is_news = is_news.add(self.is_none_or(&self.threads.closed_at, |closed_at| closed_at.lt(at)));
+        let is_news = is_news.add(self.is_none_or(CLOSED_AT, |closed_at| closed_at.lt(at)));
         Query::insert()
             .into_table(self.table())
-            .columns([self.id(), self.status(), self.closed_at()])
+            .columns([self.id(), self.status(), Alias::new(CLOSED_AT)])
             .values_panic([thread.as_str().into(), closed.into(), at.into()])
             // MySQL assigns from left to right, and the condition reads the time: it is the last to change.
             .on_conflict(self.update_if(
                 &is_news,
-                [
-                    (&self.threads.status, closed.into()),
-                    (&self.threads.mark, Expr::null()),
-                    (&self.threads.closed_at, at.into()),
-                ],
+                [(&self.threads.status, closed.into()), (&self.threads.mark, Expr::null()), (CLOSED_AT, at.into())],
             ))
             .to_owned()
     }
 
     fn record_reopening(&self, thread: &ThreadId, at: DateTime<Utc>) -> InsertStatement {
         let is_news = self.is_none_or(REOPENED_AT, |reopened_at| reopened_at.lt(at));
-        let is_news = is_news.add(self.is_none_or(&self.threads.closed_at, |closed_at| closed_at.lte(at)));
+        let is_news = is_news.add(self.is_none_or(CLOSED_AT, |closed_at| closed_at.lte(at)));
         Query::insert()
             .into_table(self.table())
             .columns([self.id(), self.status(), Alias::new(REOPENED_AT)])
@@ -88,7 +86,7 @@ impl Store {
                 [
                     (&self.threads.status, OPEN.into()),
                     (&self.threads.mark, Expr::null()),
-                    (&self.threads.closed_at, Expr::null()),
+                    (CLOSED_AT, Expr::null()),
                     (REOPENED_AT, at.into()),
                 ],
             ))
@@ -98,6 +96,20 @@ impl Store {
     /// The column of the row that is there already.
     fn current(&self, column: &str) -> Expr {
         Expr::col((self.table(), Alias::new(column)))
+    }
+
+    // Only a table of ours is recorded in, so that its names and types are known.
+
+    fn table(&self) -> Alias {
+        Alias::new(&self.threads.table)
+    }
+
+    fn id(&self) -> Alias {
+        Alias::new(&self.threads.id)
+    }
+
+    fn status(&self) -> Alias {
+        Alias::new(&self.threads.status)
     }
 
     fn is_none_or(&self, column: &str, condition: impl Fn(Expr) -> Expr) -> Condition {

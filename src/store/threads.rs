@@ -3,11 +3,11 @@
 use std::collections::{HashMap, HashSet};
 
 use chrono::{DateTime, NaiveDateTime, Utc};
-use migrations::mysql_quoted;
+use migrations::{Mapping, MarkType};
 use sea_orm::{
     ActiveValue::{NotSet, Set},
     ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, EntityTrait, ExprTrait, QueryResult,
-    sea_query::{Alias, Condition, Expr, Func, Order, Query, UpdateStatement},
+    sea_query::{Alias, Expr, Func, Order, Query, UpdateStatement},
 };
 
 use super::{PAGE_TIMEOUT, ROW_TIMEOUT, Store, entities::volume_removal};
@@ -20,66 +20,40 @@ use crate::{
 };
 
 impl Store {
-    pub(super) fn table(&self) -> Alias {
-        Alias::new(&self.threads.table)
-    }
-
-    pub(super) fn id(&self) -> Alias {
-        Alias::new(&self.threads.id)
-    }
-
-    pub(super) fn status(&self) -> Alias {
-        Alias::new(&self.threads.status)
-    }
-
-    pub(super) fn closed_at(&self) -> Alias {
-        Alias::new(&self.threads.closed_at)
-    }
-
-    fn mark(&self) -> Alias {
-        Alias::new(&self.threads.mark)
-    }
-
-    /// The condition that selects a thread's row.
-    ///
-    /// A collation of MySQL's may take ids for equal that are not, such as those that differ in case: found by the index
-    /// as the collation has it, the id is then compared byte by byte. Otherwise one thread's close would remove the
-    /// volume of another.
-    pub(super) fn is_thread(&self, thread: &ThreadId) -> Condition {
-        let found = Condition::all().add(Expr::col(self.id()).eq(thread.as_str()));
-        if self.backend() != DbBackend::MySql {
-            return found;
-        }
-        let column = mysql_quoted(&self.threads.id);
-        let bytes = format!("CAST(CONVERT({column} USING utf8mb4) AS BINARY) = CAST(? AS BINARY)");
-        found.add(Expr::cust_with_values(bytes, [thread.as_str()]))
-    }
-
-    pub(super) fn as_text(&self, expr: Expr) -> Expr {
-        expr.cast_as(if self.backend() == DbBackend::MySql { "char" } else { "text" })
-    }
-
     /// Marks rows that are closed and unmarked, and no others.
-    fn guarded_mark(&self, at: DateTime<Utc>) -> UpdateStatement {
-        Query::update().table(self.table()).value(self.mark(), at).cond_where(self.threads.is_candidate()).to_owned()
+    fn guarded_mark(threads: &Mapping, at: DateTime<Utc>) -> UpdateStatement {
+        // Without a zone: by our own clock's UTC, and not by what the connection's zone makes of it.
+        let at = match threads.mark {
+            MarkType::Zoned => Expr::val(at),
+            MarkType::Naive => Expr::val(at.naive_utc()),
+        };
+        Query::update().table(threads.table()).value(mark(threads), at).cond_where(threads.is_candidate()).to_owned()
     }
 
     async fn select(&self, thread: &ThreadId) -> Result<Option<Thread>, DbErr> {
+        let threads = self.mapping().await?;
+        let Some(is_thread) = threads.is_thread(thread.as_str()) else {
+            return Ok(None);
+        };
         let select = Query::select()
-            .expr(self.as_text(Expr::col(Alias::new(&self.threads.status))))
-            .expr(Expr::col(self.mark()).is_not_null())
-            .column(self.closed_at())
+            .expr(threads.is_closed())
+            .expr(Expr::col(mark(threads)).is_not_null())
+            .expr(closed_at(threads))
             .expr(Self::is_held(Expr::val(thread.as_str())))
             .expr(Self::pause_reason())
-            .from(self.table())
-            .cond_where(self.is_thread(thread))
+            .expr(id_as_text(threads))
+            .from(threads.table())
+            .cond_where(is_thread)
             .to_owned();
         let Some(row) = self.db.query_one(&select).await? else {
             return Ok(None);
         };
-        let status: Option<String> = row.try_get_by_index(0)?;
+        // What the database takes for the same id (under a collation without case, say) may be another volume's name.
+        if row.try_get_by_index::<String>(5)? != thread.as_str() {
+            return Ok(None);
+        }
         Ok(Some(Thread {
-            closed: status.as_ref() == Some(&self.threads.closed_value),
+            closed: row.try_get_by_index::<Option<bool>>(0)?.unwrap_or(false),
             marked: row.try_get_by_index(1)?,
             closed_at: time_at(&row, 2),
             held: row.try_get_by_index(3)?,
@@ -88,7 +62,11 @@ impl Store {
     }
 
     async fn mark_one(&self, receipt: &Receipt) -> Result<Mark, DbErr> {
-        let update = self.guarded_mark(receipt.at).cond_where(self.is_thread(&receipt.thread_id)).to_owned();
+        let threads = self.mapping().await?;
+        let Some(is_thread) = threads.is_thread(receipt.thread_id.as_str()) else {
+            return Ok(Mark::NoRow);
+        };
+        let update = Self::guarded_mark(threads, receipt.at).cond_where(is_thread).to_owned();
         let transaction = self.db.begin_marking().await?;
         if transaction.execute(&update).await?.rows_affected() == 1 {
             volume_removal::Entity::insert(self.row(receipt)).exec_without_returning(&transaction).await?;
@@ -107,13 +85,16 @@ impl Store {
         let Some(first) = receipts.first() else {
             return Ok(Vec::new());
         };
+        let threads = self.mapping().await?;
         let ids = receipts.iter().map(|receipt| receipt.thread_id.as_str());
         let transaction = self.db.begin_marking().await?;
         let marked = if self.backend() == DbBackend::MySql {
-            self.lock_and_mark(&transaction, ids, first.at).await?
+            lock_and_mark(threads, &transaction, ids, first.at).await?
         } else {
-            let mut update = self.guarded_mark(first.at);
-            update.and_where(Expr::col(self.id()).is_in(ids)).returning_col(self.id());
+            let update = Self::guarded_mark(threads, first.at)
+                .and_where(is_one_of(threads, ids))
+                .returning(Query::returning().expr(id_as_text(threads)))
+                .to_owned();
             ids_of(&transaction.query_all(&update).await?)?
         };
         let marked: Vec<&Receipt> =
@@ -127,30 +108,75 @@ impl Store {
         Ok(marked.into_iter().map(|receipt| receipt.thread_id.clone()).collect())
     }
 
-    /// MySQL's updates do not say which rows they changed. So these are locked as what the update asks for, and whoever
-    /// waits for them finds them marked.
-    async fn lock_and_mark(
-        &self,
-        transaction: &DatabaseTransaction,
-        ids: impl Iterator<Item = &str>,
-        at: DateTime<Utc>,
-    ) -> Result<HashSet<String>, DbErr> {
-        let asked: HashSet<&str> = ids.collect();
-        let lock = Query::select()
-            .column(self.id())
-            .from(self.table())
-            .cond_where(self.threads.is_candidate())
-            .and_where(Expr::col(self.id()).is_in(asked.iter().copied()))
-            .lock_exclusive()
+    async fn select_known(&self, wanted: &[ThreadId]) -> Result<HashMap<ThreadId, bool>, DbErr> {
+        let threads = self.mapping().await?;
+        let is_marked = threads.is_closed().and(Expr::col(mark(threads)).is_not_null());
+        let ids = wanted.iter().map(ThreadId::as_str);
+        let select = Query::select()
+            .expr(id_as_text(threads))
+            .expr(is_marked)
+            .from(threads.table())
+            .and_where(is_one_of(threads, ids))
             .to_owned();
-        let mut locked = ids_of(&transaction.query_all(&lock).await?)?;
-        // See `is_thread`.
-        locked.retain(|id| asked.contains(id.as_str()));
-        if !locked.is_empty() {
-            let update = self.guarded_mark(at).and_where(Expr::col(self.id()).is_in(&locked)).to_owned();
-            transaction.execute(&update).await?;
+        let mut known = HashMap::new();
+        for row in self.db.query_all(&select).await? {
+            let id: String = row.try_get_by_index(0)?;
+            let is_marked = row.try_get_by_index::<Option<bool>>(1)?.unwrap_or(false);
+            known.extend(ThreadId::parse(&id).ok().map(|thread| (thread, is_marked)));
         }
-        Ok(locked)
+        Ok(known)
+    }
+
+    async fn select_candidates(&self, after: Option<&str>, limit: u64) -> Result<Vec<Candidate>, DbErr> {
+        let threads = self.mapping().await?;
+        let mut select = Query::select()
+            // Under another name than the column's: by that name the rows would be ordered as texts, past the index.
+            .expr_as(id_as_text(threads), "thread_id_text")
+            .expr(closed_at(threads))
+            .expr(Self::is_held(threads.as_text(threads.qualified_id())))
+            .from(threads.table())
+            .cond_where(threads.is_candidate())
+            .order_by(id(threads), Order::Asc)
+            .limit(limit)
+            .to_owned();
+        if let Some(after) = after.and_then(|after| threads.id_value(after)) {
+            select.and_where(Expr::col(id(threads)).gt(after));
+        }
+        let rows = self.db.query_all(&select).await?;
+        let candidate = |row: &QueryResult| {
+            Ok(Candidate { id: row.try_get_by_index(0)?, closed_at: time_at(row, 1), held: row.try_get_by_index(2)? })
+        };
+        rows.iter().map(candidate).collect()
+    }
+
+    async fn withdraw_mark(&self, thread: &ThreadId) -> Result<bool, DbErr> {
+        let threads = self.mapping().await?;
+        let Some(is_thread) = threads.is_thread(thread.as_str()) else {
+            return Ok(false);
+        };
+        let update = Query::update()
+            .table(threads.table())
+            .value(mark(threads), Expr::null())
+            .cond_where(is_thread)
+            .cond_where(threads.is_closed())
+            .and_where(Expr::col(mark(threads)).is_not_null())
+            .to_owned();
+        Ok(self.db.execute(&update).await?.rows_affected() == 1)
+    }
+
+    async fn count_backlog(&self) -> Result<Backlog, DbErr> {
+        let threads = self.mapping().await?;
+        let count = Query::select()
+            .expr(Expr::col(id(threads)).count())
+            .expr(Func::min(closed_at(threads)))
+            .from(threads.table())
+            .cond_where(threads.is_candidate())
+            .to_owned();
+        let row = self.db.query_one(&count).await?;
+        Ok(Backlog {
+            unmarked: row.as_ref().and_then(|row| row.try_get_by_index::<i64>(0).ok()).unwrap_or(0).unsigned_abs(),
+            oldest_closed_at: row.and_then(|row| time_at(&row, 1)),
+        })
     }
 
     /// Writes a receipt for a volume that has no thread to mark.
@@ -195,63 +221,15 @@ impl Threads for Store {
     }
 
     async fn known(&self, threads: &[ThreadId]) -> Result<HashMap<ThreadId, bool>, Failure> {
-        let ids = threads.iter().map(ThreadId::as_str);
-        let select = Query::select()
-            .column(self.id())
-            .expr(self.as_text(Expr::col(Alias::new(&self.threads.status))))
-            .expr(Expr::col(self.mark()).is_not_null())
-            .from(self.table())
-            .and_where(Expr::col(self.id()).is_in(ids))
-            .to_owned();
-        self.bounded(PAGE_TIMEOUT, async {
-            let mut known = HashMap::new();
-            for row in self.db.query_all(&select).await? {
-                let id: String = row.try_get_by_index(0)?;
-                let status: Option<String> = row.try_get_by_index(1)?;
-                let is_marked = status.as_ref() == Some(&self.threads.closed_value) && row.try_get_by_index(2)?;
-                known.extend(ThreadId::parse(&id).ok().map(|thread| (thread, is_marked)));
-            }
-            Ok(known)
-        })
-        .await
+        self.bounded(PAGE_TIMEOUT, self.select_known(threads)).await
     }
 
     async fn unmark(&self, thread: &ThreadId) -> Result<bool, Failure> {
-        let update = Query::update()
-            .table(self.table())
-            .value(self.mark(), Expr::null())
-            .cond_where(self.is_thread(thread))
-            .cond_where(self.threads.is_closed())
-            .and_where(Expr::col(self.mark()).is_not_null())
-            .to_owned();
-        let changed = self.bounded(ROW_TIMEOUT, async { Ok(self.db.execute(&update).await?.rows_affected()) }).await?;
-        Ok(changed == 1)
+        self.bounded(ROW_TIMEOUT, self.withdraw_mark(thread)).await
     }
 
     async fn candidates(&self, after: Option<&str>, limit: u64) -> Result<Vec<Candidate>, Failure> {
-        let mut select = Query::select()
-            .columns([self.id(), self.closed_at()])
-            .expr(Self::is_held(self.as_text(Expr::col((self.table(), self.id())))))
-            .from(self.table())
-            .cond_where(self.threads.is_candidate())
-            .order_by(self.id(), Order::Asc)
-            .limit(limit)
-            .to_owned();
-        if let Some(after) = after {
-            select.and_where(Expr::col(self.id()).gt(after));
-        }
-        self.bounded(PAGE_TIMEOUT, async {
-            let rows = self.db.query_all(&select).await?;
-            let candidate = |row: &QueryResult| {
-                Ok(Candidate {
-                    id: row.try_get_by_index(0)?,
-                    closed_at: time_at(row, 1),
-                    held: row.try_get_by_index(2)?,
-                })
-            };
-            rows.iter().map(candidate).collect()
-        })
-        .await
+        self.bounded(PAGE_TIMEOUT, self.select_candidates(after, limit)).await
     }
 
     async fn note_failure(&self, thread: &ThreadId, error: &str) -> Result<(), Failure> {
@@ -267,17 +245,7 @@ impl Threads for Store {
     }
 
     async fn backlog(&self) -> Result<Backlog, Failure> {
-        let count = Query::select()
-            .expr(Expr::col(self.id()).count())
-            .expr(Func::min(Expr::col(self.closed_at())))
-            .from(self.table())
-            .cond_where(self.threads.is_candidate())
-            .to_owned();
-        let row = self.bounded(PAGE_TIMEOUT, self.db.query_one(&count)).await?;
-        Ok(Backlog {
-            unmarked: row.as_ref().and_then(|row| row.try_get_by_index::<i64>(0).ok()).unwrap_or(0).unsigned_abs(),
-            oldest_closed_at: row.and_then(|row| time_at(&row, 1)),
-        })
+        self.bounded(PAGE_TIMEOUT, self.count_backlog()).await
     }
 
     async fn pause(&self) -> Result<Option<Pause>, Failure> {
@@ -293,8 +261,55 @@ impl Threads for Store {
     }
 }
 
+/// MySQL's updates do not say which rows they changed. So these are locked as what the update asks for, and whoever waits
+/// for them finds them marked.
+async fn lock_and_mark(
+    threads: &Mapping,
+    transaction: &DatabaseTransaction,
+    ids: impl Iterator<Item = &str>,
+    at: DateTime<Utc>,
+) -> Result<HashSet<String>, DbErr> {
+    let asked: HashSet<&str> = ids.collect();
+    let lock = Query::select()
+        .expr(id_as_text(threads))
+        .from(threads.table())
+        .cond_where(threads.is_candidate())
+        .and_where(is_one_of(threads, asked.iter().copied()))
+        .lock_exclusive()
+        .to_owned();
+    let mut locked = ids_of(&transaction.query_all(&lock).await?)?;
+    // See `Mapping::is_thread`.
+    locked.retain(|id| asked.contains(id.as_str()));
+    if !locked.is_empty() {
+        let is_locked = is_one_of(threads, locked.iter().map(String::as_str));
+        transaction.execute(Store::guarded_mark(threads, at).and_where(is_locked)).await?;
+    }
+    Ok(locked)
+}
+
 fn ids_of(rows: &[QueryResult]) -> Result<HashSet<String>, DbErr> {
     rows.iter().map(|row| row.try_get_by_index(0)).collect()
+}
+
+fn is_one_of<'a>(threads: &Mapping, ids: impl Iterator<Item = &'a str>) -> Expr {
+    Expr::col(id(threads)).is_in(ids.filter_map(|id| threads.id_value(id)))
+}
+
+fn id(threads: &Mapping) -> Alias {
+    Alias::new(&threads.names.id)
+}
+
+fn mark(threads: &Mapping) -> Alias {
+    Alias::new(&threads.names.mark)
+}
+
+/// Only where a row is read: a condition on a cast column would not use the column's index.
+fn id_as_text(threads: &Mapping) -> Expr {
+    threads.as_text(Expr::col(id(threads)))
+}
+
+pub(super) fn closed_at(threads: &Mapping) -> Expr {
+    threads.names.closed_at.as_ref().map_or_else(Expr::null, |closed_at| Expr::col(Alias::new(closed_at)))
 }
 
 /// The time of a close. One without a zone is UTC; what we can't read at all counts as none, so that under a retention

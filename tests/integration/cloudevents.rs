@@ -161,7 +161,7 @@ fn the_schema_says_the_same_of_the_examples_in_structured_mode() {
 #[tokio::test]
 async fn a_structured_cloud_event_removes_the_volume_and_its_id_is_in_the_receipt() {
     let world = world(On::Postgres).await;
-    let _serving = world.serve().await;
+    let _serving = world.serve_idle().await;
     world.closed_with_volume("t1").await;
     let properties = BasicProperties::default().with_content_type(STRUCTURED.into());
     world.publish_with(properties, structured("t1").as_bytes()).await;
@@ -174,7 +174,7 @@ async fn a_structured_cloud_event_removes_the_volume_and_its_id_is_in_the_receip
 #[tokio::test]
 async fn a_binary_cloud_event_removes_the_volume_and_its_id_is_in_the_receipt() {
     let world = world(On::Sqlite).await;
-    let _serving = world.serve().await;
+    let _serving = world.serve_idle().await;
     world.closed_with_volume("t1").await;
     world.publish_with(binary(), br#"{"thread_id": "t1"}"#).await;
     world.until_marked("t1").await;

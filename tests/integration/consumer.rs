@@ -21,7 +21,7 @@ async fn world_with_ladder(on: On) -> World {
 async fn an_event_removes_the_volume_marks_the_row_and_is_acknowledged() {
     for on in On::ALL {
         let world = world(on).await;
-        let serving = world.serve().await;
+        let serving = world.serve_idle().await;
         world.closed_with_volume("t1").await;
         let output = world.run(&["publish", "t1"]).await;
         assert_eq!(String::from_utf8_lossy(&output.stdout), "published 1 events\n");
@@ -37,7 +37,7 @@ async fn an_event_removes_the_volume_marks_the_row_and_is_acknowledged() {
 #[tokio::test]
 async fn a_missing_volume_is_marked_and_acknowledged() {
     let world = world(On::Sqlite).await;
-    let serving = world.serve().await;
+    let serving = world.serve_idle().await;
     world.open_thread("t1").await;
     world.close_thread("t1").await;
     world.publish_closed("t1").await;

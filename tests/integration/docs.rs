@@ -45,7 +45,7 @@ async fn documented(on: On) -> World {
 /// Has a program publish the event of a thread, and waits for what has to come of it.
 async fn publishes(mut program: Command) {
     let world = documented(On::Sqlite).await;
-    let serving = world.serve().await;
+    let serving = world.serve_idle().await;
     world.closed_with_volume("documented").await;
     let output = program.arg("documented").env("AMQP_URL", world.broker()).output().await.expect("it runs");
     assert!(output.status.success(), "{output:?}");
@@ -102,7 +102,7 @@ async fn the_program_in_rust_publishes() {
 async fn the_outbox_in_sql_publishes() {
     let world = documented(On::Postgres).await;
     world.execute(&block("publish.md", "sql")).await;
-    let serving = world.serve().await;
+    let serving = world.serve_idle().await;
     world.closed_with_volume("documented").await;
 
     bash(&world, &block("publish.md", "bash")).await;

@@ -1,5 +1,6 @@
 //! The product against real servers: RabbitMQ, PostgreSQL, SQLite and a Docker daemon that `make test` started.
 
+mod adoption;
 mod asyncapi;
 mod cloudevents;
 mod consumer;

@@ -37,7 +37,7 @@ async fn status(world: &World, id: &str) -> Vec<String> {
 async fn the_event_of_an_unknown_thread_opens_its_row_and_the_volume_is_removed() {
     for on in On::ALL {
         let world = recording(on).await;
-        let serving = world.serve().await;
+        let serving = world.serve_idle().await;
         world.create_volume("t1").await;
         publish(&world, &["t1"]).await;
         world.until_marked("t1").await;
@@ -51,7 +51,7 @@ async fn the_event_of_an_unknown_thread_opens_its_row_and_the_volume_is_removed(
 async fn a_reopened_thread_keeps_its_volume_from_late_events_until_it_is_closed_again() {
     for on in On::ALL {
         let world = recording(on).await;
-        let serving = world.serve().await;
+        let serving = world.serve_idle().await;
         publish(&world, &["t1"]).await;
         world.until_marked("t1").await;
         let first_close = Utc::now();

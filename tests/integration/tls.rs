@@ -163,7 +163,7 @@ fn free_port() -> u16 {
 async fn events_are_published_and_consumed_over_tls_with_an_authority_of_our_own() {
     let broker = TlsBroker::start(false).await;
     let world = broker.world().await;
-    let serving = world.serve().await;
+    let serving = world.serve_idle().await;
     world.closed_with_volume("t1").await;
     let output = world.run(&["publish", "t1"]).await;
     assert!(output.status.success(), "{output:?}");

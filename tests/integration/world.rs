@@ -148,6 +148,13 @@ impl World {
         serving
     }
 
+    /// The same, and waits until its first sweep is over: what is closed from here on is the events' first.
+    pub(crate) async fn serve_idle(&self) -> Serving {
+        let serving = self.serve().await;
+        serving.until_metric("volume_reaper_sweep_seconds_count", 1).await;
+        serving
+    }
+
     /// Starts `serve` and waits until it answers HTTP.
     pub(crate) async fn start(&self) -> Serving {
         self.start_as(&["serve"], Stdio::inherit()).await

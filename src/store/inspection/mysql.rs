@@ -1,7 +1,7 @@
 //! The same questions, as MySQL and MariaDB are asked them.
 
 use chrono::{DateTime, Utc};
-use migrations::{REOPEN_TRIGGER, UNMARKED_INDEX, mysql_literal, mysql_quoted};
+use migrations::{REOPEN_TRIGGER, UNMARKED_INDEX, literal, quoted};
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, QueryResult, Statement};
 
 use super::{LARGE_TABLE_ROWS, Part, Store};
@@ -40,7 +40,7 @@ impl Store {
 
     /// The condition that selects what the catalogue says of the threads table.
     fn of_threads(&self, kind: &str) -> String {
-        let table = mysql_literal(&self.threads.table);
+        let table = literal(DbBackend::MySql, &self.threads.table);
         match kind {
             "trigger" => format!("event_object_schema = DATABASE() AND event_object_table = {table}"),
             _ => format!("table_schema = DATABASE() AND table_name = {table}"),
@@ -48,7 +48,7 @@ impl Store {
     }
 
     pub(super) async fn mysql_index(&self) -> Result<Part, DbErr> {
-        let (of_threads, name) = (self.of_threads("index"), mysql_literal(UNMARKED_INDEX));
+        let (of_threads, name) = (self.of_threads("index"), literal(DbBackend::MySql, UNMARKED_INDEX));
         let rows = self
             .mysql_rows(format!(
                 "SELECT column_name FROM information_schema.statistics \
@@ -69,7 +69,7 @@ impl Store {
     }
 
     pub(super) async fn mysql_trigger(&self) -> Result<Part, DbErr> {
-        let (of_threads, name) = (self.of_threads("trigger"), mysql_literal(REOPEN_TRIGGER));
+        let (of_threads, name) = (self.of_threads("trigger"), literal(DbBackend::MySql, REOPEN_TRIGGER));
         let rows = self
             .mysql_rows(format!(
                 "SELECT action_statement FROM information_schema.triggers WHERE {of_threads} AND trigger_name = {name}"
@@ -78,8 +78,8 @@ impl Store {
         let Some(row) = rows.first() else {
             return self.trigger_out_of_sight().await;
         };
-        let closed = mysql_literal(&self.threads.closed_value);
-        Ok(if row.try_get_by_index::<String>(0)?.contains(&closed) {
+        let closed = self.mapping().await?.closed_sql();
+        Ok(if row.try_get_by_index::<String>(0)?.contains(&format!(" {closed}")) {
             Part::AsOurs
         } else {
             Part::Broken(format!("it was made for another status than {closed}"))
@@ -104,9 +104,10 @@ impl Store {
         if estimate.is_none_or(|rows| rows < LARGE_TABLE_ROWS) {
             return Ok(None);
         }
-        let (table, id) = (mysql_quoted(&self.threads.table), mysql_quoted(&self.threads.id));
-        let (status, mark) = (mysql_quoted(&self.threads.status), mysql_quoted(&self.threads.mark));
-        let closed = mysql_literal(&self.threads.closed_value);
+        let (table, id) = (quoted(DbBackend::MySql, &self.threads.table), quoted(DbBackend::MySql, &self.threads.id));
+        let (status, mark) =
+            (quoted(DbBackend::MySql, &self.threads.status), quoted(DbBackend::MySql, &self.threads.mark));
+        let closed = self.mapping().await?.closed_sql();
         let plan = self
             .mysql_rows(format!(
                 "EXPLAIN FORMAT=TRADITIONAL SELECT {id} FROM {table} WHERE {status} = {closed} AND {mark} IS NULL ORDER BY {id} LIMIT 1000"

@@ -1,0 +1,221 @@
+//! How statements address the threads table: by the names that the configuration gives it, and with values of the types
+//! that its columns have.
+
+use sea_orm_migration::{prelude::*, sea_orm::DbBackend};
+
+use crate::{ThreadsTable, literal, quoted};
+
+/// The type of the ids.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IdType {
+    /// Text of any length.
+    Text,
+    /// PostgreSQL's `character(n)`, whose trailing blanks do not count.
+    Blanked,
+    /// PostgreSQL's and MariaDB's `uuid`.
+    Uuid,
+    /// A whole number of up to 64 bits.
+    Integer,
+}
+
+/// The status that means closed, as a value of its column's type.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Closed {
+    /// A text, or a label of an enum.
+    Text(String),
+    /// A boolean.
+    Boolean(bool),
+    /// A whole number; SQLite's and MySQL's booleans are such.
+    Integer(i64),
+}
+
+/// The type of the mark.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MarkType {
+    /// A moment; on MySQL in UTC, as the connection's zone is.
+    Zoned,
+    /// Date and time without a zone: UTC.
+    Naive,
+}
+
+/// The threads table: its names, and the types that the catalogue says its columns have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mapping {
+    /// Whose SQL it is.
+    pub backend: DbBackend,
+    /// What table and columns are called.
+    pub names: ThreadsTable,
+    /// The type of the ids.
+    pub id: IdType,
+    /// The status that means closed.
+    pub closed: Closed,
+    /// The type of the mark.
+    pub mark: MarkType,
+    /// The status may be of any length, so that MySQL can't take it into a key whole.
+    pub status_is_unlimited: bool,
+}
+
+impl Mapping {
+    /// The table that we make ourselves.
+    pub(crate) fn of_ours(names: &ThreadsTable, backend: DbBackend) -> Self {
+        Self {
+            backend,
+            names: names.clone(),
+            id: IdType::Text,
+            closed: Closed::Text(names.closed_value.clone()),
+            mark: MarkType::Zoned,
+            status_is_unlimited: false,
+        }
+    }
+
+    /// The table in a statement.
+    #[must_use]
+    pub fn table(&self) -> TableRef {
+        let table = Alias::new(&self.names.table);
+        match &self.names.schema {
+            Some(schema) => (Alias::new(schema), table).into_table_ref(),
+            None => table.into_table_ref(),
+        }
+    }
+
+    /// The table in SQL.
+    #[must_use]
+    pub fn table_sql(&self) -> String {
+        self.names.table_sql(self.backend)
+    }
+
+    /// The column with the ids, where it has to be told from others of that name.
+    #[must_use]
+    pub fn qualified_id(&self) -> Expr {
+        let (table, id) = (Alias::new(&self.names.table), Alias::new(&self.names.id));
+        match &self.names.schema {
+            Some(schema) => Expr::col((Alias::new(schema), table, id)),
+            None => Expr::col((table, id)),
+        }
+    }
+
+    /// The same as a text; an id that is one already as it is, so that the column's own index serves.
+    #[must_use]
+    pub fn qualified_id_as_text(&self) -> Expr {
+        match self.id {
+            IdType::Text => self.qualified_id(),
+            IdType::Blanked | IdType::Uuid | IdType::Integer => self.as_text(self.qualified_id()),
+        }
+    }
+
+    /// An expression as text.
+    #[must_use]
+    pub fn as_text(&self, expression: Expr) -> Expr {
+        expression.cast_as(if self.backend == DbBackend::MySql { "char" } else { "text" })
+    }
+
+    /// The condition that selects the row with an id; `None` if no row can have it.
+    ///
+    /// A collation of MySQL's may take ids for equal that are not, such as those that differ in case: found by the index
+    /// as the collation has it, the id is then compared byte by byte. Otherwise one thread's close would remove the
+    /// volume of another.
+    #[must_use]
+    pub fn is_thread(&self, id: &str) -> Option<Condition> {
+        let found = Condition::all().add(Expr::col(Alias::new(&self.names.id)).eq(self.id_value(id)?));
+        if self.backend != DbBackend::MySql || self.id != IdType::Text {
+            return Some(found);
+        }
+        let column = quoted(self.backend, &self.names.id);
+        let bytes = format!("CAST(CONVERT({column} USING utf8mb4) AS BINARY) = CAST(? AS BINARY)");
+        Some(found.add(Expr::cust_with_values(bytes, [id])))
+    }
+
+    /// An id as a value of its column's type, so that the column's own index finds it; `None` if no row can have that id.
+    ///
+    /// Only the spelling that the database itself gives is an id: others may name other volumes.
+    #[must_use]
+    pub fn id_value(&self, id: &str) -> Option<Expr> {
+        match self.id {
+            IdType::Text => Some(Expr::val(id)),
+            // The inner cast says how the parameter is sent, the outer one what it becomes. Without a length, which
+            // would cut it.
+            IdType::Blanked => Some(Expr::val(id).cast_as("text").cast_as("bpchar")),
+            // MariaDB makes one of a text by itself.
+            IdType::Uuid if self.backend == DbBackend::MySql => is_uuid(id).then(|| Expr::val(id)),
+            IdType::Uuid => is_uuid(id).then(|| Expr::val(id).cast_as("text").cast_as("uuid")),
+            // Never narrower than the column: the cast of a number that does not fit is an error.
+            IdType::Integer => id.parse().ok().filter(|number: &i64| number.to_string() == id).map(Expr::val),
+        }
+    }
+
+    /// The condition that selects closed and unmarked rows.
+    ///
+    /// The closed value stands in the statement itself and not as a parameter: only so can the planners of
+    /// PostgreSQL and SQLite see that the partial index fits.
+    #[must_use]
+    pub fn is_candidate(&self) -> Condition {
+        Condition::all().add(self.is_closed()).add(Expr::col(Alias::new(&self.names.mark)).is_null())
+    }
+
+    /// The condition that selects closed rows.
+    #[must_use]
+    pub fn is_closed(&self) -> Expr {
+        let closed = match &self.closed {
+            Closed::Text(text) => text.clone().into(),
+            Closed::Boolean(boolean) => (*boolean).into(),
+            Closed::Integer(number) => (*number).into(),
+        };
+        Expr::col(Alias::new(&self.names.status)).eq(Expr::Constant(closed))
+    }
+
+    /// The closed value in SQL.
+    #[must_use]
+    pub fn closed_sql(&self) -> String {
+        match &self.closed {
+            Closed::Text(text) => literal(self.backend, text),
+            Closed::Boolean(boolean) => boolean.to_string(),
+            Closed::Integer(number) => number.to_string(),
+        }
+    }
+
+    /// An object of ours that lies beside the table, in SQL.
+    pub(crate) fn beside(&self, name: &str, backend: DbBackend) -> String {
+        match &self.names.schema {
+            Some(schema) if backend == DbBackend::Postgres => {
+                format!("{}.{}", quoted(backend, schema), quoted(backend, name))
+            }
+            _ => quoted(backend, name),
+        }
+    }
+}
+
+/// Whether a text is a uuid as databases write it: in lower case, with its hyphens.
+fn is_uuid(text: &str) -> bool {
+    text.len() == 36
+        && text.bytes().enumerate().all(|(place, byte)| match place {
+            8 | 13 | 18 | 23 => byte == b'-',
+            _ => matches!(byte, b'0'..=b'9' | b'a'..=b'f'),
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mapping(id: IdType) -> Mapping {
+        Mapping { id, ..Mapping::of_ours(&ThreadsTable::default(), DbBackend::Postgres) }
+    }
+
+    #[test]
+    fn only_the_databases_own_spelling_of_a_uuid_is_an_id() {
+        let uuids = mapping(IdType::Uuid);
+        assert!(uuids.id_value("7f1c2a30-9f55-4f0e-8a77-0f6f1f4f1b11").is_some());
+        for other in ["7F1C2A30-9F55-4F0E-8A77-0F6F1F4F1B11", "7f1c2a309f554f0e8a770f6f1f4f1b11", "t-1", ""] {
+            assert!(uuids.id_value(other).is_none(), "{other}");
+        }
+    }
+
+    #[test]
+    fn only_the_databases_own_spelling_of_a_number_is_an_id() {
+        let numbers = mapping(IdType::Integer);
+        assert!(numbers.id_value("7").is_some());
+        for other in ["007", "+7", "7.0", "9223372036854775808", "t-1", ""] {
+            assert!(numbers.id_value(other).is_none(), "{other}");
+        }
+    }
+}
