@@ -15,7 +15,12 @@ mod pool;
 mod recording;
 mod threads;
 
-use std::{fmt, ops::Not, time::Duration};
+use std::{
+    fmt,
+    ops::Not,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use chrono::{SubsecRound, Utc};
 use migrations::{Mapping, ThreadsTable};
@@ -54,6 +59,8 @@ pub struct Store {
     mapping: OnceCell<Mapping>,
     replica: String,
     only_reads: bool,
+    /// Nothing of ours is there, and is not needed: nothing is marked, held or paused.
+    is_bare: AtomicBool,
 }
 
 impl Store {
@@ -70,7 +77,15 @@ impl Store {
             if is_new { sqlite.journal_mode(sqlx::sqlite::SqliteJournalMode::Wal) } else { sqlite }
         });
         let db = pool.await.map_err(|error| failure(url, &error))?;
-        Ok(Self { db, url: url.clone(), threads, mapping: OnceCell::new(), replica, only_reads: false })
+        Ok(Self {
+            db,
+            url: url.clone(),
+            threads,
+            mapping: OnceCell::new(),
+            replica,
+            only_reads: false,
+            is_bare: AtomicBool::new(false),
+        })
     }
 
     /// The same for who only reads: the database itself refuses to be written to, unless a pooler stands before it, whose
@@ -81,7 +96,15 @@ impl Store {
     }
 
     fn looking(db: Pool, url: &SecretUrl, threads: ThreadsTable) -> Self {
-        Self { db, url: url.clone(), threads, mapping: OnceCell::new(), replica: String::new(), only_reads: true }
+        Self {
+            db,
+            url: url.clone(),
+            threads,
+            mapping: OnceCell::new(),
+            replica: String::new(),
+            only_reads: true,
+            is_bare: AtomicBool::new(false),
+        }
     }
 
     /// Whether the database answers.
@@ -94,14 +117,26 @@ impl Store {
         self.bounded(ROW_TIMEOUT, self.mapping()).await.map(drop)
     }
 
+    /// From now on nothing of ours is expected in the database. Only for a store that only reads.
+    pub fn expect_nothing_of_ours(&self) {
+        self.is_bare.store(self.only_reads, Ordering::Relaxed);
+    }
+
+    fn is_bare(&self) -> bool {
+        self.is_bare.load(Ordering::Relaxed)
+    }
+
     /// How to address the threads table.
     async fn mapping(&self) -> Result<&Mapping, DbErr> {
-        self.mapping.get_or_try_init(|| Mapping::detect(&self.db, &self.threads)).await
+        self.mapping.get_or_try_init(|| Mapping::detect(&self.db, &self.threads, !self.is_bare())).await
     }
 
     /// Pins `identity` as the daemon called `name` if none is pinned yet, unless this store only reads. Fails if another
     /// one is.
     pub async fn pin_daemon(&self, name: &str, identity: &Identity) -> Result<(), Failure> {
+        if self.is_bare() {
+            return Ok(());
+        }
         if self.only_reads {
             return self.pinned_daemon(name).await?.map_or(Ok(()), |pinned| is_pinned(name, &pinned, identity));
         }

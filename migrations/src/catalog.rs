@@ -60,6 +60,8 @@ impl Found {
         }
         let ours = || Ok(Mapping::of_ours(names, db.get_database_backend()));
         let mapping = table.as_ref().map_or_else(ours, |table| table.fit(names))?;
+        // What follows is made of the column that will be there.
+        let mapping = Mapping { has_mark: true, ..mapping };
         Self::with(db, mapping, table.as_ref()).await
     }
 
@@ -97,12 +99,14 @@ impl Found {
 }
 
 impl Mapping {
-    /// How to address the table, all of whose columns have to be there.
-    pub async fn detect(db: &impl ConnectionTrait, names: &ThreadsTable) -> Result<Self, DbErr> {
+    /// How to address the table, all of whose columns have to be there; the mark only if `needs_mark`.
+    pub async fn detect(db: &impl ConnectionTrait, names: &ThreadsTable, needs_mark: bool) -> Result<Self, DbErr> {
         let Some(table) = Table::read(db, names).await? else {
             return Err(no_such_table(db, names).await?);
         };
-        table.needed(&names.mark, "VOLUME_REAPER_THREADS_MARK_COLUMN")?;
+        if needs_mark {
+            table.needed(&names.mark, "VOLUME_REAPER_THREADS_MARK_COLUMN")?;
+        }
         table.fit(names)
     }
 }
@@ -204,6 +208,7 @@ impl Table {
             id: self.fit_id(names)?,
             closed: self.fit_closed(names)?,
             mark: self.fit_mark(names)?,
+            has_mark: self.column(&names.mark).is_some(),
             status_is_unlimited: self.column(&names.status).is_some_and(|column| column.is_unlimited),
             names: names.clone(),
         })

@@ -51,6 +51,8 @@ pub struct Mapping {
     pub closed: Closed,
     /// The type of the mark.
     pub mark: MarkType,
+    /// Whether the column for the mark is there; if not, nothing is marked.
+    pub has_mark: bool,
     /// The status may be of any length, so that MySQL can't take it into a key whole.
     pub status_is_unlimited: bool,
 }
@@ -64,6 +66,7 @@ impl Mapping {
             id: IdType::Text,
             closed: Closed::Text(names.closed_value.clone()),
             mark: MarkType::Zoned,
+            has_mark: true,
             status_is_unlimited: false,
         }
     }
@@ -143,13 +146,19 @@ impl Mapping {
         }
     }
 
+    /// The mark, where it is read.
+    #[must_use]
+    pub fn read_mark(&self) -> Expr {
+        if self.has_mark { Expr::col(Alias::new(&self.names.mark)) } else { Expr::null() }
+    }
+
     /// The condition that selects closed and unmarked rows.
     ///
     /// The closed value stands in the statement itself and not as a parameter: only so can the planners of
     /// PostgreSQL and SQLite see that the partial index fits.
     #[must_use]
     pub fn is_candidate(&self) -> Condition {
-        Condition::all().add(self.is_closed()).add(Expr::col(Alias::new(&self.names.mark)).is_null())
+        Condition::all().add(self.is_closed()).add(self.read_mark().is_null())
     }
 
     /// The condition that selects closed rows.

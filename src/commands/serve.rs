@@ -12,7 +12,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, error_span, info, warn};
 
-use super::{SWEEP_LEASE, coordinator, dry_coordinator, prepare_database, prepare_docker};
+use super::{SWEEP_LEASE, coordinator, dry_coordinator, prepare, prepare_docker};
 use crate::{
     config::Config,
     consumer::Consumer,
@@ -241,7 +241,7 @@ impl<T: Threads + AsRef<Store>> Process<T> {
 
     async fn probe_database(self: Arc<Self>) -> Result<(), Failure> {
         let probe = async || {
-            prepare_database(self.store(), &self.config).await?;
+            prepare(self.store(), &self.config, self.journal.is_some()).await?;
             self.store().ping().await?;
             // So that the metric is true on a replica without work too.
             self.coordinator.look_for_pause().await

@@ -54,7 +54,7 @@ impl Store {
         &self,
         threads: &[ThreadId],
     ) -> Result<HashMap<ThreadId, FailedCleanup>, Failure> {
-        if threads.is_empty() {
+        if threads.is_empty() || self.is_bare() {
             return Ok(HashMap::new());
         }
         let select = Entity::find().filter(Column::ThreadId.is_in(threads.iter().map(ThreadId::as_str)));

@@ -70,7 +70,10 @@ impl Store {
 
     /// Whether a hold on the thread with the id `id` (an expression of the threads table, as text) is in force: part of
     /// the statement that reads the thread's row, so that it costs no round trip of its own.
-    pub(super) fn is_held(id: Expr) -> Expr {
+    pub(super) fn is_held(&self, id: Expr) -> Expr {
+        if self.is_bare() {
+            return Expr::cust("1 = 0");
+        }
         let in_force = Condition::any().add(Column::Until.is_null()).add(Column::Until.gt(Utc::now()));
         let mut select = Entity::find().select_only().expr(Expr::val(1)).into_query();
         select.and_where(Expr::col((Entity, Column::ThreadId)).eq(id)).cond_where(in_force);

@@ -37,10 +37,10 @@ impl Store {
         };
         let select = Query::select()
             .expr(threads.is_closed())
-            .expr(Expr::col(mark(threads)).is_not_null())
+            .expr(threads.read_mark().is_not_null())
             .expr(closed_at(threads))
-            .expr(Self::is_held(Expr::val(thread.as_str())))
-            .expr(Self::pause_reason())
+            .expr(self.is_held(Expr::val(thread.as_str())))
+            .expr(self.pause_reason())
             .expr(id_as_text(threads))
             .from(threads.table())
             .cond_where(is_thread)
@@ -110,7 +110,7 @@ impl Store {
 
     async fn select_known(&self, wanted: &[ThreadId]) -> Result<HashMap<ThreadId, bool>, DbErr> {
         let threads = self.mapping().await?;
-        let is_marked = threads.is_closed().and(Expr::col(mark(threads)).is_not_null());
+        let is_marked = threads.is_closed().and(threads.read_mark().is_not_null());
         let ids = wanted.iter().map(ThreadId::as_str);
         let select = Query::select()
             .expr(id_as_text(threads))
@@ -133,7 +133,7 @@ impl Store {
             // Under another name than the column's: by that name the rows would be ordered as texts, past the index.
             .expr_as(id_as_text(threads), "thread_id_text")
             .expr(closed_at(threads))
-            .expr(Self::is_held(threads.as_text(threads.qualified_id())))
+            .expr(self.is_held(threads.as_text(threads.qualified_id())))
             .from(threads.table())
             .cond_where(threads.is_candidate())
             .order_by(id(threads), Order::Asc)

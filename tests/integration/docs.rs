@@ -151,3 +151,19 @@ async fn the_page_for_who_wants_to_try_it_on_a_copy_works_as_it_stands() {
     assert!(world.has_volume("documented").await);
     assert_eq!(serving.stop().await, Some(0));
 }
+
+#[tokio::test]
+async fn the_page_for_who_has_a_table_of_their_own_works_as_it_stands() {
+    let world = World::without_schema(On::Postgres).await;
+    world.execute(&block("adopt.md", "sql")).await;
+    let commands = blocks("adopt.md", "bash");
+    let (down, up) = commands.split_last().expect("commands");
+    let thread = "7f1c2a30-9f55-4f0e-8a77-0f6f1f4f1b11";
+    world.execute(&format!("INSERT INTO \"Thread\" (id, \"threadStatus\") VALUES ('{thread}', 'CLOSED')")).await;
+    bash(&world, &[up.concat(), "volume-reaper sweep".to_owned()].concat()).await;
+    assert_eq!(world.receipts(thread).await, ["not_found/sweep"]);
+    bash(&world, &[&commands[0], down.as_str()].concat()).await;
+    let columns = "SELECT CAST(attname AS text) FROM pg_attribute WHERE attrelid = '\"Thread\"'::regclass \
+                   AND attnum > 0 AND NOT attisdropped ORDER BY attnum";
+    assert_eq!(world.texts(columns).await, ["id", "threadStatus", "closedAt"]);
+}

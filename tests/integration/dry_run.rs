@@ -172,3 +172,28 @@ async fn the_database_itself_refuses_what_a_dry_run_must_not_write() {
         assert_eq!(world.mark("t1").await, None, "{on:?}");
     }
 }
+
+#[tokio::test]
+async fn a_dry_run_needs_nothing_of_ours_in_the_database() {
+    let platform = served(On::Sqlite).await;
+    for on in On::ALL {
+        let mut world = World::without_schema(on).await;
+        world.set("VOLUME_REAPER_EXCHANGE", platform.settings["VOLUME_REAPER_EXCHANGE"].clone());
+        world.set("VOLUME_REAPER_THREADS_CLOSED_AT_COLUMN", "");
+        world.execute("CREATE TABLE threads (id varchar(36) PRIMARY KEY, status varchar(9))").await;
+        world.execute("INSERT INTO threads VALUES ('there', 'closed'), ('gone', 'closed'), ('used', 'open')").await;
+        world.create_volume("there").await;
+        let dry = DryRun::start(&world).await;
+        assert_eq!(dry.entry("there").await[0], json!("removed"), "{on:?}");
+        assert_eq!(dry.entry("gone").await[0], json!("not_found"), "{on:?}");
+        publish_closed(&world, "used").await;
+        assert_eq!(dry.entry("used").await[0], json!("not_closed"), "{on:?}");
+        assert_eq!(dry.serving.stop().await, Some(0));
+        let tables = match on {
+            On::Sqlite => "SELECT name FROM sqlite_master WHERE type = 'table'",
+            On::Postgres => "SELECT CAST(tablename AS text) FROM pg_tables WHERE schemaname = 'public'",
+            On::Mysql => "SELECT table_name FROM information_schema.tables WHERE table_schema = DATABASE()",
+        };
+        assert_eq!(world.texts(tables).await, ["threads"], "{on:?}");
+    }
+}
