@@ -72,10 +72,20 @@ pub const SETTINGS: &[Setting] = &[
         "docker_host",
         "DOCKER_HOST",
         "unix:///var/run/docker.sock",
-        "The Docker daemon: unix:///path or tcp://host:port",
+        "The Docker daemon: unix:///path, tcp://host:port or ssh://user@host",
     ),
-    setting("docker_tls_verify", "DOCKER_TLS_VERIFY", "", "TLS to the Docker daemon; not supported yet, so refused"),
-    setting("docker_cert_path", "DOCKER_CERT_PATH", "", "Certificates for TLS to the Docker daemon; as above"),
+    setting(
+        "docker_tls_verify",
+        "DOCKER_TLS_VERIFY",
+        "",
+        "For tcp://: TLS, as Docker's own client has it; any text is yes",
+    ),
+    setting(
+        "docker_cert_path",
+        "DOCKER_CERT_PATH",
+        "",
+        "For TLS to the Docker daemon: the folder with ca.pem, cert.pem and key.pem; ~/.docker if empty",
+    ),
     setting(
         "docker_timeout",
         "VOLUME_REAPER_DOCKER_TIMEOUT",
@@ -363,9 +373,7 @@ impl Config {
     }
 
     fn check<F: Fn(&str) -> Option<String>>(values: &Values<'_, F>) -> Result<Self, ConfigError> {
-        for key in ["docker_tls_verify", "docker_cert_path"] {
-            values.get(key, |text| if text.is_empty() { Ok(()) } else { Err("is not supported yet".to_owned()) })?;
-        }
+        let docker_tls = docker_tls(values)?;
         let config = Self {
             database_url: values.get("database_url", |text| {
                 let url = SecretUrl::parse(text, &["postgres", "postgresql", "mysql", "mariadb", "sqlite"])?;
@@ -385,8 +393,8 @@ impl Config {
             },
             // Docker's own client takes an empty DOCKER_HOST for none.
             docker_host: values.get("docker_host", |text| match text {
-                "" => Endpoint::parse("unix:///var/run/docker.sock"),
-                text => Endpoint::parse(text),
+                "" => Endpoint::parse("unix:///var/run/docker.sock", None),
+                text => Endpoint::parse(text, docker_tls.as_ref()),
             })?,
             docker_timeout: values.get("docker_timeout", |text| duration(text, SECOND, HOUR))?,
             volume_prefix: values.get("volume_prefix", VolumePrefix::parse)?,
@@ -661,6 +669,39 @@ fn file<R>(text: &str, read: impl FnOnce(&Path) -> Result<R, String>) -> Result<
     Ok(Some(path))
 }
 
+/// The certificates for TLS to the Docker daemon, where its own client looks for them.
+fn docker_tls<F: Fn(&str) -> Option<String>>(values: &Values<'_, F>) -> Result<Option<TlsFiles>, ConfigError> {
+    if !values
+        .get("docker_host", |text| Ok(["tcp://", "http://", "https://"].iter().any(|tcp| text.starts_with(tcp))))?
+    {
+        return Ok(None);
+    }
+    let wants_tls = values.get("docker_tls_verify", |text| Ok(!text.is_empty()))?;
+    let home = values.env.get("HOME").map_or_else(PathBuf::new, PathBuf::from);
+    values.get("docker_cert_path", |text| {
+        let dir = if text.is_empty() { home.join(".docker") } else { PathBuf::from(text) };
+        if !wants_tls {
+            let unverified = "is set and DOCKER_TLS_VERIFY is not: Docker's own client would not ask for a proof of who \
+                              answers, and we don't do without; set it to 1";
+            return if text.is_empty() { Ok(None) } else { Err(unverified.to_owned()) };
+        }
+        let read = |name: &str, check: fn(&Path) -> Result<(), String>| {
+            let path = dir.join(name);
+            check(&path).map_err(|what| format!("{}: {what}", path.display()))?;
+            Ok::<_, String>(path)
+        };
+        let files = TlsFiles {
+            authorities: Some(read("ca.pem", |path| tls::authorities(path).map(drop))?),
+            identity: Some(Identity {
+                certificate: read("cert.pem", |path| tls::certificates(path).map(drop))?,
+                key: read("key.pem", |path| tls::private_key(path).map(drop))?,
+            }),
+        };
+        files.client_config()?;
+        Ok(Some(files))
+    })
+}
+
 fn identity(certificate: Option<PathBuf>, key: Option<PathBuf>) -> Result<Option<Identity>, ConfigError> {
     let lacks = |given, missing| Err(ConfigError(format!("{given} is set and {missing} is not: both are needed")));
     match (certificate, key) {
@@ -811,7 +852,12 @@ mod tests {
                 "",
                 "VOLUME_REAPER_RECONCILE_INTERVAL \"60\": is not a",
             ),
-            (&[], &[("DOCKER_TLS_VERIFY", "1")], "", "DOCKER_TLS_VERIFY \"1\": is not supported yet"),
+            (
+                &[],
+                &[("DOCKER_HOST", "tcp://h:2376"), ("DOCKER_CERT_PATH", "/c")],
+                "",
+                "DOCKER_CERT_PATH \"/c\": is set and DOCKER_TLS_VERIFY is not",
+            ),
             (&[], &[("VOLUME_REAPER_RETENTION", "7")], "", "VOLUME_REAPER_RETENTION \"7\": is not a duration"),
             (&[], &[], "budget_per_hour = 0", "reaper.toml: budget_per_hour \"0\": must be a whole number from 1 to "),
             (&[("budget_per_sweep", "-1")], &[], "", "--budget-per-sweep \"-1\": must be a whole number from 1 to "),

@@ -10,6 +10,7 @@
 mod holders;
 mod inspection;
 mod releases;
+mod transport;
 
 use std::{
     collections::HashMap,
@@ -21,7 +22,6 @@ use std::{
 };
 
 use bollard::{
-    API_DEFAULT_VERSION,
     errors::Error,
     models::SystemInfo,
     query_parameters::{ListContainersOptionsBuilder, ListVolumesOptionsBuilder, RemoveVolumeOptions},
@@ -29,6 +29,7 @@ use bollard::{
 
 pub use holders::{FoundVolume, Holder};
 pub use inspection::{Inspection, RemovalRefused, VolumeFacts};
+pub use transport::Endpoint;
 
 use crate::{
     coordinator::{Inventory, Removal, Volumes},
@@ -41,8 +42,6 @@ use crate::{
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// For the question whether the daemon is there at all, which it answers from memory.
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
-/// bollard takes whole seconds and covers only the response's head; our own timeouts are the ones that count.
-const CLIENT_TIMEOUT_SECS: u64 = 24 * 60 * 60;
 
 /// Which daemon it is, as text that survives its restarts.
 ///
@@ -101,49 +100,6 @@ struct Proof {
     result: Result<(), Failure>,
 }
 
-/// Where the daemon listens.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Endpoint {
-    /// The path of a socket.
-    Unix(String),
-    /// `host:port`, unencrypted.
-    Tcp(String),
-}
-
-impl Endpoint {
-    /// Reads an endpoint as `DOCKER_HOST` has it: `unix:///path` or `tcp://host:port`.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        if let Some(path) = text.strip_prefix("unix://") {
-            return if path.starts_with('/') {
-                Ok(Self::Unix(path.to_owned()))
-            } else {
-                Err("the path of the socket must be absolute, as in unix:///var/run/docker.sock".to_owned())
-            };
-        }
-        let tcp = text.strip_prefix("tcp://").or_else(|| text.strip_prefix("http://"));
-        match tcp.map(|address| address.trim_end_matches('/')) {
-            Some(address)
-                if address.rsplit_once(':').is_some_and(|(host, port)| {
-                    !host.is_empty() && !host.contains(['/', '@']) && port.parse::<u16>().is_ok()
-                }) =>
-            {
-                Ok(Self::Tcp(address.to_owned()))
-            }
-            Some(_) => Err("the address must be host:port, as in tcp://127.0.0.1:2375".to_owned()),
-            None => Err("a Docker host begins with unix:// or tcp://".to_owned()),
-        }
-    }
-}
-
-impl std::fmt::Display for Endpoint {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Unix(path) => write!(f, "unix://{path}"),
-            Self::Tcp(address) => write!(f, "tcp://{address}"),
-        }
-    }
-}
-
 impl Docker {
     /// A daemon at `endpoint`, not contacted yet. A removal is given up on after `removal_timeout`; the daemon
     /// finishes it all the same.
@@ -199,14 +155,8 @@ impl Docker {
         if let Some(client) = self.client.get() {
             return Ok(client);
         }
-        let client = match &self.endpoint {
-            // Fails while there is no such socket, which is why the client is made at the first call that finds one.
-            Endpoint::Unix(path) => bollard::Docker::connect_with_unix(path, CLIENT_TIMEOUT_SECS, API_DEFAULT_VERSION),
-            Endpoint::Tcp(address) => {
-                bollard::Docker::connect_with_http(address, CLIENT_TIMEOUT_SECS, API_DEFAULT_VERSION)
-            }
-        }
-        .map_err(|error| self.down(&error.to_string()))?;
+        // Fails while there is no such socket, which is why the client is made at the first call that finds one.
+        let client = self.endpoint.client().map_err(|what| self.down(&what))?;
         Ok(self.client.get_or_init(|| client))
     }
 
@@ -406,16 +356,6 @@ mod tests {
             (504, "gateway timeout", "unavailable"),
         ] {
             assert_eq!(meaning(status_code, message), expected, "{status_code} {message}");
-        }
-    }
-
-    #[test]
-    fn an_endpoint_is_read_as_docker_writes_it() {
-        assert_eq!(Endpoint::parse("unix:///run/d.sock"), Ok(Endpoint::Unix("/run/d.sock".to_owned())));
-        assert_eq!(Endpoint::parse("tcp://127.0.0.1:2375"), Ok(Endpoint::Tcp("127.0.0.1:2375".to_owned())));
-        assert_eq!(Endpoint::parse("http://[::1]:2375/"), Ok(Endpoint::Tcp("[::1]:2375".to_owned())));
-        for text in ["", "unix://", "unix://d.sock", "tcp://", "tcp://host", "tcp://:1", "tcp://u:p@h:1", "ssh://h"] {
-            assert!(Endpoint::parse(text).is_err(), "{text}");
         }
     }
 

@@ -17,7 +17,7 @@ async fn main() -> ExitCode {
         }
     };
     logging::install(&invocation.config);
-    match commands::run(invocation).await {
+    match Box::pin(commands::run(invocation)).await {
         Ok(code) => code,
         Err(error) => {
             eprintln!("volume-reaper: {error}");

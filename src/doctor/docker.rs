@@ -38,7 +38,12 @@ fn unreachable(failure: &Failure) -> Check {
 }
 
 fn transport(endpoint: &Endpoint) -> Option<Check> {
-    let Endpoint::Tcp(address) = endpoint else { return None };
+    let address = match endpoint {
+        Endpoint::Unix(_) => return None,
+        Endpoint::Tls(..) => return Some(Check::ok("docker.tls", "encrypted, and both sides have shown who they are")),
+        Endpoint::Ssh(_) => return Some(Check::ok("docker.tls", "through ssh")),
+        Endpoint::Tcp(address) => address,
+    };
     let host = address.rsplit_once(':').map_or(address.as_str(), |(host, _)| host);
     Some(if is_loopback(host) {
         Check::ok("docker.tls", "not encrypted, and does not leave this host")
@@ -46,7 +51,7 @@ fn transport(endpoint: &Endpoint) -> Option<Check> {
         Check::warn(
             "docker.tls",
             format!("not encrypted: who can reach {address} is root on that host"),
-            "use the daemon's socket, or a tunnel to it",
+            "use TLS (DOCKER_TLS_VERIFY), ssh://, or the daemon's socket",
         )
     })
 }

@@ -21,7 +21,7 @@ use crate::{
 const TIMEOUT: Duration = Duration::from_secs(20);
 
 fn daemon() -> Docker {
-    Docker::new(Endpoint::parse(&server("DOCKER_HOST")).expect("valid"), TIMEOUT)
+    Docker::new(Endpoint::parse(&server("DOCKER_HOST"), None).expect("valid"), TIMEOUT)
 }
 
 async fn pinned_daemon() -> Docker {
@@ -55,7 +55,7 @@ async fn answering(response: &'static str) -> Endpoint {
             }
         }
     });
-    Endpoint::parse(&format!("tcp://{address}")).expect("valid")
+    Endpoint::parse(&format!("tcp://{address}"), None).expect("valid")
 }
 
 fn any_volume() -> VolumeName {
@@ -128,7 +128,7 @@ async fn only_the_pinned_daemon_proves_anything() {
 async fn those_who_wait_for_a_proof_of_identity_share_the_next_one() {
     let world = world(On::Sqlite).await;
     let proxy = CountingProxy::start(world.dir.path());
-    let docker = Docker::new(Endpoint::parse(&proxy.endpoint()).expect("valid"), TIMEOUT);
+    let docker = Docker::new(Endpoint::parse(&proxy.endpoint(), None).expect("valid"), TIMEOUT);
     docker.pin(docker.identify().await.expect("the daemon is there"));
     let before = proxy.requests().len();
     let proofs = futures_util::future::join_all((0..100).map(|_| docker.prove_identity())).await;
@@ -141,7 +141,7 @@ async fn those_who_wait_for_a_proof_of_identity_share_the_next_one() {
 async fn a_daemon_that_is_not_there_is_down() {
     let world = world(On::Sqlite).await;
     let missing = Endpoint::Unix(world.dir.path().join("no.sock").display().to_string());
-    let refused = Endpoint::parse("tcp://127.0.0.1:1").expect("valid");
+    let refused = Endpoint::parse("tcp://127.0.0.1:1", None).expect("valid");
     for endpoint in [missing, refused] {
         let removal = Docker::new(endpoint.clone(), TIMEOUT).remove(&any_volume()).await;
         assert!(is_down(&removal), "{endpoint}: {removal:?}");
@@ -190,7 +190,7 @@ async fn a_slow_removal_is_tried_again_while_the_daemon_answers_others() {
             }
         }
     });
-    let endpoint = Endpoint::parse(&format!("tcp://{address}")).expect("valid");
+    let endpoint = Endpoint::parse(&format!("tcp://{address}"), None).expect("valid");
     let removal = Docker::new(endpoint, Duration::from_secs(1)).remove(&any_volume()).await;
     assert_eq!(removal.map_err(|failure| failure.verdict), Err(Verdict::Transient));
 }

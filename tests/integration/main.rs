@@ -28,5 +28,6 @@ mod starvation;
 mod status;
 mod store;
 mod tls;
+mod transport;
 mod waiting;
 mod world;

@@ -18,19 +18,19 @@ use tempfile::TempDir;
 use crate::world::{On, PrivateBroker, World, connect, eventually, servers, world};
 
 /// Somebody who signs certificates.
-struct Authority {
-    pem: String,
+pub(crate) struct Authority {
+    pub(crate) pem: String,
     issuer: Issuer<'static, KeyPair>,
 }
 
 /// A certificate and its key, PEM.
-struct Certified {
-    certificate: String,
-    key: String,
+pub(crate) struct Certified {
+    pub(crate) certificate: String,
+    pub(crate) key: String,
 }
 
 impl Authority {
-    fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
@@ -47,7 +47,7 @@ impl Authority {
     }
 
     /// For a server that is reached as `localhost`, and not as `127.0.0.1`.
-    fn server(&self) -> Certified {
+    pub(crate) fn server(&self) -> Certified {
         self.certify(&server_params())
     }
 
@@ -57,7 +57,7 @@ impl Authority {
         self.certify(&params)
     }
 
-    fn client(&self, name: &str) -> Certified {
+    pub(crate) fn client(&self, name: &str) -> Certified {
         let mut params = CertificateParams::default();
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         params.distinguished_name.push(DnType::CommonName, name);
@@ -79,7 +79,7 @@ impl Certified {
     }
 }
 
-fn write(dir: &Path, name: &str, text: &str) -> String {
+pub(crate) fn write(dir: &Path, name: &str, text: &str) -> String {
     let path = dir.join(name);
     std::fs::write(&path, text).expect("written");
     path.to_str().expect("UTF-8").to_owned()
@@ -151,7 +151,7 @@ impl TlsBroker {
 }
 
 /// A port below those that the kernel gives to outgoing connections, and of no other test.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     static TRIED: AtomicU16 = AtomicU16::new(0);
     let first = 12_000 + u16::try_from(std::process::id() % 4_000).expect("small");
     std::iter::repeat_with(|| first + TRIED.fetch_add(1, Ordering::Relaxed))
