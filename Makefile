@@ -1,7 +1,7 @@
 # The words that people and CI both use; `make` alone lists them.
 #
-# Needed: cargo 1.95 or newer with a C compiler, and bash. `demo` and `test` install RabbitMQ, Docker's daemon, PostgreSQL
-# and MariaDB from the distribution where they are missing (as root, or with sudo), and run private ones of their own.
+# Needed: cargo 1.95 or newer with a C compiler, and bash. `demo` and `test` install RabbitMQ, Docker's daemon, PostgreSQL,
+# MariaDB and small tools from the distribution where they are missing (as root, or with sudo), and run private servers.
 
 CARGO_DENY = 0.20.2
 
@@ -20,6 +20,7 @@ demo: ## see it work, on a RabbitMQ and a Docker daemon that live as long as the
 
 test: ## all tests, on private servers
 	deploy/local/install
+	deploy/image/program >/dev/null
 	cargo test --locked --workspace --no-run
 	deploy/local/servers run -- cargo test --locked --workspace
 

@@ -75,6 +75,12 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Ask a `serve` on this host, at the address of the setting http_addr, whether it lives. Exit code 1 if not
+    Health {
+        /// Whether it is ready, with the reasons if not
+        #[arg(long)]
+        ready: bool,
+    },
     /// Volumes of ours that belong to no thread: list them, or remove them
     Orphans {
         /// What to do; list if nothing is said

@@ -3,6 +3,7 @@
 mod dead_letters;
 mod doctor;
 mod explain;
+mod health;
 mod hold;
 mod hosts;
 mod migrate;
@@ -42,6 +43,7 @@ pub async fn run(Invocation { command, config }: Invocation) -> Result<ExitCode,
         Command::Sweep { dry_run, json } => sweep::run(&config, dry_run, json).await,
         Command::Publish { thread_ids, reopened } => publish::run(&config, thread_ids, reopened).await,
         Command::Doctor { json } => doctor::run(&config, json).await,
+        Command::Health { ready } => health::run(&config, ready).await,
         Command::Orphans { action, json } => orphans::run(&config, action, json).await,
         Command::DeadLetters { action } => dead_letters::run(&config, action).await,
         Command::Explain { thread_id, json } => explain::run(&config, &thread_id, json).await,

@@ -6,6 +6,7 @@ mod cloudevents;
 mod consumer;
 mod coordinator;
 mod dead_letters;
+mod deploy;
 mod docker;
 mod docs;
 mod doctor;

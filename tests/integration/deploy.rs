@@ -1,0 +1,399 @@
+//! What is in `deploy/`: every setting there exists, and what can run here runs.
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    process::{Output, Stdio},
+};
+
+use bollard::{
+    models::VolumeCreateRequest,
+    query_parameters::{RemoveVolumeOptionsBuilder, StartContainerOptions},
+};
+use serde_json::{Value, json};
+use tokio::process::{Child, Command};
+use volume_reaper::{
+    config::{Config, SETTINGS},
+    queue::Queues,
+};
+
+use crate::tls::free_port;
+use crate::world::{On, PrivateBroker, World, eventually, server, world};
+
+fn deploy(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy").join(path)
+}
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(deploy(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+fn yaml(text: &str) -> Value {
+    serde_saphyr::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+async fn run(program: impl AsRef<std::ffi::OsStr>, arguments: &[&str]) -> Output {
+    Command::new(program).args(arguments).stdin(Stdio::null()).output().await.expect("it runs")
+}
+
+/// The settings of a file in `deploy/`, all of which have to exist, and to be of use together.
+fn settings_are_known(file: &str, env: HashMap<String, String>) {
+    assert!(!env.is_empty(), "{file}");
+    for name in env.keys() {
+        assert!(SETTINGS.iter().any(|setting| setting.env == name), "{file}: there is no setting {name}");
+    }
+    // Those files are on the hosts that it is deployed to.
+    let env = env.into_iter().filter(|(name, _)| !name.starts_with("DOCKER_TLS") && !name.starts_with("DOCKER_CERT"));
+    Config::load(|_| None, &env.collect(), None).unwrap_or_else(|error| panic!("{file}: {error}"));
+}
+
+fn texts(fields: &Value) -> HashMap<String, String> {
+    let fields = fields.as_object().expect("a map").iter();
+    fields
+        .map(|(name, value)| (name.clone(), value.as_str().map_or_else(|| value.to_string(), str::to_owned)))
+        .collect()
+}
+
+// --- Images and compose ---
+
+#[test]
+fn the_settings_in_compose_are_settings() {
+    let compose = yaml(&read("compose.yaml"));
+    let mut env = texts(&compose["services"]["reaper"]["environment"]);
+    // Without a value they are handed on if they are set.
+    env.retain(|name, value| {
+        assert!(SETTINGS.iter().any(|setting| setting.env == name), "there is no setting {name}");
+        value != "null"
+    });
+    for value in env.values_mut() {
+        *value = value
+            .replace("${RABBITMQ_PASSWORD:-volume-reaper}", "x")
+            .replace("${POSTGRES_PASSWORD:-volume-reaper}", "x");
+    }
+    settings_are_known("compose.yaml", env);
+    assert_eq!(compose["services"]["reaper"]["stop_grace_period"], "30s", "longer than the grace period");
+}
+
+/// The instructions of the Dockerfile's last stage that are about the image's configuration.
+fn image_configuration() -> Vec<(String, String)> {
+    let dockerfile = read("Dockerfile").replace("\\\n", " ");
+    let (_, last_stage) = dockerfile.rsplit_once("\nFROM scratch\n").expect("the last stage");
+    let instructions = last_stage.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let instructions = instructions.map(|line| line.split_once(' ').expect("an instruction"));
+    let instructions = instructions.filter(|(name, _)| *name != "COPY");
+    instructions.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+}
+
+#[test]
+fn the_settings_in_the_dockerfile_are_settings() {
+    let env = image_configuration().into_iter().filter(|(name, _)| name == "ENV");
+    let env = env.map(|(_, value)| value.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned())));
+    settings_are_known("Dockerfile", env.map(|pair| pair.expect("name=value")).collect());
+}
+
+/// The image, made as the Dockerfile makes it, but for the profile that the program is built with.
+async fn import_image(world: &World) -> String {
+    let program = run(deploy("image/program"), &[]).await;
+    assert!(program.status.success(), "{program:?}");
+    let program = String::from_utf8(program.stdout).expect("a path").trim().to_owned();
+    let (root, tar) = (world.dir.path().join("image"), world.dir.path().join("image.tar"));
+    let [root, tar] = [root, tar].map(|path| path.display().to_string());
+    let made = run(deploy("image/root"), &[&program, &root]).await;
+    assert!(made.status.success(), "{made:?}");
+    let packed = run("tar", &["--create", "--numeric-owner", "--file", &tar, "--directory", &root, "."]).await;
+    assert!(packed.status.success(), "{packed:?}");
+
+    let name = format!("{}:latest", world.name);
+    let changes: Vec<_> =
+        image_configuration().into_iter().map(|(name, value)| format!("--change={name} {value}")).collect();
+    let host = server("DOCKER_HOST");
+    let mut arguments = vec!["--host", host.as_str(), "import"];
+    arguments.extend(changes.iter().map(String::as_str));
+    arguments.extend([tar.as_str(), &name]);
+    let imported = run("docker", &arguments).await;
+    assert!(imported.status.success(), "{imported:?}");
+    name
+}
+
+#[tokio::test]
+async fn the_image_starts_as_nobody_serves_and_is_healthy() {
+    let mut world = world(On::Postgres).await;
+    world.set("VOLUME_REAPER_HTTP_ADDR", format!("127.0.0.1:{}", free_port()));
+    let image = import_image(&world).await;
+    let host = server("DOCKER_HOST");
+    let socket = host.strip_prefix("unix://").expect("a socket");
+    let docker = async |arguments: &[&str]| {
+        let output = run("docker", &[&["--host", host.as_str()], arguments].concat()).await;
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).expect("text").trim().to_owned()
+    };
+
+    let name = world.name.as_str();
+    let mount = format!("{socket}:/var/run/docker.sock");
+    let group = docker_group(socket);
+    let mut settings: Vec<_> = world.settings.iter().map(|(key, value)| format!("--env={key}={value}")).collect();
+    settings.push("--env=DOCKER_HOST=unix:///var/run/docker.sock".to_owned());
+    let mut create = vec!["create", "--name", name, "--network", "host", "--read-only", "--cap-drop", "ALL"];
+    create.extend(["--security-opt", "no-new-privileges", "--volume", &mount, "--group-add", &group]);
+    create.extend(settings.iter().map(String::as_str));
+    create.push(&image);
+    docker(&create).await;
+    let inspected: Value = serde_json::from_str(&docker(&["inspect", name]).await).expect("JSON");
+    assert_eq!(inspected[0]["Config"]["User"], "65532:65532");
+    assert_eq!(inspected[0]["Config"]["Cmd"], json!(["serve"]));
+
+    let version = docker(&["run", "--rm", "--network", "none", &image, "--version"]).await;
+    assert_eq!(version, format!("volume-reaper {}", env!("CARGO_PKG_VERSION")));
+    world.closed_with_volume("t1").await;
+    world.docker.start_container(name, None::<StartContainerOptions>).await.expect("started");
+    world.until_marked("t1").await;
+    assert!(!world.has_volume("t1").await);
+    eventually("it is healthy", async || {
+        let state = docker(&["inspect", "--format", "{{.State.Health.Status}}", name]).await;
+        (state == "healthy").then_some(())
+    })
+    .await;
+    docker(&["stop", "--time", "20", name]).await;
+    let code = docker(&["inspect", "--format", "{{.State.ExitCode}}", name]).await;
+    assert_eq!(code, "0", "a clean end");
+    docker(&["rm", "--force", "--volumes", name]).await;
+    docker(&["rmi", "--force", &image]).await;
+}
+
+fn docker_group(socket: &str) -> String {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata(socket).expect("the socket").gid().to_string()
+}
+
+#[tokio::test]
+async fn health_says_whether_serve_lives_and_is_ready() {
+    let mut world = world(On::Sqlite).await;
+    let serving = world.serve().await;
+    world.set("VOLUME_REAPER_HTTP_ADDR", serving.http.replace("127.0.0.1", "0.0.0.0"));
+    for arguments in [&["health"][..], &["health", "--ready"]] {
+        let output = world.run(arguments).await;
+        assert!(output.status.success(), "{output:?}");
+    }
+    assert_eq!(serving.stop().await, Some(0));
+    let output = world.run(&["health"]).await;
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("/livez"), "{output:?}");
+}
+
+// --- systemd ---
+
+#[tokio::test]
+async fn the_unit_of_systemd_is_valid_and_hardened() {
+    let unit = read("systemd/volume-reaper.service");
+    let dir = tempfile::TempDir::new().expect("a temporary directory");
+    let path = dir.path().join("volume-reaper.service");
+    // Where it is not installed, any program will do.
+    std::fs::write(&path, unit.replace("/usr/bin/volume-reaper", "/bin/true")).expect("written");
+    let path = path.display().to_string();
+    let verified = run("systemd-analyze", &["verify", &path]).await;
+    assert!(verified.status.success() && verified.stderr.is_empty(), "{verified:?}");
+    // Of a hundred, fewer are better.
+    let rated = run("systemd-analyze", &["security", "--offline=true", "--threshold=20", &path]).await;
+    assert!(rated.status.success(), "{}", String::from_utf8_lossy(&rated.stdout));
+    assert!(unit.contains("TimeoutStopSec=35s"), "longer than the grace period");
+}
+
+// --- Kubernetes ---
+
+async fn manifests() -> Option<Vec<Value>> {
+    let folder = deploy("kubernetes/keda").display().to_string();
+    let built = Command::new("kubectl").args(["kustomize", &folder]).stdin(Stdio::null()).output().await;
+    let built = match built {
+        Ok(built) => built,
+        Err(error) if std::env::var_os("CI").is_some() => panic!("kubectl: {error}"),
+        Err(_) => return None,
+    };
+    assert!(built.status.success(), "{built:?}");
+    let text = String::from_utf8(built.stdout).expect("text");
+    Some(text.split("\n---\n").map(yaml).collect())
+}
+
+fn of_kind<'a>(manifests: &'a [Value], kind: &str) -> &'a Value {
+    manifests.iter().find(|manifest| manifest["kind"] == kind).unwrap_or_else(|| panic!("no {kind}"))
+}
+
+#[tokio::test]
+async fn the_manifests_of_kubernetes_are_built_and_fit_its_schemas() {
+    let Some(manifests) = manifests().await else {
+        println!("skipped: kubectl is not available");
+        return;
+    };
+    let schemas = run(deploy("local/kubernetes-schemas"), &[]).await;
+    if schemas.status.code() == Some(3) && std::env::var_os("CI").is_none() {
+        println!("skipped: pip is not available, and the schemas come with it");
+        return;
+    }
+    assert!(schemas.status.success(), "{schemas:?}");
+    let schemas = PathBuf::from(String::from_utf8(schemas.stdout).expect("a path").trim());
+    let schema = |name: &str| -> Value {
+        let text = std::fs::read_to_string(schemas.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
+        serde_json::from_str(&text).expect("JSON")
+    };
+    let resource = |value| jsonschema::Draft::Draft202012.create_resource(value);
+    let mut kinds = Vec::new();
+    for manifest in &manifests {
+        let [version, kind] = ["apiVersion", "kind"].map(|field| manifest[field].as_str().expect("text"));
+        if version.starts_with("keda.sh/") {
+            continue;
+        }
+        let version = version.replace(".k8s.io", "").replace('/', "-");
+        let file = format!("{}-{version}.json", kind.to_lowercase());
+        let registry = jsonschema::Registry::new()
+            .add("schemas:/api/_definitions.json", resource(schema("_definitions.json")))
+            .expect("a document")
+            .add("schemas:/api/it.json", resource(schema(&file)))
+            .expect("a document")
+            .prepare()
+            .expect("documents");
+        let validator =
+            jsonschema::options().with_registry(&registry).build(&json!({ "$ref": "schemas:/api/it.json" }));
+        let validator = validator.expect("a valid schema");
+        let errors: Vec<_> =
+            validator.iter_errors(manifest).map(|error| format!("{}: {error}", error.instance_path())).collect();
+        assert!(errors.is_empty(), "{kind}: {errors:#?}");
+        let mut misspelt = manifest.clone();
+        misspelt["sepc"] = json!({});
+        assert!(!validator.is_valid(&misspelt), "{kind}: the schema knows what there is");
+        kinds.push(kind);
+    }
+    kinds.sort_unstable();
+    let expected = ["ConfigMap", "Deployment", "NetworkPolicy", "PodDisruptionBudget", "Service", "ServiceAccount"];
+    assert_eq!(kinds, expected);
+}
+
+#[tokio::test]
+async fn the_settings_of_kubernetes_are_settings_and_its_objects_fit_together() {
+    let Some(manifests) = manifests().await else {
+        println!("skipped: kubectl is not available");
+        return;
+    };
+    settings_are_known("the ConfigMap", texts(&of_kind(&manifests, "ConfigMap")["data"]));
+    let pod = &of_kind(&manifests, "Deployment")["spec"]["template"]["spec"];
+    let container = &pod["containers"][0];
+    for variable in container["env"].as_array().expect("variables") {
+        assert!(SETTINGS.iter().any(|setting| variable["name"] == setting.env), "{variable}");
+    }
+    let config = Config::load(|_| None, &HashMap::new(), None).expect("the defaults");
+    assert!(pod["terminationGracePeriodSeconds"].as_u64().expect("seconds") > config.shutdown_grace.as_secs());
+    assert_eq!(container["envFrom"][0]["configMapRef"]["name"], of_kind(&manifests, "ConfigMap")["metadata"]["name"]);
+
+    let scaled = &of_kind(&manifests, "ScaledObject")["spec"];
+    assert_eq!(scaled["scaleTargetRef"]["name"], of_kind(&manifests, "Deployment")["metadata"]["name"]);
+    // As https://keda.sh/docs/latest/scalers/rabbitmq-queue/ has them.
+    let trigger = &scaled["triggers"][0];
+    let metadata = texts(&trigger["metadata"]);
+    let known = ["protocol", "queueName", "mode", "value", "activationValue", "vhostName", "excludeUnacknowledged"];
+    assert!(metadata.keys().all(|name| known.contains(&name.as_str())), "{metadata:?}");
+    assert_eq!((metadata["protocol"].as_str(), &metadata["queueName"]), ("http", &Queues::new(&config).work()));
+    assert_eq!(trigger["authenticationRef"]["name"], of_kind(&manifests, "TriggerAuthentication")["metadata"]["name"]);
+}
+
+// --- RabbitMQ ---
+
+#[tokio::test]
+async fn with_the_brokers_definitions_or_policies_serve_has_nothing_to_declare() {
+    let broker = PrivateBroker::start().await;
+    for file in ["definitions.json", "policies.json"] {
+        let path = deploy("rabbitmq").join(file).display().to_string();
+        broker.rabbitmqctl(&["import_definitions", &path]).await;
+        let mut world = world(On::Sqlite).await;
+        world.use_broker(&broker);
+        for name in ["VOLUME_REAPER_QUEUE_PREFIX", "VOLUME_REAPER_EXCHANGE"] {
+            world.settings.remove(name);
+        }
+        world.set("VOLUME_REAPER_TOPOLOGY", "check");
+        let serving = world.serve_idle().await;
+        world.closed_with_volume("t1").await;
+        let published = world.run(&["publish", "t1", "unknown"]).await;
+        assert!(published.status.success(), "{file}: {published:?}");
+        world.until_marked("t1").await;
+        // Through the delay queue of a second and back, to the one of five.
+        serving.until_metric("volume_reaper_settlements_total{settlement=\"retry\"}", 2).await;
+        assert_eq!(serving.stop().await, Some(0), "{file}");
+
+        let config = Config::load(|_| None, &HashMap::new(), None).expect("the defaults");
+        let queues = Queues::new(&config);
+        let retries = queues.retry_delays.iter().map(|&delay| queues.retry(delay));
+        for queue in retries.chain([queues.work(), queues.dead_letter()]) {
+            broker.rabbitmqctl(&["delete_queue", &queue]).await;
+        }
+    }
+}
+
+#[test]
+fn the_brokers_definitions_name_what_the_default_settings_name() {
+    let config = Config::load(|_| None, &HashMap::new(), None).expect("the defaults");
+    let queues = Queues::new(&config);
+    let retries = queues.retry_delays.iter().map(|&delay| queues.retry(delay));
+    let mut expected: Vec<_> = retries.chain([queues.work(), queues.dead_letter()]).collect();
+    expected.sort();
+    for file in ["definitions.json", "policies.json"] {
+        let definitions: Value = serde_json::from_str(&read(&format!("rabbitmq/{file}"))).expect("JSON");
+        let names = definitions["queues"].as_array().expect("queues").iter();
+        let mut names: Vec<_> = names.map(|queue| queue["name"].as_str().expect("text").to_owned()).collect();
+        names.sort();
+        assert_eq!(names, expected, "{file}");
+        assert_eq!(definitions["exchanges"][0]["name"], queues.exchange, "{file}");
+        assert_eq!(definitions["bindings"][0]["routing_key"], queues.routing_key, "{file}");
+        assert!(definitions.get("users").is_none(), "{file}: no passwords");
+    }
+}
+
+// --- The socket proxy ---
+
+struct SocketProxy {
+    _haproxy: Child,
+    socket: String,
+}
+
+impl SocketProxy {
+    async fn start(world: &World) -> Self {
+        let socket = world.dir.path().join("proxy.sock").display().to_string();
+        let host = server("DOCKER_HOST");
+        let mut haproxy = Command::new("haproxy");
+        haproxy.arg("-db").arg("-f").arg(deploy("socket-proxy/haproxy.cfg")).env("PROXY_SOCKET", &socket);
+        haproxy.env("DOCKER_SOCKET", host.strip_prefix("unix://").expect("a socket"));
+        let haproxy = haproxy.stderr(Stdio::null()).kill_on_drop(true).spawn().expect("haproxy");
+        eventually("haproxy listens", async || Path::new(&socket).exists().then_some(())).await;
+        Self { _haproxy: haproxy, socket }
+    }
+}
+
+#[tokio::test]
+async fn through_the_socket_proxy_goes_all_that_is_needed_and_nothing_else() {
+    let mut world = world(On::Sqlite).await;
+    let proxy = SocketProxy::start(&world).await;
+    world.set("DOCKER_HOST", format!("unix://{}", proxy.socket));
+    for id in ["t1", "held"] {
+        world.closed_with_volume(id).await;
+    }
+    let container = world.create_container("held").await;
+    let serving = world.serve_idle().await;
+    world.until_marked("t1").await;
+    let explained = world.run(&["explain", "held"]).await;
+    assert!(String::from_utf8_lossy(&explained.stdout).contains(&container[..12]), "{explained:?}");
+    let doctor = world.run(&["doctor", "--json"]).await;
+    let report: Value = serde_json::from_slice(&doctor.stdout).expect("JSON");
+    let checks = report["checks"].as_array().expect("checks").iter();
+    let mut of_docker = checks.filter(|check| check["name"].as_str().is_some_and(|name| name.starts_with("docker.")));
+    assert!(of_docker.all(|check| check["status"] != "fail"), "{report}");
+    // Docker's events come through.
+    world.remove_container(&container).await;
+    world.until_marked("held").await;
+    assert_eq!(serving.stop().await, Some(0));
+
+    let through =
+        bollard::Docker::connect_with_unix(&proxy.socket, 60, bollard::API_DEFAULT_VERSION).expect("a client");
+    let volume = VolumeCreateRequest { name: Some(world.volume("t2")), ..VolumeCreateRequest::default() };
+    let created = through.create_volume(volume).await;
+    assert!(created.expect_err("refused").to_string().contains("403"));
+    let force = RemoveVolumeOptionsBuilder::default().force(true).build();
+    let forced = through.remove_volume(&world.volume("t1"), Some(force)).await;
+    assert!(forced.expect_err("refused").to_string().contains("403"));
+    assert!(through.start_container(&container, None::<StartContainerOptions>).await.is_err());
+}
