@@ -338,6 +338,11 @@ fn describe(url: &SecretUrl, error: &DbErr) -> String {
         DbErr::ConnectionAcquire(_) => {
             format!("no connection within {}", humantime::format_duration(CONNECT_TIMEOUT))
         }
+        DbErr::Exec(RuntimeErr::SqlxError(error)) if matches!(error.as_ref(), sqlx::Error::Database(error) if mysql_number(error.as_ref()) == Some(1419)) =>
+        {
+            // `ER_BINLOG_CREATE_ROUTINE_NEED_SUPER`: the server's own words name no way out for a trigger.
+            format!("{error}. Our trigger needs SET GLOBAL log_bin_trust_function_creators = 1, see docs/mysql.md")
+        }
         DbErr::Conn(error) | DbErr::Exec(error) | DbErr::Query(error) => error.to_string(),
         DbErr::Migration(error) => error.clone(),
         other => other.to_string(),

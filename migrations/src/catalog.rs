@@ -120,6 +120,7 @@ struct Table {
     columns: Vec<Column>,
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 struct Column {
     name: String,
     /// As the database writes it.
@@ -131,6 +132,8 @@ struct Column {
     is_nullable: bool,
     /// No two rows have the same.
     is_unique: bool,
+    /// The database itself puts a value in, when a row is made or changed.
+    fills_itself: bool,
 }
 
 /// What kind of values a column takes.
@@ -140,6 +143,8 @@ enum Takes {
     Blanked,
     Uuid,
     Integer,
+    /// MySQL's whole numbers without a sign.
+    Unsigned,
     Boolean,
     Zoned,
     Naive,
@@ -200,6 +205,13 @@ impl Table {
                     self.name
                 ));
             }
+            "other engine" => {
+                return refused(format!(
+                    "table {} is not InnoDB's, and elsewhere a mark and its receipt can't be written together: \
+                     ALTER TABLE ... ENGINE=InnoDB",
+                    self.name
+                ));
+            }
             _ => return refused(format!("{} is no ordinary table", self.name)),
         }
         self.fit_closed_at(names)?;
@@ -221,6 +233,7 @@ impl Table {
             Takes::Blanked => IdType::Blanked,
             Takes::Uuid => IdType::Uuid,
             Takes::Integer => IdType::Integer,
+            Takes::Unsigned => IdType::Unsigned,
             Takes::Boolean | Takes::Zoned | Takes::Naive | Takes::Enum(_) | Takes::Other => {
                 return self.misfit(column, "an id is text, a uuid or a whole number");
             }
@@ -244,14 +257,14 @@ impl Table {
             (Takes::Enum(labels), ..) => never(&listed(labels.iter().cloned())),
             (Takes::Boolean, _, Ok(boolean)) => Ok(Closed::Boolean(boolean)),
             (Takes::Boolean, ..) => never("true or false"),
-            (Takes::Integer, Ok(number), _) => Ok(Closed::Integer(number)),
+            (Takes::Integer | Takes::Unsigned, Ok(number), _) => Ok(Closed::Integer(number)),
             // The booleans of SQLite and MySQL are numbers; the latter's are `tinyint(1)`.
             (Takes::Integer, _, Ok(boolean))
                 if column.type_name.to_uppercase().contains("BOOL") || column.type_name == "tinyint(1)" =>
             {
                 Ok(Closed::Integer(boolean.into()))
             }
-            (Takes::Integer, ..) => never("a whole number"),
+            (Takes::Integer | Takes::Unsigned, ..) => never("a whole number"),
             (Takes::Uuid | Takes::Zoned | Takes::Naive | Takes::Other, ..) => {
                 self.misfit(column, "a status is text, an enum, a boolean or a whole number")
             }
@@ -271,7 +284,7 @@ impl Table {
 
     /// The mark's type; if the column is not there yet, the one that we give it.
     fn fit_mark(&self, names: &ThreadsTable) -> Result<MarkType, DbErr> {
-        let Some(column) = self.column(&names.mark) else { return Ok(MarkType::Zoned) };
+        let Some(column) = self.column(&names.mark) else { return self.fit_no_mark(names) };
         let mark = match column.takes {
             Takes::Zoned | Takes::Anything => MarkType::Zoned,
             // MySQL's times are in UTC by agreement, and its connections in UTC by ours.
@@ -280,7 +293,25 @@ impl Table {
             Takes::Text if self.is_of_sqlite() => MarkType::Zoned,
             _ => return self.misfit(column, "a mark is a timestamp"),
         };
-        if column.is_nullable { Ok(mark) } else { self.misfit(column, "a mark is null until the volume is gone") }
+        if !column.is_nullable {
+            return self.misfit(column, "a mark is null until the volume is gone");
+        }
+        if column.fills_itself {
+            return self.misfit(column, "a mark is null until the volume is gone, and this column fills itself");
+        }
+        Ok(mark)
+    }
+
+    /// PostgreSQL alone could have our column beside one whose name differs from it in case.
+    fn fit_no_mark(&self, names: &ThreadsTable) -> Result<MarkType, DbErr> {
+        let similar = self.columns.iter().find(|column| column.name.eq_ignore_ascii_case(&names.mark));
+        match similar {
+            Some(column) if self.backend != DbBackend::Postgres => refused(format!(
+                "table {} has a column {:?}: write VOLUME_REAPER_THREADS_MARK_COLUMN in the same way",
+                self.name, column.name
+            )),
+            Some(_) | None => Ok(MarkType::Zoned),
+        }
     }
 
     fn is_of_sqlite(&self) -> bool {
@@ -302,7 +333,7 @@ fn postgres_columns(names: &ThreadsTable) -> String {
         "SELECT CAST(class.relkind AS text) AS kind, CAST(attname AS text) AS name, NOT attnotnull AS is_nullable, \
          format_type(atttypid, atttypmod) AS type_name, CAST(base.typname AS text) AS base, \
          (SELECT string_agg(CAST(enumlabel AS text), chr(10) ORDER BY enumsortorder) FROM pg_enum \
-          WHERE enumtypid = base.oid) AS labels, \
+          WHERE enumtypid = base.oid) AS labels, atthasdef AS fills_itself, \
          EXISTS (SELECT 1 FROM pg_index WHERE indrelid = attrelid AND indisunique AND indisvalid AND indpred IS NULL \
           AND indnkeyatts = 1 AND indkey[0] = attnum) AS is_unique \
          FROM pg_attribute JOIN pg_class class ON class.oid = attrelid JOIN pg_type type ON type.oid = atttypid \
@@ -333,6 +364,7 @@ fn postgres_column(row: &QueryResult) -> Result<Column, DbErr> {
         is_unlimited: false,
         is_nullable: row.try_get("", "is_nullable")?,
         is_unique: row.try_get("", "is_unique")?,
+        fills_itself: row.try_get("", "fills_itself")?,
     })
 }
 
@@ -341,6 +373,7 @@ fn sqlite_columns(names: &ThreadsTable) -> String {
     format!(
         "SELECT (SELECT type FROM sqlite_master WHERE name = {table} COLLATE NOCASE AND type IN ('table', 'view')) \
          AS kind, name, type AS type_name, NOT \"notnull\" AS is_nullable, \
+         coalesce(upper(dflt_value), 'NULL') <> 'NULL' AS fills_itself, \
          (pk = 1 AND (SELECT max(pk) FROM pragma_table_info({table})) = 1) OR EXISTS (\
           SELECT 1 FROM pragma_index_list({table}) AS list WHERE list.\"unique\" AND NOT list.partial \
           AND (SELECT group_concat(coalesce(info.name, ''), '/') FROM pragma_index_info(list.name) AS info) \
@@ -369,6 +402,7 @@ fn sqlite_column(row: &QueryResult) -> Result<Column, DbErr> {
         is_unlimited: false,
         is_nullable: row.try_get("", "is_nullable")?,
         is_unique: row.try_get("", "is_unique")?,
+        fills_itself: row.try_get("", "fills_itself")?,
     })
 }
 
@@ -376,7 +410,10 @@ fn sqlite_column(row: &QueryResult) -> Result<Column, DbErr> {
 fn mysql_columns(names: &ThreadsTable) -> String {
     let table = literal(DbBackend::MySql, &names.table);
     format!(
-        "SELECT CAST(tables.table_type AS char) AS kind, CAST(columns.column_name AS char) AS name, \
+        "SELECT CASE WHEN tables.table_type = 'BASE TABLE' AND tables.engine <> 'InnoDB' THEN 'other engine' \
+         ELSE CAST(tables.table_type AS char) END AS kind, CAST(columns.column_name AS char) AS name, \
+         coalesce(columns.column_default, 'NULL') <> 'NULL' OR columns.extra LIKE '%on update%' \
+          OR columns.extra LIKE '%generated%' AS fills_itself, \
          columns.is_nullable = 'YES' AS is_nullable, CAST(columns.column_type AS char) AS type_name, \
          CAST(columns.data_type AS char) AS base, EXISTS (\
           SELECT 1 FROM information_schema.statistics AS found WHERE found.table_schema = columns.table_schema \
@@ -398,7 +435,9 @@ fn mysql_column(row: &QueryResult) -> Result<Column, DbErr> {
         "char" | "varchar" | "tinytext" | "text" | "mediumtext" | "longtext" => Takes::Text,
         "enum" => Takes::Enum(mysql_labels(&type_name)),
         "uuid" => Takes::Uuid,
+        "tinyint" | "smallint" | "mediumint" | "int" | "bigint" if type_name.contains("unsigned") => Takes::Unsigned,
         "tinyint" | "smallint" | "mediumint" | "int" | "bigint" => Takes::Integer,
+        "bit" if type_name == "bit(1)" => Takes::Boolean,
         "datetime" | "timestamp" => Takes::Naive,
         _ => Takes::Other,
     };
@@ -408,6 +447,7 @@ fn mysql_column(row: &QueryResult) -> Result<Column, DbErr> {
         is_unlimited: base.ends_with("text"),
         is_nullable: row.try_get("", "is_nullable")?,
         is_unique: row.try_get("", "is_unique")?,
+        fills_itself: row.try_get("", "fills_itself")?,
         type_name,
     })
 }

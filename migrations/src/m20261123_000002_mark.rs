@@ -12,25 +12,28 @@ use crate::{
 pub(crate) struct Migration(pub(crate) Found);
 
 impl Change for Migration {
-    /// A nullable column without default: no row is rewritten, however large the table.
+    /// A nullable column without default: no row is rewritten, however large the table. That it is ours is written down
+    /// first: MySQL does not take back what was done before it failed, and the column would be theirs to the next try.
     fn up(&self, backend: DbBackend) -> Vec<String> {
         if self.0.has_mark {
             return Vec::new();
         }
         let names = &self.0.mapping.names;
-        let mut statements = lock_timeout(backend);
-        statements.push(sql(
-            backend,
-            Table::alter().table(self.0.mapping.table()).add_column(time(backend, Alias::new(&names.mark))),
-        ));
-        statements.push(sql(
+        let additions = sql(
             backend,
             our_table(backend, ADDITIONS_TABLE)
                 .col(key_text(backend, "table_name").not_null())
                 .col(key_text(backend, "column_name").not_null()),
-        ));
-        let (table, mark) = (literal(backend, &names.table_sql(backend)), literal(backend, &names.mark));
-        statements.push(format!("INSERT INTO {ADDITIONS_TABLE} (table_name, column_name) VALUES ({table}, {mark})"));
+        );
+        let mut statements = vec![additions];
+        if !self.0.mark_is_ours {
+            let (table, mark) = (literal(backend, &names.table_sql(backend)), literal(backend, &names.mark));
+            statements
+                .push(format!("INSERT INTO {ADDITIONS_TABLE} (table_name, column_name) VALUES ({table}, {mark})"));
+        }
+        statements.extend(lock_timeout(backend));
+        let mark = time(backend, Alias::new(&names.mark));
+        statements.push(sql(backend, Table::alter().table(self.0.mapping.table()).add_column(mark)));
         statements
     }
 

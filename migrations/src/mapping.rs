@@ -16,6 +16,8 @@ pub enum IdType {
     Uuid,
     /// A whole number of up to 64 bits.
     Integer,
+    /// The same on MySQL, without a sign.
+    Unsigned,
 }
 
 /// The status that means closed, as a value of its column's type.
@@ -102,7 +104,7 @@ impl Mapping {
     pub fn qualified_id_as_text(&self) -> Expr {
         match self.id {
             IdType::Text => self.qualified_id(),
-            IdType::Blanked | IdType::Uuid | IdType::Integer => self.as_text(self.qualified_id()),
+            IdType::Blanked | IdType::Uuid | IdType::Integer | IdType::Unsigned => self.as_text(self.qualified_id()),
         }
     }
 
@@ -143,6 +145,18 @@ impl Mapping {
             IdType::Uuid => is_uuid(id).then(|| Expr::val(id).cast_as("text").cast_as("uuid")),
             // Never narrower than the column: the cast of a number that does not fit is an error.
             IdType::Integer => id.parse().ok().filter(|number: &i64| number.to_string() == id).map(Expr::val),
+            IdType::Unsigned => id.parse().ok().filter(|number: &u64| number.to_string() == id).map(Expr::val),
+        }
+    }
+
+    /// The status for people.
+    #[must_use]
+    pub fn status_as_text(&self) -> Expr {
+        let status = Expr::col(Alias::new(&self.names.status));
+        match self.closed {
+            // MySQL's text of a bit is a byte.
+            Closed::Boolean(_) if self.backend == DbBackend::MySql => self.as_text(status.add(0)),
+            Closed::Text(_) | Closed::Boolean(_) | Closed::Integer(_) => self.as_text(status),
         }
     }
 
@@ -226,5 +240,7 @@ mod tests {
         for other in ["007", "+7", "7.0", "9223372036854775808", "t-1", ""] {
             assert!(numbers.id_value(other).is_none(), "{other}");
         }
+        assert!(mapping(IdType::Unsigned).id_value("9223372036854775808").is_some());
+        assert!(mapping(IdType::Unsigned).id_value("-7").is_none());
     }
 }

@@ -95,7 +95,7 @@ impl Store {
         };
         let mark = || Expr::col(Alias::new(&threads.names.mark));
         let select = Query::select()
-            .expr(threads.as_text(Expr::col(Alias::new(&threads.names.status))))
+            .expr(threads.status_as_text())
             .expr(threads.is_closed())
             .expr(mark().is_not_null())
             .expr(closed_at(threads))

@@ -139,7 +139,9 @@ impl Store {
             .order_by(id(threads), Order::Asc)
             .limit(limit)
             .to_owned();
-        if let Some(after) = after.and_then(|after| threads.id_value(after)) {
+        if let Some(after) = after {
+            // SQLite takes texts into a column of numbers too, and puts them last: no thread comes after one.
+            let Some(after) = threads.id_value(after) else { return Ok(Vec::new()) };
             select.and_where(Expr::col(id(threads)).gt(after));
         }
         let rows = self.db.query_all(&select).await?;

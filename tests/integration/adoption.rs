@@ -134,6 +134,7 @@ async fn a_boolean_that_is_true_or_false_when_closed_is_a_status() {
         (On::Sqlite, "state INTEGER", "2", "2", "1"),
         (On::Mysql, "is_closed boolean", "true", "true", "false"),
         (On::Mysql, "is_open tinyint(1)", "false", "0", "1"),
+        (On::Mysql, "is_closed bit(1)", "true", "1", "0"),
         (On::Mysql, "state smallint", "2", "2", "1"),
     ];
     for (on, column, setting, closed, open) in shapes {
@@ -699,8 +700,8 @@ async fn the_rights_that_the_readme_lists_are_enough() {
 
 #[tokio::test]
 async fn the_rights_that_the_page_about_mysql_lists_are_enough() {
-    let tables =
-        "CREATE TABLE Thread (id varchar(36) PRIMARY KEY, threadStatus varchar(9), closedAt datetime(3), secret text)";
+    let tables = "CREATE TABLE Thread (id varchar(36) PRIMARY KEY, threadStatus varchar(9), closedAt datetime(3), secret text); \
+         CREATE TABLE Secret (id int)";
     let names = [("TABLE", "Thread"), ("STATUS_COLUMN", "threadStatus"), ("CLOSED_AT_COLUMN", "closedAt")];
     let mut world = adopting(On::Mysql, tables, &names).await;
     let page = include_str!("../../docs/mysql.md");
@@ -714,6 +715,8 @@ async fn the_rights_that_the_page_about_mysql_lists_are_enough() {
     // One of the two remedies for error 1419, and the one that leaves the other tests alone.
     world.execute(&format!("GRANT SUPER ON *.* TO {}_migrator", world.name)).await;
     world.set("DATABASE_URL", url_of(&world, "migrator"));
+    let world = migrated(world).await;
+    assert!(world.run(&["migrate", "down", "--all"]).await.status.success());
     let mut world = migrated(world).await;
     world.execute(&after).await;
     world.create_volume("t1").await;
@@ -731,9 +734,16 @@ async fn the_rights_that_the_page_about_mysql_lists_are_enough() {
     }
     let doctor = world.run(&["doctor", "--json"]).await;
     let report: Value = serde_json::from_slice(&doctor.stdout).expect("JSON");
-    let rights = report["checks"].as_array().expect("checks").iter().find(|check| check["name"] == "database.rights");
-    assert_eq!(rights.expect("the check")["status"], "ok", "{report}");
+    let checks = report["checks"].as_array().expect("checks").iter();
+    let of_database = |check: &&Value| check["name"].as_str().is_some_and(|name| name.starts_with("database."));
+    let bad: Vec<_> = checks.filter(of_database).filter(|check| check["status"] == "fail").collect();
+    assert!(bad.is_empty(), "{bad:?}");
     // And they are not more than needed.
+    let migrator = connect(&url_of(&world, "migrator")).await;
+    for denied in ["SELECT * FROM Secret", "DELETE FROM Thread", "DROP TABLE Thread"] {
+        let result = sea_orm::ConnectionTrait::execute_unprepared(&migrator, denied).await;
+        assert!(result.expect_err("denied").to_string().contains("denied"), "{denied}");
+    }
     let server = connect(&url_of(&world, "server")).await;
     for denied in
         ["UPDATE Thread SET threadStatus = 'open'", "SELECT secret FROM Thread", "DELETE FROM volume_removals"]
@@ -769,4 +779,118 @@ async fn doctor_says_of_a_column_that_no_longer_fits_what_it_is() {
         text.contains(r#"column \"closedAt\" of table \"Thread\" is text: the time of a close is a timestamp"#),
         "{text}"
     );
+}
+
+#[tokio::test]
+async fn numbers_beyond_what_is_signed_are_ids_and_the_pages_end_with_them() {
+    let tables = "CREATE TABLE threads (id bigint unsigned PRIMARY KEY, status varchar(9)); \
+                  INSERT INTO threads SELECT 18446744073709549000 + seq, 'closed' FROM seq_1_to_2500";
+    let world = migrated(adopting(On::Mysql, tables, &[("CLOSED_AT_COLUMN", "")]).await).await;
+    world.create_volume("18446744073709551500").await;
+    assert_eq!(counts(&world.sweep().await), (1, 2499));
+}
+
+#[tokio::test]
+async fn texts_in_a_column_of_numbers_neither_keep_a_sweep_from_ending_nor_hide_the_numbers() {
+    // SQLite does not mind what stands in a column.
+    let tables = "CREATE TABLE threads (id integer UNIQUE, status text); \
+                  INSERT INTO threads VALUES (7, 'closed'); \
+                  WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 5000) \
+                  INSERT INTO threads SELECT 't' || n, 'closed' FROM numbers";
+    let world = migrated(adopting(On::Sqlite, tables, &[("CLOSED_AT_COLUMN", "")]).await).await;
+    world.create_volume("7").await;
+    assert_eq!(world.sweep().await["removed"], 1);
+}
+
+#[tokio::test]
+async fn a_mark_that_the_database_sets_itself_or_that_can_not_be_kept_is_refused() {
+    let cases = [
+        (On::Postgres, "gone_at timestamptz DEFAULT now()", "", "this column fills itself"),
+        (On::Sqlite, "gone_at timestamp DEFAULT CURRENT_TIMESTAMP", "", "this column fills itself"),
+        (On::Mysql, "gone_at timestamp NULL ON UPDATE CURRENT_TIMESTAMP", "", "this column fills itself"),
+        (On::Mysql, "gone_at timestamp NULL", "ENGINE=MyISAM", "is not InnoDB's"),
+        (On::Mysql, "Gone_At timestamp NULL", "", "has a column \"Gone_At\": write VOLUME_REAPER_THREADS_MARK_COLUMN"),
+        (On::Sqlite, "Gone_At timestamp NULL", "", "has a column \"Gone_At\": write VOLUME_REAPER_THREADS_MARK_COLUMN"),
+    ];
+    for (on, mark, engine, expected) in cases {
+        let table = format!("CREATE TABLE threads (id varchar(36) PRIMARY KEY, status varchar(9), {mark}) {engine}");
+        let settings = [("CLOSED_AT_COLUMN", ""), ("MARK_COLUMN", "gone_at")];
+        let error = refusal(&adopting(on, &table, &settings).await).await;
+        assert!(error.contains(expected), "{on:?} {expected}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn a_column_of_ours_stays_ours_when_the_migration_ended_right_after_it() {
+    // MySQL takes back none of it: as if the connection had been lost before the next statement.
+    let tables = "CREATE TABLE threads (id varchar(36) PRIMARY KEY, status varchar(9))";
+    let world = adopting(On::Mysql, tables, &[("CLOSED_AT_COLUMN", "")]).await;
+    let output = world.run(&["migrate", "up", "--dry-run"]).await;
+    let plan = String::from_utf8_lossy(&output.stdout).into_owned();
+    let (done, _) = plan.split_once("-- m20261123_000003").expect("the next migration");
+    for statement in done.lines().filter(|line| !line.starts_with("--")) {
+        world.execute(statement).await;
+        if statement.contains("ADD COLUMN") {
+            break;
+        }
+    }
+    let world = migrated(world).await;
+    assert!(world.run(&["migrate", "down", "--all"]).await.status.success());
+    let columns = "SELECT CAST(column_name AS char) FROM information_schema.columns \
+                   WHERE table_schema = DATABASE() AND table_name = 'threads' ORDER BY ordinal_position";
+    assert_eq!(world.texts(columns).await, ["id", "status"]);
+}
+
+#[tokio::test]
+async fn failures_of_an_adopted_tables_threads_back_off_and_are_forgotten_when_settled() {
+    let shapes = [
+        (On::Postgres, "bigint"),
+        (On::Postgres, "varchar(9)"),
+        (On::Mysql, "bigint"),
+        (On::Mysql, "int unsigned"),
+        (On::Mysql, "varchar(9)"),
+        (On::Sqlite, "integer"),
+    ];
+    for (on, id) in shapes {
+        let tables = format!(
+            "CREATE TABLE threads (id {id} PRIMARY KEY, status varchar(9)); \
+             INSERT INTO threads VALUES ('7', 'closed'), ('8', 'open'), ('0', 'closed')"
+        );
+        let world = migrated(adopting(on, &tables, &[("CLOSED_AT_COLUMN", "")]).await).await;
+        world.create_volume("7").await;
+        let now = world.moment(chrono::Utc::now());
+        for failed in ["7", "8", "0", "gone"] {
+            let failure = format!("'{failed}', 1, '{now}', '{now}', 'test', 'test'");
+            let columns = "thread_id, attempts, first_failed_at, failed_at, error, replica";
+            world.execute(&format!("INSERT INTO cleanup_failures ({columns}) VALUES ({failure})")).await;
+        }
+        assert_eq!(counts(&world.sweep().await), (0, 1), "{on:?} {id}");
+        assert!(world.has_volume("7").await, "{on:?} {id}: not before its time");
+        assert_eq!(world.texts("SELECT thread_id FROM cleanup_failures").await, ["7"], "{on:?} {id}");
+    }
+}
+
+#[tokio::test]
+async fn an_adopted_table_is_explained() {
+    let shapes = [
+        (On::Postgres, "uuid", "boolean", "true"),
+        (On::Mysql, "uuid", "bit(1)", "1"),
+        (On::Mysql, "char(36)", "tinyint(1)", "1"),
+        (On::Sqlite, "TEXT", "BOOLEAN", "1"),
+    ];
+    for (on, id, status, said) in shapes {
+        let thread = format!("{UUID}1");
+        let tables = format!(
+            "CREATE TABLE threads (id {id} PRIMARY KEY, status {status}); INSERT INTO threads VALUES ('{thread}', true)"
+        );
+        let settings = [("CLOSED_AT_COLUMN", ""), ("CLOSED_VALUE", "true")];
+        let world = migrated(adopting(on, &tables, &settings).await).await;
+        world.create_volume(&thread).await;
+        assert_eq!(counts(&world.sweep().await), (1, 0), "{on:?} {status}");
+        let output = world.run(&["explain", &thread, "--json"]).await;
+        let explained: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        let row = &explained["thread"];
+        let found = (&row["status"], &row["closed"], &row["marked"]);
+        assert_eq!(found, (&said.into(), &true.into(), &true.into()), "{on:?} {status}: {explained}");
+    }
 }

@@ -154,16 +154,25 @@ async fn the_page_for_who_wants_to_try_it_on_a_copy_works_as_it_stands() {
 
 #[tokio::test]
 async fn the_page_for_who_has_a_table_of_their_own_works_as_it_stands() {
-    let world = World::without_schema(On::Postgres).await;
-    world.execute(&block("adopt.md", "sql")).await;
-    let commands = blocks("adopt.md", "bash");
+    let (tables, commands) = (blocks("adopt.md", "sql"), blocks("adopt.md", "bash"));
     let (down, up) = commands.split_last().expect("commands");
     let thread = "7f1c2a30-9f55-4f0e-8a77-0f6f1f4f1b11";
-    world.execute(&format!("INSERT INTO \"Thread\" (id, \"threadStatus\") VALUES ('{thread}', 'CLOSED')")).await;
-    bash(&world, &[up.concat(), "volume-reaper sweep".to_owned()].concat()).await;
-    assert_eq!(world.receipts(thread).await, ["not_found/sweep"]);
-    bash(&world, &[&commands[0], down.as_str()].concat()).await;
-    let columns = "SELECT CAST(attname AS text) FROM pg_attribute WHERE attrelid = '\"Thread\"'::regclass \
-                   AND attnum > 0 AND NOT attisdropped ORDER BY attnum";
-    assert_eq!(world.texts(columns).await, ["id", "threadStatus", "closedAt"]);
+    for (on, table) in [(On::Postgres, &tables[0]), (On::Mysql, &tables[1])] {
+        let world = World::without_schema(on).await;
+        world.execute(table).await;
+        let (insert, schema) = match on {
+            On::Mysql => ("INSERT INTO Thread (id, threadStatus)", "DATABASE()"),
+            On::Postgres | On::Sqlite => ("INSERT INTO \"Thread\" (id, \"threadStatus\")", "'public'"),
+        };
+        world.execute(&format!("{insert} VALUES ('{thread}', 'CLOSED')")).await;
+        bash(&world, &[up.concat(), "volume-reaper sweep".to_owned()].concat()).await;
+        assert_eq!(world.receipts(thread).await, ["not_found/sweep"], "{on:?}");
+        bash(&world, &[&commands[0], down.as_str()].concat()).await;
+        let columns = format!(
+            "SELECT {} FROM information_schema.columns WHERE table_name = 'Thread' AND table_schema = {schema} \
+             ORDER BY ordinal_position",
+            world.as_text("column_name")
+        );
+        assert_eq!(world.texts(&columns).await, ["id", "threadStatus", "closedAt"], "{on:?}");
+    }
 }

@@ -533,9 +533,9 @@ async fn on_mysql_what_a_user_lacks_is_told() {
     doctor(&world).await.only_failure("database.rights", "UPDATE command denied");
     world.execute(&format!("GRANT INSERT, UPDATE, DELETE ON {user}.* TO {user}")).await;
     assert_eq!(doctor(&world).await.code, Some(0));
-    // Nor is a trigger taken for missing that this user may not see.
+    // Nor is a trigger taken for missing whose statement this user may not see: the right to do so is one to change it.
     world.execute(&format!("REVOKE TRIGGER ON {user}.* FROM {user}")).await;
-    doctor(&world).await.only_failure("database.trigger", "can't be looked at");
+    assert_eq!(doctor(&world).await.code, Some(0));
     world.execute(&format!("DROP USER {user}")).await;
 }
 
