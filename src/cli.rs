@@ -75,7 +75,7 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Ask a `serve` on this host, at the address of the setting http_addr, whether it lives. Exit code 1 if not
+    /// Ask a `serve` on this host whether it lives, for health checks. Exit code 1 if not
     Health {
         /// Whether it is ready, with the reasons if not
         #[arg(long)]

@@ -298,11 +298,19 @@ async fn the_settings_of_kubernetes_are_settings_and_its_objects_fit_together() 
 #[tokio::test]
 async fn with_the_brokers_definitions_or_policies_serve_has_nothing_to_declare() {
     let broker = PrivateBroker::start().await;
+    // The page's user, with no right to configure.
+    let page = include_str!("../../docs/deploy.md");
+    let permissions = page.lines().find_map(|line| line.strip_prefix("rabbitmqctl set_permissions volume-reaper "));
+    let permissions = permissions.expect("the command").split(' ').map(|pattern| pattern.trim_matches('\''));
+    broker.rabbitmqctl(&["add_user", "volume-reaper", "s3cret"]).await;
+    let grant: Vec<_> = ["set_permissions", "volume-reaper"].into_iter().chain(permissions).collect();
+    broker.rabbitmqctl(&grant).await;
     for file in ["definitions.json", "policies.json"] {
         let path = deploy("rabbitmq").join(file).display().to_string();
         broker.rabbitmqctl(&["import_definitions", &path]).await;
         let mut world = world(On::Sqlite).await;
         world.use_broker(&broker);
+        world.set("AMQP_URL", world.broker().replace("guest:guest", "volume-reaper:s3cret"));
         for name in ["VOLUME_REAPER_QUEUE_PREFIX", "VOLUME_REAPER_EXCHANGE"] {
             world.settings.remove(name);
         }
