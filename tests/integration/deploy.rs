@@ -8,10 +8,14 @@ use std::{
 
 use bollard::{
     models::VolumeCreateRequest,
-    query_parameters::{RemoveVolumeOptionsBuilder, StartContainerOptions},
+    query_parameters::{RemoveVolumeOptions, StartContainerOptions},
 };
 use serde_json::{Value, json};
-use tokio::process::{Child, Command};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::UnixStream,
+    process::{Child, Command},
+};
 use volume_reaper::{
     config::{Config, SETTINGS},
     queue::Queues,
@@ -89,6 +93,16 @@ fn the_settings_in_the_dockerfile_are_settings() {
     let env = image_configuration().into_iter().filter(|(name, _)| name == "ENV");
     let env = env.map(|(_, value)| value.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned())));
     settings_are_known("Dockerfile", env.map(|pair| pair.expect("name=value")).collect());
+}
+
+#[test]
+fn what_the_dockerfile_runs_is_in_its_context() {
+    let dockerfile = read("Dockerfile");
+    assert!(dockerfile.contains("deploy/image/root \"$(deploy/image/program --release)\" /image"), "as the test does");
+    let ignored = std::fs::read_to_string(deploy("../.dockerignore")).expect("readable");
+    let ignored: Vec<_> = ignored.lines().collect();
+    let position = |line| ignored.iter().position(|other| *other == line);
+    assert!(position("deploy") < position("!deploy/image"), "the last line that matches a path decides");
 }
 
 /// The image, made as the Dockerfile makes it, but for the profile that the program is built with.
@@ -282,6 +296,8 @@ async fn the_settings_of_kubernetes_are_settings_and_its_objects_fit_together() 
     assert!(pod["terminationGracePeriodSeconds"].as_u64().expect("seconds") > config.shutdown_grace.as_secs());
     assert_eq!(container["envFrom"][0]["configMapRef"]["name"], of_kind(&manifests, "ConfigMap")["metadata"]["name"]);
 
+    let replicas = &of_kind(&manifests, "Deployment")["spec"]["replicas"];
+    assert!(replicas.is_null(), "each apply would undo what KEDA scaled to");
     let scaled = &of_kind(&manifests, "ScaledObject")["spec"];
     assert_eq!(scaled["scaleTargetRef"]["name"], of_kind(&manifests, "Deployment")["metadata"]["name"]);
     // As https://keda.sh/docs/latest/scalers/rabbitmq-queue/ has them.
@@ -363,17 +379,29 @@ impl SocketProxy {
     async fn start(world: &World) -> Self {
         let socket = world.dir.path().join("proxy.sock").display().to_string();
         let host = server("DOCKER_HOST");
-        let mut haproxy = Command::new("haproxy");
-        haproxy.arg("-db").arg("-f").arg(deploy("socket-proxy/haproxy.cfg")).env("PROXY_SOCKET", &socket);
+        let mut haproxy = Command::new("/usr/sbin/haproxy");
+        haproxy.arg("-db").arg("-f").arg(deploy("socket-proxy/haproxy.cfg"));
+        haproxy.env("PROXY_BIND", format!("unix@{socket}")).env("VOLUME_PREFIX", world.volume(""));
         haproxy.env("DOCKER_SOCKET", host.strip_prefix("unix://").expect("a socket"));
         let haproxy = haproxy.stderr(Stdio::null()).kill_on_drop(true).spawn().expect("haproxy");
         eventually("haproxy listens", async || Path::new(&socket).exists().then_some(())).await;
         Self { _haproxy: haproxy, socket }
     }
+
+    /// The status code of a request, sent as it is written here.
+    async fn status(&self, method: &str, path: &str) -> u16 {
+        let mut stream = UnixStream::connect(&self.socket).await.expect("it listens");
+        let request =
+            format!("{method} {path} HTTP/1.1\r\nHost: docker\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.expect("written");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.expect("read");
+        answer.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a status line")
+    }
 }
 
 #[tokio::test]
-async fn through_the_socket_proxy_goes_all_that_is_needed_and_nothing_else() {
+async fn through_the_socket_proxy_goes_all_that_is_needed() {
     let mut world = world(On::Sqlite).await;
     let proxy = SocketProxy::start(&world).await;
     world.set("DOCKER_HOST", format!("unix://{}", proxy.socket));
@@ -394,14 +422,39 @@ async fn through_the_socket_proxy_goes_all_that_is_needed_and_nothing_else() {
     world.remove_container(&container).await;
     world.until_marked("held").await;
     assert_eq!(serving.stop().await, Some(0));
+}
 
-    let through =
-        bollard::Docker::connect_with_unix(&proxy.socket, 60, bollard::API_DEFAULT_VERSION).expect("a client");
-    let volume = VolumeCreateRequest { name: Some(world.volume("t2")), ..VolumeCreateRequest::default() };
-    let created = through.create_volume(volume).await;
-    assert!(created.expect_err("refused").to_string().contains("403"));
-    let force = RemoveVolumeOptionsBuilder::default().force(true).build();
-    let forced = through.remove_volume(&world.volume("t1"), Some(force)).await;
-    assert!(forced.expect_err("refused").to_string().contains("403"));
-    assert!(through.start_container(&container, None::<StartContainerOptions>).await.is_err());
+#[tokio::test]
+async fn the_socket_proxy_refuses_what_is_not_needed() {
+    let world = world(On::Sqlite).await;
+    let proxy = SocketProxy::start(&world).await;
+    world.create_volume("t1").await;
+    let container = world.create_container("t1").await;
+    let (ours, foreign) = (world.volume("t1"), format!("{}-foreign", world.name));
+    let request = VolumeCreateRequest { name: Some(foreign.clone()), ..VolumeCreateRequest::default() };
+    world.docker.create_volume(request).await.expect("created");
+    for (method, path) in [
+        ("DELETE", format!("/volumes/{foreign}")),
+        ("DELETE", format!("/volumes/{}", world.volume(""))),
+        ("DELETE", format!("/volumes/{ours}?force=1")),
+        // Docker reads this as `force=1` too.
+        ("DELETE", format!("/volumes/{ours}?%66orce=1")),
+        ("DELETE", format!("/volumes/{ours}/../{foreign}")),
+        ("DELETE", format!("/volumes/..%2Fcontainers%2F{container}")),
+        ("DELETE", format!("/containers/{container}")),
+        ("GET", format!("/volumes/{foreign}")),
+        ("GET", format!("/containers/{container}/logs?stdout=1")),
+        ("GET", "/images/json".to_owned()),
+        ("POST", "/volumes/create".to_owned()),
+        ("POST", "/volumes/prune".to_owned()),
+        ("POST", "/containers/create".to_owned()),
+        ("POST", format!("/containers/{container}/start")),
+        ("POST", format!("/containers/{container}/exec")),
+    ] {
+        assert_eq!(proxy.status(method, &path).await, 403, "{method} {path}");
+    }
+    // Not because it refuses everything: this answer is the daemon's.
+    assert_eq!(proxy.status("DELETE", &format!("/volumes/{ours}")).await, 409);
+    world.remove_container(&container).await;
+    world.docker.remove_volume(&foreign, None::<RemoveVolumeOptions>).await.expect("still there");
 }
