@@ -8,6 +8,11 @@
 //! A replay is published to the work queue and confirmed before the parked message is acknowledged: interrupted at
 //! the worst moment, the message of that moment is in both queues.
 
+use std::{
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
+
 use chrono::{DateTime, Utc};
 use futures_util::StreamExt;
 use lapin::{
@@ -38,11 +43,15 @@ use crate::{
 /// Messages that one subscription holds; then it is cancelled and the next begins. A single one could not hold them
 /// all: a prefetch has 16 bits, and none at all means 2,000 to a quorum queue. It bounds what waits in our memory.
 const BATCH: u16 = 256;
+/// How often it is asked whether what was given back is there; mostly once.
+const GIVE_BACK_POLL: Duration = Duration::from_millis(20);
 
 /// The dead-letter queue, on a connection of its own.
 pub struct DeadLetters {
     queues: Queues,
     link: Link,
+    /// Messages that were visited, and neither settled nor given back.
+    held: AtomicU32,
 }
 
 /// A message of the dead-letter queue that we hold.
@@ -82,7 +91,7 @@ impl DeadLetters {
         bounded(&queues.url, REQUEST_TIMEOUT, "prefetch", qos).await?;
         let confirm = link.channel.confirm_select(ConfirmSelectOptions::default());
         bounded(&queues.url, REQUEST_TIMEOUT, "confirm mode", confirm).await?;
-        Ok(Self { queues, link })
+        Ok(Self { queues, link, held: AtomicU32::new(0) })
     }
 
     /// How much there is now.
@@ -112,7 +121,10 @@ impl DeadLetters {
                 };
                 walked += 1;
                 match visit(&parked).await? {
-                    Then::Hold => held += 1,
+                    Then::Hold => {
+                        held += 1;
+                        self.held.fetch_add(1, Ordering::Relaxed);
+                    }
                     Then::Settled => {}
                     Then::End => is_over = true,
                 }
@@ -128,11 +140,16 @@ impl DeadLetters {
         let (queue, body) = (self.queues.work(), &parked.delivery.data);
         // The default exchange routes to the queue of that name.
         publisher::confirmed(&self.link.channel, &self.queues.url, "", &queue, properties, body).await?;
-        self.remove(parked.held()).await
+        self.acknowledge(parked.held()).await
     }
 
-    /// Deletes a message that we hold. Not certain before [`Self::settled`] returned.
+    /// Deletes a message that a visit held. Not certain before [`Self::settled`] returned.
     pub async fn remove(&self, held: Held) -> Result<(), Failure> {
+        self.held.fetch_sub(1, Ordering::Relaxed);
+        self.acknowledge(held).await
+    }
+
+    async fn acknowledge(&self, held: Held) -> Result<(), Failure> {
         let ack = self.link.channel.basic_ack(held.0, BasicAckOptions::default());
         bounded(&self.queues.url, REQUEST_TIMEOUT, "acknowledge", ack).await
     }
@@ -147,14 +164,26 @@ impl DeadLetters {
         self.unsubscribe(&deliveries).await
     }
 
-    /// Gives back all that we hold, and waits until the broker has read that.
+    /// Gives back all that we hold, and waits until others can have it: a quorum queue applies that after the broker has
+    /// read it, and whoever looked in between would find nothing.
     pub async fn give_back(&self) -> Result<(), Failure> {
         // Zero and multiple: all of this channel, what came and was not visited included. Since 4.3 this does not
         // count towards a delivery limit, unlike closing the channel.
         let all = BasicNackOptions { multiple: true, requeue: true };
         let nack = self.link.channel.basic_nack(0, all);
         bounded(&self.queues.url, REQUEST_TIMEOUT, "give back what was looked at", nack).await?;
-        self.size().await.map(drop)
+        let given_back = self.held.swap(0, Ordering::Relaxed);
+        let is_there = async {
+            loop {
+                let size = self.size().await?;
+                if size.ready >= given_back || size.readers > 0 {
+                    return Ok(());
+                }
+                tokio::time::sleep(GIVE_BACK_POLL).await;
+            }
+        };
+        // They are in the queue in any case, if not for everybody yet.
+        timeout(REQUEST_TIMEOUT, is_there).await.unwrap_or(Ok(()))
     }
 
     /// Closes the connection.
