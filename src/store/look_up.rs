@@ -100,10 +100,13 @@ impl Store {
             .expr(mark().is_not_null())
             .expr(closed_at(threads))
             .expr(mark())
+            .expr(threads.as_text(threads.qualified_id()))
             .from(threads.table())
             .cond_where(is_thread)
             .to_owned();
         let row = self.db.query_one(&select).await?;
+        // As in `find`: what the database takes for the same id may be another volume's name.
+        let row = row.filter(|row| row.try_get_by_index::<String>(5).is_ok_and(|id| id == thread.as_str()));
         let read = |row: sea_orm::QueryResult| {
             Ok(ThreadRow {
                 status: row.try_get_by_index(0)?,
