@@ -20,7 +20,8 @@ impl Releases for Docker {
             Ok(client) => client,
             Err(failure) => return stream::iter([Err(failure)]).left_stream(),
         };
-        let filters = HashMap::from([("type", vec!["container", "volume"]), ("event", vec!["destroy", "unmount"])]);
+        let filters =
+            HashMap::from([("type", vec!["container", "volume"]), ("event", vec!["destroy", "remove", "unmount"])]);
         let events = client.events(Some(EventsOptionsBuilder::default().filters(&filters).build()));
         let releases = events.filter_map(async |event| match event {
             Ok(event) => release(event).map(Ok),
@@ -30,11 +31,11 @@ impl Releases for Docker {
     }
 }
 
-/// What an event frees. The filters are sieves for types and actions each for itself, so that there are others too.
+/// What an event frees. Docker calls the end of a container `destroy`, Podman `remove`. The filters are sieves for types and actions each for itself, so that there are others too.
 fn release(event: EventMessage) -> Option<Release> {
     let id = event.actor?.id?;
     match (event.typ?, event.action?.as_str()) {
-        (EventMessageTypeEnum::CONTAINER, "destroy") => Some(Release::Container(id)),
+        (EventMessageTypeEnum::CONTAINER, "destroy" | "remove") => Some(Release::Container(id)),
         (EventMessageTypeEnum::VOLUME, "unmount") => Some(Release::Volume(id)),
         _ => None,
     }

@@ -20,6 +20,7 @@ mod holds;
 mod orphans;
 mod pauses;
 mod pgbouncer;
+mod podman;
 mod process;
 mod proxy;
 mod reconciler;

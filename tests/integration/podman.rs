@@ -1,0 +1,157 @@
+//! The same against Podman, by its Docker-compatible API.
+
+use std::{path::Path, process::Stdio, time::Duration};
+
+use bollard::{
+    body_full,
+    models::{ContainerCreateBody, HostConfig},
+    query_parameters::{CreateContainerOptions, CreateImageOptionsBuilder},
+};
+use futures_util::StreamExt;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::process::{Child, Command};
+use volume_reaper::{
+    coordinator::{Removal, Volumes},
+    docker::{Docker, Endpoint},
+    failure::Failure,
+    volume_name::{ThreadId, VolumePrefix},
+};
+
+use crate::world::{On, World, eventually, world};
+
+const IMAGE: &str = "localhost/volume-reaper-empty";
+
+/// A Podman that only one test uses, with its own storage.
+struct Podman {
+    dir: TempDir,
+    service: Option<Child>,
+}
+
+impl Podman {
+    async fn start() -> Self {
+        let dir = TempDir::with_prefix("vr-").expect("a temporary directory");
+        let mut podman = Self { dir, service: None };
+        podman.serve().await;
+        let empty = CreateImageOptionsBuilder::default().from_src("-").repo(IMAGE).tag("latest").build();
+        // Two blocks of zeros end a tarball, and this one is over before anything is in it.
+        let imported = podman.client().create_image(Some(empty), Some(body_full(vec![0; 1024].into())), None);
+        imported.for_each(|step| async { drop(step.expect("imported")) }).await;
+        podman
+    }
+
+    /// Starts the service, once more if it is gone.
+    async fn serve(&mut self) {
+        let at = |name: &str| self.dir.path().join(name).display().to_string();
+        let mut service = Command::new("podman");
+        service.args(["--root", &at("root"), "--runroot", &at("run"), "--storage-driver", "vfs"]);
+        service.args(["--cgroup-manager", "cgroupfs", "--events-backend", "file", "--tmpdir", &at("tmp")]);
+        service.args(["system", "service", "--time", "0", &self.endpoint()]);
+        let service = service.stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true).spawn();
+        self.service = Some(service.expect("podman"));
+        eventually("podman answers", async || {
+            Path::new(&at("podman.sock")).exists().then_some(())?;
+            self.client().ping().await.ok()
+        })
+        .await;
+    }
+
+    async fn kill(&mut self) {
+        self.service.take().expect("it runs").kill().await.expect("killed");
+        std::fs::remove_file(self.dir.path().join("podman.sock")).expect("its socket");
+    }
+
+    fn endpoint(&self) -> String {
+        format!("unix://{}", self.dir.path().join("podman.sock").display())
+    }
+
+    fn client(&self) -> bollard::Docker {
+        bollard::Docker::connect_with_unix(&self.endpoint(), 60, bollard::API_DEFAULT_VERSION).expect("a client")
+    }
+
+    async fn world(&self) -> World {
+        let mut world = world(On::Sqlite).await;
+        world.docker = self.client();
+        world.set("DOCKER_HOST", self.endpoint());
+        world
+    }
+
+    /// A container that references the thread's volume, created and never started. Returns its id.
+    async fn create_container(&self, world: &World, id: &str) -> String {
+        let host =
+            HostConfig { binds: Some(vec![format!("{}:/workspace", world.volume(id))]), ..HostConfig::default() };
+        let body = ContainerCreateBody {
+            image: Some(format!("{IMAGE}:latest")),
+            cmd: Some(vec!["never-started".to_owned()]),
+            host_config: Some(host),
+            ..ContainerCreateBody::default()
+        };
+        let created = self.client().create_container(None::<CreateContainerOptions>, body).await;
+        created.expect("the image is there").id
+    }
+}
+
+#[tokio::test]
+async fn a_removal_is_told_from_an_absence_and_from_a_reference() {
+    let podman = Podman::start().await;
+    let world = podman.world().await;
+    let docker = Docker::new(Endpoint::parse(&podman.endpoint(), None).expect("valid"), Duration::from_mins(1));
+    let prefix = VolumePrefix::parse(&format!("{}_ws_", world.name)).expect("valid");
+    let volume = |id: &str| prefix.volume_of(&ThreadId::parse(id).expect("valid"));
+    world.create_volume("there").await;
+    world.create_volume("held").await;
+    let container = podman.create_container(&world, "held").await;
+
+    assert_eq!(docker.remove(&volume("there")).await, Ok(Removal::Removed));
+    assert_eq!(docker.remove(&volume("there")).await, Ok(Removal::NotFound));
+    let held: Result<Removal, Failure> = Ok(Removal::Referenced { holders: vec![container.clone()] });
+    assert_eq!(docker.remove(&volume("held")).await, held);
+    let inventory = docker.inventory(&prefix).await.expect("lists");
+    let thread = ThreadId::parse("held").expect("valid");
+    assert_eq!(inventory.present, [thread.clone()].into());
+    assert_eq!(inventory.referenced, [(thread, vec![container])].into());
+}
+
+#[tokio::test]
+async fn it_is_known_again_after_its_restart_although_it_says_another_id_each_time() {
+    // D24
+    let mut podman = Podman::start().await;
+    let world = podman.world().await;
+    world.closed_with_volume("t1").await;
+    assert_eq!(world.sweep().await["removed"], json!(1));
+    podman.kill().await;
+    assert_eq!(world.run(&["sweep"]).await.status.code(), Some(1));
+    podman.serve().await;
+    world.open_thread("gone").await;
+    world.close_thread("gone").await;
+    assert_eq!(world.sweep().await["not_found"], json!(1));
+
+    let doctor = world.run(&["doctor", "--json"]).await;
+    let report: Value = serde_json::from_slice(&doctor.stdout).expect("JSON");
+    let checks = report["checks"].as_array().expect("checks").iter();
+    let mut of_docker = checks.filter(|check| check["name"].as_str().is_some_and(|name| name.starts_with("docker.")));
+    assert!(of_docker.all(|check| check["status"] == "ok"), "{report}");
+}
+
+#[tokio::test]
+async fn events_are_consumed_and_a_held_volume_is_finished_when_its_container_ends() {
+    let podman = Podman::start().await;
+    let mut world = podman.world().await;
+    // Only the events count here.
+    world.set("VOLUME_REAPER_RECONCILE_INTERVAL", "1d");
+    let serving = world.serve_idle().await;
+    serving.until_metric("volume_reaper_docker_events_connected", 1).await;
+    world.closed_with_volume("t1").await;
+    world.publish_closed("t1").await;
+    world.until_marked("t1").await;
+    assert!(!world.has_volume("t1").await);
+
+    world.closed_with_volume("held").await;
+    let container = podman.create_container(&world, "held").await;
+    world.publish_closed("held").await;
+    serving.until_metric("volume_reaper_cleanups_total{source=\"event\",outcome=\"referenced\"}", 1).await;
+    world.remove_container(&container).await;
+    world.until_marked("held").await;
+    assert_eq!(world.receipts("held").await, ["removed/docker"]);
+    assert_eq!(serving.stop().await, Some(0));
+}
