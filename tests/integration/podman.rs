@@ -18,20 +18,43 @@ use volume_reaper::{
     volume_name::{ThreadId, VolumePrefix},
 };
 
-use crate::world::{On, World, eventually, world};
+use crate::{
+    transport::is_root,
+    world::{On, World, eventually, world},
+};
 
+/// `nobody`, on Debian and elsewhere.
+const NOBODY: u32 = 65534;
 const IMAGE: &str = "localhost/volume-reaper-empty";
+
+/// Whose Podman it is.
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Rootful,
+    Rootless,
+}
+
+impl Kind {
+    /// Those that who runs the tests can start.
+    fn all() -> &'static [Self] {
+        if is_root() { &[Self::Rootful, Self::Rootless] } else { &[Self::Rootless] }
+    }
+}
 
 /// A Podman that only one test uses, with its own storage.
 struct Podman {
+    kind: Kind,
     dir: TempDir,
     service: Option<Child>,
 }
 
 impl Podman {
-    async fn start() -> Self {
+    async fn start(kind: Kind) -> Self {
         let dir = TempDir::with_prefix("vr-").expect("a temporary directory");
-        let mut podman = Self { dir, service: None };
+        if is_root() && matches!(kind, Kind::Rootless) {
+            std::os::unix::fs::chown(dir.path(), Some(NOBODY), Some(NOBODY)).expect("theirs");
+        }
+        let mut podman = Self { kind, dir, service: None };
         podman.serve().await;
         let empty = CreateImageOptionsBuilder::default().from_src("-").repo(IMAGE).tag("latest").build();
         // Two blocks of zeros end a tarball, and this one is over before anything is in it.
@@ -43,11 +66,20 @@ impl Podman {
     /// Starts the service, once more if it is gone.
     async fn serve(&mut self) {
         let at = |name: &str| self.dir.path().join(name).display().to_string();
-        let mut service = Command::new("podman");
+        let mut service = if is_root() && matches!(self.kind, Kind::Rootless) {
+            let mut nobodys = Command::new("setpriv");
+            let (user, group) = (format!("--reuid={NOBODY}"), format!("--regid={NOBODY}"));
+            nobodys.args([&user, &group, "--clear-groups", "podman"]);
+            nobodys
+        } else {
+            Command::new("podman")
+        };
+        service.env("HOME", at("")).env("XDG_RUNTIME_DIR", at(""));
         service.args(["--root", &at("root"), "--runroot", &at("run"), "--storage-driver", "vfs"]);
         service.args(["--cgroup-manager", "cgroupfs", "--events-backend", "file", "--tmpdir", &at("tmp")]);
         service.args(["system", "service", "--time", "0", &self.endpoint()]);
-        let service = service.stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true).spawn();
+        // Rootless, it is two processes.
+        let service = service.process_group(0).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
         self.service = Some(service.expect("podman"));
         eventually("podman answers", async || {
             Path::new(&at("podman.sock")).exists().then_some(())?;
@@ -57,7 +89,9 @@ impl Podman {
     }
 
     async fn kill(&mut self) {
-        self.service.take().expect("it runs").kill().await.expect("killed");
+        let mut service = self.service.take().expect("it runs");
+        kill_group(&service);
+        service.wait().await.expect("killed");
         std::fs::remove_file(self.dir.path().join("podman.sock")).expect("its socket");
     }
 
@@ -91,67 +125,92 @@ impl Podman {
     }
 }
 
+impl Drop for Podman {
+    fn drop(&mut self) {
+        if let Some(service) = &self.service {
+            kill_group(service);
+        }
+        // Rootless, a process stays behind that keeps the namespace.
+        if let Ok(pause) = std::fs::read_to_string(self.dir.path().join("tmp").join("pause.pid")) {
+            let _ = std::process::Command::new("kill").args(["-s", "KILL", pause.trim()]).status();
+        }
+    }
+}
+
+fn kill_group(service: &Child) {
+    let group = format!("-{}", service.id().expect("it runs"));
+    let status = std::process::Command::new("kill").args(["-s", "KILL", "--", &group]).status().expect("kill");
+    assert!(status.success());
+}
+
 #[tokio::test]
 async fn a_removal_is_told_from_an_absence_and_from_a_reference() {
-    let podman = Podman::start().await;
-    let world = podman.world().await;
-    let docker = Docker::new(Endpoint::parse(&podman.endpoint(), None).expect("valid"), Duration::from_mins(1));
-    let prefix = VolumePrefix::parse(&format!("{}_ws_", world.name)).expect("valid");
-    let volume = |id: &str| prefix.volume_of(&ThreadId::parse(id).expect("valid"));
-    world.create_volume("there").await;
-    world.create_volume("held").await;
-    let container = podman.create_container(&world, "held").await;
+    for &kind in Kind::all() {
+        let podman = Podman::start(kind).await;
+        let world = podman.world().await;
+        let docker = Docker::new(Endpoint::parse(&podman.endpoint(), None).expect("valid"), Duration::from_mins(1));
+        let prefix = VolumePrefix::parse(&format!("{}_ws_", world.name)).expect("valid");
+        let volume = |id: &str| prefix.volume_of(&ThreadId::parse(id).expect("valid"));
+        world.create_volume("there").await;
+        world.create_volume("held").await;
+        let container = podman.create_container(&world, "held").await;
 
-    assert_eq!(docker.remove(&volume("there")).await, Ok(Removal::Removed));
-    assert_eq!(docker.remove(&volume("there")).await, Ok(Removal::NotFound));
-    let held: Result<Removal, Failure> = Ok(Removal::Referenced { holders: vec![container.clone()] });
-    assert_eq!(docker.remove(&volume("held")).await, held);
-    let inventory = docker.inventory(&prefix).await.expect("lists");
-    let thread = ThreadId::parse("held").expect("valid");
-    assert_eq!(inventory.present, [thread.clone()].into());
-    assert_eq!(inventory.referenced, [(thread, vec![container])].into());
+        assert_eq!(docker.remove(&volume("there")).await, Ok(Removal::Removed));
+        assert_eq!(docker.remove(&volume("there")).await, Ok(Removal::NotFound));
+        let held: Result<Removal, Failure> = Ok(Removal::Referenced { holders: vec![container.clone()] });
+        assert_eq!(docker.remove(&volume("held")).await, held);
+        let inventory = docker.inventory(&prefix).await.expect("lists");
+        let thread = ThreadId::parse("held").expect("valid");
+        assert_eq!(inventory.present, [thread.clone()].into());
+        assert_eq!(inventory.referenced, [(thread, vec![container])].into());
+    }
 }
 
 #[tokio::test]
 async fn it_is_known_again_after_its_restart_although_it_says_another_id_each_time() {
-    // D24
-    let mut podman = Podman::start().await;
-    let world = podman.world().await;
-    world.closed_with_volume("t1").await;
-    assert_eq!(world.sweep().await["removed"], json!(1));
-    podman.kill().await;
-    assert_eq!(world.run(&["sweep"]).await.status.code(), Some(1));
-    podman.serve().await;
-    world.open_thread("gone").await;
-    world.close_thread("gone").await;
-    assert_eq!(world.sweep().await["not_found"], json!(1));
+    for &kind in Kind::all() {
+        // D24
+        let mut podman = Podman::start(kind).await;
+        let world = podman.world().await;
+        world.closed_with_volume("t1").await;
+        assert_eq!(world.sweep().await["removed"], json!(1));
+        podman.kill().await;
+        assert_eq!(world.run(&["sweep"]).await.status.code(), Some(1));
+        podman.serve().await;
+        world.open_thread("gone").await;
+        world.close_thread("gone").await;
+        assert_eq!(world.sweep().await["not_found"], json!(1));
 
-    let doctor = world.run(&["doctor", "--json"]).await;
-    let report: Value = serde_json::from_slice(&doctor.stdout).expect("JSON");
-    let checks = report["checks"].as_array().expect("checks").iter();
-    let mut of_docker = checks.filter(|check| check["name"].as_str().is_some_and(|name| name.starts_with("docker.")));
-    assert!(of_docker.all(|check| check["status"] == "ok"), "{report}");
+        let doctor = world.run(&["doctor", "--json"]).await;
+        let report: Value = serde_json::from_slice(&doctor.stdout).expect("JSON");
+        let checks = report["checks"].as_array().expect("checks").iter();
+        let mut of_docker =
+            checks.filter(|check| check["name"].as_str().is_some_and(|name| name.starts_with("docker.")));
+        assert!(of_docker.all(|check| check["status"] == "ok"), "{report}");
+    }
 }
 
 #[tokio::test]
 async fn events_are_consumed_and_a_held_volume_is_finished_when_its_container_ends() {
-    let podman = Podman::start().await;
-    let mut world = podman.world().await;
-    // Only the events count here.
-    world.set("VOLUME_REAPER_RECONCILE_INTERVAL", "1d");
-    let serving = world.serve_idle().await;
-    serving.until_metric("volume_reaper_docker_events_connected", 1).await;
-    world.closed_with_volume("t1").await;
-    world.publish_closed("t1").await;
-    world.until_marked("t1").await;
-    assert!(!world.has_volume("t1").await);
+    for &kind in Kind::all() {
+        let podman = Podman::start(kind).await;
+        let mut world = podman.world().await;
+        // Only the events count here.
+        world.set("VOLUME_REAPER_RECONCILE_INTERVAL", "1d");
+        let serving = world.serve_idle().await;
+        serving.until_metric("volume_reaper_docker_events_connected", 1).await;
+        world.closed_with_volume("t1").await;
+        world.publish_closed("t1").await;
+        world.until_marked("t1").await;
+        assert!(!world.has_volume("t1").await);
 
-    world.closed_with_volume("held").await;
-    let container = podman.create_container(&world, "held").await;
-    world.publish_closed("held").await;
-    serving.until_metric("volume_reaper_cleanups_total{source=\"event\",outcome=\"referenced\"}", 1).await;
-    world.remove_container(&container).await;
-    world.until_marked("held").await;
-    assert_eq!(world.receipts("held").await, ["removed/docker"]);
-    assert_eq!(serving.stop().await, Some(0));
+        world.closed_with_volume("held").await;
+        let container = podman.create_container(&world, "held").await;
+        world.publish_closed("held").await;
+        serving.until_metric("volume_reaper_cleanups_total{source=\"event\",outcome=\"referenced\"}", 1).await;
+        world.remove_container(&container).await;
+        world.until_marked("held").await;
+        assert_eq!(world.receipts("held").await, ["removed/docker"]);
+        assert_eq!(serving.stop().await, Some(0));
+    }
 }
