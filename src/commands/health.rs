@@ -18,8 +18,16 @@ use crate::{config::Config, failure::Failure};
 
 /// It answers from memory.
 const LIMIT: Duration = Duration::from_secs(5);
+/// The reasons of `/readyz` are some hundred bytes.
+const MOST_BYTES: u64 = 64 * 1024;
 
 pub(super) async fn run(config: &Config, ready: bool) -> Result<ExitCode, Failure> {
+    if config.http_addr.port() == 0 {
+        return Err(Failure::permanent(format!(
+            "VOLUME_REAPER_HTTP_ADDR is {}, a port of the system's choice: name one, so that it is known where to ask",
+            config.http_addr
+        )));
+    }
     let (address, path) = (reachable(config.http_addr), if ready { "/readyz" } else { "/livez" });
     let answer = timeout(LIMIT, get(address, path)).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
     let answer = answer.map_err(|error| Failure::permanent(format!("http://{address}{path}: {error}")))?;
@@ -42,6 +50,7 @@ async fn get(address: SocketAddr, path: &str) -> io::Result<String> {
     let mut stream = TcpStream::connect(address).await?;
     stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").as_bytes()).await?;
     let mut answer = String::new();
-    stream.read_to_string(&mut answer).await?;
+    // Whoever else listens there may have more to say.
+    stream.take(MOST_BYTES).read_to_string(&mut answer).await?;
     Ok(answer)
 }
