@@ -9,7 +9,7 @@
 //! a replica adds its own. So replicas together can exceed it by what the others remove within that interval.
 
 use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -76,7 +76,7 @@ struct Count {
 
 /// One removal's place in the budget; given back when dropped, unless the volume was removed.
 #[derive(Debug)]
-pub(crate) struct Place<'a>(&'a Breaker);
+pub(crate) struct Place(Arc<Breaker>);
 
 impl Breaker {
     pub(crate) fn new(budget_per_hour: Option<u64>) -> Self {
@@ -126,7 +126,7 @@ impl Breaker {
     ///
     /// Removals in flight have a place each, although some of them may turn out to be none: better a few too early than
     /// one too many.
-    pub(crate) async fn admit(&self, threads: &impl Threads) -> Result<Option<Place<'_>>, Failure> {
+    pub(crate) async fn admit(self: &Arc<Self>, threads: &impl Threads) -> Result<Option<Place>, Failure> {
         if let Some(place) = self.take_place() {
             return Ok(Some(place));
         }
@@ -144,7 +144,7 @@ impl Breaker {
         Ok(None)
     }
 
-    fn take_place(&self) -> Option<Place<'_>> {
+    fn take_place(self: &Arc<Self>) -> Option<Place> {
         let mut count = self.count();
         if let Some(budget) = self.budget_per_hour {
             let is_young = count.read_at.is_some_and(|read_at| read_at.elapsed() < REFRESH_INTERVAL);
@@ -153,7 +153,7 @@ impl Breaker {
             }
         }
         count.in_flight += 1;
-        Some(Place(self))
+        Some(Place(Arc::clone(self)))
     }
 
     async fn refresh(&self, threads: &impl Threads) -> Result<(), Failure> {
@@ -175,7 +175,7 @@ impl Breaker {
     }
 }
 
-impl Place<'_> {
+impl Place {
     /// The volume was removed, and there is a receipt, or there will be none.
     pub(crate) fn removed(self) {
         let mut count = self.0.count();
@@ -184,7 +184,7 @@ impl Place<'_> {
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for Place {
     fn drop(&mut self) {
         self.0.count().in_flight -= 1;
     }

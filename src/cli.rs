@@ -96,7 +96,7 @@ pub enum Command {
         #[command(subcommand)]
         action: DeadLettersAction,
     },
-    /// The Docker daemons whose word counts
+    /// The Docker hosts whose word counts: show them, replace a daemon, give one up
     Hosts {
         /// What to do
         #[command(subcommand)]
@@ -150,13 +150,24 @@ pub enum Direction {
     Status,
 }
 
-/// What to do about Docker daemons.
-#[derive(Clone, Copy, Debug, Subcommand)]
+/// What to do about Docker hosts.
+#[derive(Clone, Debug, Subcommand)]
 pub enum HostsAction {
-    /// Show the pinned daemon and the one that answers now
+    /// Show each host's pinned daemon, the one that answers now, and what is left to do there
     List,
     /// Pin the daemon that answers now in place of the one before, which was replaced for good
-    Adopt,
+    Adopt {
+        /// The host; may be left out if there is only one
+        name: Option<String>,
+    },
+    /// Forget a host that is empty or gone for good: its threads are marked, and its word is no longer needed
+    Retire {
+        /// The host
+        name: String,
+        /// Don't ask
+        #[arg(long)]
+        yes: bool,
+    },
 }
 
 /// What to do about volumes without a thread.

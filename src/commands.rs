@@ -19,20 +19,24 @@ use std::{process::ExitCode, sync::Arc};
 
 use crate::{
     cli::{Command, Invocation},
-    config::Config,
-    coordinator::{Coordinator, Threads, UnknownThreads},
+    config::{Config, DockerHost},
+    coordinator::{Coordinator, ONLY_HOST, Threads, UnknownThreads},
     docker::Docker,
     dry_run::{DryRun, Journal},
     failure::{Dependency, Failure},
+    fleet::Fleet,
+    health::Health,
     store::Store,
 };
 
-/// What the one daemon is called in the database.
-const DAEMON: &str = "default";
-/// The lease whose holder sweeps.
+/// The lease whose holder sweeps; the only host, or what is on none of several.
 const SWEEP_LEASE: &str = "sweep";
 /// Connections to the database besides one per removal in flight: sweep, probe, and the lock of a migration.
 const SPARE_CONNECTIONS: u32 = 4;
+/// Connections for each further Docker host: their statements are short, and their removals are not.
+const CONNECTIONS_A_HOST: u32 = 2;
+/// The most that many hosts make it: PostgreSQL allows a hundred by default, to all replicas together.
+const MOST_CONNECTIONS: u32 = 40;
 
 /// Runs a command. An error is one line for standard error and exit code 1.
 pub async fn run(Invocation { command, config }: Invocation) -> Result<ExitCode, Failure> {
@@ -57,33 +61,60 @@ pub async fn run(Invocation { command, config }: Invocation) -> Result<ExitCode,
 }
 
 async fn store(config: &Config) -> Result<Store, Failure> {
-    Store::new(&config.database_url, config.threads.clone(), config.replica.clone(), connections(config)).await
+    let threads = config.threads.clone();
+    let store = Store::new(&config.database_url, threads, config.replica.clone(), connections(config)).await?;
+    Ok(store.with_hosts(config.host_names()))
 }
 
 fn connections(config: &Config) -> u32 {
-    2 * u32::from(config.concurrency) + SPARE_CONNECTIONS
+    let of_one = 2 * u32::from(config.concurrency) + SPARE_CONNECTIONS;
+    let others = u32::try_from(config.docker_hosts.len() - 1).unwrap_or(u32::MAX);
+    of_one.saturating_add(CONNECTIONS_A_HOST.saturating_mul(others)).min(of_one.max(MOST_CONNECTIONS))
 }
 
 /// The same for commands that only look: nothing is made or migrated on the way.
 async fn store_to_look_at(config: &Config) -> Result<Store, Failure> {
     let store = Store::to_look_at(&config.database_url, config.threads.clone()).await;
-    store.map_err(|error| Failure::unavailable(Dependency::Database, error.to_string()))
+    let store = store.map_err(|error| Failure::unavailable(Dependency::Database, error.to_string()))?;
+    Ok(store.with_hosts(config.host_names()))
 }
 
-fn docker(config: &Config) -> Docker {
-    Docker::new(config.docker_host.clone(), config.docker_timeout)
+fn docker(config: &Config, host: &DockerHost) -> Docker {
+    let docker = Docker::new(host.endpoint.clone(), config.docker_timeout);
+    if host.name == ONLY_HOST { docker } else { docker.named(host.name.clone()) }
 }
 
-async fn coordinator(config: &Config) -> Result<Coordinator<Docker, Store>, Failure> {
-    let (docker, store) = (docker(config), store(config).await?);
-    Ok(Coordinator::new(docker, store, config.volume_prefix.clone(), config.concurrency).with_policy(config.policy))
+async fn fleet(config: &Config, health: &Health) -> Result<Fleet<Docker, Store>, Failure> {
+    Ok(fleet_of(config, health, store(config).await?, |host| docker(config, host)))
 }
 
 /// The same for a dry run: neither Docker nor the database is changed, and the journal has what would have been.
-async fn dry_coordinator(config: &Config, journal: Arc<Journal>) -> Result<Coordinator<Docker, DryRun>, Failure> {
+async fn dry_fleet(config: &Config, health: &Health, journal: Arc<Journal>) -> Result<Fleet<Docker, DryRun>, Failure> {
     let store = Store::read_only(&config.database_url, config.threads.clone(), connections(config)).await?;
-    let (docker, threads) = (docker(config).only_looking(), DryRun::new(store, journal));
-    Ok(Coordinator::new(docker, threads, config.volume_prefix.clone(), config.concurrency).with_policy(config.policy))
+    let threads = DryRun::new(store.with_hosts(config.host_names()), journal);
+    Ok(fleet_of(config, health, threads, |host| docker(config, host).only_looking()))
+}
+
+fn fleet_of<T: Threads>(
+    config: &Config,
+    health: &Health,
+    threads: T,
+    docker: impl Fn(&DockerHost) -> Docker,
+) -> Fleet<Docker, T> {
+    let (first, others) = config.docker_hosts.split_first().expect("there is at least one Docker host");
+    let coordinator = Coordinator::new(docker(first), threads, config.volume_prefix.clone(), first.concurrency)
+        .with_policy(config.policy)
+        .with_patience(config.docker_timeout)
+        .at(first.name.clone());
+    let others = others.iter().map(|host| coordinator.beside(host.name.clone(), docker(host), host.concurrency));
+    let others: Vec<_> = others.map(Arc::new).collect();
+    let all = std::iter::once(Arc::new(coordinator)).chain(others).collect();
+    Fleet::new(all, health, config.prefetch)
+}
+
+/// The lease whose holder sweeps a host.
+fn sweep_lease(host: &str) -> String {
+    if host == ONLY_HOST { SWEEP_LEASE.to_owned() } else { format!("{SWEEP_LEASE}/{host}") }
 }
 
 /// Whether the database answers and has our schema; brings it up to date if the configuration says so.
@@ -125,8 +156,21 @@ async fn check_threads(store: &Store, config: &Config) -> Result<(), Failure> {
 
 /// Whether the daemon answers and is the one that the database knows; the first one ever is pinned.
 async fn prepare_docker<T: Threads + AsRef<Store>>(coordinator: &Coordinator<Docker, T>) -> Result<(), Failure> {
+    let store: &Store = (*coordinator.threads).as_ref();
     let identity = coordinator.volumes.identify().await?;
-    coordinator.threads.as_ref().pin_daemon(DAEMON, &identity).await?;
+    if coordinator.is_only()
+        && let Some(other) = store.stranger().await?
+    {
+        return Err(Failure::unavailable(
+            Dependency::Docker,
+            format!(
+                "the database knows Docker host {other:?}, and ours has no name: whether a volume is nowhere, it can't say. \
+                 Name it in VOLUME_REAPER_HOST, or all of them in VOLUME_REAPER_DOCKER_HOSTS; if {other:?} is gone for \
+                 good, run `volume-reaper hosts retire {other}`"
+            ),
+        ));
+    }
+    store.pin_daemon(&coordinator.host, &identity).await?;
     coordinator.volumes.pin(identity);
     Ok(())
 }

@@ -4,6 +4,7 @@
 //! refused with one line that says where it stands; a secret is never repeated in it.
 
 mod checks;
+mod hosts;
 mod secret_url;
 mod settings;
 mod sources;
@@ -19,19 +20,20 @@ use migrations::ThreadsTable;
 
 use self::{
     checks::{
-        DAY, HOUR, SECOND, amqp_name, boolean, budget, check_mysql, check_postgres_tls, docker_tls, duration, file,
-        host_name, identity, not_empty, number, optional, retry_delays,
+        DAY, HOUR, SECOND, amqp_name, boolean, budget, check_mysql, check_postgres_tls, duration, file, host_name,
+        identity, not_empty, number, optional, retry_delays,
     },
+    hosts::docker_hosts,
     sources::{FileValues, Values, refuse_unknown_variables},
 };
 pub use self::{
+    hosts::DockerHost,
     secret_url::SecretUrl,
     settings::{SETTINGS, Setting, flag_of},
 };
 use crate::{
     breaker::Budgets,
-    coordinator::{Policy, UnknownThreads},
-    docker::Endpoint,
+    coordinator::{ONLY_HOST, Policy, UnknownThreads},
     retention::Retention,
     tls::{self, TlsFiles},
     volume_name::VolumePrefix,
@@ -65,7 +67,8 @@ pub struct Config {
     pub database_url: SecretUrl,
     pub amqp_url: SecretUrl,
     pub amqp_tls: TlsFiles,
-    pub docker_host: Endpoint,
+    pub docker_hosts: Vec<DockerHost>,
+    pub host: Option<String>,
     pub docker_timeout: Duration,
     pub volume_prefix: VolumePrefix,
     pub exchange: String,
@@ -99,6 +102,12 @@ impl Config {
         std::fs::read_to_string(path).map_err(|error| ConfigError(format!("{}: {error}", path.display())))
     }
 
+    /// What the Docker hosts are called.
+    #[must_use]
+    pub fn host_names(&self) -> Vec<String> {
+        self.docker_hosts.iter().map(|host| host.name.clone()).collect()
+    }
+
     /// Puts the settings together.
     ///
     /// `flags` gives a flag's value by the setting's key, `env` is the whole environment, `file` the TOML file's path
@@ -114,7 +123,7 @@ impl Config {
     }
 
     fn check<F: Fn(&str) -> Option<String>>(values: &Values<'_, F>) -> Result<Self, ConfigError> {
-        let docker_tls = docker_tls(values)?;
+        let concurrency = values.get("concurrency", |text| number(text, 1..=256))?;
         let config = Self {
             database_url: values.get("database_url", |text| {
                 let url = SecretUrl::parse(text, &["postgres", "postgresql", "mysql", "mariadb", "sqlite"])?;
@@ -132,11 +141,8 @@ impl Config {
                     values.get("amqp_key_file", |text| file(text, tls::private_key))?,
                 )?,
             },
-            // Docker's own client takes an empty DOCKER_HOST for none.
-            docker_host: values.get("docker_host", |text| match text {
-                "" => Endpoint::parse("unix:///var/run/docker.sock", None),
-                text => Endpoint::parse(text, docker_tls.as_ref()),
-            })?,
+            docker_hosts: docker_hosts(values, concurrency)?,
+            host: values.get("host", optional)?,
             docker_timeout: values.get("docker_timeout", |text| duration(text, SECOND, HOUR))?,
             volume_prefix: values.get("volume_prefix", VolumePrefix::parse)?,
             exchange: values.get("exchange", amqp_name)?,
@@ -149,7 +155,7 @@ impl Config {
                 _ => Err("must be declare or check".to_owned()),
             })?,
             prefetch: values.get("prefetch", |text| number(text, 1..=10_000))?,
-            concurrency: values.get("concurrency", |text| number(text, 1..=256))?,
+            concurrency,
             retry_delays: values.get("retry_delays", retry_delays)?,
             reconcile_interval: values.get("reconcile_interval", |text| duration(text, SECOND, DAY))?,
             reconcile_cooldown: values.get("reconcile_cooldown", |text| duration(text, Duration::ZERO, DAY))?,
@@ -179,6 +185,7 @@ impl Config {
                 closed_value: values.get("threads_closed_value", not_empty)?,
                 closed_at: values.get("threads_closed_at_column", optional)?,
                 mark: values.get("threads_mark_column", not_empty)?,
+                host: values.get("threads_host_column", optional)?,
             },
             log_filter: values.get("log_filter", |text| {
                 let filter = tracing_subscriber::EnvFilter::try_new(text);
@@ -192,6 +199,7 @@ impl Config {
         };
         config.check_amqp_tls()?;
         config.check_record()?;
+        config.check_hosts()?;
         if config.threads.closed_at.is_none() && config.policy.retention != Retention(Duration::ZERO) {
             return Err(ConfigError(
                 "VOLUME_REAPER_THREADS_CLOSED_AT_COLUMN is empty, so that nothing would ever be due under a \
@@ -199,19 +207,12 @@ impl Config {
                     .to_owned(),
             ));
         }
-        if config.prefetch < config.concurrency {
-            return Err(ConfigError(format!(
-                "prefetch ({}) is below concurrency ({}), so that some of it could never be used: \
-                 raise VOLUME_REAPER_PREFETCH or lower VOLUME_REAPER_CONCURRENCY",
-                config.prefetch, config.concurrency
-            )));
-        }
         Ok(config)
     }
 
     fn check_record(&self) -> Result<(), ConfigError> {
         let is_record = self.policy.unknown_threads == UnknownThreads::Record;
-        if is_record && self.threads != ThreadsTable::default() {
+        if is_record && !self.threads.is_ours() {
             return Err(ConfigError(
                 "VOLUME_REAPER_UNKNOWN_THREADS=record writes threads, and only into a table of our own: leave it out, or \
                  leave out the names of the platform's table (VOLUME_REAPER_THREADS_...)"
@@ -226,6 +227,25 @@ impl Config {
             )));
         }
         Ok(())
+    }
+
+    /// What a host's own settings are checked against.
+    fn check_hosts(&self) -> Result<(), ConfigError> {
+        let is_only = self.docker_hosts.iter().any(|host| host.name == ONLY_HOST);
+        if is_only && let Some(column) = &self.threads.host {
+            return Err(ConfigError(format!(
+                "VOLUME_REAPER_THREADS_HOST_COLUMN is {column:?}, and the Docker host has no name: name it in \
+                 VOLUME_REAPER_HOST, or the hosts in VOLUME_REAPER_DOCKER_HOSTS"
+            )));
+        }
+        match self.docker_hosts.iter().find(|host| self.prefetch < host.concurrency) {
+            None => Ok(()),
+            Some(host) => Err(ConfigError(format!(
+                "prefetch ({}) is below concurrency ({}), so that some of it could never be used: \
+                 raise VOLUME_REAPER_PREFETCH or lower VOLUME_REAPER_CONCURRENCY",
+                self.prefetch, host.concurrency
+            ))),
+        }
     }
 
     fn check_amqp_tls(&self) -> Result<(), ConfigError> {

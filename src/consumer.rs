@@ -8,10 +8,11 @@ use futures_util::FutureExt;
 
 use crate::{
     cloud_event::{self, Headers, Opened},
-    coordinator::{Coordinator, Origin, Outcome, Report, Threads, UnknownThreads, Volumes},
+    coordinator::{Origin, Outcome, Report, Threads, UnknownThreads, Volumes},
     dry_run::Journal,
     event::ThreadEvent,
     failure::{Failure, Verdict},
+    fleet::Fleet,
     health::Health,
     metrics,
     settlement::{self, Settlement},
@@ -34,6 +35,8 @@ pub struct Message<'a> {
     pub id: Option<&'a str>,
     /// Whether it was published as the event of a thread that was reopened.
     pub came_as_reopened: bool,
+    /// The host that its routing key names.
+    pub host: Option<&'a str>,
     /// How often it was tried before.
     pub failed_attempts: usize,
 }
@@ -41,7 +44,7 @@ pub struct Message<'a> {
 /// Handles messages, one at a time or many at once.
 pub struct Consumer<V, T> {
     /// Cleans up.
-    pub coordinator: Arc<Coordinator<V, T>>,
+    pub fleet: Arc<Fleet<V, T>>,
     /// Told when a dependency turns out to be down.
     pub health: Arc<Health>,
     /// The waits before the second, third, ... attempt.
@@ -61,7 +64,7 @@ impl<V: Volumes, T: Threads> Consumer<V, T> {
         };
         tracing::Span::current().record("thread.id", event.thread_id.as_str());
         let id = message.id.or(cloud_event_id.as_deref()).map(receipt_id);
-        let act = self.act(&event, message.came_as_reopened, Origin::Event(id));
+        let act = self.act(&event, message, Origin::Event(id));
         // A bug that shows with one thread must not take the others with it: that delivery is tried again.
         let result = AssertUnwindSafe(act).catch_unwind().await.unwrap_or_else(|_| {
             metrics::panic();
@@ -77,18 +80,19 @@ impl<V: Volumes, T: Threads> Consumer<V, T> {
         settlement
     }
 
-    async fn act(&self, event: &ThreadEvent, came_as_reopened: bool, origin: Origin) -> Result<Outcome, Failure> {
-        match self.coordinator.policy().unknown_threads {
+    async fn act(&self, event: &ThreadEvent, message: &Message<'_>, origin: Origin) -> Result<Outcome, Failure> {
+        match self.fleet.shared().policy().unknown_threads {
             UnknownThreads::Reject => {}
             UnknownThreads::Record => {
-                let report = event.report(came_as_reopened, Utc::now())?;
-                self.coordinator.threads.record_report(&event.thread_id, &report).await?;
+                let report = event.report(message.came_as_reopened, Utc::now())?;
+                self.fleet.shared().threads.record_report(&event.thread_id, &report).await?;
                 if matches!(report, Report::Reopened { .. }) {
                     return Ok(Outcome::Reopened);
                 }
             }
         }
-        self.coordinator.clean(&event.thread_id, origin).await
+        let told = event.host.as_deref().or(message.host);
+        self.fleet.clean(&event.thread_id, told, origin).await
     }
 }
 

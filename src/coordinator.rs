@@ -10,268 +10,42 @@
 //! The coordinator never sleeps or retries, and knows neither deliveries nor sweeps.
 #![warn(clippy::wildcard_enum_match_arm, reason = "a new outcome must not compile until it is decided")]
 
-use std::collections::{HashMap, HashSet};
+mod outcome;
+mod ports;
+
+use std::{
+    collections::HashSet,
+    panic::resume_unwind,
+    pin::pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use chrono::{DateTime, SubsecRound, Utc};
-use serde::Serialize;
-use tokio::{sync::Semaphore, time::Instant};
-use tracing::{debug, info, warn};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, timeout},
+};
+use tracing::{Instrument, debug, info, warn};
 
+pub use self::{
+    outcome::{Origin, Outcome},
+    ports::{Backlog, Candidate, Inventory, Mark, Receipt, Removal, Report, Scope, Thread, Threads, Volumes},
+};
 use crate::{
-    breaker::{Breaker, Budgets, Pause, Place},
-    failed_cleanup::FailedCleanup,
+    breaker::{Breaker, Budgets, Place},
     failure::{Failure, Verdict},
+    limiter::{Limiter, Turn},
     metrics,
     retention::{Due, Retention},
-    volume_name::{ThreadId, VolumeName, VolumePrefix},
+    volume_name::{ThreadId, VolumePrefix},
     waiting::Waiting,
 };
 
-/// What asking Docker to remove a volume came to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Removal {
-    /// It was there and is gone.
-    Removed,
-    /// The daemon that answered does not have it. Proves nothing before [`Volumes::prove_identity`].
-    NotFound,
-    /// A container or a mount holds it.
-    Referenced {
-        /// Ids of the containers, as far as the daemon named them.
-        holders: Vec<String>,
-    },
-}
-
-/// What a daemon has of our volumes.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Inventory {
-    /// Threads of the volumes that bear our prefix.
-    pub present: HashSet<ThreadId>,
-    /// Threads of the volumes that containers reference, with the containers' ids; stopped ones included.
-    pub referenced: HashMap<ThreadId, Vec<String>>,
-    /// What the daemon warned of. If there is any, the list may lack volumes: absence proves nothing.
-    pub warnings: Vec<String>,
-}
-
-/// Docker, as the clean-up needs it.
-pub trait Volumes: Send + Sync + 'static {
-    /// Removes a volume, without force.
-    fn remove(&self, volume: &VolumeName) -> impl Future<Output = Result<Removal, Failure>> + Send;
-
-    /// Lists our volumes and which of them are referenced.
-    fn inventory(&self, prefix: &VolumePrefix) -> impl Future<Output = Result<Inventory, Failure>> + Send;
-
-    /// Fails unless the daemon that answers is the one that we know: a wrong one lacks all of our volumes. Asked after
-    /// whatever is to prove that a volume is absent.
-    fn prove_identity(&self) -> impl Future<Output = Result<(), Failure>> + Send;
-}
-
-/// A thread's row.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Thread {
-    /// Its status is the closed one.
-    pub closed: bool,
-    /// Its volume is known to be gone.
-    pub marked: bool,
-    /// When it was closed, if the platform said so.
-    pub closed_at: Option<DateTime<Utc>>,
-    /// Somebody holds it: it is not to be cleaned.
-    pub held: bool,
-    /// Why all removal is paused, if it is. Nothing of the thread's own, but read with it, so that it costs nothing.
-    pub pause: Option<String>,
-}
-
-/// A closed and unmarked thread, as a sweep reads it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Candidate {
-    /// The id as it is in the row; it need not be a valid one.
-    pub id: String,
-    /// When it was closed, if the platform said so.
-    pub closed_at: Option<DateTime<Utc>>,
-    /// Somebody holds it: it is not to be cleaned.
-    pub held: bool,
-}
-
-/// What the guarded mark came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mark {
-    /// This call set it and wrote the receipt.
-    Set,
-    /// Somebody else had set it.
-    AlreadySet,
-    /// The thread was reopened meanwhile; it is not marked.
-    Reopened,
-    /// The row is gone.
-    NoRow,
-}
-
-/// One row of the audit trail: how a volume was found to be gone.
-#[derive(Clone, Debug)]
-pub struct Receipt {
-    /// The thread.
-    pub thread_id: ThreadId,
-    /// Its volume.
-    pub volume: VolumeName,
-    /// `removed` or `not_found`.
-    pub outcome: &'static str,
-    /// Who asked for it.
-    pub origin: Origin,
-    /// When the volume was known to be gone: the mark's time too. UTC, whole milliseconds.
-    pub at: DateTime<Utc>,
-}
-
-/// What an event says of a thread, where the database knows nothing else of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Report {
-    /// It was closed.
-    Closed {
-        /// When, if the event says so.
-        at: Option<DateTime<Utc>>,
-    },
-    /// It was reopened.
-    Reopened {
-        /// When.
-        at: DateTime<Utc>,
-    },
-}
-
-/// What is left to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Backlog {
-    /// How many closed threads are not marked.
-    pub unmarked: u64,
-    /// When the first of them was closed, if the platform says when threads are closed.
-    pub oldest_closed_at: Option<DateTime<Utc>>,
-}
-
-/// The database, as the clean-up needs it.
-pub trait Threads: Send + Sync + 'static {
-    /// Reads a thread's row; `None` if there is none.
-    fn find(&self, thread: &ThreadId) -> impl Future<Output = Result<Option<Thread>, Failure>> + Send;
-
-    /// Writes what an event says of a thread into its row, which need not be there, unless the row knows something
-    /// later. Of a close and a reopening at the same time, the reopening counts.
-    fn record_report(&self, thread: &ThreadId, report: &Report) -> impl Future<Output = Result<(), Failure>> + Send;
-
-    /// Sets the mark if the row is closed and unmarked, and writes the receipt if it did so, in one transaction.
-    fn mark(&self, receipt: &Receipt) -> impl Future<Output = Result<Mark, Failure>> + Send;
-
-    /// The same for many at once. Returns the threads that this call marked.
-    fn mark_all(&self, receipts: &[Receipt]) -> impl Future<Output = Result<Vec<ThreadId>, Failure>> + Send;
-
-    /// The next closed and unmarked threads, ordered by id, beginning after the id `after`; at most `limit`.
-    fn candidates(
-        &self,
-        after: Option<&str>,
-        limit: u64,
-    ) -> impl Future<Output = Result<Vec<Candidate>, Failure>> + Send;
-
-    /// Of these threads, those that have a row; with `true` for those that are closed and marked.
-    fn known(&self, threads: &[ThreadId]) -> impl Future<Output = Result<HashMap<ThreadId, bool>, Failure>> + Send;
-
-    /// Withdraws the mark of a closed thread. Whether there was one.
-    fn unmark(&self, thread: &ThreadId) -> impl Future<Output = Result<bool, Failure>> + Send;
-
-    /// Notes that a clean-up failed, so that sweeps leave the thread alone for a while.
-    fn note_failure(&self, thread: &ThreadId, error: &str) -> impl Future<Output = Result<(), Failure>> + Send;
-
-    /// Of these threads, those whose clean-up failed.
-    fn failed(
-        &self,
-        threads: &[ThreadId],
-    ) -> impl Future<Output = Result<HashMap<ThreadId, FailedCleanup>, Failure>> + Send;
-
-    /// Forgets the failures of threads that are no longer closed and unmarked.
-    fn forget_failures(&self) -> impl Future<Output = Result<(), Failure>> + Send;
-
-    /// Counts the closed and unmarked threads.
-    fn backlog(&self) -> impl Future<Output = Result<Backlog, Failure>> + Send;
-
-    /// The pause of all removal, if there is one.
-    fn pause(&self) -> impl Future<Output = Result<Option<Pause>, Failure>> + Send;
-
-    /// Pauses all removal, unless it is paused already. Whether this call did it.
-    fn pause_removal(&self, reason: &str) -> impl Future<Output = Result<bool, Failure>> + Send;
-
-    /// Counts the volumes that were removed within the last hour, or since removal was last resumed if that is less.
-    fn removed_last_hour(&self) -> impl Future<Output = Result<u64, Failure>> + Send;
-}
-
-/// What a clean-up came to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// The volume was removed and the row is marked.
-    Removed,
-    /// The volume was proven absent and the row is marked.
-    NotFound,
-    /// The volume is held; the row is as it was.
-    Referenced {
-        /// Ids of the containers, as far as the daemon named them.
-        holders: Vec<String>,
-    },
-    /// The row was marked before, or somebody else marked it in this moment.
-    AlreadyClean,
-    /// The thread is not closed; nothing was asked of Docker.
-    NotClosed,
-    /// There is no such thread; nothing was asked of Docker.
-    UnknownThread,
-    /// The thread was reopened, between the removal and the mark or by this event; the row is not marked.
-    Reopened,
-    /// The retention after the close is not over; nothing was asked of Docker.
-    NotDue {
-        /// When it will be; `None` if the row does not say when the thread was closed.
-        due_at: Option<DateTime<Utc>>,
-    },
-    /// Somebody holds the thread; nothing was asked of Docker.
-    Held,
-    /// All removal is paused; nothing was asked of Docker.
-    Paused,
-}
-
-impl Outcome {
-    /// The name in receipts, logs and metrics.
-    #[must_use]
-    pub fn as_str(&self) -> &'static str {
-        match self {
-            Self::Removed => "removed",
-            Self::NotFound => "not_found",
-            Self::Referenced { .. } => "referenced",
-            Self::AlreadyClean => "already_clean",
-            Self::NotClosed => "not_closed",
-            Self::UnknownThread => "unknown_thread",
-            Self::Reopened => "reopened",
-            Self::NotDue { .. } => "not_due",
-            Self::Held => "held",
-            Self::Paused => "paused",
-        }
-    }
-}
-
-/// Who asks for a clean-up.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Origin {
-    /// An event; the id of its message, if it had one.
-    Event(Option<String>),
-    /// A pass of the reconciler.
-    Sweep,
-    /// Docker: a container that held the volume ended.
-    Docker,
-    /// A person, about a volume without a thread.
-    Orphan,
-}
-
-impl Origin {
-    /// The name in receipts and metrics.
-    #[must_use]
-    pub fn as_str(&self) -> &'static str {
-        match self {
-            Self::Event(_) => "event",
-            Self::Sweep => "sweep",
-            Self::Docker => "docker",
-            Self::Orphan => "orphan",
-        }
-    }
-}
+/// How long a caller waits for one removal, unless it is said otherwise.
+const PATIENCE: Duration = Duration::from_mins(2);
+/// What the one daemon is called where there are no others.
+pub const ONLY_HOST: &str = "default";
 
 /// What an event is to a thread that the database does not know.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -294,35 +68,82 @@ pub struct Policy {
     pub budgets: Budgets,
 }
 
-/// The clean-up of threads against one daemon and one database.
+/// The clean-up of threads against one daemon and the database.
 pub struct Coordinator<V, T> {
+    /// What the daemon is called.
+    pub host: String,
     /// Docker.
     pub volumes: V,
     /// The database.
-    pub threads: T,
+    pub threads: Arc<T>,
     /// What our volumes begin with.
     pub prefix: VolumePrefix,
     /// Whose volume is held, and by what.
     pub waiting: Waiting,
-    /// One for each removal that may be in flight, whoever asked for it: the daemon's volume driver holds one lock
-    /// while it deletes, and everybody who creates a workspace waits behind it.
-    turns: Semaphore,
+    limiter: Arc<Limiter>,
+    /// How long a caller waits for one removal.
+    patience: Duration,
+    /// Removals that their callers no longer wait for.
+    outlasting: Mutex<HashSet<ThreadId>>,
     policy: Policy,
-    breaker: Breaker,
+    breaker: Arc<Breaker>,
 }
 
 impl<V: Volumes, T: Threads> Coordinator<V, T> {
-    /// A coordinator that has at most `concurrency` removals in flight.
+    /// A coordinator that has at most `concurrency` removals in flight, at the only daemon that there is.
     pub fn new(volumes: V, threads: T, prefix: VolumePrefix, concurrency: u16) -> Self {
-        let (policy, breaker) = (Policy::default(), Breaker::new(None));
-        let turns = Semaphore::new(concurrency.into());
-        Self { volumes, threads, prefix, waiting: Waiting::default(), turns, policy, breaker }
+        Self {
+            host: ONLY_HOST.to_owned(),
+            volumes,
+            threads: Arc::new(threads),
+            prefix,
+            waiting: Waiting::default(),
+            limiter: Limiter::new(concurrency),
+            patience: PATIENCE,
+            outlasting: Mutex::default(),
+            policy: Policy::default(),
+            breaker: Arc::new(Breaker::new(None)),
+        }
     }
 
     /// The same under a policy.
     #[must_use]
     pub fn with_policy(self, policy: Policy) -> Self {
-        Self { policy, breaker: Breaker::new(policy.budgets.per_hour), ..self }
+        Self { policy, breaker: Arc::new(Breaker::new(policy.budgets.per_hour)), ..self }
+    }
+
+    /// The same, waiting so long for one removal.
+    #[must_use]
+    pub fn with_patience(self, patience: Duration) -> Self {
+        Self { patience, ..self }
+    }
+
+    /// The same for a daemon that is one of several.
+    #[must_use]
+    pub fn at(self, host: String) -> Self {
+        Self { host, ..self }
+    }
+
+    /// One for another daemon, with the same database and budgets.
+    #[must_use]
+    pub fn beside(&self, host: String, volumes: V, concurrency: u16) -> Self {
+        Self {
+            host,
+            volumes,
+            threads: Arc::clone(&self.threads),
+            prefix: self.prefix.clone(),
+            waiting: Waiting::default(),
+            limiter: Limiter::new(concurrency),
+            patience: self.patience,
+            outlasting: Mutex::default(),
+            policy: self.policy,
+            breaker: Arc::clone(&self.breaker),
+        }
+    }
+
+    /// Whether the daemon is the only one there is, so that every thread's volume can only be there.
+    pub fn is_only(&self) -> bool {
+        self.host == ONLY_HOST
     }
 
     /// What it was made with.
@@ -332,7 +153,7 @@ impl<V: Volumes, T: Threads> Coordinator<V, T> {
 
     /// Looks whether all removal is paused, and says so if that is news.
     pub async fn look_for_pause(&self) -> Result<(), Failure> {
-        self.breaker.look(&self.threads).await
+        self.breaker.look(&*self.threads).await
     }
 
     /// Why all removal was paused when that was last looked at, if it was: with the latest thread, if not later.
@@ -342,25 +163,34 @@ impl<V: Volumes, T: Threads> Coordinator<V, T> {
 
     /// Pauses all removal, on all replicas, until a person resumes it.
     pub async fn pause(&self, reason: &str) -> Result<(), Failure> {
-        self.breaker.trip(&self.threads, reason).await
+        self.breaker.trip(&*self.threads, reason).await
     }
 
     /// Cleans up after one thread.
     ///
     /// A failure leaves the row unmarked, so that whoever called can come again: a second call finds the volume
     /// absent and marks.
-    pub async fn clean(&self, thread: &ThreadId, origin: Origin) -> Result<Outcome, Failure> {
+    pub async fn clean(self: &Arc<Self>, thread: &ThreadId, origin: Origin) -> Result<Outcome, Failure> {
+        self.clean_told(thread, None, origin).await
+    }
+
+    /// The same for a thread of which it is `told` on which host its volume is, unless its row says so.
+    pub async fn clean_told(
+        self: &Arc<Self>,
+        thread: &ThreadId,
+        told: Option<&str>,
+        origin: Origin,
+    ) -> Result<Outcome, Failure> {
         let source = origin.as_str();
-        let result = self.clean_unobserved(thread, origin).await;
-        metrics::cleanup(source, result.as_ref().map_or("error", Outcome::as_str));
-        if let Err(failure) = &result {
-            self.note(thread, failure).await;
-        }
+        let result = self.clean_unobserved(thread, told, origin).await;
+        self.observe(thread, source, &result).await;
         result
     }
 
-    /// Notes a failure that is the thread's own. When a dependency is down, it is nobody's.
-    async fn note(&self, thread: &ThreadId, failure: &Failure) {
+    /// Counts a result, and notes a failure that is the thread's own. When a dependency is down, it is nobody's.
+    pub(crate) async fn observe(&self, thread: &ThreadId, source: &'static str, result: &Result<Outcome, Failure>) {
+        metrics::cleanup(source, result.as_ref().map_or("error", Outcome::as_str));
+        let Err(failure) = result else { return };
         match failure.verdict {
             Verdict::Unavailable(_) => {}
             Verdict::Transient | Verdict::Permanent => {
@@ -372,62 +202,142 @@ impl<V: Volumes, T: Threads> Coordinator<V, T> {
         }
     }
 
-    async fn clean_unobserved(&self, thread: &ThreadId, origin: Origin) -> Result<Outcome, Failure> {
+    async fn clean_unobserved(
+        self: &Arc<Self>,
+        thread: &ThreadId,
+        told: Option<&str>,
+        origin: Origin,
+    ) -> Result<Outcome, Failure> {
+        if self.outlasting().contains(thread) {
+            return Ok(Outcome::Removing);
+        }
         // Before the row is read: one that waited for its turn after that could have been reopened meanwhile.
-        let turn = self.turns.acquire().await;
+        let turn = self.limiter.turn().await;
         let asked_at = Instant::now();
-        let Some(row) = self.threads.find(thread).await? else {
-            return Ok(Outcome::UnknownThread);
+        let row = match settled(self.threads.find(thread).await?) {
+            Ok(row) => row,
+            Err(outcome) => return Ok(outcome),
         };
-        if !row.closed {
-            return Ok(Outcome::NotClosed);
-        }
-        if row.marked {
-            return Ok(Outcome::AlreadyClean);
-        }
+        let is_decisive = self.is_decisive(&row, told)?;
         let place = match self.may_remove(&row, asked_at).await? {
             Ok(place) => place,
             Err(outcome) => return Ok(outcome),
         };
+        let thread = thread.clone();
+        let (outlasts, outlasting) = oneshot::channel();
+        let removal = Cleaning { thread, closed_at: row.closed_at, origin, is_decisive, place, turn, outlasts };
+        // A task of its own: it goes on when nobody waits for it any more.
+        let cleaning = tokio::spawn(Arc::clone(self).remove(removal).in_current_span());
+        tokio::select! {
+            biased;
+            cleaned = cleaning => cleaned.unwrap_or_else(|error| match error.try_into_panic() {
+                Ok(panic) => resume_unwind(panic),
+                Err(error) => Err(Failure::transient(format!("the clean-up was cut off: {error}"))),
+            }),
+            Ok(()) = outlasting => Ok(Outcome::Removing),
+        }
+    }
 
-        let volume = self.prefix.volume_of(thread);
+    /// Whether it is enough that this daemon does not have the thread's volume. Fails if the thread is on another host.
+    fn is_decisive(&self, row: &Thread, told: Option<&str>) -> Result<bool, Failure> {
+        if self.is_only() {
+            return Ok(true);
+        }
+        match row.host.as_deref().or(told) {
+            None => Ok(false),
+            Some(host) if host == self.host => Ok(true),
+            Some(host) => Err(Failure::transient(format!(
+                "the thread is on host {host:?}, and this clean-up is of host {:?}: see that its event goes to the \
+                 reaper of its host",
+                self.host
+            ))),
+        }
+    }
+
+    async fn remove(self: Arc<Self>, cleaning: Cleaning) -> Result<Outcome, Failure> {
+        let (thread, source) = (cleaning.thread.clone(), cleaning.origin.as_str());
+        let result = self.remove_and_mark(cleaning).await;
+        if self.outlasting().remove(&thread) {
+            self.observe(&thread, source, &result).await;
+            if let Err(error) = &result {
+                warn!(thread.id = %thread, %error, "a removal that took long has failed; left to the sweep");
+            }
+        }
+        result
+    }
+
+    async fn remove_and_mark(&self, cleaning: Cleaning) -> Result<Outcome, Failure> {
+        let Cleaning { thread, closed_at, origin, is_decisive, place, mut turn, outlasts } = cleaning;
+        let volume = self.prefix.volume_of(&thread);
         let started = Instant::now();
-        let outcome = match self.volumes.remove(&volume).await? {
+        turn.sent();
+        let mut removal = pin!(self.volumes.remove(&volume));
+        let removed = if let Ok(removed) = timeout(self.patience, &mut removal).await {
+            removed
+        } else {
+            // One that answers nothing is not slow but down, and its delivery is not settled by that.
+            self.volumes.probe().await?;
+            info!(thread.id = %thread, volume.name = %volume, "the removal takes long; the daemon goes on with it");
+            turn.outlast();
+            self.outlasting().insert(thread.clone());
+            // Nobody may be there to hear it.
+            let _ = outlasts.send(());
+            removal.await
+        };
+        drop(turn);
+        let outcome = match removed? {
             Removal::Removed => Outcome::Removed,
-            Removal::NotFound => Outcome::NotFound,
+            Removal::NotFound => {
+                self.volumes.prove_identity().await?;
+                if !is_decisive {
+                    return Ok(Outcome::NotHere);
+                }
+                Outcome::NotFound
+            }
             Removal::Referenced { holders } => {
                 debug!(thread.id = %thread, volume.name = %volume, ?holders, "the volume is referenced");
-                self.waiting.hold(thread, &holders);
+                self.waiting.hold(&thread, &holders);
                 return Ok(Outcome::Referenced { holders });
             }
         };
-
-        drop(turn);
-        if outcome == Outcome::NotFound {
-            self.volumes.prove_identity().await?;
-        }
-
-        let receipt = Receipt {
-            thread_id: thread.clone(),
-            volume,
-            outcome: outcome.as_str(),
-            origin,
-            at: Utc::now().trunc_subsecs(3),
-        };
-        let mark = self.threads.mark(&receipt).await;
+        let mark = self.mark(thread, outcome.clone(), origin, closed_at, started).await;
         if outcome == Outcome::Removed {
             // Marked or not: it is gone.
             place.removed();
         }
-        match mark? {
+        mark
+    }
+
+    /// Marks a thread whose volume is on no host.
+    pub(crate) async fn mark_absent(
+        &self,
+        thread: &ThreadId,
+        closed_at: Option<DateTime<Utc>>,
+        origin: Origin,
+    ) -> Result<Outcome, Failure> {
+        self.mark(thread.clone(), Outcome::NotFound, origin, closed_at, Instant::now()).await
+    }
+
+    async fn mark(
+        &self,
+        thread_id: ThreadId,
+        outcome: Outcome,
+        origin: Origin,
+        closed_at: Option<DateTime<Utc>>,
+        started: Instant,
+    ) -> Result<Outcome, Failure> {
+        let volume = self.prefix.volume_of(&thread_id);
+        let at = Utc::now().trunc_subsecs(3);
+        let receipt = Receipt { thread_id, volume, outcome: outcome.as_str(), origin, at };
+        match self.threads.mark(&receipt).await? {
             Mark::Set => {
-                observe_mark(&receipt, row.closed_at, started);
+                observe_mark(&receipt, closed_at, started);
                 Ok(outcome)
             }
             Mark::AlreadySet => Ok(Outcome::AlreadyClean),
             Mark::Reopened => {
                 warn!(
-                    thread.id = %thread, volume.name = %receipt.volume, removal = receipt.outcome,
+                    thread.id = %receipt.thread_id, volume.name = %receipt.volume, removal = receipt.outcome,
                     "the thread was reopened while its volume was removed; it is not marked"
                 );
                 Ok(Outcome::Reopened)
@@ -436,21 +346,52 @@ impl<V: Volumes, T: Threads> Coordinator<V, T> {
         }
     }
 
+    fn outlasting(&self) -> MutexGuard<'_, HashSet<ThreadId>> {
+        self.outlasting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// A place in the budget for the removal of a closed thread's volume, or the outcome if it may not be removed now.
-    async fn may_remove(&self, row: &Thread, asked_at: Instant) -> Result<Result<Place<'_>, Outcome>, Failure> {
+    async fn may_remove(&self, row: &Thread, asked_at: Instant) -> Result<Result<Place, Outcome>, Failure> {
+        match self.hindrance(row, asked_at) {
+            Some(outcome) => Ok(Err(outcome)),
+            None => Ok(self.breaker.admit(&*self.threads).await?.ok_or(Outcome::Paused)),
+        }
+    }
+
+    /// Why the volume of a closed thread may not be removed now, if it may not, by its row as it was at `asked_at`.
+    pub(crate) fn hindrance(&self, row: &Thread, asked_at: Instant) -> Option<Outcome> {
         if row.held {
-            return Ok(Err(Outcome::Held));
+            return Some(Outcome::Held);
         }
         match self.policy.retention.due(row.closed_at, Utc::now()) {
             Due::Now => {}
-            Due::At(due_at) => return Ok(Err(Outcome::NotDue { due_at: Some(due_at) })),
-            Due::Never => return Ok(Err(Outcome::NotDue { due_at: None })),
+            Due::At(due_at) => return Some(Outcome::NotDue { due_at: Some(due_at) }),
+            Due::Never => return Some(Outcome::NotDue { due_at: None }),
         }
         self.breaker.notice(row.pause.as_deref(), asked_at);
-        if row.pause.is_some() {
-            return Ok(Err(Outcome::Paused));
-        }
-        Ok(self.breaker.admit(&self.threads).await?.ok_or(Outcome::Paused))
+        row.pause.is_some().then_some(Outcome::Paused)
+    }
+}
+
+/// One removal, from the moment that it is allowed.
+struct Cleaning {
+    thread: ThreadId,
+    closed_at: Option<DateTime<Utc>>,
+    origin: Origin,
+    is_decisive: bool,
+    place: Place,
+    turn: Turn,
+    /// Told when the removal takes longer than its caller waits.
+    outlasts: oneshot::Sender<()>,
+}
+
+/// The row of a thread that is closed and unmarked, or the outcome of any other.
+pub(crate) fn settled(row: Option<Thread>) -> Result<Thread, Outcome> {
+    match row {
+        None => Err(Outcome::UnknownThread),
+        Some(row) if !row.closed => Err(Outcome::NotClosed),
+        Some(row) if row.marked => Err(Outcome::AlreadyClean),
+        Some(row) => Ok(row),
     }
 }
 

@@ -31,6 +31,8 @@ pub use holders::{FoundVolume, Holder};
 pub use inspection::{Inspection, RemovalRefused, VolumeFacts};
 pub use transport::Endpoint;
 
+use tokio::time::Instant;
+
 use crate::{
     coordinator::{Inventory, Removal, Volumes},
     failure::{Dependency, Failure},
@@ -40,6 +42,8 @@ use crate::{
 
 /// For every call but a removal: long enough for a list of many thousand volumes on a busy disk.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// After this a removal is taken to be stuck. The daemon goes on with it, if it ever can.
+const LONGEST_REMOVAL: Duration = Duration::from_hours(1);
 /// For the question whether the daemon is there at all, which it answers from memory.
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -83,9 +87,12 @@ impl Identity {
 /// One Docker daemon.
 pub struct Docker {
     endpoint: Endpoint,
-    removal_timeout: Duration,
+    /// How often a daemon that takes long for a removal is asked whether it is still there.
+    ping_interval: Duration,
     /// Whether a removal only looks what it would come to.
     only_looks: bool,
+    /// What it is called, unless it is the only one.
+    name: Option<String>,
     client: OnceLock<bollard::Docker>,
     pinned: RwLock<Option<Identity>>,
     /// The latest proof of identity; whoever makes one holds the lock meanwhile.
@@ -101,19 +108,26 @@ struct Proof {
 }
 
 impl Docker {
-    /// A daemon at `endpoint`, not contacted yet. A removal is given up on after `removal_timeout`; the daemon
-    /// finishes it all the same.
+    /// A daemon at `endpoint`, not contacted yet. While it takes long for a removal, it is asked every `ping_interval`
+    /// whether it is still there.
     #[must_use]
-    pub fn new(endpoint: Endpoint, removal_timeout: Duration) -> Self {
+    pub fn new(endpoint: Endpoint, ping_interval: Duration) -> Self {
         Self {
             endpoint,
-            removal_timeout,
+            ping_interval,
             only_looks: false,
+            name: None,
             client: OnceLock::new(),
             pinned: RwLock::new(None),
             proof: tokio::sync::Mutex::new(Proof { number: 0, result: Ok(()) }),
             proofs_begun: AtomicU64::new(0),
         }
+    }
+
+    /// The same daemon under a name, for metrics.
+    #[must_use]
+    pub fn named(self, name: String) -> Self {
+        Self { name: Some(name), ..self }
     }
 
     /// The same daemon, of which nothing is removed: it is looked what a removal would come to.
@@ -172,7 +186,7 @@ impl Docker {
         request: impl Future<Output = Result<R, Error>>,
     ) -> Result<R, Failure> {
         let answer = tokio::time::timeout(limit, request).await.unwrap_or(Err(Error::RequestTimeoutError));
-        metrics::docker_request(operation, &status(&answer));
+        metrics::docker_request(self.name.as_deref(), operation, &status(&answer));
         answer.map_err(|error| match error {
             Error::DockerResponseServerError { status_code, message } => {
                 Failure::transient(format!("docker at {}: {operation}: {status_code} {message}", self.endpoint))
@@ -181,16 +195,42 @@ impl Docker {
         })
     }
 
-    /// A removal that takes too long is slow, unless the daemon does not answer anything else either.
-    async fn removal_timed_out(&self, volume: &VolumeName) -> Failure {
-        let ping = async { self.call("ping", PING_TIMEOUT, self.client()?.ping()).await };
-        match ping.await {
-            Err(down) => down,
-            Ok(_) => Failure::transient(format!(
-                "docker at {}: removing {volume} takes longer than {}; the daemon goes on with it",
-                self.endpoint,
-                humantime::format_duration(self.removal_timeout)
-            )),
+    /// The same for a call that waits for the volume driver, which may be busy although the daemon is up.
+    async fn list<R>(
+        &self,
+        operation: &'static str,
+        request: impl Future<Output = Result<R, Error>>,
+    ) -> Result<R, Failure> {
+        match tokio::time::timeout(CALL_TIMEOUT, self.call(operation, LONGEST_REMOVAL, request)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(self.timed_out(operation, CALL_TIMEOUT).await),
+        }
+    }
+
+    /// Waits for a removal, however long it takes, as long as the daemon answers anything else: it goes on with it
+    /// anyway, whether we wait or not.
+    async fn while_it_answers<R>(&self, request: impl Future<Output = Result<R, Error>>) -> Result<R, Error> {
+        let mut request = std::pin::pin!(request);
+        let began = Instant::now();
+        loop {
+            match tokio::time::timeout(self.ping_interval, &mut request).await {
+                Ok(answer) => return answer,
+                Err(_) if began.elapsed() >= LONGEST_REMOVAL || self.probe().await.is_err() => {
+                    return Err(Error::RequestTimeoutError);
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// What to say of a call that got no answer in time: a daemon is busy while it deletes a large volume, and only
+    /// one that does not answer anything is down.
+    async fn timed_out(&self, what: &str, limit: Duration) -> Failure {
+        let limit = humantime::format_duration(limit);
+        if self.probe().await.is_ok() {
+            Failure::transient(format!("docker at {}: {what} takes longer than {limit}", self.endpoint))
+        } else {
+            self.down(&format!("{what}: no answer within {limit}"))
         }
     }
 }
@@ -201,17 +241,26 @@ impl Volumes for Docker {
             return self.look_before_removal(volume).await;
         }
         let request = self.client()?.remove_volume(volume.as_str(), None::<RemoveVolumeOptions>);
-        let answer =
-            tokio::time::timeout(self.removal_timeout, request).await.unwrap_or(Err(Error::RequestTimeoutError));
-        metrics::docker_request("remove_volume", &status(&answer));
+        let answer = self.while_it_answers(request).await;
+        metrics::docker_request(self.name.as_deref(), "remove_volume", &status(&answer));
         match answer {
             Ok(()) => Ok(Removal::Removed),
             Err(Error::DockerResponseServerError { status_code, message }) => {
                 refused_removal(status_code, &message, volume, &self.endpoint)
             }
-            Err(Error::RequestTimeoutError) => Err(self.removal_timed_out(volume).await),
+            Err(Error::RequestTimeoutError) => {
+                Err(self.timed_out(&format!("removing {volume}"), LONGEST_REMOVAL).await)
+            }
             Err(other) => Err(self.down(&cause(&other))),
         }
+    }
+
+    async fn probe(&self) -> Result<(), Failure> {
+        self.call("ping", PING_TIMEOUT, self.client()?.ping()).await.map(drop)
+    }
+
+    async fn has(&self, volume: &VolumeName) -> Result<bool, Failure> {
+        Ok(self.find_volume(volume).await?.is_some())
     }
 
     async fn inventory(&self, prefix: &VolumePrefix) -> Result<Inventory, Failure> {
@@ -219,10 +268,10 @@ impl Volumes for Docker {
         // The daemon's own filter matches anywhere in a name: it only makes the answer shorter.
         let filters = HashMap::from([("name", vec![prefix.as_str()])]);
         let volumes = ListVolumesOptionsBuilder::default().filters(&filters).build();
-        let volumes = self.call("list_volumes", CALL_TIMEOUT, client.list_volumes(Some(volumes))).await?;
+        let volumes = self.list("list_volumes", client.list_volumes(Some(volumes))).await?;
         // Stopped containers hold their volumes too.
         let containers = ListContainersOptionsBuilder::default().all(true).build();
-        let containers = self.call("list_containers", CALL_TIMEOUT, client.list_containers(Some(containers))).await?;
+        let containers = self.list("list_containers", client.list_containers(Some(containers))).await?;
 
         let mut referenced: HashMap<_, Vec<_>> = HashMap::new();
         for container in containers {

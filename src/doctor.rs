@@ -13,13 +13,15 @@ mod settings;
 use std::fmt;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use futures_util::future::join_all;
 use serde::Serialize;
 
 use crate::{
     config::Config,
-    docker::{Docker, Identity},
+    coordinator::ONLY_HOST,
+    docker::Docker,
     queue::{self, Queues},
-    store::{self, Store},
+    store::{self, PinnedDaemon, Store},
 };
 
 /// Clocks that differ by more than this are told: events and rows then bear times that are plainly wrong.
@@ -76,6 +78,14 @@ impl Check {
     }
 }
 
+impl Check {
+    /// The same of one of several hosts: `docker.version` becomes `docker[a].version`.
+    fn of(self, host: &str) -> Self {
+        let name = self.name.replacen("docker.", &format!("docker[{host}]."), 1);
+        Self { name, ..self }
+    }
+}
+
 /// Servers' texts may have several lines.
 fn one_line(text: impl Into<String>) -> String {
     let text = text.into();
@@ -116,26 +126,33 @@ impl fmt::Display for Report {
     }
 }
 
-/// Looks at broker, database and daemon at once and judges what it finds. `daemon` is the daemon's name in the
-/// database. Takes some twenty seconds at most, however dead they are.
-pub async fn examine(config: &Config, docker: &Docker, daemon: &str) -> Report {
+/// Looks at broker, database and daemons at once and judges what it finds. `dockers` are the configuration's hosts, in its
+/// order. Takes some twenty seconds at most, however dead they are.
+pub async fn examine(config: &Config, dockers: &[Docker]) -> Report {
     let queues = Queues::new(config);
-    let (broker, database, docker) = tokio::join!(
+    let (broker, database, found) = tokio::join!(
         Box::pin(queue::inspect(&queues)),
-        Box::pin(database(config, daemon)),
-        Box::pin(docker.inspect(&config.volume_prefix))
+        Box::pin(database(config)),
+        Box::pin(join_all(dockers.iter().map(|docker| docker.inspect(&config.volume_prefix))))
     );
     let mut checks = settings::verdicts(config);
     checks.extend(broker::verdicts(&queues, &broker));
     checks.extend(database::verdicts(config, &database));
     let pinned = database.ok().and_then(|database| database.schema?.pinned.ok());
-    checks.extend(docker::verdicts(config, &docker, pinned.as_ref().map(Option::as_ref)));
+    for (host, found) in config.docker_hosts.iter().zip(found) {
+        let is_this = |daemon: &&PinnedDaemon| daemon.name == host.name;
+        let pinned = pinned.as_ref().map(|all| all.iter().find(is_this).map(|daemon| daemon.identity.as_str()));
+        let verdicts = docker::verdicts(&host.endpoint, &found, pinned);
+        checks.extend(
+            verdicts.into_iter().map(|check| if host.name == ONLY_HOST { check } else { check.of(&host.name) }),
+        );
+    }
     Report::new(checks)
 }
 
-async fn database(config: &Config, daemon: &str) -> Result<store::Inspection, store::Unreachable> {
+async fn database(config: &Config) -> Result<store::Inspection, store::Unreachable> {
     let store = Store::to_look_at(&config.database_url, config.threads.clone()).await?;
-    let found = store.inspect(daemon).await;
+    let found = store.inspect().await;
     // Everything is known; a database that does not say goodbye holds up nobody.
     let _ = store.close().await;
     found
@@ -192,7 +209,7 @@ fn major_minor(version: &str) -> Option<(u32, u32)> {
 }
 
 /// The pinned identity as `docker::verdicts` wants it: none if it is unknown, since the database could not be asked.
-type Pinned<'a> = Option<Option<&'a Identity>>;
+type Pinned<'a> = Option<Option<&'a str>>;
 
 #[cfg(test)]
 mod tests {

@@ -15,7 +15,7 @@ use tracing::warn;
 
 use crate::{
     breaker::Pause,
-    coordinator::{Backlog, Candidate, Mark, Origin, Outcome, Receipt, Report, Thread, Threads},
+    coordinator::{Backlog, Candidate, Mark, Origin, Outcome, Receipt, Report, Scope, Thread, Threads},
     event::ThreadEvent,
     failed_cleanup::FailedCleanup,
     failure::Failure,
@@ -134,18 +134,24 @@ impl Threads for DryRun {
         Ok(marked.map(|receipt| receipt.thread_id.clone()).collect())
     }
 
-    async fn candidates(&self, after: Option<&str>, limit: u64) -> Result<Vec<Candidate>, Failure> {
-        self.store.candidates(after, limit).await
+    async fn candidates(&self, scope: &Scope, after: Option<&str>, limit: u64) -> Result<Vec<Candidate>, Failure> {
+        self.store.candidates(scope, after, limit).await
     }
 
-    async fn known(&self, threads: &[ThreadId]) -> Result<HashMap<ThreadId, bool>, Failure> {
+    async fn known(&self, threads: &[ThreadId]) -> Result<HashMap<ThreadId, Thread>, Failure> {
         let mut known = self.store.known(threads).await?;
-        // The volume that a dry run has removed is still there, which is no drift.
+        // The volume that a dry run has removed is still there, which is no drift, and not to be removed again.
         let would_be = self.would_be();
-        for (thread, is_marked) in &mut known {
-            *is_marked &= !would_be.marked.contains_key(thread);
+        for (thread, row) in &mut known {
+            if would_be.marked.contains_key(thread) {
+                (row.closed, row.marked) = (false, false);
+            }
         }
         Ok(known)
+    }
+
+    async fn stranger(&self) -> Result<Option<String>, Failure> {
+        self.store.stranger().await
     }
 
     async fn unmark(&self, thread: &ThreadId) -> Result<bool, Failure> {

@@ -30,6 +30,8 @@ pub struct ThreadEvent {
     pub closed_at: Option<DateTime<Utc>>,
     /// When it was reopened, likewise.
     pub reopened_at: Option<DateTime<Utc>>,
+    /// The Docker host that its volume is on, if the event says so.
+    pub host: Option<String>,
 }
 
 /// Why a body is no event. None of these gets better by trying again.
@@ -69,7 +71,9 @@ impl ThreadEvent {
             },
             Some(_) => Err(InvalidEvent::Undecodable(format!("{name} is not a string"))),
         };
-        Ok(Self { thread_id, closed_at: time("closed_at")?, reopened_at: time("reopened_at")? })
+        // Of another form it is a field of the platform's own, like any that we don't know.
+        let host = fields.get("host").and_then(Value::as_str).filter(|host| !host.is_empty()).map(str::to_owned);
+        Ok(Self { thread_id, closed_at: time("closed_at")?, reopened_at: time("reopened_at")?, host })
     }
 
     /// What the event says by itself, for a database that knows nothing else of the thread.
@@ -99,6 +103,9 @@ impl ThreadEvent {
                 body[name] = time.to_rfc3339_opts(chrono::SecondsFormat::Millis, true).into();
             }
         }
+        if let Some(host) = &self.host {
+            body["host"] = host.as_str().into();
+        }
         body.to_string().into_bytes()
     }
 }
@@ -113,6 +120,7 @@ mod tests {
             thread_id: ThreadId::parse("t-1").expect("valid"),
             closed_at: Some("2026-01-02T03:04:05.678Z".parse().expect("valid")),
             reopened_at: Some("2026-01-01T03:04:05.678Z".parse().expect("valid")),
+            host: Some("docker-1".to_owned()),
         };
         assert_eq!(ThreadEvent::decode(&event.encode()).expect("decodes"), event);
     }
@@ -137,6 +145,7 @@ mod tests {
                 thread_id: ThreadId::parse("t-1").expect("valid"),
                 closed_at: closed_at.map(at),
                 reopened_at: reopened_at.map(at),
+                host: None,
             };
             assert_eq!(event.report(came_as_reopened, at(later)).expect("a report"), expected, "{event:?}");
         }

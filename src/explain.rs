@@ -46,6 +46,8 @@ pub struct Rows {
 /// What the daemon has of it.
 #[derive(Clone, Debug)]
 pub struct Daemon {
+    /// What its host is called; none if there is only one.
+    pub host: Option<String>,
     /// Who answers.
     pub identity: String,
     /// The volume.
@@ -183,6 +185,8 @@ pub struct Explanation {
 
 #[derive(Debug, Serialize)]
 struct DaemonIdentity {
+    /// What its host is called; none if there is only one.
+    host: Option<String>,
     pinned: Option<String>,
     answering: Option<String>,
 }
@@ -204,6 +208,7 @@ impl Explanation {
         let errors = Errors { database: database.as_ref().err().cloned(), docker: docker.as_ref().err().cloned() };
         let (rows, docker) = (database.ok(), docker.ok());
         let daemon = DaemonIdentity {
+            host: docker.as_ref().and_then(|daemon| daemon.host.clone()),
             pinned: rows.as_ref().and_then(|rows| rows.pinned.clone()),
             answering: docker.as_ref().map(|daemon| daemon.identity.clone()),
         };
@@ -266,11 +271,12 @@ impl fmt::Display for Explanation {
         if let Some(receipt) = self.receipts.iter().flatten().next() {
             writeln!(f, "  receipt  {} {}", Plain(&receipt.outcome), of_receipt(receipt))?;
         }
+        let host = self.daemon.host.as_ref().map(|host| format!("host {host}, ")).unwrap_or_default();
         match (&self.daemon.answering, &self.daemon.pinned) {
             (Some(answering), Some(pinned)) if answering == pinned => {
-                writeln!(f, "  docker   {}, the pinned daemon", Plain(answering))
+                writeln!(f, "  docker   {host}{}, the pinned daemon", Plain(answering))
             }
-            (Some(answering), _) => writeln!(f, "  docker   {}, not the pinned daemon", Plain(answering)),
+            (Some(answering), _) => writeln!(f, "  docker   {host}{}, not the pinned daemon", Plain(answering)),
             (None, _) => Ok(()),
         }
     }
@@ -317,6 +323,7 @@ mod tests {
             closed_at: Some(now()),
             marked: false,
             marked_at: None,
+            host: None,
         };
         let expires_at = now() + chrono::TimeDelta::seconds(20);
         let rows = Rows {
@@ -330,7 +337,7 @@ mod tests {
             sweeper: Some(Sweeper { holder: "r1".to_owned(), epoch: 1, expires_at }),
         };
         let found = FoundVolume { driver: "local".to_owned(), created_at: None, labels: [].into() };
-        let daemon = Daemon { identity: "ID".to_owned(), found: Some(found), holders: Vec::new() };
+        let daemon = Daemon { host: None, identity: "ID".to_owned(), found: Some(found), holders: Vec::new() };
         Facts { thread, volume, now: now(), database: Ok(rows), docker: Ok(daemon) }
     }
 

@@ -1,7 +1,7 @@
 //! Which dependencies answer. Whoever finds one down says so here; consumer and reconciler wait here; a probe per
 //! dependency finds out when it is back.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -9,6 +9,7 @@ use tokio::{sync::watch, time::Instant};
 use tracing::{info, warn};
 
 use crate::{
+    coordinator::ONLY_HOST,
     failure::{Dependency, Failure},
     metrics,
     reconnect::Delays,
@@ -31,19 +32,58 @@ pub struct Status {
     pub reason: Option<String>,
 }
 
-/// The state of all dependencies.
-pub struct Health(watch::Sender<[Status; Dependency::ALL.len()]>);
+/// What is known of a Docker host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct HostStatus {
+    /// What it is called.
+    pub name: String,
+    /// The rest.
+    #[serde(flatten)]
+    pub status: Status,
+}
+
+/// The state of all dependencies. Docker is up while one of its hosts is; whoever works for one host has a view in which
+/// it is that host ([`Health::of_host`]).
+#[derive(Clone)]
+pub struct Health {
+    all: Arc<watch::Sender<All>>,
+    host: Option<usize>,
+}
+
+struct All {
+    broker: Status,
+    database: Status,
+    hosts: Vec<HostStatus>,
+}
 
 impl Health {
-    /// Nothing has been contacted yet.
+    /// Nothing has been contacted yet; there is one Docker host.
     #[must_use]
     pub fn new() -> Self {
+        Self::of_hosts([ONLY_HOST.to_owned()])
+    }
+
+    /// The same with these Docker hosts.
+    #[must_use]
+    pub fn of_hosts(hosts: impl IntoIterator<Item = String>) -> Self {
         let since = Utc::now();
         for dependency in Dependency::ALL {
             metrics::dependency_up(dependency, false);
         }
         let unknown = || Status { up: false, since, reason: Some("not contacted yet".to_owned()) };
-        Self(watch::Sender::new(Dependency::ALL.map(|_| unknown())))
+        let hosts = hosts.into_iter().map(|name| HostStatus { name, status: unknown() });
+        let all = All { broker: unknown(), database: unknown(), hosts: hosts.collect() };
+        for host in &all.hosts {
+            metrics::host_up(&host.name, false);
+        }
+        Self { all: Arc::new(watch::Sender::new(all)), host: None }
+    }
+
+    /// The view of who works for one host.
+    #[must_use]
+    pub fn of_host(&self, name: &str) -> Self {
+        let host = self.all.borrow().hosts.iter().position(|host| host.name == name);
+        Self { all: Arc::clone(&self.all), host }
     }
 
     /// The dependency answers.
@@ -57,21 +97,41 @@ impl Health {
     }
 
     fn set(&self, dependency: Dependency, reason: Option<&str>) {
-        self.0.send_if_modified(|all| {
-            let status = &mut all[dependency as usize];
+        self.all.send_if_modified(|all| {
+            let docker_was_up = all.is_any_host_up();
             let up = reason.is_none();
+            let (name, status) = match dependency {
+                Dependency::Broker => (None, &mut all.broker),
+                Dependency::Database => (None, &mut all.database),
+                // Without a view of one, there is only one.
+                Dependency::Docker => {
+                    let host = &mut all.hosts[self.host.unwrap_or(0)];
+                    (Some(host.name.clone()), &mut host.status)
+                }
+            };
             // The first word about a dependency is news too, though it was taken for down before.
             let is_news = status.up != up || (!up && status.reason.as_deref() == Some("not contacted yet"));
             if is_news {
-                metrics::dependency_up(dependency, up);
+                // That of the only one goes without saying.
+                let host = name.as_deref().filter(|host| *host != ONLY_HOST);
                 match reason {
-                    None => info!(%dependency, "up"),
-                    Some(reason) => warn!(%dependency, reason, "down"),
+                    None => info!(%dependency, host, "up"),
+                    Some(reason) => warn!(%dependency, host, reason, "down"),
                 }
                 status.since = Utc::now();
             }
             status.up = up;
             status.reason = reason.map(str::to_owned);
+            match name {
+                None => metrics::dependency_up(dependency, up),
+                Some(host) => {
+                    metrics::host_up(&host, up);
+                    let docker_is_up = all.is_any_host_up();
+                    if docker_is_up != docker_was_up || is_news {
+                        metrics::dependency_up(dependency, docker_is_up);
+                    }
+                }
+            }
             is_news
         });
     }
@@ -79,31 +139,44 @@ impl Health {
     /// The state of each dependency.
     #[must_use]
     pub fn statuses(&self) -> [(Dependency, Status); Dependency::ALL.len()] {
-        let all = self.0.borrow();
-        Dependency::ALL.map(|dependency| (dependency, all[dependency as usize].clone()))
+        let all = self.all.borrow();
+        Dependency::ALL.map(|dependency| (dependency, all.status(dependency, self.host)))
+    }
+
+    /// The state of each Docker host; none if there is only one, which goes by no name.
+    #[must_use]
+    pub fn hosts(&self) -> Vec<HostStatus> {
+        let hosts = self.all.borrow().hosts.clone();
+        hosts.into_iter().filter(|host| host.name != ONLY_HOST).collect()
+    }
+
+    /// Whether the dependency is up.
+    #[must_use]
+    pub fn is_up(&self, dependency: Dependency) -> bool {
+        self.all.borrow().status(dependency, self.host).up
     }
 
     /// The first of `dependencies` that is down, with its reason.
     #[must_use]
     pub fn first_down(&self, dependencies: &[Dependency]) -> Option<(Dependency, Status)> {
-        let all = self.0.borrow();
-        let down = dependencies.iter().find(|&&dependency| !all[dependency as usize].up);
-        down.map(|&dependency| (dependency, all[dependency as usize].clone()))
+        let all = self.all.borrow();
+        let mut statuses = dependencies.iter().map(|&dependency| (dependency, all.status(dependency, self.host)));
+        statuses.find(|(_, status)| !status.up)
     }
 
     /// Waits until all of `dependencies` are up.
     pub async fn until_up(&self, dependencies: &[Dependency]) {
-        self.until(|all| dependencies.iter().all(|&dependency| all[dependency as usize].up)).await;
+        self.until(|all| dependencies.iter().all(|&dependency| all.is_up(dependency, self.host))).await;
     }
 
     /// Waits until one of `dependencies` is down.
     pub async fn until_down(&self, dependencies: &[Dependency]) {
-        self.until(|all| dependencies.iter().any(|&dependency| !all[dependency as usize].up)).await;
+        self.until(|all| dependencies.iter().any(|&dependency| !all.is_up(dependency, self.host))).await;
     }
 
-    async fn until(&self, condition: impl Fn(&[Status; Dependency::ALL.len()]) -> bool) {
+    async fn until(&self, condition: impl Fn(&All) -> bool) {
         // The sender lives as long as this borrow of it, so the channel can't be closed.
-        let _ = self.0.subscribe().wait_for(|all| condition(all)).await;
+        let _ = self.all.subscribe().wait_for(|all| condition(all)).await;
     }
 
     /// Probes a dependency for ever: now and then while it is up, with growing waits while it is down.
@@ -126,6 +199,34 @@ impl Health {
                 Err(failure) => self.down(dependency, &failure.message),
             }
             tokio::time::sleep(delays.next_delay()).await;
+        }
+    }
+}
+
+impl All {
+    fn is_any_host_up(&self) -> bool {
+        self.hosts.iter().any(|host| host.status.up)
+    }
+
+    fn is_up(&self, dependency: Dependency, host: Option<usize>) -> bool {
+        match (dependency, host) {
+            (Dependency::Broker, _) => self.broker.up,
+            (Dependency::Database, _) => self.database.up,
+            (Dependency::Docker, Some(host)) => self.hosts[host].status.up,
+            (Dependency::Docker, None) => self.is_any_host_up(),
+        }
+    }
+
+    fn status(&self, dependency: Dependency, host: Option<usize>) -> Status {
+        match (dependency, host) {
+            (Dependency::Broker, _) => self.broker.clone(),
+            (Dependency::Database, _) => self.database.clone(),
+            (Dependency::Docker, Some(host)) => self.hosts[host].status.clone(),
+            // The first that is up speaks for all, and if none is, the first.
+            (Dependency::Docker, None) => {
+                let host = self.hosts.iter().find(|host| host.status.up).unwrap_or(&self.hosts[0]);
+                host.status.clone()
+            }
         }
     }
 }

@@ -8,7 +8,7 @@ use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::health::{Health, Status};
+use crate::health::{Health, HostStatus, Status};
 
 #[derive(Clone)]
 struct Shared {
@@ -24,6 +24,9 @@ struct Readiness {
     /// We were told to stop and finish what is in flight.
     stopping: bool,
     dependencies: BTreeMap<&'static str, Status>,
+    /// The Docker hosts, where there are several. Ready is who has one of them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    hosts: Vec<HostStatus>,
 }
 
 /// Serves until `done` is cancelled. `stop` says that we are about to end, which `/readyz` tells.
@@ -48,5 +51,5 @@ async fn readyz(State(shared): State<Shared>) -> impl IntoResponse {
     let ready = !stopping && statuses.iter().all(|(_, status)| status.up);
     let dependencies = statuses.into_iter().map(|(dependency, status)| (dependency.as_str(), status)).collect();
     let code = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (code, Json(Readiness { ready, stopping, dependencies }))
+    (code, Json(Readiness { ready, stopping, dependencies, hosts: shared.health.hosts() }))
 }

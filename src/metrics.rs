@@ -5,10 +5,13 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics::{Label, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
-use crate::{coordinator::Backlog, failure::Dependency};
+use crate::{
+    coordinator::{Backlog, ONLY_HOST},
+    failure::Dependency,
+};
 
 /// From an event in milliseconds to a volume that its container held for hours.
 const CLOSE_TO_MARK_BUCKETS_SECS: &[f64] =
@@ -49,7 +52,7 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
         "volume_reaper_docker_events_connected",
         "Whether Docker's events are followed (1); if not, volumes that a container held wait for the next sweep."
     );
-    docker_events_connected(false);
+    describe_gauge!("volume_reaper_docker_host_up", "Whether a Docker host answers (1) or not (0), by host.");
     Ok(recorder)
 }
 
@@ -73,10 +76,11 @@ pub fn panic() {
     counter!("volume_reaper_panics_total").increment(1);
 }
 
-/// Docker answered, or did not.
-pub fn docker_request(operation: &'static str, status: &str) {
-    counter!("volume_reaper_docker_requests_total", "operation" => operation, "status" => status.to_owned())
-        .increment(1);
+/// Docker answered, or did not. `host` is its name, unless there is only one.
+pub fn docker_request(host: Option<&str>, operation: &'static str, status: &str) {
+    let mut labels = vec![Label::new("operation", operation), Label::new("status", status.to_owned())];
+    labels.extend(of_host(host));
+    counter!("volume_reaper_docker_requests_total", labels).increment(1);
 }
 
 /// A thread that was closed then, if the platform says when, was marked now.
@@ -99,10 +103,10 @@ pub fn backlog(backlog: &Backlog) {
     gauge!("volume_reaper_oldest_unmarked_seconds").set(oldest.unwrap_or_default().as_secs_f64());
 }
 
-/// Volumes without a thread were counted.
-pub fn orphans(count: u64) {
+/// Volumes without a thread were counted on a host.
+pub fn orphans(host: &str, count: u64) {
     #[expect(clippy::cast_precision_loss, reason = "a gauge is a float, exact up to 2^53 volumes")]
-    gauge!("volume_reaper_orphan_volumes").set(count as f64);
+    gauge!("volume_reaper_orphan_volumes", of_host(named(host))).set(count as f64);
 }
 
 /// All removal was paused, or resumed.
@@ -115,7 +119,22 @@ pub fn dependency_up(dependency: Dependency, up: bool) {
     gauge!("volume_reaper_dependency_up", "dependency" => dependency.as_str()).set(if up { 1.0 } else { 0.0 });
 }
 
-/// The stream of Docker's events was opened, or broke.
-pub fn docker_events_connected(is_connected: bool) {
-    gauge!("volume_reaper_docker_events_connected").set(if is_connected { 1.0 } else { 0.0 });
+/// The stream of a Docker host's events was opened, or broke.
+pub fn docker_events_connected(host: &str, is_connected: bool) {
+    gauge!("volume_reaper_docker_events_connected", of_host(named(host))).set(if is_connected { 1.0 } else { 0.0 });
+}
+
+/// A Docker host came or went. Of the only one, [`dependency_up`] tells.
+pub fn host_up(host: &str, up: bool) {
+    if let Some(host) = named(host) {
+        gauge!("volume_reaper_docker_host_up", "host" => host.to_owned()).set(if up { 1.0 } else { 0.0 });
+    }
+}
+
+fn named(host: &str) -> Option<&str> {
+    (host != ONLY_HOST).then_some(host)
+}
+
+fn of_host(host: Option<&str>) -> Vec<Label> {
+    host.map(|host| Label::new("host", host.to_owned())).into_iter().collect()
 }

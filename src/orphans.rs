@@ -6,7 +6,7 @@ use chrono::{DateTime, SubsecRound, Utc};
 use serde::Serialize;
 
 use crate::{
-    coordinator::{Origin, Receipt, Removal, Threads, Volumes},
+    coordinator::{ONLY_HOST, Origin, Receipt, Removal, Threads, Volumes},
     docker::Docker,
     failure::Failure,
     store::Store,
@@ -27,6 +27,9 @@ pub struct Orphan {
     pub created_at: Option<DateTime<Utc>>,
     /// Its size in bytes; none unless Docker's list has it, which Docker Engine's has not: it would have to count.
     pub size_bytes: Option<u64>,
+    /// The Docker host that it is on, where there are several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
     /// Ids of the containers that hold it, stopped ones included.
     pub holders: Vec<String>,
 }
@@ -49,6 +52,19 @@ pub struct Orphans {
     pub orphans: Vec<Orphan>,
 }
 
+impl Orphans {
+    /// Those of several hosts together, in their order.
+    pub fn of_hosts<'a>(hosts: impl Iterator<Item = (&'a str, &'a Self)>) -> Self {
+        let mut all = Self { volumes: 0, orphans: Vec::new() };
+        for (host, found) in hosts {
+            all.volumes += found.volumes;
+            let host = (host != ONLY_HOST).then(|| host.to_owned());
+            all.orphans.extend(found.orphans.iter().map(|orphan| Orphan { host: host.clone(), ..orphan.clone() }));
+        }
+        all
+    }
+}
+
 /// Finds the volumes without a thread.
 pub async fn find(docker: &Docker, store: &Store, prefix: &VolumePrefix) -> Result<Orphans, Failure> {
     // The list before the rows: a thread that is opened in between is found among the rows.
@@ -64,6 +80,7 @@ pub async fn find(docker: &Docker, store: &Store, prefix: &VolumePrefix) -> Resu
             thread_id: facts.thread_id.clone(),
             created_at: facts.created_at,
             size_bytes: facts.size_bytes,
+            host: None,
             holders: inventory.referenced.remove(&facts.thread_id).unwrap_or_default(),
         }));
     }
@@ -128,6 +145,7 @@ mod tests {
             thread_id: thread_id.clone(),
             created_at: age.map(|age| now - age),
             size_bytes: None,
+            host: None,
             holders: holders.iter().map(|&holder| holder.to_owned()).collect(),
         };
         assert!(orphan(Some(day), &[]).is_removable(day, now));

@@ -25,7 +25,7 @@ pub use subscription::Subscription;
 
 use crate::{
     config::{Config, SecretUrl, Topology},
-    coordinator::UnknownThreads,
+    coordinator::{ONLY_HOST, UnknownThreads},
     tls::TlsFiles,
 };
 
@@ -48,6 +48,10 @@ pub struct Queues {
     pub are_copies: bool,
     /// What our queues are called before the dot.
     pub prefix: String,
+    /// The one host whose events these are, in place of all.
+    pub host: Option<String>,
+    /// The hosts whose own routing keys are listened to.
+    pub hosts: Vec<String>,
     /// The steps of the ladder.
     pub retry_delays: Vec<Duration>,
     /// Whether we create what is missing.
@@ -66,7 +70,12 @@ impl Queues {
             reopened_routing_key: config.reopened_routing_key.clone(),
             hears_of_reopening: config.policy.unknown_threads == UnknownThreads::Record,
             are_copies: false,
-            prefix: config.queue_prefix.clone(),
+            prefix: match &config.host {
+                None => config.queue_prefix.clone(),
+                Some(host) => format!("{}.{host}", config.queue_prefix),
+            },
+            host: config.host.clone(),
+            hosts: config.host_names().into_iter().filter(|host| host != ONLY_HOST).collect(),
             retry_delays: config.retry_delays.clone(),
             topology: config.topology,
         }
@@ -75,14 +84,45 @@ impl Queues {
     /// Queues for a copy of the events, of which nothing is left when we are gone.
     #[must_use]
     pub fn copies(config: &Config) -> Self {
-        let prefix = format!("{}.dry-run-{}", config.queue_prefix, uuid::Uuid::new_v4().simple());
-        Self { are_copies: true, prefix, ..Self::new(config) }
+        let queues = Self::new(config);
+        let prefix = format!("{}.dry-run-{}", queues.prefix, uuid::Uuid::new_v4().simple());
+        Self { are_copies: true, prefix, ..queues }
     }
 
-    /// The routing keys that the work queue is bound by.
-    pub fn bound_by(&self) -> impl Iterator<Item = &str> {
-        let reopened = self.hears_of_reopening.then_some(self.reopened_routing_key.as_str());
-        std::iter::once(self.routing_key.as_str()).chain(reopened)
+    /// The routing keys that the work queue is bound by: with a host's name behind it, a key is of that host's events.
+    #[must_use]
+    pub fn bound_by(&self) -> Vec<String> {
+        let reopened = self.hears_of_reopening.then_some(&self.reopened_routing_key);
+        let keys = || std::iter::once(&self.routing_key).chain(reopened);
+        let of_all = keys().filter(|_| self.host.is_none()).cloned();
+        let of_hosts = self.hosts.iter().flat_map(|host| keys().map(move |key| of_host(key, host)));
+        of_all.chain(of_hosts).collect()
+    }
+
+    /// The routing key of an event about this host's threads, or about those of any.
+    #[must_use]
+    pub fn routing_key_for(&self, is_reopening: bool, host: Option<&str>) -> String {
+        let key = if is_reopening { &self.reopened_routing_key } else { &self.routing_key };
+        host.map_or_else(|| key.clone(), |host| of_host(key, host))
+    }
+
+    /// The host whose events a routing key is of. One that the queue took through a delay says nothing any more, unless
+    /// they are all of one host.
+    #[must_use]
+    pub fn host_of(&self, routing_key: &str) -> Option<&str> {
+        let named = || {
+            let of_hosts = self.hosts.iter();
+            of_hosts.map(String::as_str).find(|host| {
+                [&self.routing_key, &self.reopened_routing_key].into_iter().any(|key| of_host(key, host) == routing_key)
+            })
+        };
+        self.host.as_deref().or_else(named)
+    }
+
+    /// Whether a routing key is that of threads that were reopened.
+    fn is_reopening(&self, routing_key: &str) -> bool {
+        let key = &self.reopened_routing_key;
+        routing_key == key || self.hosts.iter().any(|host| routing_key == of_host(key, host))
     }
 
     /// The queue that events arrive in.
@@ -103,4 +143,8 @@ impl Queues {
     pub fn dead_letter(&self) -> String {
         format!("{}.dead-letter", self.prefix)
     }
+}
+
+fn of_host(routing_key: &str, host: &str) -> String {
+    format!("{routing_key}.{host}")
 }

@@ -21,6 +21,7 @@ mod deferred;
 mod progress;
 mod report;
 mod retries;
+mod unplaced;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -38,10 +39,12 @@ use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-pub use self::report::Report;
 use self::{deferred::Deferred, progress::Progress, retries::Retries};
+pub use self::{report::Report, unplaced::Unplaced};
 use crate::{
-    coordinator::{Candidate, Coordinator, Inventory, Origin, Outcome, Receipt, Threads, UnknownThreads, Volumes},
+    coordinator::{
+        Candidate, Coordinator, Inventory, Origin, Outcome, Receipt, Scope, Thread, Threads, UnknownThreads, Volumes,
+    },
     failure::{Dependency, Failure, Verdict},
     health::Health,
     metrics,
@@ -61,7 +64,16 @@ const RETRY_BUDGET: Duration = Duration::from_secs(30);
 /// Volumes that are remembered to be referenced although no container shows it. More are asked for again next time.
 const MAX_COOLING: usize = 10_000;
 
-/// Sweeps.
+/// What the rows of the volumes that are there say.
+#[derive(Default)]
+struct Found {
+    /// Closed and marked.
+    marked: Vec<ThreadId>,
+    /// Closed and unmarked, and no host is named.
+    unplaced: Vec<Candidate>,
+}
+
+/// Sweeps one daemon.
 pub struct Reconciler<V, T> {
     coordinator: Arc<Coordinator<V, T>>,
     health: Arc<Health>,
@@ -102,10 +114,12 @@ impl<V: Volumes, T: Threads> Reconciler<V, T> {
                 _ = self.sweep(false, &sweep_stop) => {}
                 () = cancel_when_lost(is_leader.clone(), &sweep_stop) => {}
             }
-            self.observe_backlog().await;
+            if self.coordinator.is_only() {
+                observe_backlog(&*self.coordinator.threads).await;
+            }
             tokio::select! {
                 () = tokio::time::sleep(jittered(interval)) => {}
-                () = self.coordinator.waiting.missed() => {}
+                () = self.coordinator.waiting.sweep_is_due() => {}
                 () = stop.cancelled() => return,
             }
         }
@@ -145,8 +159,9 @@ impl<V: Volumes, T: Threads> Reconciler<V, T> {
         let mut retries = Retries::default();
         let mut due = Vec::new();
         let mut after: Option<String> = None;
+        let scope = if self.coordinator.is_only() { Scope::All } else { Scope::Host(self.coordinator.host.clone()) };
         while !stop.is_cancelled() {
-            let page = self.coordinator.threads.candidates(after.as_deref(), PAGE_ROWS as u64).await?;
+            let page = self.coordinator.threads.candidates(&scope, after.as_deref(), PAGE_ROWS as u64).await?;
             let is_last = page.len() < PAGE_ROWS;
             after = page.last().map(|last| last.id.clone()).or(after);
             let is_empty = page.is_empty();
@@ -163,12 +178,19 @@ impl<V: Volumes, T: Threads> Reconciler<V, T> {
                 break;
             }
         }
+        let inventory = self.inventory().await?;
+        let found = self.look_up(&inventory, report).await?;
+        let mut unplaced = found.unplaced;
+        report.candidates += unplaced.len() as u64;
+        unplaced = Deferred::default().take_from(unplaced, self.coordinator.policy(), report);
+        self.sweep_page(unplaced, &inventory, &mut retries, report, stop).await?;
         self.retry(retries, report, stop).await?;
         if stop.is_cancelled() {
             return Ok(());
         }
         self.tell_unnameable(report.unnameable);
-        self.sweep_drift(deferred, report, stop).await?;
+        self.sweep_deferred(deferred, &inventory, report).await?;
+        self.sweep_drift(found.marked, report, stop).await?;
         if !report.dry_run
             && let Err(error) = self.coordinator.threads.forget_failures().await
         {
@@ -182,26 +204,41 @@ impl<V: Volumes, T: Threads> Reconciler<V, T> {
         self.coordinator.volumes.inventory(&self.coordinator.prefix).await
     }
 
-    /// Looks at the volumes that are there for those that should not be, and at those of the deferred threads.
-    async fn sweep_drift(
-        &self,
-        deferred: Deferred,
-        report: &mut Report,
-        stop: &CancellationToken,
-    ) -> Result<(), Failure> {
-        let inventory = self.inventory().await?;
-        self.sweep_deferred(deferred, &inventory, report).await?;
-        let present: Vec<_> = inventory.present.into_iter().collect();
-        let mut marked = Vec::new();
+    /// Looks up the threads of all volumes that are there.
+    async fn look_up(&self, inventory: &Inventory, report: &mut Report) -> Result<Found, Failure> {
+        let present: Vec<_> = inventory.present.iter().cloned().collect();
+        let mut found = Found::default();
         for threads in present.chunks(PAGE_ROWS) {
             let known = self.coordinator.threads.known(threads).await?;
             // Of threads in use, nobody tells who only tells of closed ones.
             if self.coordinator.policy().unknown_threads == UnknownThreads::Reject {
                 report.orphans += (threads.len() - known.len()) as u64;
             }
-            marked.extend(known.into_iter().filter_map(|(thread, is_marked)| is_marked.then_some(thread)));
+            for (thread, row) in known {
+                let Thread { closed_at, held, .. } = row;
+                match row.host {
+                    Some(host) if host != self.coordinator.host => report.misplaced += 1,
+                    _ if !row.closed => {}
+                    _ if row.marked => found.marked.push(thread),
+                    // Rows that name this host, or have only this one, were read by their pages.
+                    None if !self.coordinator.is_only() => {
+                        found.unplaced.push(Candidate { id: thread.to_string(), closed_at, held });
+                    }
+                    None | Some(_) => {}
+                }
+            }
         }
-        metrics::orphans(report.orphans);
+        metrics::orphans(&self.coordinator.host, report.orphans);
+        Ok(found)
+    }
+
+    /// Withdraws the marks of threads whose volume is there.
+    async fn sweep_drift(
+        &self,
+        mut marked: Vec<ThreadId>,
+        report: &mut Report,
+        stop: &CancellationToken,
+    ) -> Result<(), Failure> {
         if marked.is_empty() {
             return Ok(());
         }
@@ -368,33 +405,7 @@ impl<V: Volumes, T: Threads> Reconciler<V, T> {
         }
         // After the list, so that it was this daemon that made it.
         self.coordinator.volumes.prove_identity().await?;
-        let at = Utc::now().trunc_subsecs(3);
-        let receipt = |thread: &ThreadId| Receipt {
-            thread_id: thread.clone(),
-            volume: self.coordinator.prefix.volume_of(thread),
-            outcome: Outcome::NotFound.as_str(),
-            origin: Origin::Sweep,
-            at,
-        };
-        let receipts: Vec<_> = absent.iter().map(|(thread, _)| receipt(thread)).collect();
-        let mut marked = HashSet::new();
-        let mut unmarked = Vec::new();
-        for page in receipts.chunks(PAGE_ROWS) {
-            match self.coordinator.threads.mark_all(page).await {
-                Ok(threads) => marked.extend(threads),
-                Err(failure) if matches!(failure.verdict, Verdict::Unavailable(_)) => return Err(failure),
-                Err(error) => {
-                    debug!(%error, threads = page.len(), "can't mark them at once; one by one");
-                    unmarked.extend(page.iter().map(|receipt| receipt.thread_id.clone()));
-                }
-            }
-        }
-        report.not_found += marked.len() as u64;
-        metrics::cleanups(Origin::Sweep.as_str(), Outcome::NotFound.as_str(), marked.len() as u64);
-        for (_, candidate) in absent.iter().filter(|(thread, _)| marked.contains(thread)) {
-            metrics::close_to_mark(candidate.closed_at, at);
-        }
-        Ok(unmarked)
+        mark_all_absent(&self.coordinator, absent, report).await
     }
 
     /// Cleans up after these threads, as far as the sweep's budget goes and until `enough`. Returns how many were left.
@@ -450,6 +461,7 @@ impl<V: Volumes, T: Threads> Reconciler<V, T> {
                     report.referenced += 1;
                     self.cool(thread);
                 }
+                Ok(Outcome::Removing) => report.removing += 1,
                 Ok(Outcome::NotDue { .. }) => report.not_due += 1,
                 Ok(Outcome::Held) => report.held += 1,
                 Ok(Outcome::Paused) => {
@@ -457,7 +469,15 @@ impl<V: Volumes, T: Threads> Reconciler<V, T> {
                     no_more.cancel();
                 }
                 // Somebody else was faster, or the platform changed its mind: nothing is left to do here.
-                Ok(Outcome::AlreadyClean | Outcome::NotClosed | Outcome::UnknownThread | Outcome::Reopened) => {}
+                Ok(
+                    Outcome::AlreadyClean
+                    | Outcome::NotClosed
+                    | Outcome::UnknownThread
+                    | Outcome::Reopened
+                    // That it is nowhere is found out for all hosts at once.
+                    | Outcome::NotHere
+                    | Outcome::Deferred,
+                ) => {}
                 Err(failure) if matches!(failure.verdict, Verdict::Unavailable(_)) => return Err(failure),
                 Err(failure) => {
                     warn!(thread.id = %thread, error = %failure, "can't clean up now");
@@ -472,13 +492,6 @@ impl<V: Volumes, T: Threads> Reconciler<V, T> {
         Ok(left)
     }
 
-    async fn observe_backlog(&self) {
-        match self.coordinator.threads.backlog().await {
-            Ok(backlog) => metrics::backlog(&backlog),
-            Err(error) => debug!(%error, "can't count what is left to do"),
-        }
-    }
-
     fn cool(&self, thread: ThreadId) {
         let mut cooling = self.cooling();
         if cooling.len() < MAX_COOLING {
@@ -488,6 +501,48 @@ impl<V: Volumes, T: Threads> Reconciler<V, T> {
 
     fn cooling(&self) -> MutexGuard<'_, HashMap<ThreadId, Instant>> {
         self.cooling.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Marks threads whose volumes are proven absent. Returns those that could not be marked with others.
+async fn mark_all_absent<V: Volumes, T: Threads>(
+    coordinator: &Coordinator<V, T>,
+    absent: &[(ThreadId, Candidate)],
+    report: &mut Report,
+) -> Result<Vec<ThreadId>, Failure> {
+    let at = Utc::now().trunc_subsecs(3);
+    let receipt = |thread: &ThreadId| Receipt {
+        thread_id: thread.clone(),
+        volume: coordinator.prefix.volume_of(thread),
+        outcome: Outcome::NotFound.as_str(),
+        origin: Origin::Sweep,
+        at,
+    };
+    let receipts: Vec<_> = absent.iter().map(|(thread, _)| receipt(thread)).collect();
+    let mut marked = HashSet::new();
+    let mut unmarked = Vec::new();
+    for page in receipts.chunks(PAGE_ROWS) {
+        match coordinator.threads.mark_all(page).await {
+            Ok(threads) => marked.extend(threads),
+            Err(failure) if matches!(failure.verdict, Verdict::Unavailable(_)) => return Err(failure),
+            Err(error) => {
+                debug!(%error, threads = page.len(), "can't mark them at once; one by one");
+                unmarked.extend(page.iter().map(|receipt| receipt.thread_id.clone()));
+            }
+        }
+    }
+    report.not_found += marked.len() as u64;
+    metrics::cleanups(Origin::Sweep.as_str(), Outcome::NotFound.as_str(), marked.len() as u64);
+    for (_, candidate) in absent.iter().filter(|(thread, _)| marked.contains(thread)) {
+        metrics::close_to_mark(candidate.closed_at, at);
+    }
+    Ok(unmarked)
+}
+
+async fn observe_backlog(threads: &impl Threads) {
+    match threads.backlog().await {
+        Ok(backlog) => metrics::backlog(&backlog),
+        Err(error) => debug!(%error, "can't count what is left to do"),
     }
 }
 

@@ -116,7 +116,10 @@ pub fn decide(result: &Result<Outcome, Failure>, failed_attempts: usize, delays:
             // The row stays unmarked, so sweeps own it from here.
             | Outcome::NotDue { .. }
             | Outcome::Held
-            | Outcome::Paused,
+            | Outcome::Paused
+            | Outcome::Removing
+            | Outcome::NotHere
+            | Outcome::Deferred,
         ) => Settlement::Ack,
         Ok(Outcome::NotClosed) => retry_or("the thread is not closed".to_owned(), &|_| Settlement::Stale),
         Ok(Outcome::UnknownThread) => retry_or("there is no such thread".to_owned(), &|error| Settlement::DeadLetter {
@@ -171,6 +174,9 @@ mod tests {
             (Ok(Outcome::NotDue { due_at: None }), ["ack", "ack", "ack"]),
             (Ok(Outcome::Held), ["ack", "ack", "ack"]),
             (Ok(Outcome::Paused), ["ack", "ack", "ack"]),
+            (Ok(Outcome::Removing), ["ack", "ack", "ack"]),
+            (Ok(Outcome::NotHere), ["ack", "ack", "ack"]),
+            (Ok(Outcome::Deferred), ["ack", "ack", "ack"]),
             (Ok(Outcome::NotClosed), ["retry 1s", "retry 5s", "stale"]),
             (Ok(Outcome::UnknownThread), ["retry 1s", "retry 5s", "unknown_thread"]),
             (Err(Failure::transient("x")), ["retry 1s", "retry 5s", "exhausted"]),

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::{
     breaker::Pause,
-    coordinator::Backlog,
+    coordinator::{Backlog, ONLY_HOST},
     explain::times,
     failed_cleanup::Failing,
     failure::{Dependency, Failure},
@@ -25,7 +25,16 @@ pub struct Facts {
     pub database: Result<Rows, Failure>,
     /// Our queues, if the broker answers at all.
     pub queues: Result<Vec<QueueCount>, Failure>,
-    /// Who the Docker daemon is that answers.
+    /// The Docker hosts.
+    pub hosts: Vec<Host>,
+}
+
+/// A Docker host.
+#[derive(Debug)]
+pub struct Host {
+    /// What it is called.
+    pub name: String,
+    /// Who the daemon is that answers.
     pub answering: Result<String, Failure>,
 }
 
@@ -40,8 +49,12 @@ pub struct Rows {
     pub failing: Result<FailingThreads, Failure>,
     /// All removal is paused.
     pub pause: Result<Option<Pause>, Failure>,
-    /// Who sweeps, or swept last.
+    /// Who sweeps, or swept last: the only host, or what is on none of several.
     pub sweeper: Result<Option<Sweeper>, Failure>,
+    /// The same for each of several hosts.
+    pub sweepers: Result<BTreeMap<String, Option<Sweeper>>, Failure>,
+    /// What is left to do, by the host that the rows name.
+    pub unmarked_by_host: Result<BTreeMap<Option<String>, u64>, Failure>,
     /// The pinned daemons.
     pub daemons: Result<Vec<PinnedDaemon>, Failure>,
 }
@@ -78,6 +91,12 @@ pub struct Report {
     sweeper: Option<Sweeping>,
     queues: Option<Vec<QueueCount>>,
     daemons: Option<Vec<KnownDaemon>>,
+    /// Each of several hosts.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    hosts: Vec<HostReport>,
+    /// Closed and unmarked threads by the host that their rows name; an empty name for those that name none.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    unmarked_by_host: BTreeMap<String, u64>,
     /// Why a section is missing, by its name.
     errors: BTreeMap<&'static str, String>,
 }
@@ -104,6 +123,14 @@ struct Sweeping {
 }
 
 #[derive(Debug, Serialize)]
+struct HostReport {
+    name: String,
+    #[serde(flatten)]
+    answering: Answering,
+    sweeper: Option<Sweeping>,
+}
+
+#[derive(Debug, Serialize)]
 struct KnownDaemon {
     #[serde(flatten)]
     pinned: PinnedDaemon,
@@ -115,16 +142,14 @@ impl Report {
     /// The report on these facts.
     #[must_use]
     pub fn new(facts: Facts) -> Self {
-        let Facts { now, database, queues, answering } = facts;
+        let Facts { now, database, queues, hosts } = facts;
         let dependencies = [
             (Dependency::Broker, queues.as_ref().err()),
             (Dependency::Database, database.as_ref().err()),
-            (Dependency::Docker, answering.as_ref().err()),
+            (Dependency::Docker, hosts.iter().find_map(|host| host.answering.as_ref().err())),
         ];
-        let dependencies = dependencies.into_iter().map(|(dependency, down)| {
-            let error = down.map(|failure| failure.message.clone());
-            (dependency.as_str(), Answering { up: error.is_none(), error })
-        });
+        let dependencies =
+            dependencies.into_iter().map(|(dependency, down)| (dependency.as_str(), Answering::new(down)));
         let dependencies: BTreeMap<_, _> = dependencies.collect();
         let rows = database.unwrap_or_else(Rows::unread);
 
@@ -134,15 +159,44 @@ impl Report {
         let failing = section(&mut errors, "failing", rows.failing);
         let pause = section(&mut errors, "pause", rows.pause).flatten();
         let sweeper = section(&mut errors, "sweeper", rows.sweeper).flatten();
-        let sweeper = sweeper.map(|sweeper| Sweeping { current: sweeper.is_current(now), sweeper });
+        let sweeper = sweeper.map(|sweeper| Sweeping::new(sweeper, now));
         let queues = section(&mut errors, "queues", queues);
         let daemons = section(&mut errors, "daemons", rows.daemons).map(|daemons| {
-            let answers = |pinned: &PinnedDaemon| answering.as_ref().ok().map(|identity| *identity == pinned.identity);
+            let answering = |name: &str| hosts.iter().find(|host| host.name == name)?.answering.as_ref().ok();
+            let answers = |pinned: &PinnedDaemon| Some(*answering(&pinned.name)? == pinned.identity);
             daemons.into_iter().map(|pinned| KnownDaemon { answers: answers(&pinned), pinned }).collect()
         });
+        let hosts: Vec<_> = hosts.into_iter().filter(|host| host.name != ONLY_HOST).collect();
+        let (mut sweepers, mut by_host) = (BTreeMap::new(), BTreeMap::new());
+        if !hosts.is_empty() {
+            sweepers = section(&mut errors, "sweepers", rows.sweepers).unwrap_or_default();
+            by_host = section(&mut errors, "unmarked_by_host", rows.unmarked_by_host).unwrap_or_default();
+        }
+        let hosts: Vec<_> = hosts
+            .into_iter()
+            .map(|Host { name, answering }| HostReport {
+                answering: Answering::new(answering.as_ref().err()),
+                sweeper: sweepers.remove(&name).flatten().map(|sweeper| Sweeping::new(sweeper, now)),
+                name,
+            })
+            .collect();
+        let unmarked_by_host = by_host.into_iter().map(|(host, threads)| (host.unwrap_or_default(), threads)).collect();
         let queues_are_known = queues.iter().flatten().all(|queue| queue.error.is_none());
         let ok = errors.is_empty() && queues_are_known && dependencies.values().all(|answering| answering.up);
-        Self { ok, dependencies, backlog, removals, failing, pause, sweeper, queues, daemons, errors }
+        Self {
+            ok,
+            dependencies,
+            backlog,
+            removals,
+            failing,
+            pause,
+            sweeper,
+            queues,
+            daemons,
+            hosts,
+            unmarked_by_host,
+            errors,
+        }
     }
 }
 
@@ -155,8 +209,22 @@ impl Rows {
             failing: Err(down.clone()),
             pause: Err(down.clone()),
             sweeper: Err(down.clone()),
+            sweepers: Err(down.clone()),
+            unmarked_by_host: Err(down.clone()),
             daemons: Err(down),
         }
+    }
+}
+
+impl Answering {
+    fn new(down: Option<&Failure>) -> Self {
+        Self { up: down.is_none(), error: down.map(|failure| failure.message.clone()) }
+    }
+}
+
+impl Sweeping {
+    fn new(sweeper: Sweeper, now: DateTime<Utc>) -> Self {
+        Self { current: sweeper.is_current(now), sweeper }
     }
 }
 
@@ -184,6 +252,7 @@ impl fmt::Display for Report {
         self.write_failing(f)?;
         self.write_pause(f)?;
         self.write_sweeper(f)?;
+        self.write_hosts(f)?;
         self.write_daemons(f)?;
         self.write_queues(f)
     }
@@ -255,6 +324,26 @@ impl Report {
             None if self.errors.contains_key(name) => self.unread(f, name),
             None => writeln!(f, "{name:<9} nobody"),
         }
+    }
+
+    fn write_hosts(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for HostReport { name, answering, sweeper } in &self.hosts {
+            let swept = match sweeper {
+                Some(Sweeping { sweeper, current: true }) => format!("swept by {}", Plain(&sweeper.holder)),
+                Some(_) | None => "swept by nobody".to_owned(),
+            };
+            match &answering.error {
+                None => writeln!(f, "{:<9} {name}: answers, {swept}", "host")?,
+                Some(error) => writeln!(f, "{:<9} {name}: DOES NOT ANSWER, {swept}: {}", "host", Plain(error))?,
+            }
+        }
+        for (host, threads) in &self.unmarked_by_host {
+            let whose = if host.is_empty() { "any host".to_owned() } else { format!("host {}", Plain(host)) };
+            let is_ours = host.is_empty() || self.hosts.iter().any(|ours| ours.name == *host);
+            let stays = if is_ours { "" } else { ", which is none of this service's" };
+            writeln!(f, "{:<9} {threads} closed threads of {whose} are not marked{stays}", "backlog")?;
+        }
+        Ok(())
     }
 
     fn write_daemons(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -332,7 +421,7 @@ mod tests {
             now: Utc::now(),
             database: Err(down(Dependency::Database)),
             queues: Err(down(Dependency::Broker)),
-            answering: Err(down(Dependency::Docker)),
+            hosts: vec![Host { name: ONLY_HOST.to_owned(), answering: Err(down(Dependency::Docker)) }],
         };
         let report = Report::new(facts);
         assert!(!report.ok);

@@ -3,6 +3,7 @@
 //! The threads table is the platform's and is addressed by configured names; our own tables by entities. PostgreSQL,
 //! SQLite and MySQL (which is MariaDB too) are served by the same statements, but for those that MySQL lacks.
 
+mod daemons;
 mod entities;
 mod failures;
 mod holds;
@@ -22,12 +23,8 @@ use std::{
     time::Duration,
 };
 
-use chrono::{SubsecRound, Utc};
 use migrations::{Mapping, ThreadsTable};
-use sea_orm::{
-    ActiveValue::Set, ConnectOptions, ConnectionTrait, DbBackend, DbErr, EntityTrait, RuntimeErr,
-    sea_query::OnConflict, sqlx,
-};
+use sea_orm::{ConnectOptions, ConnectionTrait, DbBackend, DbErr, RuntimeErr, sqlx};
 use tokio::sync::OnceCell;
 
 pub use holds::Hold;
@@ -38,7 +35,7 @@ use pool::Pool;
 
 use crate::{
     config::SecretUrl,
-    docker::Identity,
+    coordinator::ONLY_HOST,
     failure::{Dependency, Failure},
     tls::Problem,
 };
@@ -55,6 +52,8 @@ pub struct Store {
     db: Pool,
     url: SecretUrl,
     threads: ThreadsTable,
+    /// The Docker hosts that this process asks.
+    hosts: Vec<String>,
     /// Looked up once, with the first statement about threads.
     mapping: OnceCell<Mapping>,
     replica: String,
@@ -81,6 +80,7 @@ impl Store {
             db,
             url: url.clone(),
             threads,
+            hosts: vec![ONLY_HOST.to_owned()],
             mapping: OnceCell::new(),
             replica,
             only_reads: false,
@@ -100,11 +100,18 @@ impl Store {
             db,
             url: url.clone(),
             threads,
+            hosts: vec![ONLY_HOST.to_owned()],
             mapping: OnceCell::new(),
             replica: String::new(),
             only_reads: true,
             is_bare: AtomicBool::new(false),
         }
+    }
+
+    /// The same for a process that asks these Docker hosts.
+    #[must_use]
+    pub fn with_hosts(self, hosts: Vec<String>) -> Self {
+        Self { hosts, ..self }
     }
 
     /// Whether the database answers.
@@ -131,55 +138,6 @@ impl Store {
         self.mapping.get_or_try_init(|| Mapping::detect(&self.db, &self.threads, !self.is_bare())).await
     }
 
-    /// Pins `identity` as the daemon called `name` if none is pinned yet, unless this store only reads. Fails if another
-    /// one is.
-    pub async fn pin_daemon(&self, name: &str, identity: &Identity) -> Result<(), Failure> {
-        if self.is_bare() {
-            return Ok(());
-        }
-        if self.only_reads {
-            return self.pinned_daemon(name).await?.map_or(Ok(()), |pinned| is_pinned(name, &pinned, identity));
-        }
-        let pinned = self.bounded(ROW_TIMEOUT, self.pin_if_absent(name, identity)).await?;
-        is_pinned(name, &pinned, identity)
-    }
-
-    /// The daemon pinned as `name`.
-    pub async fn pinned_daemon(&self, name: &str) -> Result<Option<Identity>, Failure> {
-        let find = entities::docker_daemon::Entity::find_by_id(name).one(&self.db);
-        let row = self.bounded(ROW_TIMEOUT, find).await?;
-        Ok(row.map(|row| Identity::from_text(row.identity)))
-    }
-
-    async fn pin_if_absent(&self, name: &str, identity: &Identity) -> Result<Identity, DbErr> {
-        let find = || entities::docker_daemon::Entity::find_by_id(name).one(&self.db);
-        if find().await?.is_none() {
-            // Another replica may do the same in this moment: whoever is first counts.
-            entities::docker_daemon::Entity::insert(daemon_row(name, identity))
-                .on_conflict_do_nothing_on([entities::docker_daemon::Column::Name])
-                .exec_without_returning(&self.db)
-                .await?;
-        }
-        let row = find().await?.ok_or_else(|| DbErr::RecordNotFound(format!("docker_daemons {name}")))?;
-        Ok(Identity::from_text(row.identity))
-    }
-
-    /// Pins `identity` as the daemon called `name`, whatever was pinned before. Returns the one before.
-    pub async fn adopt_daemon(&self, name: &str, identity: &Identity) -> Result<Option<Identity>, Failure> {
-        self.bounded(ROW_TIMEOUT, async {
-            let before = entities::docker_daemon::Entity::find_by_id(name).one(&self.db).await?;
-            let replace = OnConflict::column(entities::docker_daemon::Column::Name)
-                .update_columns([entities::docker_daemon::Column::Identity, entities::docker_daemon::Column::PinnedAt])
-                .to_owned();
-            entities::docker_daemon::Entity::insert(daemon_row(name, identity))
-                .on_conflict(replace)
-                .exec_without_returning(&self.db)
-                .await?;
-            Ok(before.map(|row| Identity::from_text(row.identity)))
-        })
-        .await
-    }
-
     /// Closes the connections.
     pub async fn close(&self) -> Result<(), Failure> {
         self.bounded(CONNECT_TIMEOUT, self.db.close()).await
@@ -199,22 +157,6 @@ impl Store {
             )),
         }
     }
-}
-
-/// Fails unless the daemon that answers is the pinned one.
-fn is_pinned(name: &str, pinned: &Identity, answering: &Identity) -> Result<(), Failure> {
-    if pinned == answering {
-        return Ok(());
-    }
-    Err(Failure::unavailable(
-        Dependency::Docker,
-        format!(
-            "unknown daemon: the database knows daemon {name:?} as {}, but {} answers. A volume that this one \
-             lacks may still be on the other. If the daemon was replaced for good, run `volume-reaper hosts adopt`",
-            pinned.as_str(),
-            answering.as_str()
-        ),
-    ))
 }
 
 fn is_sqlite(url: &SecretUrl) -> bool {
@@ -255,14 +197,6 @@ impl AsRef<Self> for Store {
 impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Store({})", self.url)
-    }
-}
-
-fn daemon_row(name: &str, identity: &Identity) -> entities::docker_daemon::ActiveModel {
-    entities::docker_daemon::ActiveModel {
-        name: Set(name.to_owned()),
-        identity: Set(identity.as_str().to_owned()),
-        pinned_at: Set(Utc::now().trunc_subsecs(3)),
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -50,7 +50,7 @@ pub trait Releases {
 pub struct Waiting {
     state: Mutex<State>,
     is_ready: Notify,
-    missed: Notify,
+    sweep_is_due: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -103,12 +103,17 @@ impl Waiting {
     /// Nobody waits any more, since events may have been missed: a sweep is to look.
     fn forget(&self) {
         *self.state() = State::default();
-        self.missed.notify_one();
+        self.sweep_soon();
     }
 
-    /// Waits until events may have been missed.
-    pub async fn missed(&self) {
-        self.missed.notified().await;
+    /// There is something that only a sweep takes care of.
+    pub fn sweep_soon(&self) {
+        self.sweep_is_due.notify_one();
+    }
+
+    /// Waits until there is something that only a sweep takes care of.
+    pub async fn sweep_is_due(&self) {
+        self.sweep_is_due.notified().await;
     }
 
     async fn ready(&self) -> Vec<ThreadId> {
@@ -128,7 +133,7 @@ impl Waiting {
 
 /// Cleans up after the threads that become ready, until `stop` is cancelled; then finishes what it began.
 pub async fn clean_ready<V: Volumes, T: Threads>(
-    coordinator: &Coordinator<V, T>,
+    coordinator: &Arc<Coordinator<V, T>>,
     health: &Health,
     stop: &CancellationToken,
 ) {
@@ -159,6 +164,7 @@ pub async fn follow<V: Volumes + Releases, T: Threads>(
 ) {
     let mut delays = Delays::new();
     let mut was_open = false;
+    metrics::docker_events_connected(&coordinator.host, false);
     while !stop.is_cancelled() {
         tokio::select! {
             () = health.until_up(&[Dependency::Docker]) => {}
@@ -171,7 +177,7 @@ pub async fn follow<V: Volumes + Releases, T: Threads>(
             () = health.until_down(&[Dependency::Docker]) => {}
             () = stop.cancelled() => return,
         }
-        metrics::docker_events_connected(false);
+        metrics::docker_events_connected(&coordinator.host, false);
         tokio::time::sleep(delays.next_delay()).await;
     }
 }
@@ -191,7 +197,7 @@ async fn follow_stream<V: Volumes + Releases, T: Threads>(
         Err(_) => None,
     };
     delays.reset();
-    metrics::docker_events_connected(true);
+    metrics::docker_events_connected(&coordinator.host, true);
     if std::mem::replace(was_open, true) {
         waiting.forget();
     }

@@ -55,7 +55,7 @@ impl Found {
     pub async fn to_add(db: &impl ConnectionTrait, names: &ThreadsTable) -> Result<Self, DbErr> {
         let table = Table::read(db, names).await?;
         // Other names than ours mean a table of the platform's: one that is not there is misspelt, not missing.
-        if table.is_none() && *names != ThreadsTable::default() {
+        if table.is_none() && !names.is_ours() {
             return Err(no_such_table(db, names).await?);
         }
         let ours = || Ok(Mapping::of_ours(names, db.get_database_backend()));
@@ -215,6 +215,7 @@ impl Table {
             _ => return refused(format!("{} is no ordinary table", self.name)),
         }
         self.fit_closed_at(names)?;
+        self.fit_host(names)?;
         Ok(Mapping {
             backend: self.backend,
             id: self.fit_id(names)?,
@@ -279,6 +280,15 @@ impl Table {
             // SQLite keeps times as texts.
             Takes::Text if self.is_of_sqlite() => Ok(()),
             _ => self.misfit(column, "the time of a close is a timestamp"),
+        }
+    }
+
+    fn fit_host(&self, names: &ThreadsTable) -> Result<(), DbErr> {
+        let Some(name) = &names.host else { return Ok(()) };
+        let column = self.needed(name, "VOLUME_REAPER_THREADS_HOST_COLUMN, which may be empty")?;
+        match column.takes {
+            Takes::Text | Takes::Anything => Ok(()),
+            _ => self.misfit(column, "the name of a host is text"),
         }
     }
 

@@ -51,6 +51,16 @@ pub struct ThreadsTable {
     pub closed_at: Option<String>,
     /// When its volume was known to be gone: the mark, our column.
     pub mark: String,
+    /// The Docker host that its volume is on; may be null or empty, or no column at all.
+    pub host: Option<String>,
+}
+
+impl ThreadsTable {
+    /// Whether these are the names of a table that may be ours to make. It can have a column for hosts.
+    #[must_use]
+    pub fn is_ours(&self) -> bool {
+        Self { host: None, ..self.clone() } == Self::default()
+    }
 }
 
 impl Default for ThreadsTable {
@@ -63,6 +73,7 @@ impl Default for ThreadsTable {
             closed_value: "closed".to_owned(),
             closed_at: Some("closed_at".to_owned()),
             mark: "workspace_volume_removed_at".to_owned(),
+            host: None,
         }
     }
 }

@@ -21,9 +21,13 @@ impl Change for Migration {
         // MySQL's current timestamp is in the time zone of the platform's session.
         let now =
             if backend == DbBackend::MySql { Expr::cust("(UTC_TIMESTAMP(3))") } else { Expr::current_timestamp() };
+        let mut table = our_table(backend, Alias::new(&names.table));
+        if let Some(host) = &names.host {
+            table.col(key_text(backend, Alias::new(host)));
+        }
         vec![sql(
             backend,
-            our_table(backend, Alias::new(&names.table))
+            table
                 .col(key_text(backend, Alias::new(&names.id)).not_null().primary_key())
                 .col(key_text(backend, Alias::new(&names.status)).not_null().default("open"))
                 .col(time(backend, "closed_at"))

@@ -125,9 +125,18 @@ impl Mapping {
         if self.backend != DbBackend::MySql || self.id != IdType::Text {
             return Some(found);
         }
-        let column = quoted(self.backend, &self.names.id);
+        Some(found.add(self.is_text(&self.names.id, id)))
+    }
+
+    /// The condition that a column has this text, byte by byte, whatever its collation takes for equal.
+    #[must_use]
+    pub fn is_text(&self, column: &str, text: &str) -> Expr {
+        if self.backend != DbBackend::MySql {
+            return self.as_text(Expr::col(Alias::new(column))).eq(text);
+        }
+        let column = quoted(self.backend, column);
         let bytes = format!("CAST(CONVERT({column} USING utf8mb4) AS BINARY) = CAST(? AS BINARY)");
-        Some(found.add(Expr::cust_with_values(bytes, [id])))
+        Expr::cust_with_values(bytes, [text])
     }
 
     /// An id as a value of its column's type, so that the column's own index finds it; `None` if no row can have that id.

@@ -3,13 +3,14 @@
 use std::process::ExitCode;
 
 use super::{
-    DAEMON, docker,
+    docker,
     output::{json, say, write},
 };
 use crate::{config::Config, doctor, failure::Failure};
 
 pub(super) async fn run(config: &Config, as_json: bool) -> Result<ExitCode, Failure> {
-    let report = doctor::examine(config, &docker(config), DAEMON).await;
+    let dockers: Vec<_> = config.docker_hosts.iter().map(|host| docker(config, host)).collect();
+    let report = doctor::examine(config, &dockers).await;
     if as_json {
         say(json(&report))?;
     } else {

@@ -1,31 +1,182 @@
-//! `hosts`: the Docker daemon whose word counts.
+//! `hosts`: the Docker hosts whose word counts, and what it means to add, replace or lose one.
 
-use std::process::ExitCode;
+use std::{collections::BTreeMap, process::ExitCode};
 
-use super::{DAEMON, docker, output::say, prepare_database, store};
-use crate::{cli::HostsAction, config::Config, failure::Failure};
+use chrono::{SubsecRound, Utc};
+
+use super::{
+    docker,
+    output::{confirm, require_terminal, say},
+    prepare_database, store,
+};
+use crate::{
+    cli::HostsAction,
+    config::{Config, DockerHost},
+    coordinator::{ONLY_HOST, Origin, Receipt, Scope, Threads, Volumes},
+    failure::Failure,
+    store::Store,
+    terminal::Plain,
+    volume_name::ThreadId,
+};
+
+/// Rows a page.
+const PAGE_ROWS: u64 = 2000;
 
 pub(super) async fn run(config: &Config, action: HostsAction) -> Result<ExitCode, Failure> {
+    if matches!(action, HostsAction::Retire { yes: false, .. }) {
+        require_terminal("threads are marked whose volumes can't be looked at any more")?;
+    }
     let store = store(config).await?;
     prepare_database(&store, config).await?;
-    let answering = docker(config).identify().await;
-    match action {
-        HostsAction::List => {
-            let pinned = store.pinned_daemon(DAEMON).await?;
-            say(format!("{DAEMON}  {}", config.docker_host))?;
-            say(format!("  pinned     {}", pinned.as_ref().map_or("none yet", |identity| identity.as_str())))?;
-            match &answering {
-                Ok(identity) => say(format!("  answering  {}", identity.as_str()))?,
-                Err(failure) => say(format!("  answering  nobody: {failure}"))?,
-            }
-        }
-        HostsAction::Adopt => {
-            let identity = answering?;
-            let before = store.adopt_daemon(DAEMON, &identity).await?;
-            let before = before.map_or("none".to_owned(), |identity| identity.as_str().to_owned());
-            say(format!("{DAEMON}  pinned {} in place of {before}", identity.as_str()))?;
-        }
-    }
+    let done = match action {
+        HostsAction::List => list(config, &store).await,
+        HostsAction::Adopt { name } => adopt(config, &store, name.as_deref()).await,
+        HostsAction::Retire { name, yes } => retire(config, &store, &name, yes).await,
+    };
     store.close().await?;
-    Ok(ExitCode::SUCCESS)
+    done.map(|()| ExitCode::SUCCESS)
+}
+
+async fn list(config: &Config, store: &Store) -> Result<(), Failure> {
+    let mut unmarked = store.unmarked_by_host().await?;
+    let mut pinned: BTreeMap<_, _> =
+        store.pinned_daemons().await?.into_iter().map(|daemon| (daemon.name, daemon.identity)).collect();
+    for host in &config.docker_hosts {
+        say(format!("{}  {}", host.name, host.endpoint))?;
+        say(format!("  pinned     {}", pinned.remove(&host.name).as_deref().unwrap_or("none yet")))?;
+        let docker = docker(config, host);
+        match docker.identify().await {
+            Ok(identity) => {
+                say(format!("  answering  {}", identity.as_str()))?;
+                let volumes = docker.inventory(&config.volume_prefix).await?.present.len();
+                say(format!("  volumes    {volumes} of ours"))?;
+            }
+            Err(failure) => say(format!("  answering  nobody: {failure}"))?,
+        }
+        say_unmarked(unmarked.remove(&Some(host.name.clone())).filter(|_| host.name != ONLY_HOST))?;
+    }
+    for (name, identity) in pinned {
+        say(format!("{}  pinned, and none of this configuration's", Plain(&name)))?;
+        say(format!("  pinned     {}", Plain(&identity)))?;
+        say_unmarked(unmarked.remove(&Some(name)))?;
+    }
+    for (host, threads) in unmarked.into_iter().filter(|(_, threads)| *threads > 0) {
+        say(host.map_or_else(
+            || format!("{threads} closed threads that name no host are not marked"),
+            |host| format!("{}  {threads} closed threads name it, and nothing else knows it", Plain(&host)),
+        ))?;
+    }
+    Ok(())
+}
+
+fn say_unmarked(threads: Option<u64>) -> Result<(), Failure> {
+    threads.map_or(Ok(()), |threads| say(format!("  unmarked   {threads} closed threads name this host")))
+}
+
+async fn adopt(config: &Config, store: &Store, name: Option<&str>) -> Result<(), Failure> {
+    let host = match (name, config.docker_hosts.as_slice()) {
+        (None, [only]) => only,
+        (Some(name), hosts) => hosts.iter().find(|host| host.name == name).ok_or_else(|| not_configured(name))?,
+        (None, _) => return Err(Failure::permanent("there are several hosts: name the one that is meant")),
+    };
+    let docker = docker(config, host);
+    let identity = docker.identify().await?;
+    let before = store.pinned_daemon(&host.name).await?;
+    if before.as_ref() == Some(&identity) {
+        return say(format!("{}  {} is pinned already", host.name, identity.as_str()));
+    }
+    let present = docker.inventory(&config.volume_prefix).await?.present.len();
+    let unmarked = threads_of(store, host).await?;
+    say(format!(
+        "{}  {} has {present} volumes of ours; {unmarked} closed threads may have theirs on this host: those whose volume it \
+         lacks are marked as gone from here on",
+        host.name,
+        identity.as_str()
+    ))?;
+    store.adopt_daemon(&host.name, &identity).await?;
+    let before = before.map_or("none".to_owned(), |identity| identity.as_str().to_owned());
+    say(format!("{}  pinned {} in place of {before}", host.name, identity.as_str()))
+}
+
+/// Closed and unmarked threads whose volume may be on a host.
+async fn threads_of(store: &Store, host: &DockerHost) -> Result<u64, Failure> {
+    let by_host = store.unmarked_by_host().await?;
+    let on = |name: Option<&String>| by_host.get(&name.cloned()).copied().unwrap_or_default();
+    Ok(on(None) + on(Some(&host.name)))
+}
+
+async fn retire(config: &Config, store: &Store, name: &str, yes: bool) -> Result<(), Failure> {
+    let by_host = store.unmarked_by_host().await?;
+    let on = |name: Option<&str>| by_host.get(&name.map(str::to_owned)).copied().unwrap_or_default();
+    let (of_it, of_any) = (on(Some(name)), on(None));
+    let pinned = store.pinned_daemon(name).await?;
+    if pinned.is_none() && of_it == 0 {
+        let what =
+            format!("no host {name:?} is pinned, and no closed thread names it: `volume-reaper hosts list` shows them");
+        return Err(Failure::permanent(what));
+    }
+    let configured = config.docker_hosts.iter().find(|host| host.name == name);
+    if let Some(host) = configured {
+        refuse_if_in_use(config, host).await?;
+    } else {
+        say(format!("{name}  is none of this configuration's, so it can't be asked whether it is empty"))?;
+    }
+    let daemon = pinned.as_ref().map_or("no pinned daemon", |identity| identity.as_str());
+    say(format!("{name}  {daemon} is forgotten, and with it what is still on it:"))?;
+    say(format!("  {of_it} closed threads name this host: they are marked now, as gone with it"))?;
+    say(format!(
+        "  {of_any} closed threads name no host: those whose volume is on none of the others are marked by the next sweep"
+    ))?;
+    if !yes {
+        let threads = usize::try_from(of_it).unwrap_or(usize::MAX);
+        confirm("A volume that is still there is never removed after this", threads).await?;
+    }
+    let marked = mark_all_of(config, store, name).await?;
+    store.unpin_daemon(name).await?;
+    say(format!("{name}  retired; {marked} threads marked"))?;
+    if configured.is_some() {
+        say("Take it out of the configuration and restart, or it is pinned again as soon as it answers")?;
+    }
+    Ok(())
+}
+
+/// A host that answers is not lost, and one that has volumes of ours is not empty.
+async fn refuse_if_in_use(config: &Config, host: &DockerHost) -> Result<(), Failure> {
+    let docker = docker(config, host);
+    match docker.inventory(&config.volume_prefix).await {
+        Ok(inventory) if inventory.present.is_empty() => {
+            say(format!("{}  answers, and has no volume of ours", host.name))
+        }
+        Ok(inventory) => Err(Failure::permanent(format!(
+            "host {:?} answers and has {} volumes of ours: they would stay there for ever. Let no new threads be placed on \
+             it and wait until it is empty; if it is to be given up as it is, stop its daemon first",
+            host.name,
+            inventory.present.len()
+        ))),
+        Err(failure) => say(format!("{}  does not answer: {failure}", host.name)),
+    }
+}
+
+async fn mark_all_of(config: &Config, store: &Store, name: &str) -> Result<usize, Failure> {
+    let scope = Scope::Host(name.to_owned());
+    let (mut after, mut marked) = (None::<String>, 0);
+    loop {
+        let page = store.candidates(&scope, after.as_deref(), PAGE_ROWS).await?;
+        let Some(last) = page.last() else { return Ok(marked) };
+        after = Some(last.id.clone());
+        let at = Utc::now().trunc_subsecs(3);
+        let receipts =
+            page.iter().filter_map(|candidate| ThreadId::parse(&candidate.id).ok()).map(|thread_id| Receipt {
+                volume: config.volume_prefix.volume_of(&thread_id),
+                thread_id,
+                outcome: "not_found",
+                origin: Origin::Retired,
+                at,
+            });
+        marked += store.mark_all(&receipts.collect::<Vec<_>>()).await?.len();
+    }
+}
+
+fn not_configured(name: &str) -> Failure {
+    Failure::permanent(format!("there is no host {name:?} in VOLUME_REAPER_DOCKER_HOSTS or VOLUME_REAPER_HOST"))
 }

@@ -6,7 +6,7 @@ use chrono::Utc;
 use humantime::format_duration;
 
 use super::{
-    coordinator,
+    fleet,
     output::{confirm, json, require_terminal, say},
     prepare_database, prepare_docker,
 };
@@ -17,6 +17,8 @@ use crate::{
     coordinator::UnknownThreads,
     docker::Docker,
     failure::Failure,
+    fleet::Lane,
+    health::Health,
     orphans::{self, Fate, Orphan, Orphans},
     store::Store,
 };
@@ -31,23 +33,32 @@ pub(super) async fn run(config: &Config, action: Option<OrphansAction>, as_json:
     if matches!(action, Some(OrphansAction::Remove { yes: false, .. })) {
         require_terminal("volumes are removed with all that is in them")?;
     }
-    let coordinator = coordinator(config).await?;
-    prepare_database(&coordinator.threads, config).await?;
-    prepare_docker(&coordinator).await?;
-    let (docker, store) = (&coordinator.volumes, &coordinator.threads);
-    let orphans = orphans::find(docker, store, &config.volume_prefix).await?;
-    let all_done = match action {
-        None if as_json => {
-            say(json(&orphans))?;
-            true
+    let fleet = fleet(config, &Health::of_hosts(config.host_names())).await?;
+    let store = &fleet.shared().threads;
+    prepare_database(store, config).await?;
+    let mut found = Vec::new();
+    for lane in fleet.lanes() {
+        prepare_docker(&lane.coordinator).await?;
+        let orphans = orphans::find(&lane.coordinator.volumes, store, &config.volume_prefix).await?;
+        found.push((lane, orphans));
+    }
+    let mut all_done = true;
+    if action.is_none() && as_json {
+        say(json(&Orphans::of_hosts(found.iter().map(|(lane, orphans)| (&*lane.coordinator.host, orphans)))))?;
+    } else {
+        for (Lane { coordinator, .. }, orphans) in &found {
+            if !coordinator.is_only() {
+                say(format!("host {}", coordinator.host))?;
+            }
+            match action {
+                None => print(orphans)?,
+                Some(OrphansAction::Remove { older_than, yes }) => {
+                    all_done &= remove(&coordinator.volumes, store, orphans, older_than, yes).await?;
+                }
+            }
         }
-        None => {
-            print(&orphans)?;
-            true
-        }
-        Some(OrphansAction::Remove { older_than, yes }) => remove(docker, store, &orphans, older_than, yes).await?,
-    };
-    coordinator.threads.close().await?;
+    }
+    store.close().await?;
     Ok(if all_done { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

@@ -35,7 +35,10 @@ pub(super) async fn run(config: &Config, thread_ids: Vec<String>, reopened: bool
     let (closed_at, reopened_at) = if reopened { (None, now) } else { (now, None) };
     let publisher = Publisher::new(Queues::new(config));
     let count = stream::iter(threads)
-        .map(async |thread_id| publisher.publish_event(&ThreadEvent { thread_id, closed_at, reopened_at }).await)
+        .map(async |thread_id| {
+            let host = config.host.clone();
+            publisher.publish_event(&ThreadEvent { thread_id, closed_at, reopened_at, host }).await
+        })
         .buffer_unordered(UNCONFIRMED)
         .try_fold(0_u64, async |count, ()| Ok(count + 1))
         .await;

@@ -10,20 +10,21 @@ use tokio::{
     task::{JoinError, JoinSet},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, error_span, info, warn};
+use tracing::{Instrument, Span, error_span, info, warn};
 
-use super::{SWEEP_LEASE, coordinator, dry_coordinator, prepare, prepare_docker};
+use super::{SWEEP_LEASE, dry_fleet, fleet, prepare, prepare_docker, sweep_lease};
 use crate::{
-    config::Config,
+    config::{Config, DockerHost},
     consumer::Consumer,
-    coordinator::{Coordinator, Threads, UnknownThreads},
+    coordinator::{ONLY_HOST, Threads, UnknownThreads},
     docker::Docker,
     dry_run::Journal,
     failure::{Dependency, Failure, Verdict},
+    fleet::{Fleet, Lane},
     health::Health,
     http, lease, metrics,
     queue::{Publisher, Queues, Subscription},
-    reconciler::Reconciler,
+    reconciler::{Reconciler, Unplaced},
     store::Store,
     waiting,
 };
@@ -31,9 +32,10 @@ use crate::{
 /// Serves until SIGTERM or SIGINT. Fails if a part can't start or ends by itself.
 pub(super) async fn run(config: Config) -> Result<ExitCode, Failure> {
     let outside = Outside::begin()?;
-    let coordinator = coordinator(&config).await?;
+    let health = Health::of_hosts(config.host_names());
+    let fleet = fleet(&config, &health).await?;
     let queues = Queues::new(&config);
-    serve(config, outside, coordinator, queues, None).await
+    serve(config, outside, fleet, health, queues, None).await
 }
 
 /// The same with a copy of the events, with nothing changed anywhere, and a journal on standard output.
@@ -46,17 +48,19 @@ pub(super) async fn dry_run(config: Config) -> Result<ExitCode, Failure> {
         ));
     }
     let journal = Arc::new(Journal::new(std::io::stdout()));
-    let coordinator = dry_coordinator(&config, Arc::clone(&journal)).await?;
+    let health = Health::of_hosts(config.host_names());
+    let fleet = dry_fleet(&config, &health, Arc::clone(&journal)).await?;
     let queues = Queues::copies(&config);
     // What would be migrated is said by `migrate up --dry-run`.
     let config = Config { migrate: false, ..config };
-    serve(config, outside, coordinator, queues, Some(journal)).instrument(error_span!("dry_run")).await
+    serve(config, outside, fleet, health, queues, Some(journal)).instrument(error_span!("dry_run")).await
 }
 
 async fn serve<T: Threads + AsRef<Store>>(
     config: Config,
     Outside { signals, recorder }: Outside,
-    coordinator: Coordinator<Docker, T>,
+    fleet: Fleet<Docker, T>,
+    health: Health,
     queues: Queues,
     journal: Option<Arc<Journal>>,
 ) -> Result<ExitCode, Failure> {
@@ -66,13 +70,13 @@ async fn serve<T: Threads + AsRef<Store>>(
     info!(
         version = env!("CARGO_PKG_VERSION"), replica = config.replica,
         http = %listener.local_addr().unwrap_or(config.http_addr),
-        broker = %config.amqp_url, database = %config.database_url, docker = %config.docker_host, "starting"
+        broker = %config.amqp_url, database = %config.database_url, docker = %listed(&config), "starting"
     );
     let process = Arc::new(Process {
-        coordinator: Arc::new(coordinator),
+        fleet: Arc::new(fleet),
         queues,
         journal,
-        health: Arc::new(Health::new()),
+        health: Arc::new(health),
         config,
         stop: CancellationToken::new(),
         abort: CancellationToken::new(),
@@ -80,17 +84,26 @@ async fn serve<T: Threads + AsRef<Store>>(
     });
     let obeying = tokio::spawn(Arc::clone(&process).obey(signals).in_current_span());
 
-    let is_leader = watch::Sender::new(false);
     let mut work = JoinSet::new();
-    work.spawn(Arc::clone(&process).consume().in_current_span());
-    work.spawn(Arc::clone(&process).sweep(is_leader.subscribe()).in_current_span());
-    work.spawn(Arc::clone(&process).lead(is_leader).in_current_span());
-    work.spawn(Arc::clone(&process).clean_released().in_current_span());
     let mut services = JoinSet::new();
+    work.spawn(Arc::clone(&process).consume().in_current_span());
     services.spawn(Arc::clone(&process).probe_database().in_current_span());
-    services.spawn(Arc::clone(&process).probe_docker().in_current_span());
-    services.spawn(Arc::clone(&process).follow_docker().in_current_span());
     services.spawn(Arc::clone(&process).serve_http(listener, recorder).in_current_span());
+    // Each host has its own parts, so that none waits for another.
+    for number in 0..process.fleet.lanes().len() {
+        let host = Host { process: Arc::clone(&process), number };
+        let (is_leader, span) = (watch::Sender::new(false), host.span());
+        work.spawn(host.clone().sweep(is_leader.subscribe()).instrument(span.clone()));
+        work.spawn(host.clone().lead(is_leader).instrument(span.clone()));
+        work.spawn(host.clone().clean_released().instrument(span.clone()));
+        services.spawn(host.clone().probe_docker().instrument(span.clone()));
+        services.spawn(host.follow_docker().instrument(span));
+    }
+    if process.fleet.only().is_none() {
+        let is_leader = watch::Sender::new(false);
+        work.spawn(Arc::clone(&process).sweep_unplaced(is_leader.subscribe()).in_current_span());
+        work.spawn(Arc::clone(&process).lead(SWEEP_LEASE.to_owned(), is_leader).in_current_span());
+    }
 
     let ended_early = tokio::select! {
         // First, because a part that was told to stop ends too.
@@ -157,10 +170,18 @@ impl Signals {
     }
 }
 
+/// The Docker hosts, for people.
+fn listed(config: &Config) -> String {
+    let host = |DockerHost { name, endpoint, .. }: &DockerHost| {
+        if name == ONLY_HOST { endpoint.to_string() } else { format!("{name}={endpoint}") }
+    };
+    config.docker_hosts.iter().map(host).collect::<Vec<_>>().join(",")
+}
+
 /// What the parts share.
 struct Process<T> {
     config: Config,
-    coordinator: Arc<Coordinator<Docker, T>>,
+    fleet: Arc<Fleet<Docker, T>>,
     queues: Queues,
     /// Of a dry run.
     journal: Option<Arc<Journal>>,
@@ -175,7 +196,7 @@ struct Process<T> {
 
 impl<T: Threads + AsRef<Store>> Process<T> {
     fn store(&self) -> &Store {
-        self.coordinator.threads.as_ref()
+        (*self.fleet.shared().threads).as_ref()
     }
 
     async fn consume(self: Arc<Self>) -> Result<(), Failure> {
@@ -184,7 +205,7 @@ impl<T: Threads + AsRef<Store>> Process<T> {
             publisher: Arc::new(Publisher::new(queues.clone())),
             queues,
             consumer: Arc::new(Consumer {
-                coordinator: Arc::clone(&self.coordinator),
+                fleet: Arc::clone(&self.fleet),
                 health: Arc::clone(&self.health),
                 retry_delays: self.config.retry_delays.clone(),
                 journal: self.journal.clone(),
@@ -195,33 +216,17 @@ impl<T: Threads + AsRef<Store>> Process<T> {
         subscription.run(&self.stop, &self.abort).await
     }
 
-    async fn sweep(self: Arc<Self>, is_leader: watch::Receiver<bool>) -> Result<(), Failure> {
-        let (coordinator, health) = (Arc::clone(&self.coordinator), Arc::clone(&self.health));
-        let reconciler = Reconciler::new(coordinator, health, self.config.reconcile_cooldown);
+    async fn sweep_unplaced(self: Arc<Self>, is_leader: watch::Receiver<bool>) -> Result<(), Failure> {
+        let unplaced = Unplaced::new(Arc::clone(&self.fleet), Arc::clone(&self.health));
         tokio::select! {
-            () = reconciler.run(self.config.reconcile_interval, is_leader, &self.stop) => {}
+            () = unplaced.run(self.config.reconcile_interval, is_leader, &self.stop) => {}
             // The next sweep takes up what this one leaves.
             () = self.abort.cancelled() => {}
         }
         Ok(())
     }
 
-    async fn clean_released(self: Arc<Self>) -> Result<(), Failure> {
-        tokio::select! {
-            () = waiting::clean_ready(&self.coordinator, &self.health, &self.stop) => {}
-            // The next sweep takes up what this leaves.
-            () = self.abort.cancelled() => {}
-        }
-        Ok(())
-    }
-
-    async fn follow_docker(self: Arc<Self>) -> Result<(), Failure> {
-        waiting::follow(&self.coordinator, &self.health, &self.stop).await;
-        self.done.cancelled().await;
-        Ok(())
-    }
-
-    async fn lead(self: Arc<Self>, is_leader: watch::Sender<bool>) -> Result<(), Failure> {
+    async fn lead(self: Arc<Self>, lease: String, is_leader: watch::Sender<bool>) -> Result<(), Failure> {
         if self.journal.is_some() {
             // Who only looks does not have to be alone, and can't take the lease.
             is_leader.send_replace(true);
@@ -232,7 +237,7 @@ impl<T: Threads + AsRef<Store>> Process<T> {
         let holder = format!("{}/{}", self.config.replica, uuid::Uuid::new_v4());
         tokio::select! {
             () = self.health.until_up(&[Dependency::Database]) => {
-                lease::keep(self.store(), SWEEP_LEASE, &holder, &is_leader, &self.stop).await;
+                lease::keep(self.store(), &lease, &holder, &is_leader, &self.stop).await;
             }
             () = self.stop.cancelled() => {}
         }
@@ -244,26 +249,10 @@ impl<T: Threads + AsRef<Store>> Process<T> {
             prepare(self.store(), &self.config, self.journal.is_some()).await?;
             self.store().ping().await?;
             // So that the metric is true on a replica without work too.
-            self.coordinator.look_for_pause().await
+            self.fleet.shared().look_for_pause().await
         };
         tokio::select! {
             () = self.health.watch(Dependency::Database, probe) => {}
-            () = self.done.cancelled() => {}
-        }
-        Ok(())
-    }
-
-    async fn probe_docker(self: Arc<Self>) -> Result<(), Failure> {
-        let probe = async || match prepare_docker(&self.coordinator).await {
-            // Not Docker's fault, and nothing can be done about volumes without the database anyway.
-            Err(Failure { verdict: Verdict::Unavailable(Dependency::Database), .. }) => {
-                self.health.until_up(&[Dependency::Database]).await;
-                prepare_docker(&self.coordinator).await
-            }
-            result => result,
-        };
-        tokio::select! {
-            () = self.health.watch(Dependency::Docker, probe) => {}
             () = self.done.cancelled() => {}
         }
         Ok(())
@@ -286,5 +275,80 @@ impl<T: Threads + AsRef<Store>> Process<T> {
             warn!("the grace period is over, stopping at once");
         }
         self.abort.cancel();
+    }
+}
+
+/// One Docker host of the process.
+struct Host<T> {
+    process: Arc<Process<T>>,
+    number: usize,
+}
+
+impl<T> Clone for Host<T> {
+    fn clone(&self) -> Self {
+        Self { process: Arc::clone(&self.process), number: self.number }
+    }
+}
+
+impl<T: Threads + AsRef<Store>> Host<T> {
+    fn lane(&self) -> &Lane<Docker, T> {
+        &self.process.fleet.lanes()[self.number]
+    }
+
+    /// Names the host in the log lines of its parts; not the only one.
+    fn span(&self) -> Span {
+        let host = &self.lane().coordinator.host;
+        if self.process.fleet.only().is_some() { Span::current() } else { error_span!("docker", host) }
+    }
+
+    async fn sweep(self, is_leader: watch::Receiver<bool>) -> Result<(), Failure> {
+        let Lane { coordinator, health, .. } = self.lane();
+        let config = &self.process.config;
+        let reconciler = Reconciler::new(Arc::clone(coordinator), Arc::clone(health), config.reconcile_cooldown);
+        tokio::select! {
+            () = reconciler.run(config.reconcile_interval, is_leader, &self.process.stop) => {}
+            // The next sweep takes up what this one leaves.
+            () = self.process.abort.cancelled() => {}
+        }
+        Ok(())
+    }
+
+    async fn lead(self, is_leader: watch::Sender<bool>) -> Result<(), Failure> {
+        let lease = sweep_lease(&self.lane().coordinator.host);
+        Arc::clone(&self.process).lead(lease, is_leader).await
+    }
+
+    async fn clean_released(self) -> Result<(), Failure> {
+        let Lane { coordinator, health, .. } = self.lane();
+        tokio::select! {
+            () = waiting::clean_ready(coordinator, health, &self.process.stop) => {}
+            // The next sweep takes up what this leaves.
+            () = self.process.abort.cancelled() => {}
+        }
+        Ok(())
+    }
+
+    async fn follow_docker(self) -> Result<(), Failure> {
+        let Lane { coordinator, health, .. } = self.lane();
+        waiting::follow(coordinator, health, &self.process.stop).await;
+        self.process.done.cancelled().await;
+        Ok(())
+    }
+
+    async fn probe_docker(self) -> Result<(), Failure> {
+        let Lane { coordinator, health, .. } = self.lane();
+        let probe = async || match prepare_docker(coordinator).await {
+            // Not Docker's fault, and nothing can be done about volumes without the database anyway.
+            Err(Failure { verdict: Verdict::Unavailable(Dependency::Database), .. }) => {
+                health.until_up(&[Dependency::Database]).await;
+                prepare_docker(coordinator).await
+            }
+            result => result,
+        };
+        tokio::select! {
+            () = health.watch(Dependency::Docker, probe) => {}
+            () = self.process.done.cancelled() => {}
+        }
+        Ok(())
     }
 }

@@ -2,26 +2,33 @@
 
 use std::{process::ExitCode, sync::Arc};
 
+use futures_util::future::{select_all, try_join_all};
+use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    coordinator,
+    fleet,
     output::{json, say},
     prepare_database, prepare_docker,
 };
 use crate::{
     config::Config,
     coordinator::Threads,
-    failure::Failure,
+    docker::Docker,
+    failure::{Dependency, Failure},
+    fleet::{Fleet, Lane},
     health::Health,
     progress,
-    reconciler::{Reconciler, Report},
+    reconciler::{Reconciler, Report, Unplaced},
+    store::Store,
 };
 
 pub(super) async fn run(config: &Config, dry_run: bool, as_json: bool) -> Result<ExitCode, Failure> {
-    let coordinator = Arc::new(coordinator(config).await?);
-    prepare_database(&coordinator.threads, config).await?;
-    prepare_docker(&coordinator).await?;
+    let health = Health::of_hosts(config.host_names());
+    let fleet = Arc::new(fleet(config, &health).await?);
+    let threads = &fleet.shared().threads;
+    prepare_database(threads, config).await?;
+    health.up(Dependency::Database);
 
     let stop = CancellationToken::new();
     let interrupted = tokio::spawn({
@@ -32,38 +39,82 @@ pub(super) async fn run(config: &Config, dry_run: bool, as_json: bool) -> Result
             }
         }
     });
-    let health = Arc::new(Health::new());
-    let reconciler = Reconciler::new(Arc::clone(&coordinator), health, config.reconcile_cooldown);
-    progress::show(coordinator.threads.backlog().await?.unmarked);
-    let mut done = reconciler.progress();
-    let shown = tokio::spawn(async move {
-        while done.changed().await.is_ok() {
-            progress::advance_to(*done.borrow_and_update());
-        }
-    });
-    let report = reconciler.sweep(dry_run, &stop).await;
+    let reconciler = |lane: &Lane<Docker, Store>| {
+        Reconciler::new(Arc::clone(&lane.coordinator), Arc::clone(&lane.health), config.reconcile_cooldown)
+    };
+    let reconcilers: Vec<_> = fleet.lanes().iter().map(reconciler).collect();
+    progress::show(threads.backlog().await?.unmarked);
+    let shown = tokio::spawn(show_progress(reconcilers.iter().map(Reconciler::progress).collect()));
+    let report = sweep(&fleet, &reconcilers, dry_run, &stop).await;
     shown.abort();
     progress::clear();
     interrupted.abort();
+    let report = report?;
     if as_json {
         say(json(&report))?;
     } else {
         print(&report)?;
     }
-    coordinator.threads.close().await?;
+    threads.close().await?;
     let failed = report.failed > 0 || report.skipped_reason.is_some();
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
+/// Sweeps all hosts at once, and then what is on none of them. A host that is down is said so in the report, unless it is
+/// the only one: then it is an error.
+async fn sweep(
+    fleet: &Arc<Fleet<Docker, Store>>,
+    reconcilers: &[Reconciler<Docker, Store>],
+    dry_run: bool,
+    stop: &CancellationToken,
+) -> Result<Report, Failure> {
+    let one = async |(lane, reconciler): (&Lane<Docker, Store>, &Reconciler<Docker, Store>)| match prepare_docker(
+        &lane.coordinator,
+    )
+    .await
+    {
+        Ok(()) => {
+            lane.health.up(Dependency::Docker);
+            Ok(reconciler.sweep(dry_run, stop).await)
+        }
+        Err(failure) if fleet.only().is_some() => Err(failure),
+        Err(failure) => {
+            lane.health.down(Dependency::Docker, &failure.message);
+            let skipped_reason = Some(format!("host {:?}: {failure}", lane.coordinator.host));
+            Ok(Report { skipped_reason, dry_run, ..Report::default() })
+        }
+    };
+    let began = Instant::now();
+    let reports = try_join_all(fleet.lanes().iter().zip(reconcilers).map(one)).await?;
+    let mut report = reports.into_iter().reduce(Report::and).unwrap_or_default();
+    if fleet.only().is_none() && !stop.is_cancelled() {
+        let unplaced = Unplaced::new(Arc::clone(fleet), Arc::clone(&fleet.lanes()[0].health));
+        report = report.and(unplaced.sweep(dry_run, stop).await);
+        report.duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+    }
+    Ok(report)
+}
+
+async fn show_progress(mut of_hosts: Vec<watch::Receiver<u64>>) {
+    loop {
+        let changed = of_hosts.iter_mut().map(|host| Box::pin(host.changed()));
+        if select_all(changed).await.0.is_err() {
+            return;
+        }
+        progress::advance_to(of_hosts.iter_mut().map(|host| *host.borrow_and_update()).sum());
+    }
+}
+
 fn print(report: &Report) -> Result<(), Failure> {
     let Report { candidates, removed, not_found, referenced, cooling_down, failed, drift, orphans, .. } = report;
-    let Report { not_due, held, paused, .. } = report;
+    let Report { not_due, held, paused, removing, misplaced, .. } = report;
     let would = if report.dry_run { " (dry run: nothing was changed)" } else { "" };
     say(format!("{candidates} closed threads were not marked{would}"))?;
     say(format!("  removed     {removed}\n  not found   {not_found}\n  referenced  {referenced}"))?;
     say(format!("  not due     {not_due}\n  held        {held}\n  paused      {paused}"))?;
-    say(format!("  cooling     {cooling_down}\n  failed      {failed}"))?;
-    say(format!("  drift       {drift}\n  orphans     {orphans}\n  took        {} ms", report.duration_ms))?;
+    say(format!("  removing    {removing}\n  cooling     {cooling_down}\n  failed      {failed}"))?;
+    say(format!("  drift       {drift}\n  orphans     {orphans}\n  misplaced   {misplaced}"))?;
+    say(format!("  took        {} ms", report.duration_ms))?;
     match &report.skipped_reason {
         Some(reason) => say(format!("ended early: {reason}")),
         None => Ok(()),

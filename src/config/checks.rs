@@ -5,8 +5,8 @@ use std::{
     time::Duration,
 };
 
-use super::{ConfigError, SecretUrl, secret_url::POOLER, sources::Values};
-use crate::tls::{self, Identity, TlsFiles};
+use super::{ConfigError, SecretUrl, secret_url::POOLER};
+use crate::tls::{self, Identity};
 
 pub(super) const SECOND: Duration = Duration::from_secs(1);
 pub(super) const HOUR: Duration = Duration::from_hours(1);
@@ -76,41 +76,6 @@ pub(super) fn file<R>(text: &str, read: impl FnOnce(&Path) -> Result<R, String>)
     let path = PathBuf::from(text);
     read(&path)?;
     Ok(Some(path))
-}
-
-/// The certificates for TLS to the Docker daemon, where its own client looks for them.
-pub(super) fn docker_tls<F: Fn(&str) -> Option<String>>(
-    values: &Values<'_, F>,
-) -> Result<Option<TlsFiles>, ConfigError> {
-    if !values
-        .get("docker_host", |text| Ok(["tcp://", "http://", "https://"].iter().any(|tcp| text.starts_with(tcp))))?
-    {
-        return Ok(None);
-    }
-    let wants_tls = values.get("docker_tls_verify", |text| Ok(!text.is_empty()))?;
-    let home = values.env.get("HOME").map_or_else(PathBuf::new, PathBuf::from);
-    values.get("docker_cert_path", |text| {
-        let dir = if text.is_empty() { home.join(".docker") } else { PathBuf::from(text) };
-        if !wants_tls {
-            let unverified = "is set and DOCKER_TLS_VERIFY is not: Docker's own client would not ask for a proof of who \
-                              answers, and we don't do without; set it to 1";
-            return if text.is_empty() { Ok(None) } else { Err(unverified.to_owned()) };
-        }
-        let read = |name: &str, check: fn(&Path) -> Result<(), String>| {
-            let path = dir.join(name);
-            check(&path).map_err(|what| format!("{}: {what}", path.display()))?;
-            Ok::<_, String>(path)
-        };
-        let files = TlsFiles {
-            authorities: Some(read("ca.pem", |path| tls::authorities(path).map(drop))?),
-            identity: Some(Identity {
-                certificate: read("cert.pem", |path| tls::certificates(path).map(drop))?,
-                key: read("key.pem", |path| tls::private_key(path).map(drop))?,
-            }),
-        };
-        files.client_config()?;
-        Ok(Some(files))
-    })
 }
 
 pub(super) fn identity(certificate: Option<PathBuf>, key: Option<PathBuf>) -> Result<Option<Identity>, ConfigError> {

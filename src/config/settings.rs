@@ -64,10 +64,22 @@ pub const SETTINGS: &[Setting] = &[
         "For TLS to the Docker daemon: the folder with ca.pem, cert.pem and key.pem; ~/.docker if empty",
     ),
     setting(
+        "docker_hosts",
+        "VOLUME_REAPER_DOCKER_HOSTS",
+        "",
+        "Several Docker daemons in place of the one: name=endpoint,name=endpoint; in a file, [[docker.hosts]]",
+    ),
+    setting(
+        "host",
+        "VOLUME_REAPER_HOST",
+        "",
+        "One reaper per Docker host: the name of this one's, whose events and threads alone are its own",
+    ),
+    setting(
         "docker_timeout",
         "VOLUME_REAPER_DOCKER_TIMEOUT",
         "2m",
-        "How long the removal of one volume may take before it is tried again later",
+        "How long a delivery waits for the removal of one volume, which goes on without it",
     ),
     setting("volume_prefix", "VOLUME_REAPER_VOLUME_PREFIX", "ha_ws_", "What a thread's volume is called before its id"),
     setting("exchange", "VOLUME_REAPER_EXCHANGE", "threads", "The topic exchange that thread events are published to"),
@@ -89,9 +101,9 @@ pub const SETTINGS: &[Setting] = &[
         "prefetch",
         "VOLUME_REAPER_PREFETCH",
         "32",
-        "Deliveries that the broker hands over ahead of their settlement",
+        "Deliveries that the broker hands over ahead of their settlement, per Docker host",
     ),
-    setting("concurrency", "VOLUME_REAPER_CONCURRENCY", "4", "Removals in flight at once"),
+    setting("concurrency", "VOLUME_REAPER_CONCURRENCY", "4", "Removals in flight at once, per Docker host"),
     setting(
         "retry_delays",
         "VOLUME_REAPER_RETRY_DELAYS",
@@ -179,6 +191,12 @@ pub const SETTINGS: &[Setting] = &[
         "VOLUME_REAPER_THREADS_MARK_COLUMN",
         "workspace_volume_removed_at",
         "Its column for our mark: when the volume was known to be gone",
+    ),
+    setting(
+        "threads_host_column",
+        "VOLUME_REAPER_THREADS_HOST_COLUMN",
+        "",
+        "Its column with the name of the Docker host that the volume is on; empty if there is none",
     ),
     setting(
         "log_filter",

@@ -12,6 +12,16 @@ pub(super) struct Values<'a, F> {
 }
 
 impl<F: Fn(&str) -> Option<String>> Values<'_, F> {
+    /// Whether `key` has a value that is not its default.
+    pub(super) fn is_given(&self, key: &'static str) -> bool {
+        self.get(key, |text| Ok(text != default_of(key))).unwrap_or(true)
+    }
+
+    /// An error about what the file says of a host.
+    pub(super) fn refuse_host(&self, host: &str, what: &str) -> ConfigError {
+        ConfigError(format!("{}: [[docker.hosts]] {host:?}: {what}", self.file.path.display()))
+    }
+
     /// The value of `key`, checked; an error names the place.
     pub(super) fn get<T>(
         &self,
@@ -35,11 +45,36 @@ impl<F: Fn(&str) -> Option<String>> Values<'_, F> {
     }
 }
 
+fn default_of(key: &str) -> &'static str {
+    SETTINGS.iter().find(|setting| setting.key == key).map_or("", |setting| setting.default)
+}
+
 /// What a TOML file sets.
 #[derive(Default)]
 pub(super) struct FileValues {
     path: PathBuf,
     values: HashMap<String, String>,
+    /// `[[docker.hosts]]`, which says the same as `docker_hosts` and more.
+    pub(super) hosts: Vec<HostTable>,
+}
+
+/// The only table of the file.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DockerTable {
+    hosts: Vec<HostTable>,
+}
+
+/// One of `[[docker.hosts]]`.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct HostTable {
+    pub(super) name: String,
+    pub(super) endpoint: String,
+    /// The folder with certificates; as `DOCKER_CERT_PATH` if there is none.
+    pub(super) cert_path: Option<PathBuf>,
+    /// As `concurrency` if there is none.
+    pub(super) concurrency: Option<u16>,
 }
 
 impl FileValues {
@@ -51,7 +86,13 @@ impl FileValues {
             refused(format!("line {line}: {}", error.message()))
         })?;
         let mut values = HashMap::new();
+        let mut hosts = Vec::new();
         for (key, value) in table {
+            if key == "docker" {
+                let read: Result<DockerTable, _> = value.try_into();
+                hosts = read.map_err(|error| refused(format!("[[docker.hosts]]: {}", error.message())))?.hosts;
+                continue;
+            }
             if !SETTINGS.iter().any(|setting| setting.key == key) {
                 return Err(refused(format!("{key}: there is no such setting")));
             }
@@ -70,7 +111,7 @@ impl FileValues {
             };
             values.insert(key, value);
         }
-        Ok(Self { path, values })
+        Ok(Self { path, values, hosts })
     }
 }
 

@@ -7,8 +7,8 @@ use chrono::{DateTime, Utc};
 use futures_util::future::join_all;
 use serde::Serialize;
 
-use super::{CALL_TIMEOUT, Docker, Error, ListContainersOptionsBuilder, Removal, cause, refused_removal};
-use crate::{failure::Failure, volume_name::VolumeName};
+use super::{CALL_TIMEOUT, Docker, Error, ListContainersOptionsBuilder, Removal, cause, refused_removal, status};
+use crate::{failure::Failure, metrics, volume_name::VolumeName};
 
 /// Containers that are asked for since when they are as they are; of others only their creation is told.
 const MAX_INSPECTED: usize = 16;
@@ -45,7 +45,9 @@ impl Docker {
     /// The volume; `None` if this daemon does not have it, which alone proves nothing.
     pub async fn find_volume(&self, volume: &VolumeName) -> Result<Option<FoundVolume>, Failure> {
         let request = self.client()?.inspect_volume(volume.as_str());
-        match tokio::time::timeout(CALL_TIMEOUT, request).await.unwrap_or(Err(Error::RequestTimeoutError)) {
+        let answer = tokio::time::timeout(CALL_TIMEOUT, request).await.unwrap_or(Err(Error::RequestTimeoutError));
+        metrics::docker_request(self.name.as_deref(), "inspect_volume", &status(&answer));
+        match answer {
             Ok(found) => Ok(Some(FoundVolume {
                 driver: found.driver,
                 created_at: found.created_at,
@@ -64,6 +66,7 @@ impl Docker {
                 "docker at {}: inspect {volume}: {status_code} {message}",
                 self.endpoint
             ))),
+            Err(Error::RequestTimeoutError) => Err(self.timed_out(&format!("inspect {volume}"), CALL_TIMEOUT).await),
             Err(other) => Err(self.down(&format!("inspect {volume}: {}", cause(&other)))),
         }
     }

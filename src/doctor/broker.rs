@@ -212,7 +212,7 @@ fn thing<T>(
 /// AMQP can't list bindings, and every way to try one out either makes it or sends a message through it.
 fn binding(queues: &Queues, contents: &Contents) -> Option<Check> {
     let (name, exchange) = ("broker.binding", &queues.exchange);
-    let key = queues.bound_by().map(|key| format!("{key:?}")).collect::<Vec<_>>().join(" and ");
+    let key = queues.bound_by().iter().map(|key| format!("{key:?}")).collect::<Vec<_>>().join(" and ");
     let list = format!(
         "rabbitmqctl list_bindings, in which {exchange:?}, {key} and {:?} stand in one line each",
         queues.work()

@@ -2,23 +2,22 @@
 
 use super::{Check, Pinned, is_loopback, major_minor};
 use crate::{
-    config::Config,
-    docker::{Endpoint, Identity, Inspection, RemovalRefused},
+    docker::{Endpoint, Inspection, RemovalRefused},
     failure::Failure,
 };
 
 /// The oldest engine that our tests ran on.
 const OLDEST_ENGINE: (u32, u32) = (20, 10);
 
-pub(super) fn verdicts(config: &Config, found: &Result<Inspection, Failure>, pinned: Pinned<'_>) -> Vec<Check> {
+pub(super) fn verdicts(endpoint: &Endpoint, found: &Result<Inspection, Failure>, pinned: Pinned<'_>) -> Vec<Check> {
     let found = match found {
         Err(failure) => return vec![unreachable(failure)],
         Ok(found) => found,
     };
     let product = if found.is_podman { "Podman" } else { "Docker Engine" };
-    let at = format!("{product} {} at {}", found.version, config.docker_host);
+    let at = format!("{product} {} at {endpoint}", found.version);
     let mut checks = vec![Check::ok("docker.reachable", at)];
-    checks.extend(transport(&config.docker_host));
+    checks.extend(transport(endpoint));
     checks.push(version(product, found));
     checks.extend(identity(found, pinned));
     checks.push(lists(found));
@@ -91,15 +90,15 @@ fn identity(found: &Inspection, pinned: Pinned<'_>) -> Option<Check> {
             format!("{} answers, and none is pinned yet", answering.as_str()),
             "nothing, if this is the daemon with the volumes: the first `serve` or `sweep` pins it",
         ),
-        Some(pinned) if pinned == answering => Check::ok(name, format!("{} as pinned", answering.as_str())),
-        Some(pinned) => other_daemon(name, pinned, answering),
+        Some(pinned) if pinned == answering.as_str() => Check::ok(name, format!("{} as pinned", answering.as_str())),
+        Some(pinned) => other_daemon(name, pinned, answering.as_str()),
     })
 }
 
-fn other_daemon(name: &str, pinned: &Identity, answering: &Identity) -> Check {
+fn other_daemon(name: &str, pinned: &str, answering: &str) -> Check {
     Check::fail(
         name,
-        format!("{} is pinned, but {} answers; nothing is removed or marked", pinned.as_str(), answering.as_str()),
+        format!("{pinned} is pinned, but {answering} answers; nothing is removed or marked"),
         "correct DOCKER_HOST; if the daemon was replaced for good, run `volume-reaper hosts adopt`",
     )
 }

@@ -408,7 +408,8 @@ async fn may_bind(connection: &Connection, queues: &Queues) -> Answer<()> {
     let mut nobodys = FieldTable::default();
     nobodys.insert("volume-reaper-doctor".into(), AMQPValue::LongString(Uuid::new_v4().to_string().into()));
     ask(connection, async move |channel| {
-        let (queue, exchange, key) = (queues.work(), queues.exchange.as_str(), queues.routing_key.as_str());
+        let (queue, exchange) = (queues.work(), queues.exchange.as_str());
+        let key = queues.routing_key_for(false, queues.host.as_deref());
         channel.queue_unbind(queue.into(), exchange.into(), key.into(), nobodys).await
     })
     .await

@@ -35,16 +35,15 @@ impl Publisher {
         Self { queues, link: Mutex::new(None) }
     }
 
-    /// Publishes an event as the platform would, by the routing key of a reopening if it says of one. Returns when the
+    /// Publishes an event as the platform would, by the routing key of what it says and of the host it names. Returns when the
     /// broker has it safely.
     pub async fn publish_event(&self, event: &ThreadEvent) -> Result<(), Failure> {
-        let Queues { exchange, routing_key, reopened_routing_key, .. } = &self.queues;
-        let routing_key = if event.reopened_at.is_some() { reopened_routing_key } else { routing_key };
+        let routing_key = self.queues.routing_key_for(event.reopened_at.is_some(), event.host.as_deref());
         let properties = BasicProperties::default()
             .with_content_type("application/json".into())
             .with_delivery_mode(2)
             .with_message_id(uuid::Uuid::new_v4().to_string().into());
-        self.publish(exchange, routing_key, properties, &event.encode()).await
+        self.publish(&self.queues.exchange, &routing_key, properties, &event.encode()).await
     }
 
     /// Publishes to one of our queues. Returns when the broker has it safely.

@@ -74,7 +74,7 @@ pub(super) async fn execute(
 
 /// Whether a delivery was published as the event of a thread that was reopened.
 pub(super) fn came_as_reopened(delivery: &Delivery, queues: &Queues) -> bool {
-    delivery.routing_key.as_str() == queues.reopened_routing_key || headers::is_reopened(&delivery.properties)
+    queues.is_reopening(delivery.routing_key.as_str()) || headers::is_reopened(&delivery.properties)
 }
 
 /// Puts a delivery back where it came from, untouched.

@@ -54,7 +54,7 @@ pub struct Subscription<V, T> {
     pub consumer: Arc<Consumer<V, T>>,
     /// Which dependencies are up.
     pub health: Arc<Health>,
-    /// How many deliveries the broker hands over ahead of their settlement.
+    /// How many deliveries the broker hands over ahead of their settlement, per Docker host.
     pub prefetch: u16,
 }
 
@@ -110,7 +110,7 @@ impl<V: Volumes, T: Threads> Subscription<V, T> {
     async fn connect(&self, stop: &CancellationToken) -> Result<Option<Link>, Failure> {
         let connect = async {
             let link = Link::open(&self.queues, "volume-reaper consumer").await?;
-            let qos = link.channel.basic_qos(self.prefetch, BasicQosOptions::default());
+            let qos = link.channel.basic_qos(self.consumer.fleet.prefetch(self.prefetch), BasicQosOptions::default());
             bounded(&self.queues.url, REQUEST_TIMEOUT, "prefetch", qos).await?;
             Ok(Some(link))
         };
@@ -246,7 +246,8 @@ impl<V: Volumes, T: Threads> Subscription<V, T> {
             if !delivery.acker.usable() {
                 return None;
             }
-            let settlement = consumer.handle(&Message { came_as_reopened, ..message(&delivery) }).await;
+            let host = queues.host_of(delivery.routing_key.as_str());
+            let settlement = consumer.handle(&Message { came_as_reopened, host, ..message(&delivery) }).await;
             log(&settlement);
             execute(delivery, &settlement, &queues, &publisher, &stop).await
         }
@@ -275,6 +276,7 @@ pub(super) fn message(delivery: &Delivery) -> Message<'_> {
         headers: headers::texts(&delivery.properties),
         id: delivery.properties.message_id().as_ref().map(ShortString::as_str),
         came_as_reopened: headers::is_reopened(&delivery.properties),
+        host: None,
         failed_attempts: headers::failed_attempts(&delivery.properties),
     }
 }

@@ -57,7 +57,7 @@ async fn bind(channel: &Channel, queues: &Queues) -> Result<(), Failure> {
         let bind = channel.queue_bind(
             queues.work().into(),
             exchange.into(),
-            routing_key.into(),
+            routing_key.as_str().into(),
             QueueBindOptions::default(),
             FieldTable::default(),
         );

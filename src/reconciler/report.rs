@@ -20,6 +20,8 @@ pub struct Report {
     pub held: u64,
     /// Volumes left alone since all removal is paused.
     pub paused: u64,
+    /// Volumes whose removal takes long and goes on.
+    pub removing: u64,
     /// Volumes left alone for now, since they could not be removed before.
     pub cooling_down: u64,
     /// Volumes that could not be removed or marked.
@@ -31,6 +33,8 @@ pub struct Report {
     pub drift: u64,
     /// Volumes of ours without a thread; never touched.
     pub orphans: u64,
+    /// Volumes whose thread is on another host, by its row; never touched.
+    pub misplaced: u64,
     /// Why the sweep was not done, or not to its end.
     pub skipped_reason: Option<String>,
     /// Nothing was removed or marked.
@@ -40,10 +44,38 @@ pub struct Report {
 }
 
 impl Report {
+    /// Both together, as one sweep that took as long as the longer one.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        let both = |one: Option<String>, other: Option<String>| match (one, other) {
+            (Some(one), Some(other)) if one != other => Some(format!("{one}; {other}")),
+            (one, other) => one.or(other),
+        };
+        Self {
+            candidates: self.candidates + other.candidates,
+            removed: self.removed + other.removed,
+            not_found: self.not_found + other.not_found,
+            referenced: self.referenced + other.referenced,
+            not_due: self.not_due + other.not_due,
+            held: self.held + other.held,
+            paused: self.paused + other.paused,
+            removing: self.removing + other.removing,
+            cooling_down: self.cooling_down + other.cooling_down,
+            failed: self.failed + other.failed,
+            unnameable: self.unnameable + other.unnameable,
+            drift: self.drift + other.drift,
+            orphans: self.orphans + other.orphans,
+            misplaced: self.misplaced + other.misplaced,
+            skipped_reason: both(self.skipped_reason, other.skipped_reason),
+            dry_run: self.dry_run || other.dry_run,
+            duration_ms: self.duration_ms.max(other.duration_ms),
+        }
+    }
+
     /// One info line if something happened, debug if not.
     pub(super) fn log(&self) {
-        let Self { candidates, removed, not_found, referenced, not_due, held, paused, .. } = *self;
-        let Self { cooling_down, failed, drift, orphans, dry_run, duration_ms, .. } = *self;
+        let Self { candidates, removed, not_found, referenced, not_due, held, paused, removing, .. } = *self;
+        let Self { cooling_down, failed, drift, orphans, misplaced, dry_run, duration_ms, .. } = *self;
         macro_rules! swept {
             ($level:ident) => {
                 $level!(
@@ -54,10 +86,12 @@ impl Report {
                     not_due,
                     held,
                     paused,
+                    removing,
                     cooling_down,
                     failed,
                     drift,
                     orphans,
+                    misplaced,
                     dry_run,
                     duration_ms,
                     "swept"

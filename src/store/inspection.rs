@@ -8,8 +8,8 @@ use chrono::{DateTime, Utc};
 use migrations::{REOPEN_TRIGGER, ThreadsTable, UNMARKED_INDEX, literal, quoted};
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, QueryResult, RuntimeErr, Statement, sqlx};
 
-use super::{MigrationStatus, Pool, Store, failure, is_mysql, mysql_number};
-use crate::{config::SecretUrl, docker::Identity, doctor::ClockReading, failure::Failure};
+use super::{MigrationStatus, PinnedDaemon, Pool, Store, failure, is_mysql, mysql_number};
+use crate::{config::SecretUrl, doctor::ClockReading, failure::Failure};
 
 /// For all questions together, once a connection is there.
 const QUESTIONS_TIMEOUT: Duration = Duration::from_secs(10);
@@ -80,8 +80,8 @@ pub struct Schema {
     pub trigger: Result<Part, Failure>,
     /// Whether what we do with rows would be allowed.
     pub may_write: Result<(), Failure>,
-    /// The pinned daemon.
-    pub pinned: Result<Option<Identity>, Failure>,
+    /// The pinned daemons.
+    pub pinned: Result<Vec<PinnedDaemon>, Failure>,
 }
 
 impl Store {
@@ -93,12 +93,12 @@ impl Store {
         }
     }
 
-    /// Looks at the database; `daemon` is the daemon's name in it. Takes less than twenty seconds, and changes nothing.
-    pub async fn inspect(&self, daemon: &str) -> Result<Inspection, Unreachable> {
+    /// Looks at the database. Takes less than twenty seconds, and changes nothing.
+    pub async fn inspect(&self) -> Result<Inspection, Unreachable> {
         if let Err(error) = self.db.ping().await {
             return Err(why_unreachable(&self.url, &error).await);
         }
-        match tokio::time::timeout(QUESTIONS_TIMEOUT, self.look(daemon)).await {
+        match tokio::time::timeout(QUESTIONS_TIMEOUT, self.look()).await {
             Ok(found) => found.map_err(|error| Unreachable::Other(failure(&self.url, &error).message)),
             Err(_) => Err(Unreachable::Other(format!(
                 "database at {}: no answer within {}",
@@ -108,7 +108,7 @@ impl Store {
         }
     }
 
-    async fn look(&self, daemon: &str) -> Result<Inspection, DbErr> {
+    async fn look(&self) -> Result<Inspection, DbErr> {
         let migrations = self.migration_status().await;
         let all_applied = matches!(&migrations, Ok(all) if all.iter().all(|migration| migration.applied));
         Ok(Inspection {
@@ -116,11 +116,11 @@ impl Store {
             encrypted: self.encrypted().await?,
             clock: self.clock().await?,
             migrations,
-            schema: if all_applied { Some(self.schema(daemon).await) } else { None },
+            schema: if all_applied { Some(self.schema().await) } else { None },
         })
     }
 
-    async fn schema(&self, daemon: &str) -> Schema {
+    async fn schema(&self) -> Schema {
         let failed = |error: DbErr| failure(&self.url, &error);
         Schema {
             missing_columns: self.missing_columns().await.map_err(failed),
@@ -128,7 +128,7 @@ impl Store {
             reads_whole_table: self.reads_whole_table().await.map_err(failed),
             trigger: self.trigger().await.map_err(failed),
             may_write: self.may_write().await.map_err(failed),
-            pinned: self.pinned_daemon(daemon).await,
+            pinned: self.pinned_daemons().await,
         }
     }
 

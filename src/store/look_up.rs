@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::{
     PAGE_TIMEOUT, ROW_TIMEOUT, Store,
     entities::{docker_daemon, lease, volume_removal},
-    threads::{closed_at, time_at},
+    threads::{closed_at, host, host_at, time_at},
 };
 use crate::{failure::Failure, volume_name::ThreadId};
 
@@ -32,6 +32,8 @@ pub struct ThreadRow {
     pub marked: bool,
     /// Since when.
     pub marked_at: Option<DateTime<Utc>>,
+    /// The Docker host that its volume is on, if the platform says so.
+    pub host: Option<String>,
 }
 
 /// A receipt, as it is.
@@ -101,6 +103,7 @@ impl Store {
             .expr(closed_at(threads))
             .expr(mark())
             .expr(threads.as_text(threads.qualified_id()))
+            .expr(host(threads))
             .from(threads.table())
             .cond_where(is_thread)
             .to_owned();
@@ -114,6 +117,7 @@ impl Store {
                 marked: row.try_get_by_index(2)?,
                 closed_at: time_at(&row, 3),
                 marked_at: time_at(&row, 4),
+                host: host_at(&row, 6)?,
             })
         };
         row.map(read).transpose()
@@ -151,6 +155,30 @@ impl Store {
         let rows = self.bounded(ROW_TIMEOUT, select.all(&self.db)).await?;
         let rows = rows.into_iter();
         Ok(rows.map(|row| PinnedDaemon { name: row.name, identity: row.identity, pinned_at: row.pinned_at }).collect())
+    }
+
+    /// Counts the closed and unmarked threads by the host that their rows name.
+    pub async fn unmarked_by_host(&self) -> Result<BTreeMap<Option<String>, u64>, Failure> {
+        self.bounded(PAGE_TIMEOUT, async {
+            let threads = self.mapping().await?;
+            if threads.names.host.is_none() {
+                return Ok(BTreeMap::from([(None, self.count_backlog().await?.unmarked)]));
+            }
+            // By its place in the list: an expression that is grouped by has to be the same one, parameters included.
+            let count = Query::select()
+                .expr(host(threads))
+                .expr(Func::count(Expr::val(1)))
+                .from(threads.table())
+                .cond_where(threads.is_candidate())
+                .add_group_by([Expr::cust("1")])
+                .to_owned();
+            let mut by_host = BTreeMap::new();
+            for row in self.db.query_all(&count).await? {
+                *by_host.entry(host_at(&row, 0)?).or_default() += row.try_get_by_index::<i64>(1)?.unsigned_abs();
+            }
+            Ok(by_host)
+        })
+        .await
     }
 
     /// Counts the receipts of the last hour and day before `now`.

@@ -7,13 +7,13 @@ use migrations::{Mapping, MarkType};
 use sea_orm::{
     ActiveValue::{NotSet, Set},
     ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, EntityTrait, ExprTrait, QueryResult,
-    sea_query::{Alias, Expr, Func, Order, Query, UpdateStatement},
+    sea_query::{Alias, Condition, Expr, Func, Order, Query, UpdateStatement},
 };
 
 use super::{PAGE_TIMEOUT, ROW_TIMEOUT, Store, entities::volume_removal};
 use crate::{
     breaker::Pause,
-    coordinator::{Backlog, Candidate, Mark, Origin, Receipt, Report, Thread, Threads},
+    coordinator::{Backlog, Candidate, Mark, Origin, Receipt, Report, Scope, Thread, Threads},
     failed_cleanup::FailedCleanup,
     failure::Failure,
     volume_name::ThreadId,
@@ -42,6 +42,8 @@ impl Store {
             .expr(self.is_held(Expr::val(thread.as_str())))
             .expr(self.pause_reason())
             .expr(id_as_text(threads))
+            .expr(host(threads))
+            .expr(self.first_stranger())
             .from(threads.table())
             .cond_where(is_thread)
             .to_owned();
@@ -58,6 +60,8 @@ impl Store {
             closed_at: time_at(&row, 2),
             held: row.try_get_by_index(3)?,
             pause: row.try_get_by_index(4)?,
+            host: host_at(&row, 6)?,
+            stranger: row.try_get_by_index(7)?,
         }))
     }
 
@@ -108,27 +112,40 @@ impl Store {
         Ok(marked.into_iter().map(|receipt| receipt.thread_id.clone()).collect())
     }
 
-    async fn select_known(&self, wanted: &[ThreadId]) -> Result<HashMap<ThreadId, bool>, DbErr> {
+    async fn select_known(&self, wanted: &[ThreadId]) -> Result<HashMap<ThreadId, Thread>, DbErr> {
         let threads = self.mapping().await?;
-        let is_marked = threads.is_closed().and(threads.read_mark().is_not_null());
         let ids = wanted.iter().map(ThreadId::as_str);
         let select = Query::select()
             .expr(id_as_text(threads))
-            .expr(is_marked)
+            .expr(threads.is_closed())
+            .expr(threads.read_mark().is_not_null())
+            .expr(closed_at(threads))
+            .expr(self.is_held(threads.as_text(threads.qualified_id())))
+            .expr(host(threads))
             .from(threads.table())
             .and_where(is_one_of(threads, ids))
             .to_owned();
         let mut known = HashMap::new();
         for row in self.db.query_all(&select).await? {
             let id: String = row.try_get_by_index(0)?;
-            let is_marked = row.try_get_by_index::<Option<bool>>(1)?.unwrap_or(false);
-            known.extend(ThreadId::parse(&id).ok().map(|thread| (thread, is_marked)));
+            let Ok(thread) = ThreadId::parse(&id) else { continue };
+            let found = Thread {
+                closed: row.try_get_by_index::<Option<bool>>(1)?.unwrap_or(false),
+                marked: row.try_get_by_index(2)?,
+                closed_at: time_at(&row, 3),
+                held: row.try_get_by_index(4)?,
+                host: host_at(&row, 5)?,
+                stranger: None,
+                pause: None,
+            };
+            known.insert(thread, found);
         }
         Ok(known)
     }
 
-    async fn select_candidates(&self, after: Option<&str>, limit: u64) -> Result<Vec<Candidate>, DbErr> {
+    async fn select_candidates(&self, scope: &Scope, after: Option<&str>, limit: u64) -> Result<Vec<Candidate>, DbErr> {
         let threads = self.mapping().await?;
+        let Some(in_scope) = is_in_scope(threads, scope) else { return Ok(Vec::new()) };
         let mut select = Query::select()
             // Under another name than the column's: by that name the rows would be ordered as texts, past the index.
             .expr_as(id_as_text(threads), "thread_id_text")
@@ -136,6 +153,7 @@ impl Store {
             .expr(self.is_held(threads.as_text(threads.qualified_id())))
             .from(threads.table())
             .cond_where(threads.is_candidate())
+            .cond_where(in_scope)
             .order_by(id(threads), Order::Asc)
             .limit(limit)
             .to_owned();
@@ -166,7 +184,7 @@ impl Store {
         Ok(self.db.execute(&update).await?.rows_affected() == 1)
     }
 
-    async fn count_backlog(&self) -> Result<Backlog, DbErr> {
+    pub(super) async fn count_backlog(&self) -> Result<Backlog, DbErr> {
         let threads = self.mapping().await?;
         let count = Query::select()
             .expr(Expr::col(id(threads)).count())
@@ -190,7 +208,7 @@ impl Store {
     fn row(&self, receipt: &Receipt) -> volume_removal::ActiveModel {
         let event_id = match &receipt.origin {
             Origin::Event(id) => id.clone(),
-            Origin::Sweep | Origin::Docker | Origin::Orphan => None,
+            Origin::Sweep | Origin::Docker | Origin::Orphan | Origin::Retired => None,
         };
         volume_removal::ActiveModel {
             id: NotSet,
@@ -222,16 +240,20 @@ impl Threads for Store {
         self.bounded(PAGE_TIMEOUT, self.mark_many(receipts)).await
     }
 
-    async fn known(&self, threads: &[ThreadId]) -> Result<HashMap<ThreadId, bool>, Failure> {
+    async fn known(&self, threads: &[ThreadId]) -> Result<HashMap<ThreadId, Thread>, Failure> {
         self.bounded(PAGE_TIMEOUT, self.select_known(threads)).await
+    }
+
+    async fn stranger(&self) -> Result<Option<String>, Failure> {
+        Self::stranger(self).await
     }
 
     async fn unmark(&self, thread: &ThreadId) -> Result<bool, Failure> {
         self.bounded(ROW_TIMEOUT, self.withdraw_mark(thread)).await
     }
 
-    async fn candidates(&self, after: Option<&str>, limit: u64) -> Result<Vec<Candidate>, Failure> {
-        self.bounded(PAGE_TIMEOUT, self.select_candidates(after, limit)).await
+    async fn candidates(&self, scope: &Scope, after: Option<&str>, limit: u64) -> Result<Vec<Candidate>, Failure> {
+        self.bounded(PAGE_TIMEOUT, self.select_candidates(scope, after, limit)).await
     }
 
     async fn note_failure(&self, thread: &ThreadId, error: &str) -> Result<(), Failure> {
@@ -308,6 +330,29 @@ fn mark(threads: &Mapping) -> Alias {
 /// Only where a row is read: a condition on a cast column would not use the column's index.
 fn id_as_text(threads: &Mapping) -> Expr {
     threads.as_text(Expr::col(id(threads)))
+}
+
+/// The host that a row names; an empty text is none.
+pub(super) fn host(threads: &Mapping) -> Expr {
+    threads.names.host.as_ref().map_or_else(Expr::null, |host| threads.as_text(Expr::col(Alias::new(host))))
+}
+
+pub(super) fn host_at(row: &QueryResult, index: usize) -> Result<Option<String>, DbErr> {
+    Ok(row.try_get_by_index::<Option<String>>(index)?.filter(|host| !host.is_empty()))
+}
+
+/// The condition that selects the rows of a scope; `None` if there can be none.
+fn is_in_scope(threads: &Mapping, scope: &Scope) -> Option<Condition> {
+    let all = Condition::all();
+    match (scope, &threads.names.host) {
+        (Scope::All, _) | (Scope::Unplaced, None) => Some(all),
+        (Scope::Host(_), None) => None,
+        (Scope::Host(host), Some(column)) => Some(all.add(threads.is_text(column, host))),
+        (Scope::Unplaced, Some(column)) => {
+            let column = Expr::col(Alias::new(column));
+            Some(all.add(column.clone().is_null().or(column.eq(""))))
+        }
+    }
 }
 
 pub(super) fn closed_at(threads: &Mapping) -> Expr {

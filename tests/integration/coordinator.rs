@@ -12,6 +12,7 @@ use volume_reaper::{
     consumer::{Consumer, Message},
     coordinator::{Origin, Outcome, Removal},
     failure::{Dependency, Failure, Verdict},
+    fleet::Fleet,
     health::Health,
     settlement::Settlement,
 };
@@ -21,7 +22,7 @@ use crate::fakes::{Row, calls, coordinator, coordinator_with, referenced, row, s
 #[tokio::test]
 async fn the_coordinator_marks_on_success_and_on_not_found() {
     for (removal, outcome) in [(Removal::Removed, Outcome::Removed), (Removal::NotFound, Outcome::NotFound)] {
-        let coordinator = coordinator(Ok(removal));
+        let coordinator = Arc::new(coordinator(Ok(removal)));
         assert_eq!(coordinator.clean(&thread("t1"), Origin::Sweep).await, Ok(outcome.clone()));
         assert_eq!(row(&coordinator, "t1").receipts, [outcome.as_str()]);
         assert!(row(&coordinator, "t1").mark.is_some());
@@ -30,7 +31,7 @@ async fn the_coordinator_marks_on_success_and_on_not_found() {
 
 #[tokio::test]
 async fn the_coordinator_skips_marking_on_referenced() {
-    let coordinator = coordinator(Ok(Removal::Referenced { holders: vec![] }));
+    let coordinator = Arc::new(coordinator(Ok(Removal::Referenced { holders: vec![] })));
     assert_eq!(coordinator.clean(&thread("t1"), Origin::Sweep).await, Ok(referenced()));
     assert!(row(&coordinator, "t1").mark.is_none());
 }
@@ -42,7 +43,7 @@ async fn the_coordinator_does_not_mark_on_error() {
         Failure::permanent("outside of the local volume root"),
         Failure::unavailable(Dependency::Docker, "refused"),
     ] {
-        let coordinator = coordinator(Err(failure.clone()));
+        let coordinator = Arc::new(coordinator(Err(failure.clone())));
         assert_eq!(coordinator.clean(&thread("t1"), Origin::Sweep).await, Err(failure));
         assert!(row(&coordinator, "t1").mark.is_none());
     }
@@ -50,7 +51,7 @@ async fn the_coordinator_does_not_mark_on_error() {
 
 #[tokio::test]
 async fn docker_is_not_asked_about_a_thread_that_is_marked_open_or_unknown() {
-    let coordinator = coordinator(Ok(Removal::Removed));
+    let coordinator = Arc::new(coordinator(Ok(Removal::Removed)));
     let marked = Row { closed: true, mark: Some(chrono::Utc::now()), ..Row::default() };
     set_row(&coordinator.threads.rows, "marked", marked);
     set_row(&coordinator.threads.rows, "open", Row::default());
@@ -72,7 +73,7 @@ async fn a_failed_mark_is_a_failed_clean_up_and_the_next_try_marks() {
             Err(Failure::transient("serialization failure"))
         }
     };
-    let coordinator = coordinator_with(Ok(Removal::Removed), on_mark, |_| Ok(()));
+    let coordinator = Arc::new(coordinator_with(Ok(Removal::Removed), on_mark, |_| Ok(())));
     let first = coordinator.clean(&thread("t1"), Origin::Sweep).await;
     assert_eq!(first.map_err(|failure| failure.verdict), Err(Verdict::Transient));
     assert!(row(&coordinator, "t1").mark.is_none());
@@ -88,7 +89,7 @@ async fn a_thread_that_is_reopened_between_removal_and_mark_is_not_marked() {
         set_row(rows, "t1", Row::default());
         Ok(())
     };
-    let coordinator = coordinator_with(Ok(Removal::Removed), reopen, |_| Ok(()));
+    let coordinator = Arc::new(coordinator_with(Ok(Removal::Removed), reopen, |_| Ok(())));
     assert_eq!(coordinator.clean(&thread("t1"), Origin::Sweep).await, Ok(Outcome::Reopened));
     assert!(row(&coordinator, "t1").mark.is_none());
     assert!(row(&coordinator, "t1").receipts.is_empty());
@@ -101,7 +102,7 @@ async fn who_loses_the_race_for_the_mark_finds_the_thread_already_clean() {
         set_row(rows, "t1", marked);
         Ok(())
     };
-    let coordinator = coordinator_with(Ok(Removal::NotFound), other_marks, |_| Ok(()));
+    let coordinator = Arc::new(coordinator_with(Ok(Removal::NotFound), other_marks, |_| Ok(())));
     assert_eq!(coordinator.clean(&thread("t1"), Origin::Sweep).await, Ok(Outcome::AlreadyClean));
     assert_eq!(row(&coordinator, "t1").receipts, ["removed"]);
 }
@@ -116,7 +117,7 @@ async fn a_panic_in_the_handling_of_one_delivery_is_a_retry_and_takes_nothing_wi
     };
     let coordinator = Arc::new(coordinator_with(Ok(Removal::Removed), on_mark, |_| Ok(())));
     let consumer = Consumer {
-        coordinator: Arc::clone(&coordinator),
+        fleet: Arc::new(Fleet::new(vec![Arc::clone(&coordinator)], &Health::new(), 32)),
         health: Arc::new(Health::new()),
         retry_delays: vec![Duration::from_secs(1)],
         journal: None,
@@ -127,6 +128,7 @@ async fn a_panic_in_the_handling_of_one_delivery_is_a_retry_and_takes_nothing_wi
         headers: Vec::new(),
         id: None,
         came_as_reopened: false,
+        host: None,
         failed_attempts: 0,
     };
     for _ in 0..10 {
@@ -139,7 +141,7 @@ async fn a_panic_in_the_handling_of_one_delivery_is_a_retry_and_takes_nothing_wi
 #[tokio::test]
 async fn a_volume_that_an_unknown_daemon_does_not_have_is_not_marked() {
     // D20
-    let coordinator = coordinator(Ok(Removal::NotFound));
+    let coordinator = Arc::new(coordinator(Ok(Removal::NotFound)));
     let unknown = Failure::unavailable(Dependency::Docker, "another daemon answers");
     *coordinator.volumes.identity.lock().expect("lock") = Err(unknown.clone());
     assert_eq!(coordinator.clean(&thread("t1"), Origin::Sweep).await, Err(unknown));

@@ -13,7 +13,8 @@ use chrono::{DateTime, Utc};
 use volume_reaper::{
     breaker::Pause,
     coordinator::{
-        Backlog, Candidate, Coordinator, Inventory, Mark, Outcome, Receipt, Removal, Report, Thread, Threads, Volumes,
+        Backlog, Candidate, Coordinator, Inventory, Mark, Outcome, Receipt, Removal, Report, Scope, Thread, Threads,
+        Volumes,
     },
     failed_cleanup::FailedCleanup,
     failure::Failure,
@@ -30,6 +31,7 @@ pub(crate) struct Row {
     pub(crate) closed: bool,
     pub(crate) closed_at: Option<DateTime<Utc>>,
     pub(crate) held: bool,
+    pub(crate) host: Option<String>,
     pub(crate) mark: Option<DateTime<Utc>>,
     pub(crate) receipts: Vec<&'static str>,
 }
@@ -59,6 +61,16 @@ impl Volumes for FakeVolumes {
             self.inventory.lock().expect("lock").present.remove(&thread);
         }
         answer
+    }
+
+    async fn probe(&self) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    async fn has(&self, volume: &VolumeName) -> Result<bool, Failure> {
+        self.calls.lock().expect("lock").push(format!("has {volume}"));
+        let thread = VolumePrefix::parse("ha_ws_").expect("valid").thread_of(volume.as_str()).expect("ours");
+        Ok(self.inventory.lock().expect("lock").present.contains(&thread))
     }
 
     async fn inventory(&self, _prefix: &VolumePrefix) -> Result<Inventory, Failure> {
@@ -104,8 +116,14 @@ impl Threads for FakeThreads {
             marked: row.mark.is_some(),
             closed_at: row.closed_at,
             held: row.held,
+            host: row.host.clone(),
+            stranger: None,
             pause: self.pause.lock().expect("lock").as_ref().map(|pause| pause.reason.clone()),
         }))
+    }
+
+    async fn stranger(&self) -> Result<Option<String>, Failure> {
+        Ok(None)
     }
 
     async fn record_report(&self, thread: &ThreadId, report: &Report) -> Result<(), Failure> {
@@ -143,10 +161,16 @@ impl Threads for FakeThreads {
         Ok(marked)
     }
 
-    async fn candidates(&self, after: Option<&str>, limit: u64) -> Result<Vec<Candidate>, Failure> {
+    async fn candidates(&self, scope: &Scope, after: Option<&str>, limit: u64) -> Result<Vec<Candidate>, Failure> {
         let rows = self.rows.lock().expect("lock");
+        let is_in_scope = |row: &Row| match scope {
+            Scope::All => true,
+            Scope::Host(host) => row.host.as_ref() == Some(host),
+            Scope::Unplaced => row.host.is_none(),
+        };
         let mut ids: Vec<_> = rows
             .iter()
+            .filter(|(_, row)| is_in_scope(row))
             .filter(|(id, row)| row.closed && row.mark.is_none() && after.is_none_or(|after| id.as_str() > after))
             .map(|(id, row)| Candidate { id: id.clone(), closed_at: row.closed_at, held: row.held })
             .collect();
@@ -155,10 +179,12 @@ impl Threads for FakeThreads {
         Ok(ids)
     }
 
-    async fn known(&self, threads: &[ThreadId]) -> Result<HashMap<ThreadId, bool>, Failure> {
-        let rows = self.rows.lock().expect("lock");
-        let known = threads.iter().filter_map(|thread| Some((thread.clone(), rows.get(thread.as_str())?)));
-        Ok(known.map(|(thread, row)| (thread, row.closed && row.mark.is_some())).collect())
+    async fn known(&self, threads: &[ThreadId]) -> Result<HashMap<ThreadId, Thread>, Failure> {
+        let mut known = HashMap::new();
+        for thread in threads {
+            known.extend(self.find(thread).await?.map(|row| (thread.clone(), row)));
+        }
+        Ok(known)
     }
 
     async fn unmark(&self, thread: &ThreadId) -> Result<bool, Failure> {
@@ -195,7 +221,7 @@ impl Threads for FakeThreads {
     }
 
     async fn backlog(&self) -> Result<Backlog, Failure> {
-        let unmarked = self.candidates(None, 1000).await?.len() as u64;
+        let unmarked = self.candidates(&Scope::All, None, 1000).await?.len() as u64;
         Ok(Backlog { unmarked, oldest_closed_at: None })
     }
 

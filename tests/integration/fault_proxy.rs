@@ -1,8 +1,11 @@
 //! A proxy on a TCP port that can refuse, stall and cut what goes through it: the faults of a network, on command.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use tokio::{
@@ -27,12 +30,14 @@ pub(crate) enum Mode {
     StallToServer,
     /// Nothing passes towards the client.
     StallToClient,
+    /// What passes towards the client comes so much later.
+    Slow(Duration),
 }
 
 impl Mode {
     fn lets_pass(self, to_server: bool) -> bool {
         match self {
-            Self::Pass | Self::Refuse => true,
+            Self::Pass | Self::Refuse | Self::Slow(_) => true,
             Self::Stall => false,
             Self::StallToServer => !to_server,
             Self::StallToClient => to_server,
@@ -172,6 +177,10 @@ async fn pump(
 ) {
     let mut buffer = vec![0; 64 * 1024];
     while let Ok(length @ 1..) = from.read(&mut buffer).await {
+        let mode = state.borrow().0;
+        if let (Mode::Slow(delay), false) = (mode, to_server) {
+            tokio::time::sleep(delay).await;
+        }
         if state.wait_for(|(mode, _)| mode.lets_pass(to_server)).await.is_err()
             || to.write_all(&buffer[..length]).await.is_err()
         {

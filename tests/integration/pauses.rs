@@ -204,7 +204,7 @@ fn with_budgets(per_sweep: Option<u64>, per_hour: Option<u64>) -> Arc<FakeCoordi
     Arc::new(coordinator)
 }
 
-async fn clean(coordinator: &FakeCoordinator, number: u64) -> Outcome {
+async fn clean(coordinator: &Arc<FakeCoordinator>, number: u64) -> Outcome {
     coordinator.clean(&thread(&format!("t{number}")), Origin::Event(None)).await.expect("an outcome")
 }
 

@@ -24,18 +24,23 @@ pub(crate) struct CountingProxy {
 impl CountingProxy {
     /// Listens on a socket in `dir` and passes everything on to the daemon.
     pub(crate) fn start(dir: &Path) -> Self {
-        Self::listen(dir, false)
+        Self::before(dir, &server("DOCKER_HOST"))
+    }
+
+    /// The same in front of another daemon.
+    pub(crate) fn before(dir: &Path, endpoint: &str) -> Self {
+        Self::listen(dir, endpoint, false)
     }
 
     /// The same, but answers removals itself, with the error of a full disk.
     pub(crate) fn start_failing_removals(dir: &Path) -> Self {
-        Self::listen(dir, true)
+        Self::listen(dir, &server("DOCKER_HOST"), true)
     }
 
-    fn listen(dir: &Path, fail_removals: bool) -> Self {
+    fn listen(dir: &Path, endpoint: &str, fail_removals: bool) -> Self {
         let socket = dir.join("proxy.sock");
         let listener = UnixListener::bind(&socket).expect("a socket");
-        let daemon = server("DOCKER_HOST").trim_start_matches("unix://").to_owned();
+        let daemon = endpoint.trim_start_matches("unix://").to_owned();
         let requests = Arc::new(Mutex::new(Vec::new()));
         let is_cut = watch::Sender::new(false);
         let accepting = tokio::spawn({

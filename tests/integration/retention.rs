@@ -1,5 +1,7 @@
 //! Retention: a volume is kept for some time after the close.
 
+use std::sync::Arc;
+
 use serde_json::json;
 use volume_reaper::{
     coordinator::{Origin, Outcome, Policy, Removal},
@@ -123,6 +125,7 @@ async fn many_threads_that_are_not_due_cost_a_sweep_no_list_of_their_own() {
 async fn the_coordinator_says_when_a_thread_will_be_due_and_asks_nothing_of_docker() {
     let hour = Retention(std::time::Duration::from_hours(1));
     let coordinator = coordinator(Ok(Removal::Removed)).with_policy(Policy { retention: hour, ..Policy::default() });
+    let coordinator = Arc::new(coordinator);
     let closed_at = chrono::Utc::now();
     set_row(&coordinator.threads.rows, "t1", Row { closed: true, closed_at: Some(closed_at), ..Row::default() });
     set_row(&coordinator.threads.rows, "t2", Row { closed: true, ..Row::default() });

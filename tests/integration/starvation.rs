@@ -107,7 +107,7 @@ async fn each_row_backs_off_for_itself_and_its_waits_grow() {
 
 #[tokio::test]
 async fn a_failure_is_noted_for_events_and_sweeps_alike_and_not_when_a_dependency_is_down() {
-    let coordinator = coordinator(Err(Failure::transient("disk full")));
+    let coordinator = Arc::new(coordinator(Err(Failure::transient("disk full"))));
     for origin in [Origin::Sweep, Origin::Event(None)] {
         assert!(coordinator.clean(&thread("t1"), origin).await.is_err());
     }
@@ -120,7 +120,7 @@ async fn a_failure_is_noted_for_events_and_sweeps_alike_and_not_when_a_dependenc
 
 #[tokio::test]
 async fn an_event_is_tried_at_once_however_often_the_thread_failed() {
-    let coordinator = coordinator(Err(Failure::transient("disk full")));
+    let coordinator = Arc::new(coordinator(Err(Failure::transient("disk full"))));
     assert!(coordinator.clean(&thread("t1"), Origin::Sweep).await.is_err());
     *coordinator.volumes.answer.lock().expect("lock") = Ok(Removal::Removed);
     assert!(coordinator.clean(&thread("t1"), Origin::Event(None)).await.is_ok());

@@ -6,7 +6,7 @@ use chrono::{SubsecRound, Utc};
 use migrations::ThreadsTable;
 use volume_reaper::{
     config::SecretUrl,
-    coordinator::{Mark, Origin, Receipt, Threads},
+    coordinator::{Mark, Origin, Receipt, Scope, Threads},
     docker::Identity,
     failure::{Dependency, Verdict},
     store::Store,
@@ -165,7 +165,7 @@ async fn candidates_come_in_pages_by_key_and_are_exactly_the_closed_and_unmarked
         store.mark(&receipt("b")).await.expect("marked");
 
         let ids = async |after: Option<&str>, limit| -> Vec<String> {
-            let page = store.candidates(after, limit).await.expect("a page");
+            let page = store.candidates(&Scope::All, after, limit).await.expect("a page");
             page.into_iter().map(|candidate| candidate.id).collect()
         };
         assert_eq!(ids(None, 2).await, ["a", "c"], "{on:?}");

@@ -117,6 +117,13 @@ impl World {
         &self.broker
     }
 
+    /// From now on this test's Docker hosts are these, by a comma-separated list.
+    pub(crate) fn use_hosts(&mut self, hosts: &[PrivateHost]) {
+        let hosts: Vec<_> = hosts.iter().map(|host| format!("{}={}", host.name, host.endpoint())).collect();
+        self.settings.remove("DOCKER_HOST");
+        self.set("VOLUME_REAPER_DOCKER_HOSTS", hosts.join(","));
+    }
+
     /// Changes a setting.
     pub(crate) fn set(&mut self, variable: &str, value: impl Into<String>) {
         self.settings.insert(variable.to_owned(), value.into());
@@ -135,10 +142,15 @@ impl World {
         tokio::time::timeout(DEADLINE, output).await.expect("the command ends").expect("the command starts")
     }
 
+    /// What a command prints as JSON.
+    pub(crate) async fn json(&self, arguments: &[&str]) -> Value {
+        let output = self.run(arguments).await;
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
+    }
+
     /// Runs `sweep --json` and returns its report.
     pub(crate) async fn sweep(&self) -> Value {
-        let output = self.run(&["sweep", "--json"]).await;
-        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
+        self.json(&["sweep", "--json"]).await
     }
 
     /// Starts `serve` and waits until it is ready.
@@ -420,6 +432,69 @@ impl Drop for PrivateBroker {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/local/servers");
         let _ = std::process::Command::new(script).arg("stop").arg(self.dir.path()).stderr(Stdio::null()).status();
     }
+}
+
+/// A Docker host of a test's own, one of several.
+pub(crate) struct PrivateHost {
+    pub(crate) name: String,
+    dir: TempDir,
+    pub(crate) docker: bollard::Docker,
+}
+
+impl PrivateHost {
+    pub(crate) async fn start(name: &str) -> Self {
+        let dir = TempDir::with_prefix("vr-").expect("a temporary directory");
+        control_docker(&dir, "start").await;
+        let socket = dir.path().join("docker.sock");
+        let docker = bollard::Docker::connect_with_unix(&socket.to_string_lossy(), 60, bollard::API_DEFAULT_VERSION);
+        Self { name: name.to_owned(), docker: docker.expect("the daemon's socket is there"), dir }
+    }
+
+    /// Several at once, called `a`, `b`, ...
+    pub(crate) async fn several<const N: usize>() -> [Self; N] {
+        let names: Vec<_> = ('a'..='z').take(N).map(String::from).collect();
+        let hosts = futures_util::future::join_all(names.iter().map(|name| Self::start(name))).await;
+        hosts.try_into().unwrap_or_else(|_| unreachable!("as many as were asked for"))
+    }
+
+    /// `start`, `kill`, `pause` or `resume`, as `deploy/local/servers` has them.
+    pub(crate) async fn control(&self, action: &str) {
+        control_docker(&self.dir, action).await;
+    }
+
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.dir.path().join("docker.sock")
+    }
+
+    pub(crate) fn endpoint(&self) -> String {
+        format!("unix://{}", self.socket().display())
+    }
+
+    /// Where the daemon keeps a volume's files.
+    pub(crate) fn files_of(&self, volume: &str) -> PathBuf {
+        self.dir.path().join("docker/data/volumes").join(volume).join("_data")
+    }
+
+    pub(crate) async fn create_volume(&self, volume: &str) {
+        let request = VolumeCreateRequest { name: Some(volume.to_owned()), ..VolumeCreateRequest::default() };
+        self.docker.create_volume(request).await.expect("a volume can be created");
+    }
+
+    pub(crate) async fn has_volume(&self, volume: &str) -> bool {
+        self.docker.inspect_volume(volume).await.is_ok()
+    }
+}
+
+impl Drop for PrivateHost {
+    fn drop(&mut self) {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/local/servers");
+        let _ = std::process::Command::new(script).arg("remove").arg(self.dir.path()).stderr(Stdio::null()).status();
+    }
+}
+
+async fn control_docker(dir: &TempDir, action: &str) {
+    let status = servers(action, dir.path()).arg("docker").status().await.expect("it runs");
+    assert!(status.success(), "{action}");
 }
 
 /// The script that starts and stops servers, about to do so.

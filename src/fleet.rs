@@ -1,0 +1,221 @@
+//! Which host a clean-up is of: one coordinator per Docker daemon, and the way of a thread to the right one.
+//!
+//! A thread's host is what its row says, or else what its event says, or else unknown. Then all hosts are asked which of
+//! them has the volume, and that it is nowhere needs the word of every one, those included that are pinned in the
+//! database and that this process does not ask.
+//!
+//! No host waits for another. A delivery that needs a host which is down, or which has as many deliveries waiting as it
+//! may have, is not kept: it ends as [`Outcome::Deferred`], its row stays unmarked, and that host's sweep takes care of
+//! it. Where there is only one host, nothing of this applies: its deliveries wait in the broker, as ever.
+#![warn(clippy::wildcard_enum_match_arm, reason = "a new outcome must not compile until it is decided")]
+
+use std::sync::Arc;
+
+use futures_util::{StreamExt, stream::FuturesUnordered};
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time::Instant,
+};
+use tracing::debug;
+
+use crate::{
+    coordinator::{Coordinator, Origin, Outcome, Thread, Threads, Volumes, settled},
+    failure::{Dependency, Failure, Verdict},
+    health::Health,
+    metrics,
+    volume_name::{ThreadId, VolumeName},
+};
+
+/// One daemon's coordinator, and what is known of the daemon.
+pub struct Lane<V, T> {
+    /// Cleans up there.
+    pub coordinator: Arc<Coordinator<V, T>>,
+    /// In whose view Docker is this daemon.
+    pub health: Arc<Health>,
+    /// One for each delivery that may wait for this daemon.
+    places: Semaphore,
+}
+
+/// All daemons of this process.
+pub struct Fleet<V, T> {
+    lanes: Vec<Lane<V, T>>,
+    /// One for each delivery that may wait for all daemons.
+    places: Semaphore,
+}
+
+impl<V: Volumes, T: Threads> Fleet<V, T> {
+    /// A fleet of these daemons, at least one, on whose each `prefetch` deliveries may wait.
+    #[must_use]
+    pub fn new(coordinators: Vec<Arc<Coordinator<V, T>>>, health: &Health, prefetch: u16) -> Self {
+        let places = || Semaphore::new(prefetch.into());
+        let lane = |coordinator: Arc<Coordinator<V, T>>| {
+            let health = Arc::new(health.of_host(&coordinator.host));
+            Lane { coordinator, health, places: places() }
+        };
+        Self { lanes: coordinators.into_iter().map(lane).collect(), places: places() }
+    }
+
+    /// The daemons.
+    pub fn lanes(&self) -> &[Lane<V, T>] {
+        &self.lanes
+    }
+
+    /// Any of the coordinators, for what they share: database, policy and budgets.
+    pub fn shared(&self) -> &Arc<Coordinator<V, T>> {
+        &self.lanes[0].coordinator
+    }
+
+    /// The only daemon, if there are no others and none can come.
+    pub fn only(&self) -> Option<&Lane<V, T>> {
+        self.lanes.first().filter(|lane| lane.coordinator.is_only())
+    }
+
+    /// How many deliveries may wait at once.
+    #[must_use]
+    pub fn prefetch(&self, per_host: u16) -> u16 {
+        let lanes = if self.only().is_some() { 1 } else { self.lanes.len() + 1 };
+        u16::try_from(usize::from(per_host) * lanes).unwrap_or(u16::MAX)
+    }
+
+    /// Cleans up after one thread, whose event says that its volume is on the host `told`.
+    pub async fn clean(&self, thread: &ThreadId, told: Option<&str>, origin: Origin) -> Result<Outcome, Failure> {
+        if let Some(only) = self.only() {
+            return only.coordinator.clean(thread, origin).await;
+        }
+        let row = match settled(self.shared().threads.find(thread).await?) {
+            Ok(row) => row,
+            Err(outcome) => {
+                metrics::cleanup(origin.as_str(), outcome.as_str());
+                return Ok(outcome);
+            }
+        };
+        let result = match row.host.as_deref().or(told) {
+            Some(host) => self.clean_at(host, thread, told, &origin).await,
+            None => self.clean_anywhere(thread, &row, &origin).await,
+        };
+        if result == Ok(Outcome::Deferred) {
+            metrics::cleanup(origin.as_str(), Outcome::Deferred.as_str());
+            debug!(thread.id = %thread, "left to the sweep, since its host can't be asked now");
+        }
+        result
+    }
+
+    async fn clean_at(
+        &self,
+        host: &str,
+        thread: &ThreadId,
+        told: Option<&str>,
+        origin: &Origin,
+    ) -> Result<Outcome, Failure> {
+        let Some(lane) = self.lanes.iter().find(|lane| lane.coordinator.host == host) else {
+            let failure = Failure::transient(format!(
+                "the thread is on host {host:?}, which is none of this service's: add it to \
+                 VOLUME_REAPER_DOCKER_HOSTS, or correct what names it"
+            ));
+            let result = Err(failure);
+            self.shared().observe(thread, origin.as_str(), &result).await;
+            return result;
+        };
+        let Some(_place) = lane.place() else { return Ok(Outcome::Deferred) };
+        match lane.coordinator.clean_told(thread, told, origin.clone()).await {
+            // It was on this host, and is known to be on another one by now.
+            Ok(Outcome::NotHere) => Ok(lane.defer()),
+            result => lane.without_its_outage(result),
+        }
+    }
+
+    /// Asks all hosts which of them has the volume.
+    async fn clean_anywhere(&self, thread: &ThreadId, row: &Thread, origin: &Origin) -> Result<Outcome, Failure> {
+        if let Some(outcome) = self.shared().hindrance(row, Instant::now()) {
+            metrics::cleanup(origin.as_str(), outcome.as_str());
+            return Ok(outcome);
+        }
+        let Ok(_place) = self.places.try_acquire() else { return Ok(self.defer_everywhere()) };
+        let volume = self.shared().prefix.volume_of(thread);
+        let mut is_everyone_asked = row.stranger.is_none();
+        let mut failed = None;
+        let ask = async |lane| (lane, lane_has(lane, &volume).await);
+        let (up, down): (Vec<_>, Vec<_>) = self.lanes.iter().partition(|lane| lane.health.is_up(Dependency::Docker));
+        for lane in down {
+            lane.defer();
+            is_everyone_asked = false;
+        }
+        let mut answers: FuturesUnordered<_> = up.into_iter().map(ask).collect();
+        while let Some((lane, answer)) = answers.next().await {
+            match answer {
+                Ok(false) => {}
+                // The first that has it is the one, and those that are slower need not be waited for.
+                Ok(true) => {
+                    let Some(_place) = lane.place() else { return Ok(Outcome::Deferred) };
+                    match lane.coordinator.clean(thread, origin.clone()).await {
+                        Ok(Outcome::NotHere) => return Ok(lane.defer()),
+                        result => return lane.without_its_outage(result),
+                    }
+                }
+                Err(failure) => {
+                    is_everyone_asked = false;
+                    match lane.without_its_outage(Err(failure)) {
+                        Ok(_) => {}
+                        Err(failure) => failed = Some(failure),
+                    }
+                }
+            }
+        }
+        match failed {
+            Some(failure) => Err(failure),
+            None if is_everyone_asked => self.mark_absent(thread, row, origin).await,
+            None => Ok(Outcome::Deferred),
+        }
+    }
+
+    async fn mark_absent(&self, thread: &ThreadId, row: &Thread, origin: &Origin) -> Result<Outcome, Failure> {
+        let result = self.shared().mark_absent(thread, row.closed_at, origin.clone()).await;
+        metrics::cleanup(origin.as_str(), result.as_ref().map_or("error", Outcome::as_str));
+        result
+    }
+
+    fn defer_everywhere(&self) -> Outcome {
+        for lane in &self.lanes {
+            lane.defer();
+        }
+        Outcome::Deferred
+    }
+}
+
+/// Whether the daemon has the volume. That it has not is its own word, and that of no other.
+async fn lane_has<V: Volumes, T: Threads>(lane: &Lane<V, T>, volume: &VolumeName) -> Result<bool, Failure> {
+    let volumes = &lane.coordinator.volumes;
+    let has = volumes.has(volume).await?;
+    if !has {
+        volumes.prove_identity().await?;
+    }
+    Ok(has)
+}
+
+impl<V: Volumes, T: Threads> Lane<V, T> {
+    /// A place for a delivery; none if the daemon is down, or enough are waiting for it.
+    fn place(&self) -> Option<SemaphorePermit<'_>> {
+        let place = self.places.try_acquire().ok().filter(|_| self.health.is_up(Dependency::Docker));
+        if place.is_none() {
+            self.defer();
+        }
+        place
+    }
+
+    /// The next sweep is to come soon, or as soon as the daemon is up.
+    fn defer(&self) -> Outcome {
+        self.coordinator.waiting.sweep_soon();
+        Outcome::Deferred
+    }
+
+    /// A result in which it does not matter that this daemon is down, as long as others are up.
+    fn without_its_outage(&self, result: Result<Outcome, Failure>) -> Result<Outcome, Failure> {
+        match result {
+            Err(Failure { verdict: Verdict::Unavailable(Dependency::Docker), message }) => {
+                self.health.down(Dependency::Docker, &message);
+                Ok(self.defer())
+            }
+            result => result,
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! Threads of which nobody says on which host they are: that a volume is nowhere needs the word of every host.
+//!
+//! Where such a volume is on a host, that host's own sweep finds it there and removes it. Here, pages of rows are read,
+//! and *then* every host's list, as in any sweep; what is on none of them is marked. A host that can't be asked, or is
+//! none of this process's, may have the volume: then nothing is marked.
+
+use std::sync::Arc;
+
+use futures_util::future::{join_all, try_join_all};
+use tokio::{sync::watch, time::Instant};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use super::{Report, cancel_when_lost, mark_all_absent, observe_backlog};
+use crate::{
+    coordinator::{Candidate, Inventory, Scope, Threads, Volumes},
+    failure::{Dependency, Failure, Verdict},
+    fleet::{Fleet, Lane},
+    health::Health,
+    metrics,
+    reconnect::jittered,
+    volume_name::ThreadId,
+};
+
+/// Rows that are looked for in one list of each host.
+const ROWS_A_LIST: usize = 20_000;
+/// Rows a page.
+const PAGE_ROWS: u64 = 2000;
+
+/// Sweeps up what is on no host of a fleet.
+pub struct Unplaced<V, T> {
+    fleet: Arc<Fleet<V, T>>,
+    health: Arc<Health>,
+}
+
+impl<V: Volumes, T: Threads> Unplaced<V, T> {
+    /// The sweep of what is nowhere in `fleet`.
+    pub fn new(fleet: Arc<Fleet<V, T>>, health: Arc<Health>) -> Self {
+        Self { fleet, health }
+    }
+
+    /// Sweeps every `interval` while `is_leader` says so and until `stop` is cancelled.
+    pub async fn run(
+        &self,
+        interval: std::time::Duration,
+        mut is_leader: watch::Receiver<bool>,
+        stop: &CancellationToken,
+    ) {
+        while !stop.is_cancelled() {
+            tokio::select! {
+                _ = is_leader.wait_for(|is_leader| *is_leader) => {}
+                () = stop.cancelled() => return,
+            }
+            tokio::select! {
+                () = self.health.until_up(&[Dependency::Database, Dependency::Docker]) => {}
+                () = stop.cancelled() => return,
+            }
+            let sweep_stop = stop.child_token();
+            tokio::select! {
+                _ = self.sweep(false, &sweep_stop) => {}
+                () = cancel_when_lost(is_leader.clone(), &sweep_stop) => {}
+            }
+            observe_backlog(&*self.fleet.shared().threads).await;
+            tokio::select! {
+                () = tokio::time::sleep(jittered(interval)) => {}
+                () = stop.cancelled() => return,
+            }
+        }
+    }
+
+    /// One sweep. With `dry_run`, only says what it would do.
+    pub async fn sweep(&self, dry_run: bool, stop: &CancellationToken) -> Report {
+        let began = Instant::now();
+        let mut report = Report { dry_run, ..Report::default() };
+        if let Err(failure) = self.sweep_pages(&mut report, stop).await {
+            if let Verdict::Unavailable(dependency @ (Dependency::Database | Dependency::Broker)) = failure.verdict {
+                self.health.down(dependency, &failure.message);
+            }
+            info!(reason = %failure, "threads that may be on any host are not marked now");
+            report.skipped_reason = Some(failure.message);
+        }
+        report.duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        metrics::sweep(began.elapsed());
+        report.log();
+        report
+    }
+
+    async fn sweep_pages(&self, report: &mut Report, stop: &CancellationToken) -> Result<(), Failure> {
+        let threads = &self.fleet.shared().threads;
+        let mut after: Option<String> = None;
+        let mut rows = Vec::new();
+        while !stop.is_cancelled() {
+            let page = threads.candidates(&Scope::Unplaced, after.as_deref(), PAGE_ROWS).await?;
+            let is_last = (page.len() as u64) < PAGE_ROWS;
+            after = page.last().map(|last| last.id.clone()).or(after);
+            for candidate in page {
+                match ThreadId::parse(&candidate.id) {
+                    Ok(thread) => rows.push((thread, candidate)),
+                    Err(error) => {
+                        debug!(thread.id = candidate.id, %error, "a closed thread whose id can't name a volume");
+                        report.candidates += 1;
+                        report.failed += 1;
+                        report.unnameable += 1;
+                    }
+                }
+            }
+            if !rows.is_empty() && (is_last || rows.len() >= ROWS_A_LIST) {
+                self.mark_absent(std::mem::take(&mut rows), report).await?;
+            }
+            if is_last {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    async fn mark_absent(&self, mut rows: Vec<(ThreadId, Candidate)>, report: &mut Report) -> Result<(), Failure> {
+        let shared = self.fleet.shared();
+        if let Some(stranger) = shared.threads.stranger().await? {
+            return Err(Failure::unavailable(
+                Dependency::Docker,
+                format!(
+                    "host {stranger:?} is known to the database and none of this process's: a volume that is not here may \
+                     be there. Map the column that names a thread's host (VOLUME_REAPER_THREADS_HOST_COLUMN), or if that \
+                     host is gone for good, run `volume-reaper hosts retire {stranger}`"
+                ),
+            ));
+        }
+        // After the rows were read, never before.
+        let lists = join_all(self.fleet.lanes().iter().map(list)).await;
+        for inventory in lists {
+            let Inventory { present, referenced, warnings } = inventory?;
+            if let Some(warning) = warnings.first() {
+                warn!(warning, threads = rows.len(), "Docker's list may lack volumes, so none is taken for absent");
+                report.candidates += rows.len() as u64;
+                report.failed += rows.len() as u64;
+                return Ok(());
+            }
+            rows.retain(|(thread, _)| !present.contains(thread) && !referenced.contains_key(thread));
+        }
+        report.candidates += rows.len() as u64;
+        if report.dry_run {
+            report.not_found += rows.len() as u64;
+            return Ok(());
+        }
+        if rows.is_empty() {
+            return Ok(());
+        }
+        // After the lists, so that it was these daemons that made them.
+        try_join_all(self.fleet.lanes().iter().map(|lane| lane.coordinator.volumes.prove_identity())).await?;
+        let unmarked = mark_all_absent(shared, &rows, report).await?;
+        report.failed += unmarked.len() as u64;
+        Ok(())
+    }
+}
+
+/// What a host has; at once, if it is known to be down.
+async fn list<V: Volumes, T: Threads>(lane: &Lane<V, T>) -> Result<Inventory, Failure> {
+    let host = &lane.coordinator.host;
+    let down = |reason: &str| {
+        let what = format!("host {host:?} is down, and a volume that is on no other may be there: {reason}");
+        Failure::unavailable(Dependency::Docker, what)
+    };
+    if let Some((_, status)) = lane.health.first_down(&[Dependency::Docker]) {
+        return Err(down(&status.reason.unwrap_or_default()));
+    }
+    let listed = lane.coordinator.volumes.inventory(&lane.coordinator.prefix).await;
+    listed.map_err(|failure| match failure.verdict {
+        Verdict::Unavailable(dependency) => {
+            lane.health.down(dependency, &failure.message);
+            down(&failure.message)
+        }
+        Verdict::Transient | Verdict::Permanent => failure,
+    })
+}
