@@ -3,11 +3,13 @@
 //! 1. Read the row, right before acting on it: an event wakes us, the database decides. A hold on the thread and a pause
 //!    of all removal are read in the same statement. A thread that is held or not due yet is left to later sweeps.
 //! 2. Remove the volume, never with force.
-//! 3. A volume that is not there is proven absent only by the daemon that we know.
+//! 3. A volume that is not there is proven absent only by the daemon that we know, and by one alone only if the thread can
+//!    be on no other host.
 //! 4. Only if it was removed or proven absent: set the mark and write the receipt, in one transaction.
 //! 5. Return the outcome.
 //!
-//! The coordinator never sleeps or retries, and knows neither deliveries nor sweeps.
+//! The coordinator never sleeps or retries, and knows neither deliveries nor sweeps. There is one per Docker host
+//! ([`crate::fleet`]).
 #![warn(clippy::wildcard_enum_match_arm, reason = "a new outcome must not compile until it is decided")]
 
 mod outcome;
@@ -42,7 +44,7 @@ use crate::{
     waiting::Waiting,
 };
 
-/// How long a caller waits for one removal, unless it is said otherwise.
+/// How long a caller waits for its turn, and then for its removal, unless it is said otherwise.
 const PATIENCE: Duration = Duration::from_mins(2);
 /// What the one daemon is called where there are no others.
 pub const ONLY_HOST: &str = "default";
@@ -81,7 +83,7 @@ pub struct Coordinator<V, T> {
     /// Whose volume is held, and by what.
     pub waiting: Waiting,
     limiter: Arc<Limiter>,
-    /// How long a caller waits for one removal.
+    /// How long a caller waits for its turn, and then for its removal.
     patience: Duration,
     /// Removals that their callers no longer wait for.
     outlasting: Mutex<HashSet<ThreadId>>,
@@ -112,7 +114,7 @@ impl<V: Volumes, T: Threads> Coordinator<V, T> {
         Self { policy, breaker: Arc::new(Breaker::new(policy.budgets.per_hour)), ..self }
     }
 
-    /// The same, waiting so long for one removal.
+    /// The same, with callers that wait so long for their turn, and then for their removal.
     #[must_use]
     pub fn with_patience(self, patience: Duration) -> Self {
         Self { patience, ..self }
@@ -212,7 +214,12 @@ impl<V: Volumes, T: Threads> Coordinator<V, T> {
             return Ok(Outcome::Removing);
         }
         // Before the row is read: one that waited for its turn after that could have been reopened meanwhile.
-        let turn = self.limiter.turn().await;
+        let Ok(turn) = timeout(self.patience, self.limiter.turn()).await else {
+            self.volumes.probe().await?;
+            // It answers, and is busy with removals that take long.
+            self.waiting.sweep_soon();
+            return Ok(Outcome::Deferred);
+        };
         let asked_at = Instant::now();
         let row = match settled(self.threads.find(thread).await?) {
             Ok(row) => row,

@@ -6,7 +6,7 @@
 //!
 //! No host waits for another. A delivery that needs a host which is down, or which has as many deliveries waiting as it
 //! may have, is not kept: it ends as [`Outcome::Deferred`], its row stays unmarked, and that host's sweep takes care of
-//! it. Where there is only one host, nothing of this applies: its deliveries wait in the broker, as ever.
+//! it. Where this process has only one host, nothing of this applies: its deliveries wait in the broker, as ever.
 #![warn(clippy::wildcard_enum_match_arm, reason = "a new outcome must not compile until it is decided")]
 
 use std::sync::Arc;
@@ -34,6 +34,8 @@ pub struct Lane<V, T> {
     pub health: Arc<Health>,
     /// One for each delivery that may wait for this daemon.
     places: Semaphore,
+    /// This process has others, whose deliveries must not wait for this daemon.
+    has_others: bool,
 }
 
 /// All daemons of this process.
@@ -47,10 +49,11 @@ impl<V: Volumes, T: Threads> Fleet<V, T> {
     /// A fleet of these daemons, at least one, on whose each `prefetch` deliveries may wait.
     #[must_use]
     pub fn new(coordinators: Vec<Arc<Coordinator<V, T>>>, health: &Health, prefetch: u16) -> Self {
-        let places = || Semaphore::new(prefetch.into());
+        let has_others = coordinators.len() > 1;
+        let places = || Semaphore::new(if has_others { prefetch.into() } else { Semaphore::MAX_PERMITS });
         let lane = |coordinator: Arc<Coordinator<V, T>>| {
             let health = Arc::new(health.of_host(&coordinator.host));
-            Lane { coordinator, health, places: places() }
+            Lane { coordinator, health, places: places(), has_others }
         };
         Self { lanes: coordinators.into_iter().map(lane).collect(), places: places() }
     }
@@ -73,8 +76,9 @@ impl<V: Volumes, T: Threads> Fleet<V, T> {
     /// How many deliveries may wait at once.
     #[must_use]
     pub fn prefetch(&self, per_host: u16) -> u16 {
-        let lanes = if self.only().is_some() { 1 } else { self.lanes.len() + 1 };
-        u16::try_from(usize::from(per_host) * lanes).unwrap_or(u16::MAX)
+        // One share more for those that wait for all hosts.
+        let shares = if self.lanes.len() == 1 { 1 } else { self.lanes.len() + 1 };
+        u16::try_from(usize::from(per_host) * shares).unwrap_or(u16::MAX)
     }
 
     /// Cleans up after one thread, whose event says that its volume is on the host `told`.
@@ -135,7 +139,7 @@ impl<V: Volumes, T: Threads> Fleet<V, T> {
         let mut is_everyone_asked = row.stranger.is_none();
         let mut failed = None;
         let ask = async |lane| (lane, lane_has(lane, &volume).await);
-        let (up, down): (Vec<_>, Vec<_>) = self.lanes.iter().partition(|lane| lane.health.is_up(Dependency::Docker));
+        let (up, down): (Vec<_>, Vec<_>) = self.lanes.iter().partition(|lane| lane.may_be_asked());
         for lane in down {
             lane.defer();
             is_everyone_asked = false;
@@ -195,11 +199,16 @@ async fn lane_has<V: Volumes, T: Threads>(lane: &Lane<V, T>, volume: &VolumeName
 impl<V: Volumes, T: Threads> Lane<V, T> {
     /// A place for a delivery; none if the daemon is down, or enough are waiting for it.
     fn place(&self) -> Option<SemaphorePermit<'_>> {
-        let place = self.places.try_acquire().ok().filter(|_| self.health.is_up(Dependency::Docker));
+        let place = self.places.try_acquire().ok().filter(|_| self.may_be_asked());
         if place.is_none() {
             self.defer();
         }
         place
+    }
+
+    /// Whether its answer can be expected. If there is no other, nobody else suffers from the wait.
+    fn may_be_asked(&self) -> bool {
+        !self.has_others || self.health.is_up(Dependency::Docker)
     }
 
     /// The next sweep is to come soon, or as soon as the daemon is up.
@@ -208,10 +217,10 @@ impl<V: Volumes, T: Threads> Lane<V, T> {
         Outcome::Deferred
     }
 
-    /// A result in which it does not matter that this daemon is down, as long as others are up.
+    /// A result in which it does not matter that this daemon is down, if there are others.
     fn without_its_outage(&self, result: Result<Outcome, Failure>) -> Result<Outcome, Failure> {
         match result {
-            Err(Failure { verdict: Verdict::Unavailable(Dependency::Docker), message }) => {
+            Err(Failure { verdict: Verdict::Unavailable(Dependency::Docker), message }) if self.has_others => {
                 self.health.down(Dependency::Docker, &message);
                 Ok(self.defer())
             }

@@ -1,8 +1,9 @@
 //! Volume Reaper: removes the Docker volumes of closed threads, once, and remembers it.
 //!
 //! The way of an event through the files: [`queue`] receives a message, [`cloud_event`] opens it, [`event`] reads it,
-//! [`consumer`] asks the [`coordinator`] to clean up, which calls [`docker`] and marks the row in the [`store`];
-//! [`settlement`] decides what becomes of the message. The [`reconciler`] calls the same coordinator for what events missed.
+//! [`consumer`] asks the [`fleet`] for its host's [`coordinator`] to clean up, which calls [`docker`] and marks the row
+//! in the [`store`]; [`settlement`] decides what becomes of the message. The [`reconciler`] calls the same coordinator for
+//! what events missed.
 
 pub mod breaker;
 pub mod cli;

@@ -15,26 +15,27 @@
 //! Then the other way round: volumes whose thread is marked are looked at afresh, and if they are still there, the mark
 //! is withdrawn and the thread cleaned like any other. Volumes without a thread are counted and never touched. Where only
 //! events tell of threads, both may be workspaces in use: the former are only told of, the latter are not even counted.
-#![warn(clippy::wildcard_enum_match_arm, reason = "a new outcome must not compile until it is decided")]
+//!
+//! Each of several hosts has a sweep of its own, of the rows that name it, and of those that name none as far as it has their
+//! volumes. That a volume is nowhere is found out for all hosts at once ([`Unplaced`]).
 
 mod deferred;
+mod marking;
 mod progress;
+mod removing;
 mod report;
 mod retries;
 mod unplaced;
 
 use std::{
-    collections::{HashMap, HashSet},
-    pin::pin,
+    collections::HashMap,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
 
-use chrono::{SubsecRound, Utc};
-use futures_util::{StreamExt, stream};
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -42,9 +43,7 @@ use tracing::{debug, info, warn};
 use self::{deferred::Deferred, progress::Progress, retries::Retries};
 pub use self::{report::Report, unplaced::Unplaced};
 use crate::{
-    coordinator::{
-        Candidate, Coordinator, Inventory, Origin, Outcome, Receipt, Scope, Thread, Threads, UnknownThreads, Volumes,
-    },
+    coordinator::{Candidate, Coordinator, Inventory, Scope, Thread, Threads, UnknownThreads, Volumes},
     failure::{Dependency, Failure, Verdict},
     health::Health,
     metrics,
@@ -56,13 +55,6 @@ use crate::{
 const NEEDED: [Dependency; 2] = [Dependency::Database, Dependency::Docker];
 /// Rows a page: few round trips, and a statement that is over in a moment.
 const PAGE_ROWS: usize = 2000;
-/// Removals asked for at once. More wait their turn in the coordinator; it needs only a few to choose from.
-const CLEANUPS_IN_FLIGHT: usize = 16;
-
-/// How long one sweep begins to try those again that failed before. What is left is the next sweep's.
-const RETRY_BUDGET: Duration = Duration::from_secs(30);
-/// Volumes that are remembered to be referenced although no container shows it. More are asked for again next time.
-const MAX_COOLING: usize = 10_000;
 
 /// What the rows of the volumes that are there say.
 #[derive(Default)]
@@ -83,14 +75,27 @@ pub struct Reconciler<V, T> {
     /// mount without one. No failure, so it is in no table.
     cooling: Mutex<HashMap<ThreadId, Instant>>,
     /// How many closed threads the latest sweep found whose id can't name a volume.
-    unnameable: AtomicU64,
+    unnameable: Unnameable,
+}
+
+/// How many closed threads have ids that can't name a volume.
+#[derive(Default)]
+struct Unnameable(AtomicU64);
+
+impl Unnameable {
+    /// Says so when that changes, and not in every sweep.
+    fn tell(&self, threads: u64) {
+        if self.0.swap(threads, Ordering::Relaxed) != threads && threads > 0 {
+            warn!(threads, "closed threads have ids that can't name a volume; `debug` names them at every sweep");
+        }
+    }
 }
 
 impl<V: Volumes, T: Threads> Reconciler<V, T> {
     /// A reconciler that leaves a volume alone for `cooldown` after it could not be removed for the first time.
     pub fn new(coordinator: Arc<Coordinator<V, T>>, health: Arc<Health>, cooldown: Duration) -> Self {
         let progress = Progress::default();
-        Self { coordinator, health, cooldown, progress, cooling: Mutex::default(), unnameable: AtomicU64::new(0) }
+        Self { coordinator, health, cooldown, progress, cooling: Mutex::default(), unnameable: Unnameable::default() }
     }
 
     /// Sweeps every `interval`, and at once when a dependency is back or events of Docker may have been missed, while `is_leader` says so and until `stop` is
@@ -188,7 +193,7 @@ impl<V: Volumes, T: Threads> Reconciler<V, T> {
         if stop.is_cancelled() {
             return Ok(());
         }
-        self.tell_unnameable(report.unnameable);
+        self.unnameable.tell(report.unnameable);
         self.sweep_deferred(deferred, &inventory, report).await?;
         self.sweep_drift(found.marked, report, stop).await?;
         if !report.dry_run
@@ -339,204 +344,6 @@ impl<V: Volumes, T: Threads> Reconciler<V, T> {
         self.progress.advance(candidates.saturating_sub(removable.len() + later));
         self.remove(removable, report, stop).await.map(drop)
     }
-
-    /// Takes out of `removable` what failed before: for now, or until the end of this sweep.
-    async fn set_failed_aside(
-        &self,
-        removable: &mut Vec<ThreadId>,
-        retries: &mut Retries,
-        report: &mut Report,
-    ) -> Result<(), Failure> {
-        if removable.is_empty() {
-            return Ok(());
-        }
-        let failed = self.coordinator.threads.failed(removable).await?;
-        removable.retain(|thread| !failed.contains_key(thread));
-        let now = Utc::now();
-        let next_try = failed.into_iter().map(|(thread, failed)| (failed.next_try_at(self.cooldown), thread));
-        let (cooling, due): (Vec<_>, Vec<_>) = next_try.partition(|(next_try_at, _)| *next_try_at > now);
-        report.cooling_down += cooling.len() as u64 + retries.add(due);
-        Ok(())
-    }
-
-    /// Tries those again whose time has come, as long as this sweep has time for them.
-    async fn retry(&self, retries: Retries, report: &mut Report, stop: &CancellationToken) -> Result<(), Failure> {
-        let threads = retries.threads();
-        if report.dry_run {
-            report.removed += threads.len() as u64;
-            return Ok(());
-        }
-        let enough = stop.child_token();
-        let timer = tokio::spawn({
-            let enough = enough.clone();
-            async move {
-                tokio::time::sleep(RETRY_BUDGET).await;
-                enough.cancel();
-            }
-        });
-        let left = self.remove(threads, report, &enough).await;
-        timer.abort();
-        report.cooling_down += left? as u64;
-        Ok(())
-    }
-
-    /// Says how many closed threads can't be cleaned for their id, when that changes and not in every sweep.
-    fn tell_unnameable(&self, threads: u64) {
-        if self.unnameable.swap(threads, Ordering::Relaxed) != threads && threads > 0 {
-            warn!(threads, "closed threads have ids that can't name a volume; `debug` names them at every sweep");
-        }
-    }
-
-    /// Marks the threads of absent volumes, all at once. If that fails, because of one of them perhaps, returns all: each
-    /// is then cleaned by itself, so that one never keeps others from their mark.
-    async fn mark_absent(
-        &self,
-        absent: &[(ThreadId, Candidate)],
-        inventory: &Inventory,
-        report: &mut Report,
-    ) -> Result<Vec<ThreadId>, Failure> {
-        if absent.is_empty() {
-            return Ok(Vec::new());
-        }
-        if let Some(warning) = inventory.warnings.first() {
-            warn!(warning, threads = absent.len(), "Docker's list may lack volumes, so none is taken for absent");
-            report.failed += absent.len() as u64;
-            return Ok(Vec::new());
-        }
-        // After the list, so that it was this daemon that made it.
-        self.coordinator.volumes.prove_identity().await?;
-        mark_all_absent(&self.coordinator, absent, report).await
-    }
-
-    /// Cleans up after these threads, as far as the sweep's budget goes and until `enough`. Returns how many were left.
-    async fn remove(
-        &self,
-        mut threads: Vec<ThreadId>,
-        report: &mut Report,
-        enough: &CancellationToken,
-    ) -> Result<usize, Failure> {
-        let mut untried = 0;
-        while !threads.is_empty() && !enough.is_cancelled() {
-            let budget = self.coordinator.policy().budgets.per_sweep.unwrap_or(u64::MAX);
-            let left = usize::try_from(budget.saturating_sub(report.removed)).unwrap_or(usize::MAX);
-            if left == 0 && self.coordinator.pause_reason().is_none() {
-                self.coordinator.pause(&format!("the budget of {budget} removals per sweep is used up")).await?;
-            }
-            if self.coordinator.pause_reason().is_some() {
-                report.paused += threads.len() as u64;
-                return Ok(untried);
-            }
-            // Some of these may turn out to be no removals; then there is a next round.
-            let later = threads.split_off(left.min(threads.len()));
-            untried += self.remove_at_once(threads, report, enough).await?;
-            threads = later;
-        }
-        Ok(untried + threads.len())
-    }
-
-    /// The same without the budget.
-    async fn remove_at_once(
-        &self,
-        threads: Vec<ThreadId>,
-        report: &mut Report,
-        enough: &CancellationToken,
-    ) -> Result<usize, Failure> {
-        let clean = async |thread| {
-            let result = self.coordinator.clean(&thread, Origin::Sweep).await;
-            (thread, result)
-        };
-        let mut left = threads.len();
-        let mut is_paused = false;
-        // What has begun is finished, nothing new is begun.
-        let no_more = enough.child_token();
-        let threads = stream::iter(threads).take_until(no_more.cancelled());
-        let mut cleaned = pin!(threads.map(clean).buffer_unordered(CLEANUPS_IN_FLIGHT));
-        while let Some((thread, result)) = cleaned.next().await {
-            self.progress.advance(1);
-            left -= usize::from(result != Ok(Outcome::Paused));
-            match result {
-                Ok(Outcome::Removed) => report.removed += 1,
-                Ok(Outcome::NotFound) => report.not_found += 1,
-                Ok(Outcome::Referenced { .. }) => {
-                    report.referenced += 1;
-                    self.cool(thread);
-                }
-                Ok(Outcome::Removing) => report.removing += 1,
-                Ok(Outcome::NotDue { .. }) => report.not_due += 1,
-                Ok(Outcome::Held) => report.held += 1,
-                Ok(Outcome::Paused) => {
-                    is_paused = true;
-                    no_more.cancel();
-                }
-                // Somebody else was faster, or the platform changed its mind: nothing is left to do here.
-                Ok(
-                    Outcome::AlreadyClean
-                    | Outcome::NotClosed
-                    | Outcome::UnknownThread
-                    | Outcome::Reopened
-                    // That it is nowhere is found out for all hosts at once.
-                    | Outcome::NotHere
-                    | Outcome::Deferred,
-                ) => {}
-                Err(failure) if matches!(failure.verdict, Verdict::Unavailable(_)) => return Err(failure),
-                Err(failure) => {
-                    warn!(thread.id = %thread, error = %failure, "can't clean up now");
-                    report.failed += 1;
-                }
-            }
-        }
-        if is_paused {
-            report.paused += left as u64;
-            left = 0;
-        }
-        Ok(left)
-    }
-
-    fn cool(&self, thread: ThreadId) {
-        let mut cooling = self.cooling();
-        if cooling.len() < MAX_COOLING {
-            cooling.insert(thread, Instant::now() + self.cooldown);
-        }
-    }
-
-    fn cooling(&self) -> MutexGuard<'_, HashMap<ThreadId, Instant>> {
-        self.cooling.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Marks threads whose volumes are proven absent. Returns those that could not be marked with others.
-async fn mark_all_absent<V: Volumes, T: Threads>(
-    coordinator: &Coordinator<V, T>,
-    absent: &[(ThreadId, Candidate)],
-    report: &mut Report,
-) -> Result<Vec<ThreadId>, Failure> {
-    let at = Utc::now().trunc_subsecs(3);
-    let receipt = |thread: &ThreadId| Receipt {
-        thread_id: thread.clone(),
-        volume: coordinator.prefix.volume_of(thread),
-        outcome: Outcome::NotFound.as_str(),
-        origin: Origin::Sweep,
-        at,
-    };
-    let receipts: Vec<_> = absent.iter().map(|(thread, _)| receipt(thread)).collect();
-    let mut marked = HashSet::new();
-    let mut unmarked = Vec::new();
-    for page in receipts.chunks(PAGE_ROWS) {
-        match coordinator.threads.mark_all(page).await {
-            Ok(threads) => marked.extend(threads),
-            Err(failure) if matches!(failure.verdict, Verdict::Unavailable(_)) => return Err(failure),
-            Err(error) => {
-                debug!(%error, threads = page.len(), "can't mark them at once; one by one");
-                unmarked.extend(page.iter().map(|receipt| receipt.thread_id.clone()));
-            }
-        }
-    }
-    report.not_found += marked.len() as u64;
-    metrics::cleanups(Origin::Sweep.as_str(), Outcome::NotFound.as_str(), marked.len() as u64);
-    for (_, candidate) in absent.iter().filter(|(thread, _)| marked.contains(thread)) {
-        metrics::close_to_mark(candidate.closed_at, at);
-    }
-    Ok(unmarked)
 }
 
 async fn observe_backlog(threads: &impl Threads) {

@@ -357,12 +357,18 @@ impl Report {
             let answers = match answers {
                 Some(true) => "answers",
                 Some(false) => "ANOTHER ONE ANSWERS: nothing is removed or marked",
-                None => "does not answer",
+                None if self.is_asked(name) => "does not answer",
+                None => "none of this configuration's hosts",
             };
             let (name, identity, at) = (Plain(name), Plain(identity), time(*pinned_at));
             writeln!(f, "{:<9} {name}: {identity}, pinned at {at}, {answers}", "daemons")?;
         }
         Ok(())
+    }
+
+    /// Whether the configuration has a host of this name.
+    fn is_asked(&self, daemon: &str) -> bool {
+        self.hosts.iter().any(|host| host.name == daemon) || (self.hosts.is_empty() && daemon == ONLY_HOST)
     }
 
     fn write_queues(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

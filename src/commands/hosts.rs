@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, process::ExitCode};
 
 use chrono::{SubsecRound, Utc};
+use futures_util::future::join_all;
 
 use super::{
     docker,
@@ -13,6 +14,7 @@ use crate::{
     cli::HostsAction,
     config::{Config, DockerHost},
     coordinator::{ONLY_HOST, Origin, Receipt, Scope, Threads, Volumes},
+    docker::Identity,
     failure::Failure,
     store::Store,
     terminal::Plain,
@@ -41,14 +43,13 @@ async fn list(config: &Config, store: &Store) -> Result<(), Failure> {
     let mut unmarked = store.unmarked_by_host().await?;
     let mut pinned: BTreeMap<_, _> =
         store.pinned_daemons().await?.into_iter().map(|daemon| (daemon.name, daemon.identity)).collect();
-    for host in &config.docker_hosts {
+    let found = join_all(config.docker_hosts.iter().map(|host| look(config, host))).await;
+    for (host, found) in config.docker_hosts.iter().zip(found) {
         say(format!("{}  {}", host.name, host.endpoint))?;
         say(format!("  pinned     {}", pinned.remove(&host.name).as_deref().unwrap_or("none yet")))?;
-        let docker = docker(config, host);
-        match docker.identify().await {
-            Ok(identity) => {
+        match found {
+            Ok((identity, volumes)) => {
                 say(format!("  answering  {}", identity.as_str()))?;
-                let volumes = docker.inventory(&config.volume_prefix).await?.present.len();
                 say(format!("  volumes    {volumes} of ours"))?;
             }
             Err(failure) => say(format!("  answering  nobody: {failure}"))?,
@@ -69,6 +70,13 @@ async fn list(config: &Config, store: &Store) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Who answers, and how many volumes of ours it has.
+async fn look(config: &Config, host: &DockerHost) -> Result<(Identity, usize), Failure> {
+    let docker = docker(config, host);
+    let identity = docker.identify().await?;
+    Ok((identity, docker.inventory(&config.volume_prefix).await?.present.len()))
+}
+
 fn say_unmarked(threads: Option<u64>) -> Result<(), Failure> {
     threads.map_or(Ok(()), |threads| say(format!("  unmarked   {threads} closed threads name this host")))
 }
@@ -79,13 +87,11 @@ async fn adopt(config: &Config, store: &Store, name: Option<&str>) -> Result<(),
         (Some(name), hosts) => hosts.iter().find(|host| host.name == name).ok_or_else(|| not_configured(name))?,
         (None, _) => return Err(Failure::permanent("there are several hosts: name the one that is meant")),
     };
-    let docker = docker(config, host);
-    let identity = docker.identify().await?;
+    let (identity, present) = look(config, host).await?;
     let before = store.pinned_daemon(&host.name).await?;
     if before.as_ref() == Some(&identity) {
         return say(format!("{}  {} is pinned already", host.name, identity.as_str()));
     }
-    let present = docker.inventory(&config.volume_prefix).await?.present.len();
     let unmarked = threads_of(store, host).await?;
     say(format!(
         "{}  {} has {present} volumes of ours; {unmarked} closed threads may have theirs on this host: those whose volume it \

@@ -187,3 +187,87 @@ fn certificates(dir: &Path) -> Result<TlsFiles, String> {
     files.client_config()?;
     Ok(files)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::HashMap, path::PathBuf};
+
+    use super::super::Config;
+
+    fn load(env: &[(&str, &str)], file: &str) -> Result<Config, String> {
+        let env: HashMap<_, _> = env.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        Config::load(|_| None, &env, Some((PathBuf::from("reaper.toml"), file.to_owned())))
+            .map_err(|error| error.to_string())
+    }
+
+    fn hosts(env: &[(&str, &str)], file: &str) -> Vec<(String, String, u16)> {
+        let config = load(env, file).expect("valid");
+        let hosts = config.docker_hosts.into_iter();
+        hosts.map(|host| (host.name, host.endpoint.to_string(), host.concurrency)).collect()
+    }
+
+    fn host(name: &str, endpoint: &str, concurrency: u16) -> (String, String, u16) {
+        (name.to_owned(), endpoint.to_owned(), concurrency)
+    }
+
+    #[test]
+    fn one_daemon_needs_no_name_and_may_have_one() {
+        assert_eq!(hosts(&[], ""), [host("default", "unix:///var/run/docker.sock", 4)]);
+        assert_eq!(hosts(&[("DOCKER_HOST", "")], ""), [host("default", "unix:///var/run/docker.sock", 4)]);
+        let env = [("DOCKER_HOST", "unix:///d.sock"), ("VOLUME_REAPER_HOST", "a")];
+        assert_eq!(hosts(&env, "concurrency = 2"), [host("a", "unix:///d.sock", 2)]);
+    }
+
+    #[test]
+    fn several_are_named_in_the_environment_or_in_the_file() {
+        let env = [("VOLUME_REAPER_DOCKER_HOSTS", "a=unix:///a.sock, b=tcp://b:2375,c.example=ssh://me@c")];
+        let named = [host("a", "unix:///a.sock", 4), host("b", "tcp://b:2375", 4), host("c.example", "ssh://me@c", 4)];
+        assert_eq!(hosts(&env, ""), named);
+        let list = "docker_hosts = ['a=unix:///a.sock', 'b=tcp://b:2375', 'c.example=ssh://me@c']";
+        assert_eq!(hosts(&[], list), named);
+        let tables = "prefetch = 64\n[[docker.hosts]]\nname = 'a'\nendpoint = 'unix:///a.sock'\n\
+                      [[docker.hosts]]\nname = 'b'\nendpoint = 'tcp://b:2375'\nconcurrency = 9\n";
+        assert_eq!(hosts(&[], tables), [host("a", "unix:///a.sock", 4), host("b", "tcp://b:2375", 9)]);
+        // The environment counts more than the file.
+        assert_eq!(hosts(&env, tables), named);
+    }
+
+    #[test]
+    fn what_could_be_meant_in_two_ways_is_refused() {
+        const HOSTS: &str = "VOLUME_REAPER_DOCKER_HOSTS";
+        let table = |rest: &str| format!("[[docker.hosts]]\nname = 'a'\nendpoint = 'unix:///a.sock'\n{rest}");
+        let column = ("VOLUME_REAPER_THREADS_HOST_COLUMN", "host");
+        for (env, file, expected) in [
+            (&[(HOSTS, "a=unix:///a"), ("DOCKER_HOST", "unix:///d")][..], "", "DOCKER_HOST is set, and so is"),
+            (&[(HOSTS, "a=unix:///a"), ("VOLUME_REAPER_HOST", "a")], "", "VOLUME_REAPER_HOST is set, and so is"),
+            (
+                &[(HOSTS, "a=unix:///a,A=unix:///b")],
+                "",
+                "VOLUME_REAPER_DOCKER_HOSTS: two hosts have one name: \"a\" and",
+            ),
+            (
+                &[(HOSTS, "a=unix:///a,b=unix:///a")],
+                "",
+                "VOLUME_REAPER_DOCKER_HOSTS: two hosts are one daemon: \"a\" and",
+            ),
+            (
+                &[(HOSTS, "unix:///a")],
+                "",
+                "VOLUME_REAPER_DOCKER_HOSTS \"unix:///a\": \"unix:///a\" must be name=endpoint",
+            ),
+            (&[(HOSTS, "a=ftp://a")], "", "VOLUME_REAPER_DOCKER_HOSTS: host \"a\": a Docker host begins with"),
+            (&[(HOSTS, "-a=unix:///a")], "", "VOLUME_REAPER_DOCKER_HOSTS \"-a=unix:///a\": \"-a\" is no name"),
+            (&[("VOLUME_REAPER_HOST", "default")], "", "VOLUME_REAPER_HOST \"default\": a host can't be called"),
+            (&[column], "", "VOLUME_REAPER_THREADS_HOST_COLUMN is \"host\", and the Docker host has no name"),
+            (&[], &table("port = 1"), "reaper.toml: [[docker.hosts]]: unknown field `port`"),
+            (&[], &table("concurrency = 0"), "reaper.toml: [[docker.hosts]] \"a\": concurrency must be a whole number"),
+            (&[], &table("concurrency = 33"), "prefetch (32) is below concurrency (33)"),
+            (&[], &table("cert_path = '/none'"), "reaper.toml: [[docker.hosts]] \"a\": /none/ca.pem: No such file"),
+            (&[], "[docker]\nhost = 'x'", "reaper.toml: [[docker.hosts]]: unknown field `host`"),
+        ] {
+            let error = load(env, file).expect_err(expected);
+            assert!(error.starts_with(expected), "{error}\n{expected}");
+            assert_eq!(error.lines().count(), 1, "{error}");
+        }
+    }
+}

@@ -79,7 +79,7 @@ pub const SETTINGS: &[Setting] = &[
         "docker_timeout",
         "VOLUME_REAPER_DOCKER_TIMEOUT",
         "2m",
-        "How long a delivery waits for the removal of one volume, which goes on without it",
+        "How long a delivery waits for its turn, and then for the removal of its volume, which goes on without it",
     ),
     setting("volume_prefix", "VOLUME_REAPER_VOLUME_PREFIX", "ha_ws_", "What a thread's volume is called before its id"),
     setting("exchange", "VOLUME_REAPER_EXCHANGE", "threads", "The topic exchange that thread events are published to"),

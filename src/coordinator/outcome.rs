@@ -36,7 +36,7 @@ pub enum Outcome {
     Removing,
     /// This daemon does not have the volume, but another one may: nothing was marked.
     NotHere,
-    /// Nothing was removed or marked, since that needs a host that can't be asked now: its sweep takes care of it.
+    /// Nothing was removed or marked, since that needs a host that is down or busy: its sweep takes care of it.
     Deferred,
 }
 

@@ -1,4 +1,4 @@
-//! Settings that are valid one by one, and do not go together.
+//! Settings that are valid by themselves, and do not go together with what is outside.
 
 use std::time::Duration;
 
@@ -10,26 +10,21 @@ use crate::config::Config;
 const CONSUMER_TIMEOUT: Duration = Duration::from_mins(30);
 
 pub(super) fn verdicts(config: &Config) -> Vec<Check> {
-    let rounds = u32::from(config.prefetch.div_ceil(config.concurrency));
-    vec![longest_wait(config.docker_timeout.saturating_mul(rounds), config)]
+    vec![longest_wait(config.docker_timeout)]
 }
 
-/// The last of the deliveries that were handed over ahead waits for all the removals before it.
-fn longest_wait(longest: Duration, config: &Config) -> Check {
-    let (longest, limit) = (humantime::format_duration(longest), (longest, CONSUMER_TIMEOUT));
-    let why = format!(
-        "{} deliveries handed over ahead, {} removals at once of up to {}: the last one may wait {longest}",
-        config.prefetch,
-        config.concurrency,
-        humantime::format_duration(config.docker_timeout)
-    );
-    if limit.0 < limit.1 {
-        return Check::ok("settings.prefetch", why);
+/// A delivery waits for its turn, and then for its removal.
+fn longest_wait(docker_timeout: Duration) -> Check {
+    let name = "settings.docker_timeout";
+    let longest = docker_timeout.saturating_mul(2);
+    let why = format!("a delivery may wait {} for Docker", humantime::format_duration(longest));
+    if longest < CONSUMER_TIMEOUT {
+        return Check::ok(name, why);
     }
     Check::warn(
-        "settings.prefetch",
+        name,
         format!("{why}; after 30 minutes RabbitMQ takes a consumer for stuck"),
-        "lower VOLUME_REAPER_PREFETCH or VOLUME_REAPER_DOCKER_TIMEOUT",
+        "lower VOLUME_REAPER_DOCKER_TIMEOUT",
     )
 }
 
@@ -47,10 +42,8 @@ mod tests {
     }
 
     #[test]
-    fn a_prefetch_that_outlasts_the_brokers_patience_is_told() {
-        // 32 deliveries, 4 at once: eight rounds.
-        assert_eq!(status("2m"), Status::Ok);
-        assert_eq!(status("3m"), Status::Ok);
-        assert_eq!(status("4m"), Status::Warn);
+    fn a_wait_that_outlasts_the_brokers_patience_is_told() {
+        assert_eq!(status("14m"), Status::Ok);
+        assert_eq!(status("15m"), Status::Warn);
     }
 }

@@ -4,14 +4,17 @@
 //! and *then* every host's list, as in any sweep; what is on none of them is marked. A host that can't be asked, or is
 //! none of this process's, may have the volume: then nothing is marked.
 
-use std::sync::Arc;
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use futures_util::future::{join_all, try_join_all};
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::{Report, cancel_when_lost, mark_all_absent, observe_backlog};
+use super::{Report, Unnameable, cancel_when_lost, marking::mark_all_absent, observe_backlog};
 use crate::{
     coordinator::{Candidate, Inventory, Scope, Threads, Volumes},
     failure::{Dependency, Failure, Verdict},
@@ -31,21 +34,19 @@ const PAGE_ROWS: u64 = 2000;
 pub struct Unplaced<V, T> {
     fleet: Arc<Fleet<V, T>>,
     health: Arc<Health>,
+    unnameable: Unnameable,
+    /// Why the latest sweep could not be done to its end.
+    skipped: Mutex<Option<String>>,
 }
 
 impl<V: Volumes, T: Threads> Unplaced<V, T> {
     /// The sweep of what is nowhere in `fleet`.
     pub fn new(fleet: Arc<Fleet<V, T>>, health: Arc<Health>) -> Self {
-        Self { fleet, health }
+        Self { fleet, health, unnameable: Unnameable::default(), skipped: Mutex::default() }
     }
 
     /// Sweeps every `interval` while `is_leader` says so and until `stop` is cancelled.
-    pub async fn run(
-        &self,
-        interval: std::time::Duration,
-        mut is_leader: watch::Receiver<bool>,
-        stop: &CancellationToken,
-    ) {
+    pub async fn run(&self, interval: Duration, mut is_leader: watch::Receiver<bool>, stop: &CancellationToken) {
         while !stop.is_cancelled() {
             tokio::select! {
                 _ = is_leader.wait_for(|is_leader| *is_leader) => {}
@@ -76,13 +77,27 @@ impl<V: Volumes, T: Threads> Unplaced<V, T> {
             if let Verdict::Unavailable(dependency @ (Dependency::Database | Dependency::Broker)) = failure.verdict {
                 self.health.down(dependency, &failure.message);
             }
-            info!(reason = %failure, "threads that may be on any host are not marked now");
             report.skipped_reason = Some(failure.message);
         }
+        self.tell_skipped(report.skipped_reason.as_ref());
         report.duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         metrics::sweep(began.elapsed());
         report.log();
         report
+    }
+
+    /// Says why threads stay unmarked when that changes, and not in every sweep.
+    fn tell_skipped(&self, reason: Option<&String>) {
+        let mut told = self.skipped.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.as_ref() == reason {
+            return;
+        }
+        *told = reason.cloned();
+        if let Some(reason) = reason {
+            warn!(reason, "closed threads that may be on any host are not marked for now");
+        } else {
+            info!("closed threads that may be on any host are marked again");
+        }
     }
 
     async fn sweep_pages(&self, report: &mut Report, stop: &CancellationToken) -> Result<(), Failure> {
@@ -108,6 +123,7 @@ impl<V: Volumes, T: Threads> Unplaced<V, T> {
                 self.mark_absent(std::mem::take(&mut rows), report).await?;
             }
             if is_last {
+                self.unnameable.tell(report.unnameable);
                 return Ok(());
             }
         }

@@ -147,3 +147,28 @@ async fn a_volume_that_an_unknown_daemon_does_not_have_is_not_marked() {
     assert_eq!(coordinator.clean(&thread("t1"), Origin::Sweep).await, Err(unknown));
     assert!(row(&coordinator, "t1").mark.is_none());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_removal_that_is_stuck_keeps_nobody_waiting_and_is_asked_for_once() {
+    // G14 D15
+    let coordinator = Arc::new(coordinator(Ok(Removal::Removed)).with_patience(Duration::from_mins(1)));
+    let close = |id: &str| set_row(&coordinator.threads.rows, id, Row { closed: true, ..Row::default() });
+    let clean = async |id: &str| coordinator.clean(&thread(id), Origin::Event(None)).await;
+    let removals = || calls(&coordinator).len();
+    coordinator.volumes.stuck.lock().expect("lock").push("stuck".to_owned());
+    for number in 1..=8 {
+        let (stuck, other) = (format!("{number}-stuck"), format!("{number}-other"));
+        close(&stuck);
+        close(&other);
+        assert_eq!(clean(&stuck).await, Ok(Outcome::Removing));
+        let before = removals();
+        assert_eq!(clean(&stuck).await, Ok(Outcome::Removing));
+        assert_eq!(removals(), before, "it is not asked for again");
+        assert!(number == 8 || clean(&other).await == Ok(Outcome::Removed), "{other}");
+    }
+    // So many that the daemon itself is stuck: nothing more is sent, and nobody waits longer than that.
+    let before = removals();
+    assert_eq!(clean("8-other").await, Ok(Outcome::Deferred));
+    assert_eq!(removals(), before);
+    assert!(row(&coordinator, "8-stuck").mark.is_none());
+}

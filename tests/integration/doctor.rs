@@ -132,7 +132,7 @@ async fn after_serve_ran_once_all_is_well() {
         assert_eq!(diagnosis.named("warn"), [""; 0], "{}", diagnosis.text);
         assert_eq!((diagnosis.code, &diagnosis.report["ok"]), (Some(0), &json!(true)));
         for name in [
-            "settings.prefetch",
+            "settings.docker_timeout",
             "broker.reachable",
             "broker.version",
             "broker.tls",

@@ -44,6 +44,8 @@ pub(crate) struct FakeVolumes {
     pub(crate) inventory: Mutex<Inventory>,
     /// Removals of volumes whose names end so fail.
     pub(crate) refused: Mutex<Vec<String>>,
+    /// Removals of volumes whose names end so never end.
+    pub(crate) stuck: Mutex<Vec<String>>,
     /// The volumes are in the first list and in no later one.
     pub(crate) vanishing: AtomicBool,
     rows: Rows,
@@ -54,6 +56,10 @@ impl Volumes for FakeVolumes {
         self.calls.lock().expect("lock").push(format!("remove {volume}"));
         if self.refused.lock().expect("lock").iter().any(|end| volume.as_str().ends_with(end)) {
             return Err(Failure::transient("disk full"));
+        }
+        let is_stuck = self.stuck.lock().expect("lock").iter().any(|end| volume.as_str().ends_with(end));
+        if is_stuck {
+            std::future::pending::<()>().await;
         }
         let answer = self.answer.lock().expect("lock").clone();
         if answer == Ok(Removal::Removed) {
@@ -266,6 +272,7 @@ pub(crate) fn coordinator_with(
         answer: Mutex::new(answer),
         calls: Mutex::default(),
         refused: Mutex::default(),
+        stuck: Mutex::default(),
         identity: Mutex::new(Ok(())),
         on_inventory: Box::new(on_inventory),
         inventory: Mutex::default(),
