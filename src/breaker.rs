@@ -4,6 +4,8 @@
 //! replica and outlives restarts, until a person resumes it. Nothing else stops: events are taken and acknowledged,
 //! absent volumes are marked, `/readyz` stays as it is.
 //!
+//! A sweep's budget is its host's: where there are several, using it up pauses removal on that host only.
+//!
 //! The row is read together with each thread's, so a pause counts from the next removal on, everywhere. The budget of
 //! an hour is counted from the receipts of all replicas, not for each removal but every [`REFRESH_INTERVAL`]; in between,
 //! a replica adds its own. So replicas together can exceed it by what the others remove within that interval.
@@ -43,14 +45,22 @@ pub struct Pause {
     pub paused_by: String,
 }
 
-/// Counts removals and says when it is enough.
+/// Says when removal on one host is paused.
 #[derive(Debug)]
 pub(crate) struct Breaker {
-    budget_per_hour: Option<u64>,
+    hour: Arc<Hour>,
+    /// The host, where there are several.
+    host: Option<String>,
+    seen: Mutex<Seen>,
+}
+
+/// Counts the removals of an hour, on all hosts, and says when it is enough.
+#[derive(Debug)]
+struct Hour {
+    budget: Option<u64>,
     count: Mutex<Count>,
     /// Held by the one who asks the database; the others take its answer.
     asking: tokio::sync::Mutex<()>,
-    seen: Mutex<Seen>,
 }
 
 /// The pause as it was last seen.
@@ -76,12 +86,19 @@ struct Count {
 
 /// One removal's place in the budget; given back when dropped, unless the volume was removed.
 #[derive(Debug)]
-pub(crate) struct Place(Arc<Breaker>);
+pub(crate) struct Place(Arc<Hour>);
 
 impl Breaker {
     pub(crate) fn new(budget_per_hour: Option<u64>) -> Self {
-        metrics::removal_paused(false);
-        Self { budget_per_hour, count: Mutex::default(), asking: tokio::sync::Mutex::default(), seen: Mutex::default() }
+        let hour = Hour { budget: budget_per_hour, count: Mutex::default(), asking: tokio::sync::Mutex::default() };
+        metrics::removal_paused(None, false);
+        Self { hour: Arc::new(hour), host: None, seen: Mutex::default() }
+    }
+
+    /// One for a host that is one of several, with the same budget of an hour.
+    pub(crate) fn of_host(&self, host: &str) -> Self {
+        metrics::removal_paused(Some(host), false);
+        Self { hour: Arc::clone(&self.hour), host: Some(host.to_owned()), seen: Mutex::default() }
     }
 
     /// Why removal was paused when that was last looked at, if it was.
@@ -97,7 +114,7 @@ impl Breaker {
             return;
         }
         *seen = Seen { reason: reason.map(str::to_owned), at: Some(Instant::now()) };
-        metrics::removal_paused(reason.is_some());
+        metrics::removal_paused(self.host.as_deref(), reason.is_some());
         if let Some(reason) = reason {
             warn!(reason, "removal is paused; `volume-reaper resume` goes on");
         } else {
@@ -108,14 +125,18 @@ impl Breaker {
     /// Looks whether removal is paused.
     pub(crate) async fn look(&self, threads: &impl Threads) -> Result<(), Failure> {
         let asked_at = Instant::now();
-        let pause = threads.pause().await?;
+        let pause = threads.pause(self.host.as_deref()).await?;
         self.notice(pause.as_ref().map(|pause| pause.reason.as_str()), asked_at);
         Ok(())
     }
 
-    /// Pauses all removal. If it is paused already, for another reason perhaps, that one stays.
+    /// Pauses removal on this host. If it is paused already, for another reason perhaps, that one stays.
     pub(crate) async fn trip(&self, threads: &impl Threads, reason: &str) -> Result<(), Failure> {
-        if !threads.pause_removal(reason).await? {
+        self.pause(threads, self.host.as_deref(), reason).await
+    }
+
+    async fn pause(&self, threads: &impl Threads, host: Option<&str>, reason: &str) -> Result<(), Failure> {
+        if !threads.pause_removal(host, reason).await? {
             return self.look(threads).await;
         }
         self.notice(Some(reason), Instant::now());
@@ -126,7 +147,22 @@ impl Breaker {
     ///
     /// Removals in flight have a place each, although some of them may turn out to be none: better a few too early than
     /// one too many.
-    pub(crate) async fn admit(self: &Arc<Self>, threads: &impl Threads) -> Result<Option<Place>, Failure> {
+    pub(crate) async fn admit(&self, threads: &impl Threads) -> Result<Option<Place>, Failure> {
+        if let Some(place) = self.hour.admit(threads).await? {
+            return Ok(Some(place));
+        }
+        let budget = self.hour.budget.unwrap_or(u64::MAX);
+        self.pause(threads, None, &format!("the budget of {budget} removals per hour is used up")).await?;
+        Ok(None)
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Hour {
+    async fn admit(self: &Arc<Self>, threads: &impl Threads) -> Result<Option<Place>, Failure> {
         if let Some(place) = self.take_place() {
             return Ok(Some(place));
         }
@@ -136,17 +172,12 @@ impl Breaker {
         }
         // Also if the count is a young one: since it was made, somebody may have resumed removal.
         self.refresh(threads).await?;
-        if let Some(place) = self.take_place() {
-            return Ok(Some(place));
-        }
-        let budget = self.budget_per_hour.unwrap_or(u64::MAX);
-        self.trip(threads, &format!("the budget of {budget} removals per hour is used up")).await?;
-        Ok(None)
+        Ok(self.take_place())
     }
 
     fn take_place(self: &Arc<Self>) -> Option<Place> {
         let mut count = self.count();
-        if let Some(budget) = self.budget_per_hour {
+        if let Some(budget) = self.budget {
             let is_young = count.read_at.is_some_and(|read_at| read_at.elapsed() < REFRESH_INTERVAL);
             if !is_young || count.removed.saturating_add(count.in_flight) >= budget {
                 return None;
@@ -164,10 +195,6 @@ impl Breaker {
         count.removed = removed.saturating_add(count.ended - ended_before);
         count.read_at = Some(asked_at);
         Ok(())
-    }
-
-    fn seen(&self) -> MutexGuard<'_, Seen> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn count(&self) -> MutexGuard<'_, Count> {

@@ -123,9 +123,16 @@ pub enum Command {
         /// Why, for whoever finds the volumes
         #[arg(long)]
         reason: String,
+        /// Only on this Docker host
+        #[arg(long, value_name = "HOST")]
+        on: Option<String>,
     },
     /// Go on with removal, after a pause or after the breaker; the budgets are counted anew
-    Resume,
+    Resume {
+        /// Only on this Docker host; without it, everywhere and on each
+        #[arg(long, value_name = "HOST")]
+        on: Option<String>,
+    },
 }
 
 /// Which way to migrate.

@@ -55,8 +55,8 @@ pub async fn run(Invocation { command, config }: Invocation) -> Result<ExitCode,
         Command::Hosts { action } => hosts::run(&config, action).await,
         Command::Hold { thread_id, reason, until } => hold::hold(&config, &thread_id, &reason, until.as_deref()).await,
         Command::Release { thread_id } => hold::release(&config, &thread_id).await,
-        Command::Pause { reason } => pause::pause(&config, &reason).await,
-        Command::Resume => pause::resume(&config).await,
+        Command::Pause { reason, on } => pause::pause(&config, &reason, on.as_deref()).await,
+        Command::Resume { on } => pause::resume(&config, on.as_deref()).await,
     }
 }
 

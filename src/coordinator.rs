@@ -123,13 +123,18 @@ impl<V: Volumes, T: Threads> Coordinator<V, T> {
     /// The same for a daemon that is one of several.
     #[must_use]
     pub fn at(self, host: String) -> Self {
-        Self { host, ..self }
+        if host == ONLY_HOST {
+            return self;
+        }
+        let breaker = Arc::new(self.breaker.of_host(&host));
+        Self { host, breaker, ..self }
     }
 
     /// One for another daemon, with the same database and budgets.
     #[must_use]
     pub fn beside(&self, host: String, volumes: V, concurrency: u16) -> Self {
         Self {
+            breaker: Arc::new(self.breaker.of_host(&host)),
             host,
             volumes,
             threads: Arc::clone(&self.threads),
@@ -139,8 +144,12 @@ impl<V: Volumes, T: Threads> Coordinator<V, T> {
             patience: self.patience,
             outlasting: Mutex::default(),
             policy: self.policy,
-            breaker: Arc::clone(&self.breaker),
         }
+    }
+
+    /// What the host is called, if there are others.
+    pub fn named_host(&self) -> Option<&str> {
+        (!self.is_only()).then_some(&self.host)
     }
 
     /// Whether the daemon is the only one there is, so that every thread's volume can only be there.
@@ -153,17 +162,17 @@ impl<V: Volumes, T: Threads> Coordinator<V, T> {
         &self.policy
     }
 
-    /// Looks whether all removal is paused, and says so if that is news.
+    /// Looks whether removal is paused, and says so if that is news.
     pub async fn look_for_pause(&self) -> Result<(), Failure> {
         self.breaker.look(&*self.threads).await
     }
 
-    /// Why all removal was paused when that was last looked at, if it was: with the latest thread, if not later.
+    /// Why removal was paused when that was last looked at, if it was: with the latest thread, if not later.
     pub fn pause_reason(&self) -> Option<String> {
         self.breaker.pause_reason()
     }
 
-    /// Pauses all removal, on all replicas, until a person resumes it.
+    /// Pauses removal on this host, for all replicas, until a person resumes it.
     pub async fn pause(&self, reason: &str) -> Result<(), Failure> {
         self.breaker.trip(&*self.threads, reason).await
     }
@@ -221,7 +230,7 @@ impl<V: Volumes, T: Threads> Coordinator<V, T> {
             return Ok(Outcome::Deferred);
         };
         let asked_at = Instant::now();
-        let row = match settled(self.threads.find(thread).await?) {
+        let row = match settled(self.threads.find(thread, self.named_host()).await?) {
             Ok(row) => row,
             Err(outcome) => return Ok(outcome),
         };

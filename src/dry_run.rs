@@ -68,7 +68,14 @@ struct WouldBe {
     marked: HashMap<ThreadId, bool>,
     /// When volumes were removed; the last hour's.
     removals: Vec<DateTime<Utc>>,
-    pause: Option<Pause>,
+    /// By host; `None` is everything.
+    pauses: HashMap<Option<String>, Pause>,
+}
+
+impl WouldBe {
+    fn pause(&self, host: Option<&str>) -> Option<&Pause> {
+        self.pauses.get(&None).or_else(|| self.pauses.get(&host.map(str::to_owned)))
+    }
 }
 
 impl DryRun {
@@ -107,8 +114,8 @@ impl AsRef<Store> for DryRun {
 }
 
 impl Threads for DryRun {
-    async fn find(&self, thread: &ThreadId) -> Result<Option<Thread>, Failure> {
-        let row = self.store.find(thread).await?;
+    async fn find(&self, thread: &ThreadId, host: Option<&str>) -> Result<Option<Thread>, Failure> {
+        let row = self.store.find(thread, host).await?;
         let mut would_be = self.would_be();
         if row.as_ref().is_some_and(|row| !row.closed) {
             // Reopened: its next close is another one.
@@ -116,7 +123,7 @@ impl Threads for DryRun {
         }
         Ok(row.map(|row| Thread {
             marked: would_be.marked.get(thread).copied().unwrap_or(row.marked),
-            pause: row.pause.or_else(|| would_be.pause.as_ref().map(|pause| pause.reason.clone())),
+            pause: row.pause.or_else(|| would_be.pause(host).map(|pause| pause.reason.clone())),
             ..row
         }))
     }
@@ -176,18 +183,19 @@ impl Threads for DryRun {
         self.store.backlog().await
     }
 
-    async fn pause(&self) -> Result<Option<Pause>, Failure> {
-        let pause = self.store.pause().await?;
-        Ok(pause.or_else(|| self.would_be().pause.clone()))
+    async fn pause(&self, host: Option<&str>) -> Result<Option<Pause>, Failure> {
+        let pause = self.store.pause(host).await?;
+        Ok(pause.or_else(|| self.would_be().pause(host).cloned()))
     }
 
-    async fn pause_removal(&self, reason: &str) -> Result<bool, Failure> {
+    async fn pause_removal(&self, host: Option<&str>, reason: &str) -> Result<bool, Failure> {
         let mut would_be = self.would_be();
-        let is_news = would_be.pause.is_none();
+        let host = host.map(str::to_owned);
+        let is_news = !would_be.pauses.contains_key(&host);
         if is_news {
             let (paused_at, reason, paused_by) = (Utc::now(), reason.to_owned(), "the dry run".to_owned());
-            self.journal.write(json!({ "outcome": "removal_paused", "reason": reason }));
-            would_be.pause = Some(Pause { paused_at, reason, paused_by });
+            self.journal.write(json!({ "outcome": "removal_paused", "reason": reason, "host": host }));
+            would_be.pauses.insert(host, Pause { paused_at, reason, paused_by });
         }
         Ok(is_news)
     }

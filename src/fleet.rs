@@ -86,7 +86,7 @@ impl<V: Volumes, T: Threads> Fleet<V, T> {
         if let Some(only) = self.only() {
             return only.coordinator.clean(thread, origin).await;
         }
-        let row = match settled(self.shared().threads.find(thread).await?) {
+        let row = match settled(self.shared().threads.find(thread, None).await?) {
             Ok(row) => row,
             Err(outcome) => {
                 metrics::cleanup(origin.as_str(), outcome.as_str());

@@ -46,7 +46,7 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
     );
     describe_histogram!("volume_reaper_close_to_mark_seconds", "From a thread's close to its mark.");
     describe_histogram!("volume_reaper_sweep_seconds", "Duration of sweeps.");
-    describe_gauge!("volume_reaper_removal_paused", "Whether all removal is paused (1) or not (0).");
+    describe_gauge!("volume_reaper_removal_paused", "Whether removal is paused (1) or not (0).");
     describe_gauge!("volume_reaper_dependency_up", "Whether a dependency answers (1) or not (0).");
     describe_gauge!(
         "volume_reaper_docker_events_connected",
@@ -109,9 +109,9 @@ pub fn orphans(host: &str, count: u64) {
     gauge!("volume_reaper_orphan_volumes", of_host(named(host))).set(count as f64);
 }
 
-/// All removal was paused, or resumed.
-pub fn removal_paused(paused: bool) {
-    gauge!("volume_reaper_removal_paused").set(if paused { 1.0 } else { 0.0 });
+/// Removal was paused, or resumed. `host` is the host's name, unless there is only one.
+pub fn removal_paused(host: Option<&str>, paused: bool) {
+    gauge!("volume_reaper_removal_paused", of_host(host)).set(if paused { 1.0 } else { 0.0 });
 }
 
 /// A dependency came or went.

@@ -107,7 +107,7 @@ pub enum Fate {
 /// Removes an orphan, without force.
 pub async fn remove(docker: &Docker, store: &Store, orphan: &Orphan) -> Result<Fate, Failure> {
     // Right before the removal, as with every other volume.
-    if store.find(&orphan.thread_id).await?.is_some() {
+    if store.find(&orphan.thread_id, None).await?.is_some() {
         return Ok(Fate::HasThread);
     }
     if store.hold_of(&orphan.thread_id).await?.is_some_and(|hold| hold.is_in_force(Utc::now())) {

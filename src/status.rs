@@ -49,6 +49,8 @@ pub struct Rows {
     pub failing: Result<FailingThreads, Failure>,
     /// All removal is paused.
     pub pause: Result<Option<Pause>, Failure>,
+    /// Removal is paused, everywhere or on one of several hosts, by host.
+    pub pauses: Result<BTreeMap<String, Option<Pause>>, Failure>,
     /// Who sweeps, or swept last: the only host, or what is on none of several.
     pub sweeper: Result<Option<Sweeper>, Failure>,
     /// The same for each of several hosts.
@@ -128,6 +130,7 @@ struct HostReport {
     #[serde(flatten)]
     answering: Answering,
     sweeper: Option<Sweeping>,
+    pause: Option<Pause>,
 }
 
 #[derive(Debug, Serialize)]
@@ -167,8 +170,9 @@ impl Report {
             daemons.into_iter().map(|pinned| KnownDaemon { answers: answers(&pinned), pinned }).collect()
         });
         let hosts: Vec<_> = hosts.into_iter().filter(|host| host.name != ONLY_HOST).collect();
-        let (mut sweepers, mut by_host) = (BTreeMap::new(), BTreeMap::new());
+        let (mut sweepers, mut pauses, mut by_host) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         if !hosts.is_empty() {
+            pauses = section(&mut errors, "pauses", rows.pauses).unwrap_or_default();
             sweepers = section(&mut errors, "sweepers", rows.sweepers).unwrap_or_default();
             by_host = section(&mut errors, "unmarked_by_host", rows.unmarked_by_host).unwrap_or_default();
         }
@@ -176,6 +180,7 @@ impl Report {
             .into_iter()
             .map(|Host { name, answering }| HostReport {
                 answering: Answering::new(answering.as_ref().err()),
+                pause: pauses.remove(&name).flatten(),
                 sweeper: sweepers.remove(&name).flatten().map(|sweeper| Sweeping::new(sweeper, now)),
                 name,
             })
@@ -208,6 +213,7 @@ impl Rows {
             removals: Err(down.clone()),
             failing: Err(down.clone()),
             pause: Err(down.clone()),
+            pauses: Err(down.clone()),
             sweeper: Err(down.clone()),
             sweepers: Err(down.clone()),
             unmarked_by_host: Err(down.clone()),
@@ -327,11 +333,23 @@ impl Report {
     }
 
     fn write_hosts(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for HostReport { name, answering, sweeper } in &self.hosts {
+        for HostReport { name, answering, sweeper, pause } in &self.hosts {
             let swept = match sweeper {
                 Some(Sweeping { sweeper, current: true }) => format!("swept by {}", Plain(&sweeper.holder)),
                 Some(_) | None => "swept by nobody".to_owned(),
             };
+            // That of everything has a line of its own.
+            let paused = match pause {
+                Some(pause) if self.pause.is_none() => {
+                    format!(
+                        ", PAUSED since {}: {}; `resume --on {name}` goes on",
+                        time(pause.paused_at),
+                        Plain(&pause.reason)
+                    )
+                }
+                Some(_) | None => String::new(),
+            };
+            let swept = format!("{swept}{paused}");
             match &answering.error {
                 None => writeln!(f, "{:<9} {name}: answers, {swept}", "host")?,
                 Some(error) => writeln!(f, "{:<9} {name}: DOES NOT ANSWER, {swept}: {}", "host", Plain(error))?,

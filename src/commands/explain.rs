@@ -92,7 +92,7 @@ async fn read_rows(
     Ok(Rows {
         due: config.policy.retention.due(row.as_ref().and_then(|row| row.closed_at), now),
         hold: store.hold_of(thread).await?.filter(|hold| hold.is_in_force(now)),
-        pause: store.pause().await?,
+        pause: store.pause(daemon.and_then(|daemon| daemon.host.as_deref())).await?,
         row,
         receipts: store.receipts(thread).await?,
         // Of any other it is history that the next sweep forgets.

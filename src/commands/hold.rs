@@ -37,7 +37,7 @@ pub(super) async fn hold(
         say(format!("  in place of a hold until {}: {reason}", shown_end(until)))?;
     }
     // The hold came first: what is said of the row is still true when it counts.
-    match store.find(&thread).await? {
+    match store.find(&thread, None).await? {
         None => say("  there is no such thread; it will be held as soon as there is")?,
         Some(Thread { marked: true, .. }) => say("  its volume is gone already")?,
         Some(_) => {}

@@ -53,7 +53,8 @@ pub(super) async fn run(config: &Config, action: Option<OrphansAction>, as_json:
             match action {
                 None => print(orphans)?,
                 Some(OrphansAction::Remove { older_than, yes }) => {
-                    all_done &= remove(&coordinator.volumes, store, orphans, older_than, yes).await?;
+                    all_done &=
+                        remove(&coordinator.volumes, store, coordinator.named_host(), orphans, older_than, yes).await?;
                 }
             }
         }
@@ -77,6 +78,7 @@ fn print(Orphans { volumes, orphans }: &Orphans) -> Result<(), Failure> {
 async fn remove(
     docker: &Docker,
     store: &Store,
+    host: Option<&str>,
     Orphans { volumes, orphans }: &Orphans,
     older_than: Duration,
     yes: bool,
@@ -91,7 +93,7 @@ async fn remove(
     if due.is_empty() {
         return Ok(true);
     }
-    if let Some(Pause { reason, .. }) = store.pause().await? {
+    if let Some(Pause { reason, .. }) = store.pause(host).await? {
         let what = format!("removal is paused ({reason}): `volume-reaper resume` first");
         return Err(Failure::permanent(what));
     }

@@ -1,36 +1,55 @@
-//! `pause` and `resume`: all removal, by hand or after the breaker.
+//! `pause` and `resume`: removal everywhere or on one host, by hand or after the breaker.
 
 use std::process::ExitCode;
 
 use chrono::SecondsFormat;
 
 use super::{output::say, prepare_database, store};
-use crate::{breaker::Pause, config::Config, failure::Failure};
+use crate::{breaker::Pause, config::Config, coordinator::ONLY_HOST, failure::Failure, store::Store};
 
-pub(super) async fn pause(config: &Config, reason: &str) -> Result<ExitCode, Failure> {
+pub(super) async fn pause(config: &Config, reason: &str, host: Option<&str>) -> Result<ExitCode, Failure> {
     if reason.trim().is_empty() {
         return Err(Failure::permanent("--reason is empty: say why, for whoever finds the volumes"));
     }
     let store = store(config).await?;
     prepare_database(&store, config).await?;
-    let is_new = store.pause_removal(reason).await?;
-    match store.pause().await? {
-        Some(pause) if !is_new => say(format!("removal was paused already, {}", shown(&pause)))?,
-        _ => say("removal is paused on all replicas; `volume-reaper resume` goes on")?,
+    check_host(config, &store, host).await?;
+    let is_new = store.pause_removal(host, reason).await?;
+    match (store.pause(host).await?, host) {
+        (Some(pause), _) if !is_new => say(format!("removal was paused already, {}", shown(&pause)))?,
+        (_, None) => say("removal is paused on all replicas; `volume-reaper resume` goes on")?,
+        (_, Some(host)) => {
+            say(format!("removal on host {host} is paused; `volume-reaper resume --on {host}` goes on"))?;
+        }
     }
     store.close().await?;
     Ok(ExitCode::SUCCESS)
 }
 
-pub(super) async fn resume(config: &Config) -> Result<ExitCode, Failure> {
+pub(super) async fn resume(config: &Config, host: Option<&str>) -> Result<ExitCode, Failure> {
     let store = store(config).await?;
     prepare_database(&store, config).await?;
-    match store.resume_removal().await? {
-        Some(pause) => say(format!("removal goes on; it was paused {}", shown(&pause)))?,
-        None => say("removal was not paused")?,
+    check_host(config, &store, host).await?;
+    let pauses = store.resume_removal(host).await?;
+    for pause in &pauses {
+        say(format!("removal goes on; it was paused {}", shown(pause)))?;
+    }
+    if pauses.is_empty() {
+        say("removal was not paused")?;
     }
     store.close().await?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// A pause of a host that is misspelt would stop nothing.
+async fn check_host(config: &Config, store: &Store, host: Option<&str>) -> Result<(), Failure> {
+    let Some(host) = host else { return Ok(()) };
+    let is_known = host != ONLY_HOST
+        && (config.docker_hosts.iter().any(|each| each.name == host) || store.pinned_daemon(host).await?.is_some());
+    if is_known {
+        return Ok(());
+    }
+    Err(Failure::permanent(format!("there is no host {host:?}: `volume-reaper hosts list` shows them")))
 }
 
 fn shown(pause: &Pause) -> String {

@@ -249,7 +249,10 @@ impl<T: Threads + AsRef<Store>> Process<T> {
             prepare(self.store(), &self.config, self.journal.is_some()).await?;
             self.store().ping().await?;
             // So that the metric is true on a replica without work too.
-            self.fleet.shared().look_for_pause().await
+            for lane in self.fleet.lanes() {
+                lane.coordinator.look_for_pause().await?;
+            }
+            Ok(())
         };
         tokio::select! {
             () = self.health.watch(Dependency::Database, probe) => {}

@@ -11,6 +11,7 @@ use super::{
     sweep_lease,
 };
 use crate::{
+    breaker::Pause,
     config::{Config, DockerHost},
     coordinator::{ONLY_HOST, Threads},
     docker::Identity,
@@ -18,7 +19,7 @@ use crate::{
     failure::Failure,
     queue::{self, Queues},
     status::{Facts, FailingThread, FailingThreads, Host, Report, Rows},
-    store::Store,
+    store::{Store, Sweeper},
 };
 
 /// Failing threads that are named.
@@ -64,23 +65,35 @@ async fn read_rows(store: &Store, config: &Config) -> Rows {
             worst: worst.map(|(thread_id, failed)| FailingThread { thread_id, failing: failing(failed) }).collect(),
         }
     });
-    let mut sweepers = BTreeMap::new();
-    for lease in config.docker_hosts.iter().map(|host| sweep_lease(&host.name)).chain([SWEEP_LEASE.to_owned()]) {
-        let sweeper = store.look_up_lease(&lease).await;
-        sweepers.insert(lease, sweeper);
-    }
-    let mut sweeper_of = |lease: &str| sweepers.remove(lease).unwrap_or(Ok(None));
-    let sweeper = sweeper_of(SWEEP_LEASE);
-    let named = config.docker_hosts.iter().filter(|host| host.name != ONLY_HOST);
-    let sweeper_of_host = |host: &DockerHost| Ok((host.name.clone(), sweeper_of(&sweep_lease(&host.name))?));
     Rows {
-        sweepers: named.map(sweeper_of_host).collect(),
+        sweepers: sweepers(store, config).await,
         unmarked_by_host: store.unmarked_by_host().await,
         backlog: store.backlog().await,
         removals: store.removals(Utc::now()).await,
         failing,
-        pause: store.pause().await,
-        sweeper,
+        pause: store.pause(None).await,
+        pauses: pauses(store, config).await,
+        sweeper: store.look_up_lease(SWEEP_LEASE).await,
         daemons: store.pinned_daemons().await,
     }
+}
+
+fn named(config: &Config) -> impl Iterator<Item = &str> {
+    config.docker_hosts.iter().map(|host| host.name.as_str()).filter(|host| *host != ONLY_HOST)
+}
+
+async fn pauses(store: &Store, config: &Config) -> Result<BTreeMap<String, Option<Pause>>, Failure> {
+    let mut pauses = BTreeMap::new();
+    for host in named(config) {
+        pauses.insert(host.to_owned(), store.pause(Some(host)).await?);
+    }
+    Ok(pauses)
+}
+
+async fn sweepers(store: &Store, config: &Config) -> Result<BTreeMap<String, Option<Sweeper>>, Failure> {
+    let mut sweepers = BTreeMap::new();
+    for host in named(config) {
+        sweepers.insert(host.to_owned(), store.look_up_lease(&sweep_lease(host)).await?);
+    }
+    Ok(sweepers)
 }

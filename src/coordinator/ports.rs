@@ -152,8 +152,12 @@ pub struct Backlog {
 
 /// The database, as the clean-up needs it.
 pub trait Threads: Send + Sync + 'static {
-    /// Reads a thread's row; `None` if there is none.
-    fn find(&self, thread: &ThreadId) -> impl Future<Output = Result<Option<Thread>, Failure>> + Send;
+    /// Reads a thread's row, and whether removal is paused, everywhere or on this host; `None` if there is no row.
+    fn find(
+        &self,
+        thread: &ThreadId,
+        host: Option<&str>,
+    ) -> impl Future<Output = Result<Option<Thread>, Failure>> + Send;
 
     /// Writes what an event says of a thread into its row, which need not be there, unless the row knows something
     /// later. Of a close and a reopening at the same time, the reopening counts.
@@ -197,11 +201,11 @@ pub trait Threads: Send + Sync + 'static {
     /// Counts the closed and unmarked threads.
     fn backlog(&self) -> impl Future<Output = Result<Backlog, Failure>> + Send;
 
-    /// The pause of all removal, if there is one.
-    fn pause(&self) -> impl Future<Output = Result<Option<Pause>, Failure>> + Send;
+    /// The pause of all removal, or else that of removal on this host, if there is one.
+    fn pause(&self, host: Option<&str>) -> impl Future<Output = Result<Option<Pause>, Failure>> + Send;
 
-    /// Pauses all removal, unless it is paused already. Whether this call did it.
-    fn pause_removal(&self, reason: &str) -> impl Future<Output = Result<bool, Failure>> + Send;
+    /// Pauses removal on this host, or all, unless that is paused already. Whether this call did it.
+    fn pause_removal(&self, host: Option<&str>, reason: &str) -> impl Future<Output = Result<bool, Failure>> + Send;
 
     /// Counts the volumes that were removed within the last hour, or since removal was last resumed if that is less.
     fn removed_last_hour(&self) -> impl Future<Output = Result<u64, Failure>> + Send;

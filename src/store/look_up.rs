@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::{
     PAGE_TIMEOUT, ROW_TIMEOUT, Store,
     entities::{docker_daemon, lease, volume_removal},
-    threads::{closed_at, host, host_at, time_at},
+    threads::{closed_at, host_at, host_column, time_at},
 };
 use crate::{failure::Failure, volume_name::ThreadId};
 
@@ -103,7 +103,7 @@ impl Store {
             .expr(closed_at(threads))
             .expr(mark())
             .expr(threads.as_text(threads.qualified_id()))
-            .expr(host(threads))
+            .expr(host_column(threads))
             .from(threads.table())
             .cond_where(is_thread)
             .to_owned();
@@ -166,7 +166,7 @@ impl Store {
             }
             // By its place in the list: an expression that is grouped by has to be the same one, parameters included.
             let count = Query::select()
-                .expr(host(threads))
+                .expr(host_column(threads))
                 .expr(Func::count(Expr::val(1)))
                 .from(threads.table())
                 .cond_where(threads.is_candidate())

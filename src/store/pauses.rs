@@ -4,7 +4,7 @@ use chrono::{SubsecRound, TimeDelta, Utc};
 use migrations::is_removal;
 use sea_orm::{
     ActiveValue::{NotSet, Set},
-    ColumnTrait, Condition, DbErr, EntityTrait, PaginatorTrait, QueryFilter, QuerySelect, QueryTrait,
+    ColumnTrait, Condition, DbErr, EntityTrait, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect, QueryTrait,
     sea_query::Expr,
 };
 
@@ -17,28 +17,37 @@ use super::{
 };
 use crate::{breaker::Pause, failure::Failure};
 
-/// The one row: a pause of everything. Others could be of one daemon.
+/// The row of a pause of everything. Others are of one host.
 const EVERYTHING: &str = "everything";
 
+/// The row of a host's pause, or that of everything.
+fn row_of(host: Option<&str>) -> String {
+    host.map_or_else(|| EVERYTHING.to_owned(), |host| format!("host/{host}"))
+}
+
 impl Store {
-    /// The pause of all removal, if there is one.
-    pub async fn pause(&self) -> Result<Option<Pause>, Failure> {
+    /// The pause of all removal, or else that of removal on this host, if there is one.
+    pub async fn pause(&self, host: Option<&str>) -> Result<Option<Pause>, Failure> {
         if self.is_bare() {
             return Ok(None);
         }
-        Ok(self.bounded(ROW_TIMEOUT, self.pause_row()).await?.and_then(in_force))
+        let rows = Entity::find().filter(is_about(host)).all(&self.db);
+        let rows = self.bounded(ROW_TIMEOUT, rows).await?;
+        let (everything, of_host): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| row.name == EVERYTHING);
+        Ok(everything.into_iter().chain(of_host).find_map(in_force))
     }
 
-    /// Pauses all removal, unless it is paused already. Whether this call did it.
-    pub async fn pause_removal(&self, reason: &str) -> Result<bool, Failure> {
+    /// Pauses removal on this host, or all, unless that is paused already. Whether this call did it.
+    pub async fn pause_removal(&self, host: Option<&str>, reason: &str) -> Result<bool, Failure> {
+        let name = row_of(host);
         self.bounded(ROW_TIMEOUT, async {
             // In two steps, since MySQL knows no condition in an insert that updates instead.
-            self.insert_pause_row().await?;
+            self.insert_pause_row(&name).await?;
             let update = Entity::update_many()
                 .col_expr(Column::PausedAt, Expr::value(Utc::now().trunc_subsecs(3)))
                 .col_expr(Column::Reason, Expr::value(reason))
                 .col_expr(Column::PausedBy, Expr::value(self.replica.as_str()))
-                .filter(Column::Name.eq(EVERYTHING))
+                .filter(Column::Name.eq(&name))
                 .filter(Column::PausedAt.is_null());
             Ok(update.exec(&self.db).await?.rows_affected == 1)
         })
@@ -46,9 +55,9 @@ impl Store {
     }
 
     /// The row of a pause that is not in force, unless the row is there.
-    async fn insert_pause_row(&self) -> Result<(), DbErr> {
+    async fn insert_pause_row(&self, name: &str) -> Result<(), DbErr> {
         let row = ActiveModel {
-            name: Set(EVERYTHING.to_owned()),
+            name: Set(name.to_owned()),
             paused_at: Set(None),
             reason: NotSet,
             paused_by: NotSet,
@@ -58,17 +67,20 @@ impl Store {
         Ok(())
     }
 
-    /// Ends the pause; the budget of an hour is counted anew from here on. Returns the pause that it was, if any.
-    pub async fn resume_removal(&self) -> Result<Option<Pause>, Failure> {
+    /// Ends the pause on this host, or every pause; with that of everything, the budget of an hour is counted anew from
+    /// here on. Returns the pauses that there were.
+    pub async fn resume_removal(&self, host: Option<&str>) -> Result<Vec<Pause>, Failure> {
+        let is_meant =
+            host.map_or_else(Condition::all, |host| Condition::all().add(Column::Name.eq(row_of(Some(host)))));
         self.bounded(ROW_TIMEOUT, async {
-            let before = self.pause_row().await?.and_then(in_force);
+            let before = Entity::find().filter(is_meant.clone()).order_by_asc(Column::Name).all(&self.db).await?;
             let update = Entity::update_many()
                 .col_expr(Column::PausedAt, Expr::null())
                 .col_expr(Column::ResumedAt, Expr::value(Utc::now()))
-                .filter(Column::Name.eq(EVERYTHING))
+                .filter(is_meant)
                 .filter(Column::PausedAt.is_not_null());
-            let was_paused = update.exec(&self.db).await?.rows_affected == 1;
-            Ok(before.filter(|_| was_paused))
+            let was_paused = update.exec(&self.db).await?.rows_affected > 0;
+            Ok(before.into_iter().filter_map(in_force).filter(|_| was_paused).collect())
         })
         .await
     }
@@ -93,15 +105,20 @@ impl Store {
         Entity::find_by_id(EVERYTHING).one(&self.db).await
     }
 
-    /// Why removal is paused, or null: part of the statement that reads a thread's row.
-    pub(super) fn pause_reason(&self) -> Expr {
+    /// Why removal is paused, everywhere or on this host, or null: part of the statement that reads a thread's row.
+    pub(super) fn pause_reason(&self, host: Option<&str>) -> Expr {
         if self.is_bare() {
             return Expr::null();
         }
-        let mut select = Entity::find().select_only().column(Column::Reason).into_query();
-        select.and_where(Column::Name.eq(EVERYTHING)).and_where(Column::PausedAt.is_not_null());
-        Expr::from(select)
+        let select = Entity::find().select_only().column_as(Column::Reason.min(), "reason");
+        Expr::from(select.filter(is_about(host)).filter(Column::PausedAt.is_not_null()).into_query())
     }
+}
+
+/// The condition that selects the pauses of everything and of this host.
+fn is_about(host: Option<&str>) -> Expr {
+    let names = std::iter::once(row_of(None)).chain(host.map(|host| row_of(Some(host))));
+    Column::Name.is_in(names)
 }
 
 fn in_force(row: Model) -> Option<Pause> {

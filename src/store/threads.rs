@@ -30,7 +30,7 @@ impl Store {
         Query::update().table(threads.table()).value(mark(threads), at).cond_where(threads.is_candidate()).to_owned()
     }
 
-    async fn select(&self, thread: &ThreadId) -> Result<Option<Thread>, DbErr> {
+    async fn select(&self, thread: &ThreadId, host: Option<&str>) -> Result<Option<Thread>, DbErr> {
         let threads = self.mapping().await?;
         let Some(is_thread) = threads.is_thread(thread.as_str()) else {
             return Ok(None);
@@ -40,9 +40,9 @@ impl Store {
             .expr(threads.read_mark().is_not_null())
             .expr(closed_at(threads))
             .expr(self.is_held(Expr::val(thread.as_str())))
-            .expr(self.pause_reason())
+            .expr(self.pause_reason(host))
             .expr(id_as_text(threads))
-            .expr(host(threads))
+            .expr(host_column(threads))
             .expr(self.first_stranger())
             .from(threads.table())
             .cond_where(is_thread)
@@ -78,7 +78,7 @@ impl Store {
             return Ok(Mark::Set);
         }
         transaction.rollback().await?;
-        Ok(match self.select(&receipt.thread_id).await? {
+        Ok(match self.select(&receipt.thread_id, None).await? {
             None => Mark::NoRow,
             Some(thread) if !thread.closed => Mark::Reopened,
             Some(_) => Mark::AlreadySet,
@@ -121,7 +121,7 @@ impl Store {
             .expr(threads.read_mark().is_not_null())
             .expr(closed_at(threads))
             .expr(self.is_held(threads.as_text(threads.qualified_id())))
-            .expr(host(threads))
+            .expr(host_column(threads))
             .from(threads.table())
             .and_where(is_one_of(threads, ids))
             .to_owned();
@@ -224,8 +224,8 @@ impl Store {
 }
 
 impl Threads for Store {
-    async fn find(&self, thread: &ThreadId) -> Result<Option<Thread>, Failure> {
-        self.bounded(ROW_TIMEOUT, self.select(thread)).await
+    async fn find(&self, thread: &ThreadId, host: Option<&str>) -> Result<Option<Thread>, Failure> {
+        self.bounded(ROW_TIMEOUT, self.select(thread, host)).await
     }
 
     async fn record_report(&self, thread: &ThreadId, report: &Report) -> Result<(), Failure> {
@@ -272,12 +272,12 @@ impl Threads for Store {
         self.bounded(PAGE_TIMEOUT, self.count_backlog()).await
     }
 
-    async fn pause(&self) -> Result<Option<Pause>, Failure> {
-        Self::pause(self).await
+    async fn pause(&self, host: Option<&str>) -> Result<Option<Pause>, Failure> {
+        Self::pause(self, host).await
     }
 
-    async fn pause_removal(&self, reason: &str) -> Result<bool, Failure> {
-        Self::pause_removal(self, reason).await
+    async fn pause_removal(&self, host: Option<&str>, reason: &str) -> Result<bool, Failure> {
+        Self::pause_removal(self, host, reason).await
     }
 
     async fn removed_last_hour(&self) -> Result<u64, Failure> {
@@ -333,7 +333,7 @@ fn id_as_text(threads: &Mapping) -> Expr {
 }
 
 /// The host that a row names; an empty text is none.
-pub(super) fn host(threads: &Mapping) -> Expr {
+pub(super) fn host_column(threads: &Mapping) -> Expr {
     threads.names.host.as_ref().map_or_else(Expr::null, |host| threads.as_text(Expr::col(Alias::new(host))))
 }
 

@@ -115,7 +115,7 @@ impl FakeThreads {
 }
 
 impl Threads for FakeThreads {
-    async fn find(&self, thread: &ThreadId) -> Result<Option<Thread>, Failure> {
+    async fn find(&self, thread: &ThreadId, _host: Option<&str>) -> Result<Option<Thread>, Failure> {
         let rows = self.rows.lock().expect("lock");
         Ok(rows.get(thread.as_str()).map(|row| Thread {
             closed: row.closed,
@@ -188,7 +188,7 @@ impl Threads for FakeThreads {
     async fn known(&self, threads: &[ThreadId]) -> Result<HashMap<ThreadId, Thread>, Failure> {
         let mut known = HashMap::new();
         for thread in threads {
-            known.extend(self.find(thread).await?.map(|row| (thread.clone(), row)));
+            known.extend(self.find(thread, None).await?.map(|row| (thread.clone(), row)));
         }
         Ok(known)
     }
@@ -231,11 +231,11 @@ impl Threads for FakeThreads {
         Ok(Backlog { unmarked, oldest_closed_at: None })
     }
 
-    async fn pause(&self) -> Result<Option<Pause>, Failure> {
+    async fn pause(&self, _host: Option<&str>) -> Result<Option<Pause>, Failure> {
         Ok(self.pause.lock().expect("lock").clone())
     }
 
-    async fn pause_removal(&self, reason: &str) -> Result<bool, Failure> {
+    async fn pause_removal(&self, _host: Option<&str>, reason: &str) -> Result<bool, Failure> {
         let mut pause = self.pause.lock().expect("lock");
         let is_new = pause.is_none();
         pause.get_or_insert_with(|| Pause {

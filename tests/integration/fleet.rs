@@ -348,3 +348,56 @@ async fn explain_status_and_doctor_tell_of_each_host() {
     let orphans = world.json(&["orphans", "--json"]).await;
     assert_eq!((&orphans["orphans"][0]["volume"], &orphans["orphans"][0]["host"]), (&json!(orphan), &json!("b")));
 }
+
+#[tokio::test]
+async fn the_breaker_of_one_host_stops_removal_there_and_nowhere_else() {
+    let hosts @ [a, b] = &PrivateHost::several::<2>().await;
+    for on in On::ALL {
+        let mut world = fleet_on(on, hosts).await;
+        world.set("VOLUME_REAPER_BUDGET_PER_SWEEP", "2");
+        for (host, ids) in [(a, &["a1", "a2", "a3"][..]), (b, &["b1", "b2"])] {
+            for id in ids {
+                host.create_volume(&world.volume(id)).await;
+                closed(&world, id, Some(&host.name)).await;
+            }
+        }
+        let report = world.sweep().await;
+        assert_eq!((&report["removed"], &report["paused"]), (&json!(4), &json!(1)), "{on:?} {report}");
+        let status = world.json(&["status", "--json"]).await;
+        let reason = &status["hosts"][0]["pause"]["reason"];
+        assert_eq!(reason, "the budget of 2 removals per sweep is used up", "{on:?} {status}");
+        assert!(status["pause"].is_null() && status["hosts"][1]["pause"].is_null(), "{on:?} {status}");
+
+        // The other one goes on, by events too, and so does this one once it is resumed.
+        world.set("VOLUME_REAPER_RECONCILE_INTERVAL", "1h");
+        let serving = world.serve_idle().await;
+        serving.until_metric("volume_reaper_removal_paused{host=\"a\"}", 1).await;
+        b.create_volume(&world.volume("b3")).await;
+        closed(&world, "b3", Some("b")).await;
+        publish(&world, "b3", None).await;
+        world.until_marked("b3").await;
+        assert_eq!(serving.metric("volume_reaper_removal_paused{host=\"b\"}").await, 0);
+        let resumed = world.run(&["resume", "--on", "a"]).await;
+        assert!(resumed.status.success(), "{resumed:?}");
+        let ids = ["a1", "a2", "a3"];
+        for id in ids {
+            publish(&world, id, None).await;
+        }
+        for id in ids {
+            world.until_marked(id).await;
+        }
+
+        // By hand, and only for a host that there is.
+        assert!(world.run(&["pause", "--on", "b", "--reason", "a restore"]).await.status.success());
+        b.create_volume(&world.volume("b4")).await;
+        closed(&world, "b4", Some("b")).await;
+        publish(&world, "b4", None).await;
+        serving.until_metric("volume_reaper_cleanups_total{source=\"event\",outcome=\"paused\"}", 1).await;
+        assert!(b.has_volume(&world.volume("b4")).await, "{on:?}");
+        assert!(!world.run(&["pause", "--on", "z", "--reason", "x"]).await.status.success());
+        // Every pause ends with a resume that names none.
+        assert!(world.run(&["resume"]).await.status.success());
+        assert_eq!(world.sweep().await["removed"], json!(1), "{on:?}");
+        assert_eq!(serving.stop().await, Some(0));
+    }
+}

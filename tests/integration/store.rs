@@ -260,7 +260,7 @@ async fn on_mysql_ids_that_a_collation_takes_for_equal_are_not_the_same_thread()
     store.migrate_up().await.expect("up");
     closed(&world, "lower").await;
     for other in ["LOWER", "Lower"] {
-        assert_eq!(store.find(&thread(other)).await, Ok(None));
+        assert_eq!(store.find(&thread(other), None).await, Ok(None));
         assert_eq!(store.mark(&receipt(other)).await, Ok(Mark::NoRow));
         assert_eq!(store.mark_all(&[receipt(other)]).await, Ok(vec![]));
         assert!(!store.known(&[thread(other)]).await.expect("asked").contains_key(&thread(other)));
