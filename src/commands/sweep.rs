@@ -15,7 +15,7 @@ use crate::{
     config::Config,
     coordinator::Threads,
     docker::Docker,
-    failure::{Dependency, Failure},
+    failure::{Dependency, Failure, Verdict},
     fleet::{Fleet, Lane},
     health::Health,
     progress,
@@ -68,20 +68,19 @@ async fn sweep(
     dry_run: bool,
     stop: &CancellationToken,
 ) -> Result<Report, Failure> {
-    let one = async |(lane, reconciler): (&Lane<Docker, Store>, &Reconciler<Docker, Store>)| match prepare_docker(
-        &lane.coordinator,
-    )
-    .await
-    {
-        Ok(()) => {
-            lane.health.up(Dependency::Docker);
-            Ok(reconciler.sweep(dry_run, stop).await)
-        }
-        Err(failure) if fleet.only().is_some() => Err(failure),
-        Err(failure) => {
-            lane.health.down(Dependency::Docker, &failure.message);
-            let skipped_reason = Some(format!("host {:?}: {failure}", lane.coordinator.host));
-            Ok(Report { skipped_reason, dry_run, ..Report::default() })
+    let one = async |(lane, reconciler): (&Lane<Docker, Store>, &Reconciler<Docker, Store>)| {
+        let prepared = prepare_docker(&lane.coordinator).await;
+        match prepared {
+            Ok(()) => {
+                lane.health.up(Dependency::Docker);
+                Ok(reconciler.sweep(dry_run, stop).await)
+            }
+            Err(Failure { verdict: Verdict::Unavailable(Dependency::Docker), message }) if fleet.only().is_none() => {
+                lane.health.down(Dependency::Docker, &message);
+                let skipped_reason = Some(format!("host {:?}: {message}", lane.coordinator.host));
+                Ok(Report { skipped_reason, dry_run, ..Report::default() })
+            }
+            Err(failure) => Err(failure),
         }
     };
     let began = Instant::now();

@@ -109,9 +109,10 @@ impl Store {
         Ok(self.bounded(ROW_TIMEOUT, first).await?.map(|row| row.name))
     }
 
-    /// The same as a part of the statement that reads a thread's row.
+    /// The same as a part of the statement that reads a thread's row. Who has the only host is not ready if there are
+    /// others, and need not ask each time.
     pub(super) fn first_stranger(&self) -> Expr {
-        if self.is_bare() {
+        if self.is_bare() || self.hosts == [ONLY_HOST] {
             return Expr::null();
         }
         let first = Entity::find().select_only().column_as(Column::Name.min(), "stranger").filter(self.is_stranger());

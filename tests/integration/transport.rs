@@ -2,13 +2,14 @@
 
 use std::{os::unix::fs::PermissionsExt, path::Path, process::Stdio};
 
+use bollard::models::VolumeCreateRequest;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
 use crate::{
     tls::{Authority, Certified, free_port, write},
-    world::{On, World, eventually, server, servers, world},
+    world::{On, PrivateHost, World, eventually, server, servers, world},
 };
 
 /// A daemon that only one test uses, which listens with TLS and wants to know who asks.
@@ -211,4 +212,48 @@ async fn a_daemon_is_reached_over_ssh() {
     let output = world.run(&["sweep"]).await;
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("docker at ssh://"), "{output:?}");
+}
+
+#[tokio::test]
+async fn one_service_reaches_its_hosts_by_socket_by_tls_and_by_ssh() {
+    let by_socket = PrivateHost::start("by-socket").await;
+    let by_tls = TlsDaemon::start().await;
+    let by_ssh = Sshd::start().await;
+    let certificates = by_tls.certificates("right", &by_tls.authority, &by_tls.authority.client("reaper"));
+    let mut world = World::without_schema(On::Sqlite).await;
+    let config = format!(
+        "[[docker.hosts]]\nname = 'by-socket'\nendpoint = '{}'\n\
+         [[docker.hosts]]\nname = 'by-tls'\nendpoint = 'tcp://localhost:{}'\ncert_path = '{certificates}'\n\
+         [[docker.hosts]]\nname = 'by-ssh'\nendpoint = 'ssh://{}@127.0.0.1'\n",
+        by_socket.endpoint(),
+        by_tls.port,
+        user()
+    );
+    let config = write(world.dir.path(), "reaper.toml", &config);
+    world.settings.remove("DOCKER_HOST");
+    world.set("VOLUME_REAPER_CONFIG", config);
+    world.set("PATH", format!("{}:/usr/bin:/bin", by_ssh.client()));
+    assert!(world.run(&["migrate"]).await.status.success());
+
+    let of_tls = format!("unix://{}", by_tls.dir.path().join("docker.sock").display());
+    let of_tls = bollard::Docker::connect_with_unix(&of_tls, 60, bollard::API_DEFAULT_VERSION).expect("a client");
+    let sweep = async |round: &str| {
+        let threads = [("by-socket", &by_socket.docker), ("by-tls", &of_tls), ("by-ssh", &world.docker)];
+        for (host, docker) in threads {
+            let id = format!("{host}-{round}");
+            let name = Some(world.volume(&id));
+            docker.create_volume(VolumeCreateRequest { name, ..Default::default() }).await.expect("a volume");
+            world.open_thread(&id).await;
+            world.close_thread(&id).await;
+        }
+        let report = world.sweep().await;
+        assert_eq!((&report["removed"], &report["skipped_reason"]), (&json!(3), &Value::Null), "{report}");
+        for (host, docker) in threads {
+            let volume = world.volume(&format!("{host}-{round}"));
+            assert!(docker.inspect_volume(&volume).await.is_err(), "{volume}");
+        }
+    };
+    sweep("first").await;
+    sweep("again").await;
+    assert_eq!(world.texts("SELECT name FROM docker_daemons ORDER BY name").await, ["by-socket", "by-ssh", "by-tls"]);
 }
