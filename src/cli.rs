@@ -162,15 +162,21 @@ pub enum Direction {
 pub enum HostsAction {
     /// Show each host's pinned daemon, the one that answers now, and what is left to do there
     List,
-    /// Pin the daemon that answers now in place of the one before, which was replaced for good
+    /// Pin the daemon that answers now: a new host's, or in place of the one before, which was replaced for good
     Adopt {
         /// The host; may be left out if there is only one
         name: Option<String>,
+        /// Only show what follows from it
+        #[arg(long)]
+        dry_run: bool,
     },
     /// Forget a host that is empty or gone for good: its threads are marked, and its word is no longer needed
     Retire {
         /// The host
         name: String,
+        /// Only show what follows from it
+        #[arg(long, conflicts_with = "yes")]
+        dry_run: bool,
         /// Don't ask
         #[arg(long)]
         yes: bool,

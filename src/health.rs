@@ -98,7 +98,6 @@ impl Health {
 
     fn set(&self, dependency: Dependency, reason: Option<&str>) {
         self.all.send_if_modified(|all| {
-            let docker_was_up = all.is_any_host_up();
             let up = reason.is_none();
             let (name, status) = match dependency {
                 Dependency::Broker => (None, &mut all.broker),
@@ -122,16 +121,10 @@ impl Health {
             }
             status.up = up;
             status.reason = reason.map(str::to_owned);
-            match name {
-                None => metrics::dependency_up(dependency, up),
-                Some(host) => {
-                    metrics::host_up(&host, up);
-                    let docker_is_up = all.is_any_host_up();
-                    if docker_is_up != docker_was_up || is_news {
-                        metrics::dependency_up(dependency, docker_is_up);
-                    }
-                }
+            if let Some(host) = name {
+                metrics::host_up(&host, up);
             }
+            metrics::dependency_up(dependency, all.is_up(dependency, None));
             is_news
         });
     }

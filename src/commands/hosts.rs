@@ -25,15 +25,15 @@ use crate::{
 const PAGE_ROWS: u64 = 2000;
 
 pub(super) async fn run(config: &Config, action: HostsAction) -> Result<ExitCode, Failure> {
-    if matches!(action, HostsAction::Retire { yes: false, .. }) {
+    if matches!(action, HostsAction::Retire { yes: false, dry_run: false, .. }) {
         require_terminal("threads are marked whose volumes can't be looked at any more")?;
     }
     let store = store(config).await?;
     prepare_database(&store, config).await?;
     let done = match action {
         HostsAction::List => list(config, &store).await,
-        HostsAction::Adopt { name } => adopt(config, &store, name.as_deref()).await,
-        HostsAction::Retire { name, yes } => retire(config, &store, &name, yes).await,
+        HostsAction::Adopt { name, dry_run } => adopt(config, &store, name.as_deref(), dry_run).await,
+        HostsAction::Retire { name, dry_run, yes } => retire(config, &store, &name, dry_run, yes).await,
     };
     store.close().await?;
     done.map(|()| ExitCode::SUCCESS)
@@ -81,7 +81,7 @@ fn say_unmarked(threads: Option<u64>) -> Result<(), Failure> {
     threads.map_or(Ok(()), |threads| say(format!("  unmarked   {threads} closed threads name this host")))
 }
 
-async fn adopt(config: &Config, store: &Store, name: Option<&str>) -> Result<(), Failure> {
+async fn adopt(config: &Config, store: &Store, name: Option<&str>, dry_run: bool) -> Result<(), Failure> {
     let host = match (name, config.docker_hosts.as_slice()) {
         (None, [only]) => only,
         (Some(name), hosts) => hosts.iter().find(|host| host.name == name).ok_or_else(|| not_configured(name))?,
@@ -99,6 +99,12 @@ async fn adopt(config: &Config, store: &Store, name: Option<&str>) -> Result<(),
         host.name,
         identity.as_str()
     ))?;
+    if host.name != ONLY_HOST {
+        say("  that the volume of a thread without a host is nowhere needs this host's word too")?;
+    }
+    if dry_run {
+        return Ok(());
+    }
     store.adopt_daemon(&host.name, &identity).await?;
     let before = before.map_or("none".to_owned(), |identity| identity.as_str().to_owned());
     say(format!("{}  pinned {} in place of {before}", host.name, identity.as_str()))
@@ -111,7 +117,7 @@ async fn threads_of(store: &Store, host: &DockerHost) -> Result<u64, Failure> {
     Ok(on(None) + on(Some(&host.name)))
 }
 
-async fn retire(config: &Config, store: &Store, name: &str, yes: bool) -> Result<(), Failure> {
+async fn retire(config: &Config, store: &Store, name: &str, dry_run: bool, yes: bool) -> Result<(), Failure> {
     let by_host = store.unmarked_by_host().await?;
     let on = |name: Option<&str>| by_host.get(&name.map(str::to_owned)).copied().unwrap_or_default();
     let (of_it, of_any) = (on(Some(name)), on(None));
@@ -133,6 +139,9 @@ async fn retire(config: &Config, store: &Store, name: &str, yes: bool) -> Result
     say(format!(
         "  {of_any} closed threads name no host: those whose volume is on none of the others are marked by the next sweep"
     ))?;
+    if dry_run {
+        return Ok(());
+    }
     if !yes {
         let threads = usize::try_from(of_it).unwrap_or(usize::MAX);
         confirm("A volume that is still there is never removed after this", threads).await?;

@@ -263,6 +263,7 @@ mod tests {
             (&[], &table("concurrency = 0"), "reaper.toml: [[docker.hosts]] \"a\": concurrency must be a whole number"),
             (&[], &table("concurrency = 33"), "prefetch (32) is below concurrency (33)"),
             (&[], &table("cert_path = '/none'"), "reaper.toml: [[docker.hosts]] \"a\": /none/ca.pem: No such file"),
+            (&[], "[docker]\nhosts = []", "reaper.toml: docker.hosts: there is none"),
             (&[], "[docker]\nhost = 'x'", "reaper.toml: [[docker.hosts]]: unknown field `host`"),
         ] {
             let error = load(env, file).expect_err(expected);

@@ -91,6 +91,9 @@ impl FileValues {
             if key == "docker" {
                 let read: Result<DockerTable, _> = value.try_into();
                 hosts = read.map_err(|error| refused(format!("[[docker.hosts]]: {}", error.message())))?.hosts;
+                if hosts.is_empty() {
+                    return Err(refused("docker.hosts: there is none: name one, or leave it out".to_owned()));
+                }
                 continue;
             }
             if !SETTINGS.iter().any(|setting| setting.key == key) {

@@ -126,6 +126,9 @@ async fn hosts_that_come_are_replaced_and_go_are_shown_with_what_it_means() {
 
     // It is lost for good.
     b.control("kill").await;
+    let shown = world.run(&["hosts", "retire", "b", "--dry-run"]).await;
+    assert!(shown.status.success() && text(&shown).contains("2 closed threads name this host"), "{shown:?}");
+    assert!(world.mark("t1").await.is_none());
     let retired = world.run(&["hosts", "retire", "b", "--yes"]).await;
     let said = text(&retired);
     assert!(retired.status.success(), "{said}");
@@ -150,6 +153,9 @@ async fn hosts_that_come_are_replaced_and_go_are_shown_with_what_it_means() {
     assert!(report["skipped_reason"].as_str().expect("a reason").contains("hosts adopt"), "{report}");
     let unknown = world.run(&["hosts", "adopt", "z"]).await;
     assert!(!unknown.status.success() && text(&unknown).contains("there is no host \"z\""), "{unknown:?}");
+    let shown = text(&world.run(&["hosts", "adopt", "a", "--dry-run"]).await);
+    assert!(shown.contains("0 volumes of ours") && !shown.contains("in place of"), "{shown}");
+    assert!(world.sweep().await["skipped_reason"].is_string());
     let adopted = text(&world.run(&["hosts", "adopt", "a"]).await);
     assert!(adopted.contains("0 volumes of ours") && adopted.contains("in place of"), "{adopted}");
     assert_eq!(world.sweep().await["skipped_reason"], Value::Null);
