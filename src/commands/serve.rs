@@ -217,7 +217,8 @@ impl<T: Threads + AsRef<Store>> Process<T> {
     }
 
     async fn sweep_unplaced(self: Arc<Self>, is_leader: watch::Receiver<bool>) -> Result<(), Failure> {
-        let unplaced = Unplaced::new(Arc::clone(&self.fleet), Arc::clone(&self.health));
+        let one_of_several = self.config.host.is_some();
+        let unplaced = Unplaced::new(Arc::clone(&self.fleet), Arc::clone(&self.health), one_of_several);
         tokio::select! {
             () = unplaced.run(self.config.reconcile_interval, is_leader, &self.stop) => {}
             // The next sweep takes up what this one leaves.

@@ -45,7 +45,7 @@ pub(super) async fn run(config: &Config, dry_run: bool, as_json: bool) -> Result
     let reconcilers: Vec<_> = fleet.lanes().iter().map(reconciler).collect();
     progress::show(threads.backlog().await?.unmarked);
     let shown = tokio::spawn(show_progress(reconcilers.iter().map(Reconciler::progress).collect()));
-    let report = sweep(&fleet, &reconcilers, dry_run, &stop).await;
+    let report = sweep(&fleet, &reconcilers, config.host.is_some(), dry_run, &stop).await;
     shown.abort();
     progress::clear();
     interrupted.abort();
@@ -65,6 +65,7 @@ pub(super) async fn run(config: &Config, dry_run: bool, as_json: bool) -> Result
 async fn sweep(
     fleet: &Arc<Fleet<Docker, Store>>,
     reconcilers: &[Reconciler<Docker, Store>],
+    one_of_several: bool,
     dry_run: bool,
     stop: &CancellationToken,
 ) -> Result<Report, Failure> {
@@ -87,7 +88,7 @@ async fn sweep(
     let reports = try_join_all(fleet.lanes().iter().zip(reconcilers).map(one)).await?;
     let mut report = reports.into_iter().reduce(Report::and).unwrap_or_default();
     if fleet.only().is_none() && !stop.is_cancelled() {
-        let unplaced = Unplaced::new(Arc::clone(fleet), Arc::clone(&fleet.lanes()[0].health));
+        let unplaced = Unplaced::new(Arc::clone(fleet), Arc::clone(&fleet.lanes()[0].health), one_of_several);
         report = report.and(unplaced.sweep(dry_run, stop).await);
         report.duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
     }

@@ -2,7 +2,8 @@
 //!
 //! Where such a volume is on a host, that host's own sweep finds it there and removes it. Here, pages of rows are read,
 //! and *then* every host's list, as in any sweep; what is on none of them is marked. A host that can't be asked, or is
-//! none of this process's, may have the volume: then nothing is marked.
+//! none of this process's, may have the volume: then nothing is marked. One reaper per host means that there are others,
+//! also before they have come.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -34,15 +35,17 @@ const PAGE_ROWS: u64 = 2000;
 pub struct Unplaced<V, T> {
     fleet: Arc<Fleet<V, T>>,
     health: Arc<Health>,
+    /// This process has one of several hosts, and others have the others.
+    has_one_of_several: bool,
     unnameable: Unnameable,
     /// Why the latest sweep could not be done to its end.
     skipped: Mutex<Option<String>>,
 }
 
 impl<V: Volumes, T: Threads> Unplaced<V, T> {
-    /// The sweep of what is nowhere in `fleet`.
-    pub fn new(fleet: Arc<Fleet<V, T>>, health: Arc<Health>) -> Self {
-        Self { fleet, health, unnameable: Unnameable::default(), skipped: Mutex::default() }
+    /// The sweep of what is nowhere in `fleet`; with `has_one_of_several`, that is not known to this process.
+    pub fn new(fleet: Arc<Fleet<V, T>>, health: Arc<Health>, has_one_of_several: bool) -> Self {
+        Self { fleet, health, has_one_of_several, unnameable: Unnameable::default(), skipped: Mutex::default() }
     }
 
     /// Sweeps every `interval` while `is_leader` says so and until `stop` is cancelled.
@@ -132,16 +135,6 @@ impl<V: Volumes, T: Threads> Unplaced<V, T> {
 
     async fn mark_absent(&self, mut rows: Vec<(ThreadId, Candidate)>, report: &mut Report) -> Result<(), Failure> {
         let shared = self.fleet.shared();
-        if let Some(stranger) = shared.threads.stranger().await? {
-            return Err(Failure::unavailable(
-                Dependency::Docker,
-                format!(
-                    "host {stranger:?} is known to the database and none of this process's: a volume that is not here may \
-                     be there. Map the column that names a thread's host (VOLUME_REAPER_THREADS_HOST_COLUMN), or if that \
-                     host is gone for good, run `volume-reaper hosts retire {stranger}`"
-                ),
-            ));
-        }
         // After the rows were read, never before.
         let lists = join_all(self.fleet.lanes().iter().map(list)).await;
         for inventory in lists {
@@ -154,12 +147,13 @@ impl<V: Volumes, T: Threads> Unplaced<V, T> {
             }
             rows.retain(|(thread, _)| !present.contains(thread) && !referenced.contains_key(thread));
         }
+        if rows.is_empty() {
+            return Ok(());
+        }
+        self.refuse_if_elsewhere().await?;
         report.candidates += rows.len() as u64;
         if report.dry_run {
             report.not_found += rows.len() as u64;
-            return Ok(());
-        }
-        if rows.is_empty() {
             return Ok(());
         }
         // After the lists, so that it was these daemons that made them.
@@ -167,6 +161,26 @@ impl<V: Volumes, T: Threads> Unplaced<V, T> {
         let unmarked = mark_all_absent(shared, &rows, report).await?;
         report.failed += unmarked.len() as u64;
         Ok(())
+    }
+
+    /// Fails if volumes that are not here may be on a host that this process does not ask.
+    async fn refuse_if_elsewhere(&self) -> Result<(), Failure> {
+        let stranger = self.fleet.shared().threads.stranger().await?;
+        let (whose, otherwise) = match stranger {
+            Some(host) => (
+                format!("host {host:?}, which is none of this process's,"),
+                format!("; or, if that host is gone for good, run `volume-reaper hosts retire {host}`"),
+            ),
+            None if self.has_one_of_several => ("another host".to_owned(), String::new()),
+            None => return Ok(()),
+        };
+        Err(Failure::unavailable(
+            Dependency::Docker,
+            format!(
+                "closed threads name no host, and their volumes are not here: {whose} may have them. Map the column that \
+                 names a thread's host (VOLUME_REAPER_THREADS_HOST_COLUMN){otherwise}"
+            ),
+        ))
     }
 }
 
