@@ -20,6 +20,9 @@ const PROBE_INTERVAL: Duration = Duration::from_secs(15);
 /// A dependency that was up for so long is taken to be stable: its next outage begins with short waits again.
 const STABLE_AFTER: Duration = Duration::from_secs(30);
 
+/// Why a dependency is taken for down before there was a word about it.
+const NOT_CONTACTED: &str = "not contacted yet";
+
 /// What is known of a dependency.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Status {
@@ -70,7 +73,7 @@ impl Health {
         for dependency in Dependency::ALL {
             metrics::dependency_up(dependency, false);
         }
-        let unknown = || Status { up: false, since, reason: Some("not contacted yet".to_owned()) };
+        let unknown = || Status { up: false, since, reason: Some(NOT_CONTACTED.to_owned()) };
         let hosts = hosts.into_iter().map(|name| HostStatus { name, status: unknown() });
         let all = All { broker: unknown(), database: unknown(), hosts: hosts.collect() };
         for host in &all.hosts {
@@ -109,7 +112,7 @@ impl Health {
                 }
             };
             // The first word about a dependency is news too, though it was taken for down before.
-            let is_news = status.up != up || (!up && status.reason.as_deref() == Some("not contacted yet"));
+            let is_news = status.up != up || (!up && status.reason.as_deref() == Some(NOT_CONTACTED));
             if is_news {
                 // That of the only one goes without saying.
                 let host = name.as_deref().filter(|host| *host != ONLY_HOST);
@@ -165,6 +168,23 @@ impl Health {
     /// Waits until one of `dependencies` is down.
     pub async fn until_down(&self, dependencies: &[Dependency]) {
         self.until(|all| dependencies.iter().any(|&dependency| !all.is_up(dependency, self.host))).await;
+    }
+
+    /// Whether all Docker hosts are up.
+    #[must_use]
+    pub fn are_all_hosts_up(&self) -> bool {
+        self.all.borrow().hosts.iter().all(|host| host.status.up)
+    }
+
+    /// Waits until all Docker hosts are up.
+    pub async fn until_all_hosts_up(&self) {
+        self.until(|all| all.hosts.iter().all(|host| host.status.up)).await;
+    }
+
+    /// Waits until of all Docker hosts it is known whether they are up.
+    pub async fn until_all_hosts_known(&self) {
+        let is_known = |host: &HostStatus| host.status.reason.as_deref() != Some(NOT_CONTACTED);
+        self.until(|all| all.hosts.iter().all(is_known)).await;
     }
 
     async fn until(&self, condition: impl Fn(&All) -> bool) {

@@ -48,8 +48,13 @@ impl<V: Volumes, T: Threads> Unplaced<V, T> {
         Self { fleet, health, has_one_of_several, unnameable: Unnameable::default(), skipped: Mutex::default() }
     }
 
-    /// Sweeps every `interval` while `is_leader` says so and until `stop` is cancelled.
+    /// Sweeps every `interval`, and at once when the last host that was down is back, while `is_leader` says so and until
+    /// `stop` is cancelled.
     pub async fn run(&self, interval: Duration, mut is_leader: watch::Receiver<bool>, stop: &CancellationToken) {
+        tokio::select! {
+            () = self.health.until_all_hosts_known() => {}
+            () = stop.cancelled() => return,
+        }
         while !stop.is_cancelled() {
             tokio::select! {
                 _ = is_leader.wait_for(|is_leader| *is_leader) => {}
@@ -60,6 +65,7 @@ impl<V: Volumes, T: Threads> Unplaced<V, T> {
                 () = stop.cancelled() => return,
             }
             let sweep_stop = stop.child_token();
+            let are_all_up = self.health.are_all_hosts_up();
             tokio::select! {
                 _ = self.sweep(false, &sweep_stop) => {}
                 () = cancel_when_lost(is_leader.clone(), &sweep_stop) => {}
@@ -67,6 +73,7 @@ impl<V: Volumes, T: Threads> Unplaced<V, T> {
             observe_backlog(&*self.fleet.shared().threads).await;
             tokio::select! {
                 () = tokio::time::sleep(jittered(interval)) => {}
+                () = self.health.until_all_hosts_up(), if !are_all_up => {}
                 () = stop.cancelled() => return,
             }
         }

@@ -12,7 +12,7 @@ use volume_reaper::{
     volume_name::{ThreadId, VolumePrefix},
 };
 
-use crate::world::{On, Serving, World, eventually, server, world};
+use crate::world::{On, PrivateHost, Serving, World, eventually, server, world};
 
 /// A dry run beside the platform, whose exchange is there.
 struct DryRun {
@@ -196,4 +196,30 @@ async fn a_dry_run_needs_nothing_of_ours_in_the_database() {
         };
         assert_eq!(world.texts(tables).await, ["threads"], "{on:?}");
     }
+}
+
+#[tokio::test]
+async fn a_dry_run_of_a_fleet_asks_all_hosts_and_touches_none() {
+    let hosts @ [a, b] = &PrivateHost::several::<2>().await;
+    let mut world = World::without_schema(On::Sqlite).await;
+    world.use_hosts(hosts);
+    assert_eq!(world.serve().await.stop().await, Some(0));
+    // From here on both are known.
+    assert_eq!(world.sweep().await["skipped_reason"], Value::Null);
+    world.set("VOLUME_REAPER_RECONCILE_INTERVAL", "1d");
+    for (id, host) in [("on-a", Some(a)), ("on-b", Some(b)), ("nowhere", None)] {
+        world.open_thread(id).await;
+        world.close_thread(id).await;
+        if let Some(host) = host {
+            host.create_volume(&world.volume(id)).await;
+        }
+    }
+    let before = written(&world).await;
+    let dry = DryRun::start(&world).await;
+    assert_eq!(dry.entry("on-a").await, [json!("removed"), json!("sweep"), Value::Null]);
+    assert_eq!(dry.entry("on-b").await, [json!("removed"), json!("sweep"), Value::Null]);
+    assert_eq!(dry.entry("nowhere").await, [json!("not_found"), json!("sweep"), Value::Null]);
+    assert_eq!(dry.serving.stop().await, Some(0));
+    assert_eq!(written(&world).await, before);
+    assert!(a.has_volume(&world.volume("on-a")).await && b.has_volume(&world.volume("on-b")).await);
 }

@@ -160,10 +160,20 @@ impl World {
         serving
     }
 
-    /// The same, and waits until its first sweep is over: what is closed from here on is the events' first.
+    /// The same, and waits until its first sweeps are over: what is closed from here on is the events' first.
     pub(crate) async fn serve_idle(&self) -> Serving {
         let serving = self.serve().await;
-        serving.until_metric("volume_reaper_sweep_seconds_count", 1).await;
+        // Each of several hosts has one of its own, and there is one of what is on none.
+        let hosts = self.settings.get("VOLUME_REAPER_DOCKER_HOSTS").into_iter().flat_map(|hosts| hosts.split(','));
+        let hosts: Vec<_> = hosts.filter_map(|host| host.split_once('=')).map(|(name, _)| name).collect();
+        serving.until_metric("volume_reaper_sweep_seconds_count", hosts.len() as u64 + 1).await;
+        for host in hosts.into_iter().chain(self.settings.get("VOLUME_REAPER_HOST").map(String::as_str)) {
+            eventually(&format!("the first sweep of {host} is over"), async || {
+                let swept = |line: &Value| line["message"] == "swept" && line["span"]["host"] == host;
+                serving.lines().iter().any(swept).then_some(())
+            })
+            .await;
+        }
         serving
     }
 
