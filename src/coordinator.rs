@@ -182,18 +182,8 @@ impl<V: Volumes, T: Threads> Coordinator<V, T> {
     /// A failure leaves the row unmarked, so that whoever called can come again: a second call finds the volume
     /// absent and marks.
     pub async fn clean(self: &Arc<Self>, thread: &ThreadId, origin: Origin) -> Result<Outcome, Failure> {
-        self.clean_told(thread, None, origin).await
-    }
-
-    /// The same for a thread of which it is `told` on which host its volume is, unless its row says so.
-    pub async fn clean_told(
-        self: &Arc<Self>,
-        thread: &ThreadId,
-        told: Option<&str>,
-        origin: Origin,
-    ) -> Result<Outcome, Failure> {
         let source = origin.as_str();
-        let result = self.clean_unobserved(thread, told, origin).await;
+        let result = self.clean_unobserved(thread, None, origin).await;
         self.observe(thread, source, &result).await;
         result
     }
@@ -213,7 +203,9 @@ impl<V: Volumes, T: Threads> Coordinator<V, T> {
         }
     }
 
-    async fn clean_unobserved(
+    /// The same without counting what it came to, for a thread of which it is `told` on which host its volume is, unless
+    /// its row says so.
+    pub(crate) async fn clean_unobserved(
         self: &Arc<Self>,
         thread: &ThreadId,
         told: Option<&str>,
@@ -368,14 +360,15 @@ impl<V: Volumes, T: Threads> Coordinator<V, T> {
 
     /// A place in the budget for the removal of a closed thread's volume, or the outcome if it may not be removed now.
     async fn may_remove(&self, row: &Thread, asked_at: Instant) -> Result<Result<Place, Outcome>, Failure> {
-        match self.hindrance(row, asked_at) {
+        self.breaker.notice(row.pause.as_deref(), asked_at);
+        match self.hindrance(row) {
             Some(outcome) => Ok(Err(outcome)),
             None => Ok(self.breaker.admit(&*self.threads).await?.ok_or(Outcome::Paused)),
         }
     }
 
-    /// Why the volume of a closed thread may not be removed now, if it may not, by its row as it was at `asked_at`.
-    pub(crate) fn hindrance(&self, row: &Thread, asked_at: Instant) -> Option<Outcome> {
+    /// Why the volume of a closed thread may not be removed now, if it may not, by its row.
+    pub(crate) fn hindrance(&self, row: &Thread) -> Option<Outcome> {
         if row.held {
             return Some(Outcome::Held);
         }
@@ -384,7 +377,6 @@ impl<V: Volumes, T: Threads> Coordinator<V, T> {
             Due::At(due_at) => return Some(Outcome::NotDue { due_at: Some(due_at) }),
             Due::Never => return Some(Outcome::NotDue { due_at: None }),
         }
-        self.breaker.notice(row.pause.as_deref(), asked_at);
         row.pause.is_some().then_some(Outcome::Paused)
     }
 }

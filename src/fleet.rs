@@ -12,17 +12,13 @@
 use std::sync::Arc;
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
-use tokio::{
-    sync::{Semaphore, SemaphorePermit},
-    time::Instant,
-};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tracing::debug;
 
 use crate::{
     coordinator::{Coordinator, Origin, Outcome, Thread, Threads, Volumes, settled},
     failure::{Dependency, Failure, Verdict},
     health::Health,
-    metrics,
     volume_name::{ThreadId, VolumeName},
 };
 
@@ -86,22 +82,30 @@ impl<V: Volumes, T: Threads> Fleet<V, T> {
         if let Some(only) = self.only() {
             return only.coordinator.clean(thread, origin).await;
         }
+        let source = origin.as_str();
+        let result = self.clean_unobserved(thread, told, origin).await;
+        self.shared().observe(thread, source, &result).await;
+        result
+    }
+
+    async fn clean_unobserved(
+        &self,
+        thread: &ThreadId,
+        told: Option<&str>,
+        origin: Origin,
+    ) -> Result<Outcome, Failure> {
         let row = match settled(self.shared().threads.find(thread, None).await?) {
             Ok(row) => row,
-            Err(outcome) => {
-                metrics::cleanup(origin.as_str(), outcome.as_str());
-                return Ok(outcome);
-            }
+            Err(outcome) => return Ok(outcome),
         };
-        let result = match row.host.as_deref().or(told) {
-            Some(host) => self.clean_at(host, thread, told, &origin).await,
-            None => self.clean_anywhere(thread, &row, &origin).await,
+        let outcome = match row.host.as_deref().or(told) {
+            Some(host) => self.clean_at(host, thread, told, origin).await?,
+            None => self.clean_anywhere(thread, &row, origin).await?,
         };
-        if result == Ok(Outcome::Deferred) {
-            metrics::cleanup(origin.as_str(), Outcome::Deferred.as_str());
+        if outcome == Outcome::Deferred {
             debug!(thread.id = %thread, "left to the sweep, since its host can't be asked now");
         }
-        result
+        Ok(outcome)
     }
 
     async fn clean_at(
@@ -109,29 +113,21 @@ impl<V: Volumes, T: Threads> Fleet<V, T> {
         host: &str,
         thread: &ThreadId,
         told: Option<&str>,
-        origin: &Origin,
+        origin: Origin,
     ) -> Result<Outcome, Failure> {
         let Some(lane) = self.lanes.iter().find(|lane| lane.coordinator.host == host) else {
-            let failure = Failure::transient(format!(
+            return Err(Failure::transient(format!(
                 "the thread is on host {host:?}, which is none of this service's: add it to \
                  VOLUME_REAPER_DOCKER_HOSTS, or correct what names it"
-            ));
-            let result = Err(failure);
-            self.shared().observe(thread, origin.as_str(), &result).await;
-            return result;
+            )));
         };
         let Some(_place) = lane.place() else { return Ok(Outcome::Deferred) };
-        match lane.coordinator.clean_told(thread, told, origin.clone()).await {
-            // It was on this host, and is known to be on another one by now.
-            Ok(Outcome::NotHere) => Ok(lane.defer()),
-            result => lane.without_its_outage(result),
-        }
+        lane.without_its_outage(lane.coordinator.clean_unobserved(thread, told, origin).await)
     }
 
     /// Asks all hosts which of them has the volume.
-    async fn clean_anywhere(&self, thread: &ThreadId, row: &Thread, origin: &Origin) -> Result<Outcome, Failure> {
-        if let Some(outcome) = self.shared().hindrance(row, Instant::now()) {
-            metrics::cleanup(origin.as_str(), outcome.as_str());
+    async fn clean_anywhere(&self, thread: &ThreadId, row: &Thread, origin: Origin) -> Result<Outcome, Failure> {
+        if let Some(outcome) = self.shared().hindrance(row) {
             return Ok(outcome);
         }
         let Ok(_place) = self.places.try_acquire() else { return Ok(self.defer_everywhere()) };
@@ -151,7 +147,8 @@ impl<V: Volumes, T: Threads> Fleet<V, T> {
                 // The first that has it is the one, and those that are slower need not be waited for.
                 Ok(true) => {
                     let Some(_place) = lane.place() else { return Ok(Outcome::Deferred) };
-                    match lane.coordinator.clean(thread, origin.clone()).await {
+                    match lane.coordinator.clean_unobserved(thread, None, origin).await {
+                        // Somebody else was faster, or it is on another host too.
                         Ok(Outcome::NotHere) => return Ok(lane.defer()),
                         result => return lane.without_its_outage(result),
                     }
@@ -167,15 +164,9 @@ impl<V: Volumes, T: Threads> Fleet<V, T> {
         }
         match failed {
             Some(failure) => Err(failure),
-            None if is_everyone_asked => self.mark_absent(thread, row, origin).await,
+            None if is_everyone_asked => self.shared().mark_absent(thread, row.closed_at, origin).await,
             None => Ok(Outcome::Deferred),
         }
-    }
-
-    async fn mark_absent(&self, thread: &ThreadId, row: &Thread, origin: &Origin) -> Result<Outcome, Failure> {
-        let result = self.shared().mark_absent(thread, row.closed_at, origin.clone()).await;
-        metrics::cleanup(origin.as_str(), result.as_ref().map_or("error", Outcome::as_str));
-        result
     }
 
     fn defer_everywhere(&self) -> Outcome {

@@ -380,6 +380,13 @@ async fn the_breaker_of_one_host_stops_removal_there_and_nowhere_else() {
         publish(&world, "b3", None).await;
         world.until_marked("b3").await;
         assert_eq!(serving.metric("volume_reaper_removal_paused{host=\"b\"}").await, 0);
+        // Nor does a thread that may be on any host change what is known of this one.
+        b.create_volume(&world.volume("b0")).await;
+        closed(&world, "b0", None).await;
+        publish(&world, "b0", None).await;
+        world.until_marked("b0").await;
+        assert_eq!(serving.metric("volume_reaper_removal_paused{host=\"a\"}").await, 1, "{on:?}");
+        assert!(serving.lines().iter().all(|line| line["message"] != "removal goes on"), "{on:?}");
         let resumed = world.run(&["resume", "--on", "a"]).await;
         assert!(resumed.status.success(), "{resumed:?}");
         let ids = ["a1", "a2", "a3"];
