@@ -6,7 +6,7 @@ use clap::{Arg, ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand, 
 
 use crate::{
     config::{CONFIG_ENV, Config, ConfigError, SETTINGS, flag_of},
-    dead_letter::reasons,
+    delivery::dead_letter::reasons,
     volume_name::ThreadId,
 };
 

@@ -9,7 +9,7 @@ use tokio::{sync::watch, time::Instant};
 use tracing::{info, warn};
 
 use crate::{
-    coordinator::ONLY_HOST,
+    cleanup::ONLY_HOST,
     failure::{Dependency, Failure},
     metrics,
     reconnect::Delays,

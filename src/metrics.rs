@@ -9,7 +9,7 @@ use metrics::{Label, counter, describe_counter, describe_gauge, describe_histogr
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
 use crate::{
-    coordinator::{Backlog, ONLY_HOST},
+    cleanup::{Backlog, ONLY_HOST},
     failure::Dependency,
 };
 

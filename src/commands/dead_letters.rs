@@ -13,7 +13,7 @@ use super::output::{confirm, json, require_terminal, say, write};
 use crate::{
     cli::{DeadLettersAction, Selection},
     config::Config,
-    dead_letter::{Counts, DeadLetter, Filter, printable},
+    delivery::dead_letter::{Counts, DeadLetter, Filter, printable},
     failure::Failure,
     queue::{DeadLetters, Held, Parked, Queues, Then},
 };

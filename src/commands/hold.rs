@@ -6,8 +6,8 @@ use chrono::{DateTime, SecondsFormat, SubsecRound, TimeDelta, Utc};
 
 use super::{output::say, prepare_database, store};
 use crate::{
+    cleanup::{Thread, Threads},
     config::Config,
-    coordinator::{Thread, Threads},
     failure::Failure,
     store::Hold,
     volume_name::ThreadId,

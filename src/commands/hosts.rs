@@ -11,9 +11,9 @@ use super::{
     prepare_database, store,
 };
 use crate::{
+    cleanup::{ONLY_HOST, Origin, Receipt, Scope, Threads, Volumes},
     cli::HostsAction,
     config::{Config, DockerHost},
-    coordinator::{ONLY_HOST, Origin, Receipt, Scope, Threads, Volumes},
     docker::Identity,
     failure::Failure,
     store::Store,

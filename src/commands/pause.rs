@@ -5,7 +5,12 @@ use std::process::ExitCode;
 use chrono::SecondsFormat;
 
 use super::{output::say, prepare_database, store};
-use crate::{breaker::Pause, config::Config, coordinator::ONLY_HOST, failure::Failure, store::Store};
+use crate::{
+    cleanup::{ONLY_HOST, breaker::Pause},
+    config::Config,
+    failure::Failure,
+    store::Store,
+};
 
 pub(super) async fn pause(config: &Config, reason: &str, host: Option<&str>) -> Result<ExitCode, Failure> {
     if reason.trim().is_empty() {

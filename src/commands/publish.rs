@@ -8,7 +8,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use super::output::say;
 use crate::{
     config::Config,
-    event::ThreadEvent,
+    delivery::event::ThreadEvent,
     failure::Failure,
     queue::{Publisher, Queues},
     volume_name::ThreadId,

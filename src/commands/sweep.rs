@@ -12,15 +12,17 @@ use super::{
     prepare_database, prepare_docker,
 };
 use crate::{
+    cleanup::{
+        Threads,
+        fleet::{Fleet, Lane},
+    },
     config::Config,
-    coordinator::Threads,
     docker::Docker,
     failure::{Dependency, Failure, Verdict},
-    fleet::{Fleet, Lane},
     health::Health,
     progress,
-    reconciler::{Reconciler, Report, Unplaced},
     store::Store,
+    sweep::{Reconciler, Report, Unplaced},
 };
 
 pub(super) async fn run(config: &Config, dry_run: bool, as_json: bool) -> Result<ExitCode, Failure> {

@@ -8,7 +8,7 @@ use super::{
     CALL_TIMEOUT, Docker, Error, Identity, ListContainersOptionsBuilder, ListVolumesOptionsBuilder, PING_TIMEOUT,
     Removal, RemoveVolumeOptions, SystemInfo, VolumePrefix, cause, refused_removal,
 };
-use crate::{doctor::ClockReading, failure::Failure, volume_name::ThreadId};
+use crate::{commands::doctor::findings::ClockReading, failure::Failure, volume_name::ThreadId};
 
 /// For what a busy daemon may take long for.
 const INSPECTION_TIMEOUT: Duration = Duration::from_secs(10);

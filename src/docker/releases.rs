@@ -10,8 +10,8 @@ use futures_util::{Stream, StreamExt, stream};
 
 use super::{Docker, cause};
 use crate::{
+    cleanup::users::{Release, Releases},
     failure::Failure,
-    waiting::{Release, Releases},
 };
 
 impl Releases for Docker {

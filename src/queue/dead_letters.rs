@@ -34,9 +34,12 @@ use super::{
     subscription::message,
 };
 use crate::{
-    cloud_event, consumer,
-    dead_letter::{self, DeadLetter},
-    event::ThreadEvent,
+    delivery::{
+        consumer,
+        dead_letter::{self, DeadLetter},
+        envelope,
+        event::ThreadEvent,
+    },
     failure::{Dependency, Failure},
 };
 
@@ -234,7 +237,7 @@ impl Parked {
         let time = |text| DateTime::parse_from_rfc3339(text).ok().map(|time| time.to_utc());
         let death = headers::last_death(&self.delivery.properties);
         let (death_reason, died_at): (_, Option<DateTime<Utc>>) = death.unwrap_or_default();
-        let opened = cloud_event::open(message.body, message.content_type, &message.headers);
+        let opened = envelope::open(message.body, message.content_type, &message.headers);
         let trace = consumer::trace(&message.headers, opened.as_ref().ok());
         DeadLetter {
             reason: dead_letter::reason(header(headers::REASON), death_reason),

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     config::SecretUrl,
-    event::ThreadEvent,
+    delivery::event::ThreadEvent,
     failure::{Dependency, Failure},
 };
 

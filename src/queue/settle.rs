@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::{Publisher, Queues, connection::REQUEST_TIMEOUT, headers};
-use crate::{metrics, reconnect::Delays, settlement::Settlement};
+use crate::{delivery::settlement::Settlement, metrics, reconnect::Delays};
 
 /// Executes `settlement`. Gives up on publishing when `stop` is cancelled or the delivery's channel is gone.
 ///

@@ -28,13 +28,15 @@ use super::{
     settle::{came_as_reopened, execute, give_back},
 };
 use crate::{
-    consumer::{Consumer, Message},
-    coordinator::{Threads, Volumes},
+    cleanup::{Threads, Volumes},
+    delivery::{
+        consumer::{Consumer, Message},
+        settlement::Settlement,
+    },
     failure::{Dependency, Failure, Verdict},
     health::Health,
     metrics,
     reconnect::Delays,
-    settlement::Settlement,
 };
 
 /// What has to be up before deliveries are taken.

@@ -16,7 +16,10 @@ use super::{
     Queues,
     connection::{REQUEST_TIMEOUT, bounded},
 };
-use crate::{config::Topology, failure::Failure, failure::Verdict};
+use crate::{
+    config::Topology,
+    failure::{Failure, Verdict},
+};
 
 /// After so many returns by the broker a message goes to the dead-letter queue. Set explicitly, since the default
 /// differs by version (none, then 20), and high: before 4.3 every hand-back and every restart counts.

@@ -12,7 +12,7 @@ use super::{
     entities::docker_daemon::{ActiveModel, Column, Entity},
 };
 use crate::{
-    coordinator::ONLY_HOST,
+    cleanup::ONLY_HOST,
     docker::Identity,
     failure::{Dependency, Failure},
 };

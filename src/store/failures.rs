@@ -14,7 +14,7 @@ use super::{
     entities::cleanup_failure::{ActiveModel, Column, Entity, Model},
 };
 use crate::{
-    failed_cleanup::{FailedCleanup, error_to_keep},
+    cleanup::failing::{FailedCleanup, error_to_keep},
     failure::Failure,
     volume_name::ThreadId,
 };

@@ -9,7 +9,7 @@ use migrations::{REOPEN_TRIGGER, ThreadsTable, UNMARKED_INDEX, literal, quoted};
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, QueryResult, RuntimeErr, Statement, sqlx};
 
 use super::{MigrationStatus, PinnedDaemon, Pool, Store, failure, is_mysql, mysql_number};
-use crate::{config::SecretUrl, doctor::ClockReading, failure::Failure};
+use crate::{commands::doctor::findings::ClockReading, config::SecretUrl, failure::Failure};
 
 /// For all questions together, once a connection is there.
 const QUESTIONS_TIMEOUT: Duration = Duration::from_secs(10);

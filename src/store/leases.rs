@@ -9,7 +9,7 @@ use super::{
     ROW_TIMEOUT, Store,
     entities::lease::{ActiveModel, Column, Entity},
 };
-use crate::{failure::Failure, lease::Lease};
+use crate::{commands::serve::leader::Lease, failure::Failure};
 
 impl Store {
     /// Takes the lease if nobody holds it, or its holder's time is over. `None` if somebody else holds it.

@@ -15,7 +15,7 @@ use super::{
         volume_removal,
     },
 };
-use crate::{breaker::Pause, failure::Failure};
+use crate::{cleanup::breaker::Pause, failure::Failure};
 
 /// The row of a pause of everything. Others are of one host.
 const EVERYTHING: &str = "everything";

@@ -10,7 +10,7 @@ use sea_orm::{
 };
 
 use super::{ROW_TIMEOUT, Store};
-use crate::{coordinator::Report, failure::Failure, volume_name::ThreadId};
+use crate::{cleanup::Report, failure::Failure, volume_name::ThreadId};
 
 /// When a thread was closed, in a table that we created.
 const CLOSED_AT: &str = "closed_at";

@@ -12,9 +12,10 @@ use sea_orm::{
 
 use super::{PAGE_TIMEOUT, ROW_TIMEOUT, Store, entities::volume_removal};
 use crate::{
-    breaker::Pause,
-    coordinator::{Backlog, Candidate, Mark, Origin, Receipt, Report, Scope, Thread, Threads},
-    failed_cleanup::FailedCleanup,
+    cleanup::{
+        Backlog, Candidate, Mark, Origin, Receipt, Report, Scope, Thread, Threads, breaker::Pause,
+        failing::FailedCleanup,
+    },
     failure::Failure,
     volume_name::ThreadId,
 };

@@ -4,7 +4,11 @@ use std::{collections::HashMap, process::Command};
 
 use lapin::{BasicProperties, message::BasicGetMessage, types::AMQPValue};
 use serde_json::{Map, Value, json};
-use volume_reaper::{config::Config, event::MAX_BODY_BYTES, queue::Queues, settlement::Reason};
+use volume_reaper::{
+    config::Config,
+    delivery::{event::MAX_BODY_BYTES, settlement::Reason},
+    queue::Queues,
+};
 
 use crate::{
     event::{schemas, validator},

@@ -8,8 +8,8 @@ use lapin::{
 };
 use serde::Deserialize;
 use serde_json::Value;
-use volume_reaper::{
-    cloud_event::{self, Opened},
+use volume_reaper::delivery::{
+    envelope::{self, Opened},
     event::{InvalidEvent, ThreadEvent},
 };
 
@@ -72,7 +72,7 @@ impl Example {
 
     fn open(&self) -> Result<Opened, InvalidEvent> {
         let headers = self.headers.iter().map(|(key, value)| (key.as_str(), value.as_str().expect("text")));
-        cloud_event::open(&self.bytes(), self.content_type.as_deref(), &headers.collect::<Vec<_>>())
+        envelope::open(&self.bytes(), self.content_type.as_deref(), &headers.collect::<Vec<_>>())
     }
 
     fn check(&self) {

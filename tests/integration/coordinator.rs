@@ -9,12 +9,13 @@ use std::{
 };
 
 use volume_reaper::{
-    consumer::{Consumer, Message},
-    coordinator::{Origin, Outcome, Removal},
+    cleanup::{Origin, Outcome, Removal, fleet::Fleet},
+    delivery::{
+        consumer::{Consumer, Message},
+        settlement::Settlement,
+    },
     failure::{Dependency, Failure, Verdict},
-    fleet::Fleet,
     health::Health,
-    settlement::Settlement,
 };
 
 use crate::fakes::{Row, calls, coordinator, coordinator_with, referenced, row, set_row, thread};

@@ -7,7 +7,7 @@ use tokio::{
     net::{TcpListener, UnixListener},
 };
 use volume_reaper::{
-    coordinator::{Removal, Volumes},
+    cleanup::{Removal, Volumes},
     docker::{Docker, Endpoint},
     failure::{Dependency, Failure, Verdict},
     volume_name::{ThreadId, VolumeName, VolumePrefix},

@@ -6,8 +6,8 @@ use chrono::Utc;
 use migrations::ThreadsTable;
 use serde_json::{Value, json};
 use volume_reaper::{
+    cleanup::{Origin, Receipt, Threads},
     config::SecretUrl,
-    coordinator::{Origin, Receipt, Threads},
     store::Store,
     volume_name::{ThreadId, VolumePrefix},
 };

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use serde_json::Value;
-use volume_reaper::event::{InvalidEvent, MAX_BODY_BYTES, ThreadEvent};
+use volume_reaper::delivery::event::{InvalidEvent, MAX_BODY_BYTES, ThreadEvent};
 
 pub(crate) fn schemas() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("schemas")

@@ -11,12 +11,10 @@ use std::{
 
 use chrono::{DateTime, Utc};
 use volume_reaper::{
-    breaker::Pause,
-    coordinator::{
+    cleanup::{
         Backlog, Candidate, Coordinator, Inventory, Mark, Outcome, Receipt, Removal, Report, Scope, Thread, Threads,
-        Volumes,
+        Volumes, breaker::Pause, failing::FailedCleanup,
     },
-    failed_cleanup::FailedCleanup,
     failure::Failure,
     volume_name::{ThreadId, VolumeName, VolumePrefix},
 };

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
-use volume_reaper::{coordinator::Removal, health::Health, reconciler::Reconciler};
+use volume_reaper::{cleanup::Removal, health::Health, sweep::Reconciler};
 
 use crate::{
     fakes::{Row, calls, coordinator_with, set_row, thread},

@@ -8,10 +8,12 @@ use std::{
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use volume_reaper::{
-    breaker::{Budgets, REFRESH_INTERVAL},
-    coordinator::{Origin, Outcome, Policy, Removal},
+    cleanup::{
+        Origin, Outcome, Policy, Removal,
+        breaker::{Budgets, REFRESH_INTERVAL},
+    },
     health::Health,
-    reconciler::Reconciler,
+    sweep::Reconciler,
 };
 
 use crate::{
@@ -208,7 +210,7 @@ async fn clean(coordinator: &Arc<FakeCoordinator>, number: u64) -> Outcome {
     coordinator.clean(&thread(&format!("t{number}")), Origin::Event(None)).await.expect("an outcome")
 }
 
-async fn sweep(coordinator: &Arc<FakeCoordinator>) -> volume_reaper::reconciler::Report {
+async fn sweep(coordinator: &Arc<FakeCoordinator>) -> volume_reaper::sweep::Report {
     let reconciler = Reconciler::new(Arc::clone(coordinator), Arc::new(Health::new()), Duration::from_mins(1));
     reconciler.sweep(false, &CancellationToken::new()).await
 }

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 use volume_reaper::{
-    coordinator::{Removal, Volumes},
+    cleanup::{Removal, Volumes},
     docker::{Docker, Endpoint},
     failure::Failure,
     volume_name::{ThreadId, VolumePrefix},

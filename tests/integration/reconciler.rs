@@ -5,10 +5,10 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use volume_reaper::{
-    coordinator::{Origin, Removal},
+    cleanup::{Origin, Removal},
     failure::{Dependency, Failure},
     health::Health,
-    reconciler::{Reconciler, Report},
+    sweep::{Reconciler, Report},
 };
 
 use crate::{
@@ -266,7 +266,7 @@ async fn a_referenced_thread_costs_no_removal_in_a_sweep() {
     assert_eq!(sweep(&coordinator).await.referenced, 1);
     // The second list is for what is there and should not be.
     assert_eq!(calls(&coordinator), ["inventory", "inventory"]);
-    assert_eq!(coordinator.clean(&thread("t1"), Origin::Sweep).await, Ok(volume_reaper::coordinator::Outcome::Removed));
+    assert_eq!(coordinator.clean(&thread("t1"), Origin::Sweep).await, Ok(volume_reaper::cleanup::Outcome::Removed));
 }
 
 #[tokio::test]

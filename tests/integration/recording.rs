@@ -4,8 +4,8 @@ use chrono::{DateTime, Utc};
 use migrations::ThreadsTable;
 use serde_json::json;
 use volume_reaper::{
+    cleanup::{Report, Threads},
     config::SecretUrl,
-    coordinator::{Report, Threads},
     store::Store,
     volume_name::ThreadId,
 };

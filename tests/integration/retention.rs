@@ -3,10 +3,7 @@
 use std::sync::Arc;
 
 use serde_json::json;
-use volume_reaper::{
-    coordinator::{Origin, Outcome, Policy, Removal},
-    retention::Retention,
-};
+use volume_reaper::cleanup::{Origin, Outcome, Policy, Removal, retention::Retention};
 
 use crate::{
     fakes::{Row, calls, coordinator, set_row, thread},

@@ -8,10 +8,10 @@ use std::{sync::Arc, time::Duration};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use volume_reaper::{
-    coordinator::{Origin, Removal},
+    cleanup::{Origin, Removal},
     failure::Failure,
     health::Health,
-    reconciler::Reconciler,
+    sweep::Reconciler,
 };
 
 use crate::{
@@ -129,7 +129,7 @@ async fn an_event_is_tried_at_once_however_often_the_thread_failed() {
 
 #[tokio::test]
 async fn one_row_that_cannot_be_marked_does_not_keep_the_others_from_their_mark() {
-    let refuse_t1 = |receipt: &volume_reaper::coordinator::Receipt| receipt.thread_id.as_str() == "t1";
+    let refuse_t1 = |receipt: &volume_reaper::cleanup::Receipt| receipt.thread_id.as_str() == "t1";
     let coordinator = Arc::new(coordinator_with(Ok(Removal::NotFound), |_| Ok(()), |_| Ok(())));
     *coordinator.threads.unmarkable.lock().expect("lock") = Some(Box::new(refuse_t1));
     for id in ["s1", "u1", "v1"] {

@@ -5,8 +5,8 @@ use std::{future::poll_fn, pin::Pin, sync::Arc, task::Poll, time::Duration};
 use chrono::{SubsecRound, Utc};
 use migrations::ThreadsTable;
 use volume_reaper::{
+    cleanup::{Mark, Origin, Receipt, Scope, Threads},
     config::SecretUrl,
-    coordinator::{Mark, Origin, Receipt, Scope, Threads},
     docker::Identity,
     failure::{Dependency, Verdict},
     store::Store,

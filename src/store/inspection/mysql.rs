@@ -5,7 +5,7 @@ use migrations::{REOPEN_TRIGGER, UNMARKED_INDEX, literal, quoted};
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, QueryResult, Statement};
 
 use super::{LARGE_TABLE_ROWS, Part, Store};
-use crate::doctor::ClockReading;
+use crate::commands::doctor::findings::ClockReading;
 
 impl Store {
     async fn mysql_rows(&self, sql: impl Into<String>) -> Result<Vec<QueryResult>, DbErr> {

@@ -1,0 +1,149 @@
+//! `explain`: why a thread's volume is still there, or when it went. Looks, and changes nothing.
+
+pub mod why;
+pub(super) mod words;
+
+use std::process::ExitCode;
+
+use chrono::Utc;
+use futures_util::future::join_all;
+
+use self::why::{Daemon, Explanation, Facts, Rows};
+use super::{
+    docker,
+    output::{json, say, write},
+    sweep_lease,
+};
+use crate::{
+    cleanup::{ONLY_HOST, Threads, failing::Failing},
+    config::{Config, DockerHost},
+    failure::Failure,
+    store::{PinnedDaemon, Store, ThreadRow},
+    terminal::Plain,
+    volume_name::{ThreadId, VolumeName},
+};
+
+/// Exit code for an id that can't be one, as for settings that can't be used.
+const USAGE: u8 = 2;
+
+pub(super) async fn run(config: &Config, thread_id: &str, as_json: bool) -> Result<ExitCode, Failure> {
+    let thread = match ThreadId::parse(thread_id) {
+        Ok(thread) => thread,
+        Err(error) => {
+            eprintln!(
+                "volume-reaper: thread id \"{}\": {error}; so it can't name a volume, and a row with it is never cleaned",
+                Plain(thread_id)
+            );
+            return Ok(ExitCode::from(USAGE));
+        }
+    };
+    let volume = config.volume_prefix.volume_of(&thread);
+    let (rows, daemon) = found(config, &thread, &volume).await;
+    let facts = Facts {
+        thread,
+        volume,
+        now: Utc::now(),
+        database: rows.map_err(|failure| failure.message),
+        docker: daemon.map_err(|failure| failure.message),
+    };
+    let is_complete = facts.database.is_ok() && facts.docker.is_ok();
+    let explanation = Explanation::new(facts);
+    if as_json {
+        say(json(&explanation))?;
+    } else {
+        write(&explanation.to_string())?;
+    }
+    Ok(if is_complete { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What the database says of the thread, and the host that has its volume.
+async fn found(
+    config: &Config,
+    thread: &ThreadId,
+    volume: &VolumeName,
+) -> (Result<Rows, Failure>, Result<Daemon, Failure>) {
+    let store = match super::store_to_look_at(config).await {
+        Ok(store) => store,
+        Err(down) => return (Err(down), daemon(config, None, &[], volume).await),
+    };
+    let row = store.look_up_thread(thread).await;
+    let host = row.as_ref().ok().and_then(|row| row.as_ref()?.host.clone());
+    let pinned = store.pinned_daemons().await.unwrap_or_default();
+    let daemon = daemon(config, host, &pinned, volume).await;
+    let rows = match row {
+        Ok(row) => read_rows(&store, config, thread, row, daemon.as_ref().ok()).await,
+        Err(down) => Err(down),
+    };
+    // Everything is known; a database that does not say goodbye holds up nobody.
+    let _ = store.close().await;
+    (rows, daemon)
+}
+
+async fn read_rows(
+    store: &Store,
+    config: &Config,
+    thread: &ThreadId,
+    row: Option<ThreadRow>,
+    daemon: Option<&Daemon>,
+) -> Result<Rows, Failure> {
+    let is_candidate = row.as_ref().is_some_and(|row| row.closed && !row.marked);
+    let failed = store.failed(std::slice::from_ref(thread)).await?.remove(thread);
+    let now = Utc::now();
+    let only = &config.docker_hosts[0].name;
+    let host = daemon.and_then(|daemon| daemon.host.as_ref()).unwrap_or(only);
+    Ok(Rows {
+        due: config.policy.retention.due(row.as_ref().and_then(|row| row.closed_at), now),
+        hold: store.hold_of(thread).await?.filter(|hold| hold.is_in_force(now)),
+        pause: store.pause(daemon.and_then(|daemon| daemon.host.as_deref())).await?,
+        row,
+        receipts: store.receipts(thread).await?,
+        // Of any other it is history that the next sweep forgets.
+        failure: failed.filter(|_| is_candidate).map(|failed| Failing::new(failed, config.reconcile_cooldown)),
+        pinned: store.pinned_daemon(host).await?.map(|identity| identity.as_str().to_owned()),
+        sweeper: store.look_up_lease(&sweep_lease(host)).await?,
+    })
+}
+
+/// Looks at the host that the thread is on. If nobody says which one that is: at the one that has the volume, or else one
+/// that can't tell, or else any.
+async fn daemon(
+    config: &Config,
+    host: Option<String>,
+    pinned: &[PinnedDaemon],
+    volume: &VolumeName,
+) -> Result<Daemon, Failure> {
+    let asked: Vec<_> = match &host {
+        None => config.docker_hosts.iter().collect(),
+        Some(host) => config.docker_hosts.iter().filter(|each| each.name == *host).collect(),
+    };
+    let mut all = join_all(asked.into_iter().map(|host| look(config, host, volume))).await;
+    let is_pinned = |daemon: &Daemon| {
+        let name = daemon.host.as_deref().unwrap_or(ONLY_HOST);
+        pinned.iter().any(|pinned| pinned.name == name && pinned.identity == daemon.identity)
+    };
+    let has_it = |each: &Result<Daemon, Failure>| each.as_ref().is_ok_and(|daemon| daemon.found.is_some());
+    let tells = |each: &Result<Daemon, Failure>| each.as_ref().is_ok_and(is_pinned);
+    let most_telling = all.iter().position(has_it).or_else(|| all.iter().position(|each| !tells(each))).unwrap_or(0);
+    if all.is_empty() {
+        let host = host.unwrap_or_default();
+        return Err(Failure::permanent(format!(
+            "its row names host {host:?}, which is none of VOLUME_REAPER_DOCKER_HOSTS"
+        )));
+    }
+    all.swap_remove(most_telling)
+}
+
+async fn look(config: &Config, host: &DockerHost, volume: &VolumeName) -> Result<Daemon, Failure> {
+    let docker = docker(config, host);
+    let look = async {
+        let found = docker.find_volume(volume).await?;
+        let holders = docker.holders(volume).await?;
+        // After what it is to prove.
+        let identity = docker.identify().await?.as_str().to_owned();
+        Ok(Daemon { host: (host.name != ONLY_HOST).then(|| host.name.clone()), identity, found, holders })
+    };
+    look.await.map_err(|failure: Failure| match host.name.as_str() {
+        ONLY_HOST => failure,
+        name => Failure { message: format!("host {name}: {}", failure.message), ..failure },
+    })
+}

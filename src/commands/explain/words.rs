@@ -1,0 +1,181 @@
+//! The reasons in words.
+
+use super::why::{Daemon, Facts, Reason};
+use crate::{
+    cleanup::{failing::Failing, retention::Due},
+    docker::Holder,
+    store::WrittenReceipt,
+    terminal::{Plain, time},
+};
+
+/// Containers that the answer itself names; the others are listed below it.
+const NAMED_HOLDERS: usize = 3;
+/// As much of a container's id as Docker's own client shows, in characters.
+const SHORT_ID: usize = 12;
+
+impl Reason {
+    /// The reason as a clause for people.
+    pub(super) fn clause(self, facts: &Facts) -> String {
+        let volume = &facts.volume;
+        let rows = facts.database.as_ref().ok();
+        match self {
+            Self::UnknownThread => match &facts.docker {
+                Ok(Daemon { found: Some(_), .. }) => {
+                    format!(
+                        "there is no such thread, but a volume {volume}; a volume without a thread is never touched"
+                    )
+                }
+                Ok(_) => format!("there is no such thread, and no volume {volume}"),
+                Err(_) => "there is no such thread".to_owned(),
+            },
+            Self::NotClosed => not_closed(facts),
+            Self::Gone => gone(facts),
+            Self::Drift => format!(
+                "its volume {volume} is there although the thread is marked; the next sweep withdraws the mark and \
+                 cleans up again"
+            ),
+            Self::NotMarkedYet => {
+                format!("its volume {volume} is not there, and the thread is not marked yet: the next sweep does it")
+            }
+            Self::Held => held(facts),
+            Self::NotDue => not_due(facts),
+            Self::Referenced => referenced(facts),
+            Self::Failing => failing(facts),
+            Self::Paused => paused(facts),
+            Self::Waiting => {
+                format!("its volume {volume} is still there and nothing holds it: the next sweep removes it")
+            }
+            Self::NobodySweeps => "no replica sweeps now (is `volume-reaper serve` running?)".to_owned(),
+            Self::OtherDaemon => format!(
+                "another Docker daemon answers ({}) than the pinned one ({}): whether the volume {volume} is there \
+                 can't be told, and nothing is removed or marked",
+                Plain(facts.docker.as_ref().map_or("", |daemon| &daemon.identity)),
+                Plain(rows.and_then(|rows| rows.pinned.as_deref()).unwrap_or_default())
+            ),
+            Self::NoDaemonPinned => format!(
+                "no Docker daemon is pinned yet, so whether the volume {volume} is there can't be told: the first \
+                 `serve` or `sweep` pins one"
+            ),
+            Self::DatabaseDown => format!("the database could not be read: {}", error(&facts.database)),
+            Self::DockerDown => format!(
+                "Docker does not answer, so whether the volume {volume} is there is not known: {}",
+                error(&facts.docker)
+            ),
+        }
+    }
+}
+
+fn error<T>(answer: &Result<T, String>) -> String {
+    answer.as_ref().err().map(|error| Plain(error).to_string()).unwrap_or_default()
+}
+
+fn not_closed(facts: &Facts) -> String {
+    let row = facts.database.as_ref().ok().and_then(|rows| rows.row.as_ref());
+    let status = row.and_then(|row| row.status.as_deref()).unwrap_or_default();
+    let volume = &facts.volume;
+    let consequence = match &facts.docker {
+        Ok(Daemon { found: None, .. }) => format!("; there is no volume {volume}"),
+        Ok(_) | Err(_) => format!(", so its volume {volume} stays"),
+    };
+    format!("it is not closed (its status is \"{}\"){consequence}", Plain(status))
+}
+
+fn gone(facts: &Facts) -> String {
+    let Ok(rows) = &facts.database else { return String::new() };
+    let volume = &facts.volume;
+    match rows.receipts.first() {
+        Some(receipt) => {
+            let what = if receipt.outcome == "removed" { "was removed" } else { "was found to be gone" };
+            format!("its volume {volume} {what} {}", of_receipt(receipt))
+        }
+        // Somebody else's hand, or a receipt that was thrown away.
+        None => match rows.row.as_ref().and_then(|row| row.marked_at) {
+            Some(at) => format!("its volume {volume} is marked as gone since {}, without a receipt", time(at)),
+            None => format!("its volume {volume} is marked as gone, without a receipt"),
+        },
+    }
+}
+
+pub(super) fn of_receipt(receipt: &WrittenReceipt) -> String {
+    let (at, replica) = (time(receipt.removed_at), Plain(&receipt.replica));
+    match (receipt.source.as_str(), &receipt.event_id) {
+        ("event", Some(id)) => format!("at {at} by {replica} for the event {}", Plain(id)),
+        ("event", None) => format!("at {at} by {replica} for an event"),
+        ("docker", _) => format!("at {at} by {replica} when the container that held it ended"),
+        ("orphan", _) => format!("at {at} by {replica} by hand, when it had no thread"),
+        (source, _) => format!("at {at} by {replica} in a {}", Plain(source)),
+    }
+}
+
+fn held(facts: &Facts) -> String {
+    let Some(hold) = facts.database.as_ref().ok().and_then(|rows| rows.hold.as_ref()) else { return String::new() };
+    let until = hold.until.map_or_else(|| "until it is released".to_owned(), |until| format!("until {}", time(until)));
+    format!(
+        "its volume {} is still there: the thread is held since {} {until}: {}",
+        facts.volume,
+        time(hold.held_at),
+        Plain(&hold.reason)
+    )
+}
+
+fn not_due(facts: &Facts) -> String {
+    let due = match facts.database.as_ref().map_or(Due::Now, |rows| rows.due) {
+        Due::Now => return String::new(),
+        Due::At(at) => format!("until {}", time(at)),
+        Due::Never => "for ever, since nobody knows when the thread was closed".to_owned(),
+    };
+    format!("its volume {} is kept by the retention {due}", facts.volume)
+}
+
+fn paused(facts: &Facts) -> String {
+    let Some(pause) = facts.database.as_ref().ok().and_then(|rows| rows.pause.as_ref()) else { return String::new() };
+    format!(
+        "all removal is paused since {} by {} ({}); `volume-reaper resume` goes on",
+        time(pause.paused_at),
+        Plain(&pause.paused_by),
+        Plain(&pause.reason)
+    )
+}
+
+fn referenced(facts: &Facts) -> String {
+    let holders = facts.docker.as_ref().map_or(&[][..], |daemon| &daemon.holders);
+    let named: Vec<_> = holders.iter().take(NAMED_HOLDERS).map(of_holder).collect();
+    let volume = &facts.volume;
+    match holders.len() {
+        1 => format!("its volume {volume} is still there: container {} holds it", named.join("")),
+        count if count <= NAMED_HOLDERS => {
+            format!("its volume {volume} is still there: containers {} hold it", named.join(", "))
+        }
+        count => {
+            let more = count - NAMED_HOLDERS;
+            format!("its volume {volume} is still there: containers {} and {more} more hold it", named.join(", "))
+        }
+    }
+}
+
+pub(super) fn of_holder(holder: &Holder) -> String {
+    let id: String = holder.id.chars().take(SHORT_ID).collect();
+    let since = holder.since.map(|since| format!(" since {}", time(since))).unwrap_or_default();
+    let (name, state, image) = (Plain(&holder.name), Plain(&holder.state), Plain(&holder.image));
+    format!("\"{name}\" ({}, {state}{since}, image {image})", Plain(&id))
+}
+
+fn failing(facts: &Facts) -> String {
+    let Some(Failing { failed, next_try_at }) = facts.database.as_ref().ok().and_then(|rows| rows.failure.as_ref())
+    else {
+        return String::new();
+    };
+    let next =
+        if *next_try_at > facts.now { format!("from {} on", time(*next_try_at)) } else { "next time".to_owned() };
+    format!(
+        "cleaning up failed {} since {}, at last with: {}; sweeps try it again {next}, an event at once",
+        times(failed.attempts),
+        time(failed.first_failed_at),
+        Plain(&failed.error)
+    )
+}
+
+/// A count of attempts for people.
+pub(crate) fn times(attempts: u64) -> String {
+    if attempts == 1 { "once".to_owned() } else { format!("{attempts} times") }
+}

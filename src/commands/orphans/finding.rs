@@ -1,0 +1,156 @@
+//! Volumes of ours that belong to no thread. Sweeps count them; only a person removes them.
+
+use std::time::Duration;
+
+use chrono::{DateTime, SubsecRound, Utc};
+use serde::Serialize;
+
+use crate::{
+    cleanup::{ONLY_HOST, Origin, Receipt, Removal, Threads, Volumes},
+    docker::Docker,
+    failure::Failure,
+    store::Store,
+    volume_name::{ThreadId, VolumeName, VolumePrefix},
+};
+
+/// Volumes a query.
+const CHUNK: usize = 2000;
+
+/// A volume whose name is that of a thread's volume, and there is no such thread.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Orphan {
+    /// The volume.
+    pub volume: VolumeName,
+    /// The thread that it would belong to.
+    pub thread_id: ThreadId,
+    /// When it was created, if Docker says so.
+    pub created_at: Option<DateTime<Utc>>,
+    /// Its size in bytes; none unless Docker's list has it, which Docker Engine's has not: it would have to count.
+    pub size_bytes: Option<u64>,
+    /// The Docker host that it is on, where there are several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// Ids of the containers that hold it, stopped ones included.
+    pub holders: Vec<String>,
+}
+
+impl Orphan {
+    /// Whether it was created at least `older_than` ago, which is not so if nobody knows when, and nothing holds it.
+    #[must_use]
+    pub fn is_removable(&self, older_than: Duration, now: DateTime<Utc>) -> bool {
+        let age = self.created_at.and_then(|created_at| (now - created_at).to_std().ok());
+        self.holders.is_empty() && age.is_some_and(|age| age >= older_than)
+    }
+}
+
+/// All volumes without a thread.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Orphans {
+    /// How many volumes bear our prefix, threads or not.
+    pub volumes: usize,
+    /// Those without a thread, the oldest first.
+    pub orphans: Vec<Orphan>,
+}
+
+impl Orphans {
+    /// Those of several hosts together, in their order.
+    pub fn of_hosts<'a>(hosts: impl Iterator<Item = (&'a str, &'a Self)>) -> Self {
+        let mut all = Self { volumes: 0, orphans: Vec::new() };
+        for (host, found) in hosts {
+            all.volumes += found.volumes;
+            let host = (host != ONLY_HOST).then(|| host.to_owned());
+            all.orphans.extend(found.orphans.iter().map(|orphan| Orphan { host: host.clone(), ..orphan.clone() }));
+        }
+        all
+    }
+}
+
+/// Finds the volumes without a thread.
+pub async fn find(docker: &Docker, store: &Store, prefix: &VolumePrefix) -> Result<Orphans, Failure> {
+    // The list before the rows: a thread that is opened in between is found among the rows.
+    let mut inventory = docker.inventory(prefix).await?;
+    let facts = docker.volume_facts(prefix).await?;
+    let mut orphans = Vec::new();
+    for chunk in facts.chunks(CHUNK) {
+        let threads: Vec<_> = chunk.iter().map(|facts| facts.thread_id.clone()).collect();
+        let known = store.known(&threads).await?;
+        let without = chunk.iter().filter(|facts| !known.contains_key(&facts.thread_id));
+        orphans.extend(without.map(|facts| Orphan {
+            volume: prefix.volume_of(&facts.thread_id),
+            thread_id: facts.thread_id.clone(),
+            created_at: facts.created_at,
+            size_bytes: facts.size_bytes,
+            host: None,
+            holders: inventory.referenced.remove(&facts.thread_id).unwrap_or_default(),
+        }));
+    }
+    orphans
+        .sort_by(|a, b| a.created_at.cmp(&b.created_at).then_with(|| a.thread_id.as_str().cmp(b.thread_id.as_str())));
+    Ok(Orphans { volumes: facts.len(), orphans })
+}
+
+/// What became of an orphan that was to be removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It is removed, with a receipt.
+    Removed,
+    /// It was gone already.
+    Gone,
+    /// A container holds it now.
+    Referenced,
+    /// It has a thread now.
+    HasThread,
+    /// Somebody holds the thread that is to come.
+    Held,
+}
+
+/// Removes an orphan, without force.
+pub async fn remove(docker: &Docker, store: &Store, orphan: &Orphan) -> Result<Fate, Failure> {
+    // Right before the removal, as with every other volume.
+    if store.find(&orphan.thread_id, None).await?.is_some() {
+        return Ok(Fate::HasThread);
+    }
+    if store.hold_of(&orphan.thread_id).await?.is_some_and(|hold| hold.is_in_force(Utc::now())) {
+        return Ok(Fate::Held);
+    }
+    match docker.remove(&orphan.volume).await? {
+        Removal::Removed => {}
+        Removal::NotFound => return Ok(Fate::Gone),
+        Removal::Referenced { .. } => return Ok(Fate::Referenced),
+    }
+    let receipt = Receipt {
+        thread_id: orphan.thread_id.clone(),
+        volume: orphan.volume.clone(),
+        outcome: "removed",
+        origin: Origin::Orphan,
+        at: Utc::now().trunc_subsecs(3),
+    };
+    store.record(&receipt).await?;
+    Ok(Fate::Removed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_known_to_be_old_and_is_not_held_is_removable() {
+        let now = Utc::now();
+        let day = Duration::from_hours(24);
+        let prefix = VolumePrefix::parse("ha_ws_").expect("valid");
+        let thread_id = ThreadId::parse("t1").expect("valid");
+        let volume = prefix.volume_of(&thread_id);
+        let orphan = |age: Option<Duration>, holders: &[&str]| Orphan {
+            volume: volume.clone(),
+            thread_id: thread_id.clone(),
+            created_at: age.map(|age| now - age),
+            size_bytes: None,
+            host: None,
+            holders: holders.iter().map(|&holder| holder.to_owned()).collect(),
+        };
+        assert!(orphan(Some(day), &[]).is_removable(day, now));
+        assert!(!orphan(Some(day / 2), &[]).is_removable(day, now));
+        assert!(!orphan(None, &[]).is_removable(Duration::ZERO, now));
+        assert!(!orphan(Some(day), &["c"]).is_removable(day, now));
+    }
+}

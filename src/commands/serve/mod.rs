@@ -1,0 +1,364 @@
+//! `serve`: consumer, reconciler, lease, probes and HTTP in one process, until a signal.
+
+pub mod dry_run;
+pub mod leader;
+
+use std::{process::ExitCode, sync::Arc, time::Duration};
+
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{Signal, SignalKind, signal},
+    sync::watch,
+    task::{JoinError, JoinSet},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, Span, error_span, info, warn};
+
+use self::dry_run::Journal;
+use super::{SWEEP_LEASE, dry_fleet, fleet, prepare, prepare_docker, sweep_lease};
+use crate::{
+    cleanup::{
+        ONLY_HOST, Threads, UnknownThreads,
+        fleet::{Fleet, Lane},
+        users,
+    },
+    config::{Config, DockerHost},
+    console::http,
+    delivery::consumer::Consumer,
+    docker::Docker,
+    failure::{Dependency, Failure, Verdict},
+    health::Health,
+    metrics,
+    queue::{Publisher, Queues, Subscription},
+    store::Store,
+    sweep::{Reconciler, Unplaced},
+};
+
+/// Serves until SIGTERM or SIGINT. Fails if a part can't start or ends by itself.
+pub(super) async fn run(config: Config) -> Result<ExitCode, Failure> {
+    let outside = Outside::begin()?;
+    let health = Health::of_hosts(config.host_names());
+    let fleet = fleet(&config, &health).await?;
+    let queues = Queues::new(&config);
+    serve(config, outside, fleet, health, queues, None).await
+}
+
+/// The same with a copy of the events, with nothing changed anywhere, and a journal on standard output.
+pub(super) async fn dry_run(config: Config) -> Result<ExitCode, Failure> {
+    let outside = Outside::begin()?;
+    if config.policy.unknown_threads == UnknownThreads::Record {
+        return Err(Failure::permanent(
+            "VOLUME_REAPER_UNKNOWN_THREADS=record writes the threads that it decides on, so there is no dry run of it: \
+             leave it out",
+        ));
+    }
+    let journal = Arc::new(Journal::new(std::io::stdout()));
+    let health = Health::of_hosts(config.host_names());
+    let fleet = dry_fleet(&config, &health, Arc::clone(&journal)).await?;
+    let queues = Queues::copies(&config);
+    // What would be migrated is said by `migrate up --dry-run`.
+    let config = Config { migrate: false, ..config };
+    serve(config, outside, fleet, health, queues, Some(journal)).instrument(error_span!("dry_run")).await
+}
+
+async fn serve<T: Threads + AsRef<Store>>(
+    config: Config,
+    Outside { signals, recorder }: Outside,
+    fleet: Fleet<Docker, T>,
+    health: Health,
+    queues: Queues,
+    journal: Option<Arc<Journal>>,
+) -> Result<ExitCode, Failure> {
+    let listener = TcpListener::bind(config.http_addr)
+        .await
+        .map_err(|error| Failure::permanent(format!("can't listen on {}: {error}", config.http_addr)))?;
+    info!(
+        version = env!("CARGO_PKG_VERSION"), replica = config.replica,
+        http = %listener.local_addr().unwrap_or(config.http_addr),
+        broker = %config.amqp_url, database = %config.database_url, docker = %listed(&config), "starting"
+    );
+    let process = Arc::new(Process {
+        fleet: Arc::new(fleet),
+        queues,
+        journal,
+        health: Arc::new(health),
+        config,
+        stop: CancellationToken::new(),
+        abort: CancellationToken::new(),
+        done: CancellationToken::new(),
+    });
+    let obeying = tokio::spawn(Arc::clone(&process).obey(signals).in_current_span());
+
+    let mut work = JoinSet::new();
+    let mut services = JoinSet::new();
+    work.spawn(Arc::clone(&process).consume().in_current_span());
+    services.spawn(Arc::clone(&process).probe_database().in_current_span());
+    services.spawn(Arc::clone(&process).serve_http(listener, recorder).in_current_span());
+    // Each host has its own parts, so that none waits for another.
+    for number in 0..process.fleet.lanes().len() {
+        let host = Host { process: Arc::clone(&process), number };
+        let (is_leader, span) = (watch::Sender::new(false), host.span());
+        work.spawn(host.clone().sweep(is_leader.subscribe()).instrument(span.clone()));
+        work.spawn(host.clone().lead(is_leader).instrument(span.clone()));
+        work.spawn(host.clone().clean_released().instrument(span.clone()));
+        services.spawn(host.clone().probe_docker().instrument(span.clone()));
+        services.spawn(host.follow_docker().instrument(span));
+    }
+    if process.fleet.only().is_none() {
+        let is_leader = watch::Sender::new(false);
+        work.spawn(Arc::clone(&process).sweep_unplaced(is_leader.subscribe()).in_current_span());
+        work.spawn(Arc::clone(&process).lead(SWEEP_LEASE.to_owned(), is_leader).in_current_span());
+    }
+
+    let ended_early = tokio::select! {
+        // First, because a part that was told to stop ends too.
+        biased;
+        () = process.stop.cancelled() => Ok(()),
+        Some(ended) = work.join_next() => Err(early(ended)),
+        Some(ended) = services.join_next() => Err(early(ended)),
+    };
+    process.stop.cancel();
+    if ended_early.is_err() {
+        process.abort.cancel();
+    }
+    // The services stay until the work is done: it needs to know who is up, and others want to know of us.
+    while work.join_next().await.is_some() {}
+    process.done.cancel();
+    while services.join_next().await.is_some() {}
+    obeying.abort();
+    if let Err(error) = process.store().close().await {
+        warn!(%error, "the database was not closed cleanly");
+    }
+    info!("stopped");
+    ended_early.map(|()| ExitCode::SUCCESS)
+}
+
+/// What to say of a part that ended although nobody told it to.
+fn early(ended: Result<Result<(), Failure>, JoinError>) -> Failure {
+    match ended {
+        Ok(Ok(())) => Failure::permanent("a part of the program ended by itself"),
+        Ok(Err(failure)) => failure,
+        Err(error) => Failure::permanent(format!("a part of the program failed: {error}")),
+    }
+}
+
+/// What has to be there before any other part.
+struct Outside {
+    signals: Signals,
+    recorder: PrometheusHandle,
+}
+
+impl Outside {
+    fn begin() -> Result<Self, Failure> {
+        // First: without a handler, SIGTERM ends a process at once, or not at all if it is a container's first.
+        let signals = Signals::listen();
+        // Who sets a metric before that, sets none.
+        let recorder = metrics::install().map_err(|error| Failure::permanent(format!("metrics: {error}")))?;
+        Ok(Self { signals, recorder })
+    }
+}
+
+/// The signals that stop the process.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> Self {
+        let listen = |kind| signal(kind).expect("signals can be listened to within a runtime");
+        Self { terminate: listen(SignalKind::terminate()), interrupt: listen(SignalKind::interrupt()) }
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! { _ = self.terminate.recv() => "SIGTERM", _ = self.interrupt.recv() => "SIGINT" }
+    }
+}
+
+/// The Docker hosts, for people.
+fn listed(config: &Config) -> String {
+    let host = |DockerHost { name, endpoint, .. }: &DockerHost| {
+        if name == ONLY_HOST { endpoint.to_string() } else { format!("{name}={endpoint}") }
+    };
+    config.docker_hosts.iter().map(host).collect::<Vec<_>>().join(",")
+}
+
+/// What the parts share.
+struct Process<T> {
+    config: Config,
+    fleet: Arc<Fleet<Docker, T>>,
+    queues: Queues,
+    /// Of a dry run.
+    journal: Option<Arc<Journal>>,
+    health: Arc<Health>,
+    /// Take nothing new and finish what is in flight.
+    stop: CancellationToken,
+    /// Drop what is in flight.
+    abort: CancellationToken,
+    /// The last ones may go too.
+    done: CancellationToken,
+}
+
+impl<T: Threads + AsRef<Store>> Process<T> {
+    fn store(&self) -> &Store {
+        (*self.fleet.shared().threads).as_ref()
+    }
+
+    async fn consume(self: Arc<Self>) -> Result<(), Failure> {
+        let queues = self.queues.clone();
+        let subscription = Subscription {
+            publisher: Arc::new(Publisher::new(queues.clone())),
+            queues,
+            consumer: Arc::new(Consumer {
+                fleet: Arc::clone(&self.fleet),
+                health: Arc::clone(&self.health),
+                retry_delays: self.config.retry_delays.clone(),
+                journal: self.journal.clone(),
+            }),
+            health: Arc::clone(&self.health),
+            prefetch: self.config.prefetch,
+        };
+        subscription.run(&self.stop, &self.abort).await
+    }
+
+    async fn sweep_unplaced(self: Arc<Self>, is_leader: watch::Receiver<bool>) -> Result<(), Failure> {
+        let one_of_several = self.config.host.is_some();
+        let unplaced = Unplaced::new(Arc::clone(&self.fleet), Arc::clone(&self.health), one_of_several);
+        tokio::select! {
+            () = unplaced.run(self.config.reconcile_interval, is_leader, &self.stop) => {}
+            // The next sweep takes up what this one leaves.
+            () = self.abort.cancelled() => {}
+        }
+        Ok(())
+    }
+
+    async fn lead(self: Arc<Self>, lease: String, is_leader: watch::Sender<bool>) -> Result<(), Failure> {
+        if self.journal.is_some() {
+            // Who only looks does not have to be alone, and can't take the lease.
+            is_leader.send_replace(true);
+            self.stop.cancelled().await;
+            return Ok(());
+        }
+        // Unlike the replica's name, which two may share by mistake.
+        let holder = format!("{}/{}", self.config.replica, uuid::Uuid::new_v4());
+        tokio::select! {
+            () = self.health.until_up(&[Dependency::Database]) => {
+                leader::keep(self.store(), &lease, &holder, &is_leader, &self.stop).await;
+            }
+            () = self.stop.cancelled() => {}
+        }
+        Ok(())
+    }
+
+    async fn probe_database(self: Arc<Self>) -> Result<(), Failure> {
+        let probe = async || {
+            prepare(self.store(), &self.config, self.journal.is_some()).await?;
+            self.store().ping().await?;
+            // So that the metric is true on a replica without work too.
+            for lane in self.fleet.lanes() {
+                lane.coordinator.look_for_pause().await?;
+            }
+            Ok(())
+        };
+        tokio::select! {
+            () = self.health.watch(Dependency::Database, probe) => {}
+            () = self.done.cancelled() => {}
+        }
+        Ok(())
+    }
+
+    async fn serve_http(self: Arc<Self>, listener: TcpListener, recorder: PrometheusHandle) -> Result<(), Failure> {
+        let served = http::serve(listener, Arc::clone(&self.health), recorder, self.stop.clone(), self.done.clone());
+        served.await.map_err(|error| Failure::permanent(format!("http: {error}")))
+    }
+
+    /// The first signal stops, the second one or the end of the grace period aborts.
+    async fn obey(self: Arc<Self>, mut signals: Signals) {
+        let first = signals.next().await;
+        let grace: Duration = self.config.shutdown_grace;
+        info!(signal = first, grace = %humantime::format_duration(grace), "stopping: finishing what is in flight");
+        self.stop.cancel();
+        if let Ok(second) = tokio::time::timeout(grace, signals.next()).await {
+            warn!(signal = second, "stopping at once");
+        } else {
+            warn!("the grace period is over, stopping at once");
+        }
+        self.abort.cancel();
+    }
+}
+
+/// One Docker host of the process.
+struct Host<T> {
+    process: Arc<Process<T>>,
+    number: usize,
+}
+
+impl<T> Clone for Host<T> {
+    fn clone(&self) -> Self {
+        Self { process: Arc::clone(&self.process), number: self.number }
+    }
+}
+
+impl<T: Threads + AsRef<Store>> Host<T> {
+    fn lane(&self) -> &Lane<Docker, T> {
+        &self.process.fleet.lanes()[self.number]
+    }
+
+    /// Names the host in the log lines of its parts; not the only one.
+    fn span(&self) -> Span {
+        let host = &self.lane().coordinator.host;
+        if self.process.fleet.only().is_some() { Span::current() } else { error_span!("docker", host) }
+    }
+
+    async fn sweep(self, is_leader: watch::Receiver<bool>) -> Result<(), Failure> {
+        let Lane { coordinator, health, .. } = self.lane();
+        let config = &self.process.config;
+        let reconciler = Reconciler::new(Arc::clone(coordinator), Arc::clone(health), config.reconcile_cooldown);
+        tokio::select! {
+            () = reconciler.run(config.reconcile_interval, is_leader, &self.process.stop) => {}
+            // The next sweep takes up what this one leaves.
+            () = self.process.abort.cancelled() => {}
+        }
+        Ok(())
+    }
+
+    async fn lead(self, is_leader: watch::Sender<bool>) -> Result<(), Failure> {
+        let lease = sweep_lease(&self.lane().coordinator.host);
+        Arc::clone(&self.process).lead(lease, is_leader).await
+    }
+
+    async fn clean_released(self) -> Result<(), Failure> {
+        let Lane { coordinator, health, .. } = self.lane();
+        tokio::select! {
+            () = users::clean_ready(coordinator, health, &self.process.stop) => {}
+            // The next sweep takes up what this leaves.
+            () = self.process.abort.cancelled() => {}
+        }
+        Ok(())
+    }
+
+    async fn follow_docker(self) -> Result<(), Failure> {
+        let Lane { coordinator, health, .. } = self.lane();
+        users::follow(coordinator, health, &self.process.stop).await;
+        self.process.done.cancelled().await;
+        Ok(())
+    }
+
+    async fn probe_docker(self) -> Result<(), Failure> {
+        let Lane { coordinator, health, .. } = self.lane();
+        let probe = async || match prepare_docker(coordinator).await {
+            // Not Docker's fault, and nothing can be done about volumes without the database anyway.
+            Err(Failure { verdict: Verdict::Unavailable(Dependency::Database), .. }) => {
+                health.until_up(&[Dependency::Database]).await;
+                prepare_docker(coordinator).await
+            }
+            result => result,
+        };
+        tokio::select! {
+            () = health.watch(Dependency::Docker, probe) => {}
+            () = self.process.done.cancelled() => {}
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,454 @@
+//! How things stand: what `status` says. A section that can't be read says why, and the others are told all the same.
+
+use std::{collections::BTreeMap, fmt, time::Duration};
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+
+use crate::{
+    cleanup::{Backlog, ONLY_HOST, breaker::Pause, failing::Failing},
+    commands::explain::why::times,
+    failure::{Dependency, Failure},
+    queue::QueueCount,
+    store::{PinnedDaemon, Removals, Sweeper},
+    terminal::{Plain, time},
+};
+
+/// What was found; an error is why it could not be.
+#[derive(Debug)]
+pub struct Facts {
+    /// When that was.
+    pub now: DateTime<Utc>,
+    /// What the database says, if it answers at all.
+    pub database: Result<Rows, Failure>,
+    /// Our queues, if the broker answers at all.
+    pub queues: Result<Vec<QueueCount>, Failure>,
+    /// The Docker hosts.
+    pub hosts: Vec<Host>,
+}
+
+/// A Docker host.
+#[derive(Debug)]
+pub struct Host {
+    /// What it is called.
+    pub name: String,
+    /// Who the daemon is that answers.
+    pub answering: Result<String, Failure>,
+}
+
+/// What the database says.
+#[derive(Debug)]
+pub struct Rows {
+    /// What is left to do.
+    pub backlog: Result<Backlog, Failure>,
+    /// What was done.
+    pub removals: Result<Removals, Failure>,
+    /// What can't be done.
+    pub failing: Result<FailingThreads, Failure>,
+    /// All removal is paused.
+    pub pause: Result<Option<Pause>, Failure>,
+    /// Removal is paused, everywhere or on one of several hosts, by host.
+    pub pauses: Result<BTreeMap<String, Option<Pause>>, Failure>,
+    /// Who sweeps, or swept last: the only host, or what is on none of several.
+    pub sweeper: Result<Option<Sweeper>, Failure>,
+    /// The same for each of several hosts.
+    pub sweepers: Result<BTreeMap<String, Option<Sweeper>>, Failure>,
+    /// What is left to do, by the host that the rows name.
+    pub unmarked_by_host: Result<BTreeMap<Option<String>, u64>, Failure>,
+    /// The pinned daemons.
+    pub daemons: Result<Vec<PinnedDaemon>, Failure>,
+}
+
+/// Threads whose clean-up fails.
+#[derive(Debug, Serialize)]
+pub struct FailingThreads {
+    /// How many.
+    pub threads: u64,
+    /// Those with the most attempts.
+    pub worst: Vec<FailingThread>,
+}
+
+/// One of them.
+#[derive(Debug, Serialize)]
+pub struct FailingThread {
+    /// Its id.
+    pub thread_id: String,
+    /// How often, why, and when it is tried again.
+    #[serde(flatten)]
+    pub failing: Failing,
+}
+
+/// All sections; with `--json` written as it is.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// Whether everything could be read.
+    pub ok: bool,
+    dependencies: BTreeMap<&'static str, Answering>,
+    backlog: Option<LeftToDo>,
+    removals: Option<Removals>,
+    failing: Option<FailingThreads>,
+    pause: Option<Pause>,
+    sweeper: Option<Sweeping>,
+    queues: Option<Vec<QueueCount>>,
+    daemons: Option<Vec<KnownDaemon>>,
+    /// Each of several hosts.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    hosts: Vec<HostReport>,
+    /// Closed and unmarked threads by the host that their rows name; an empty name for those that name none.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    unmarked_by_host: BTreeMap<String, u64>,
+    /// Why a section is missing, by its name.
+    errors: BTreeMap<&'static str, String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Answering {
+    up: bool,
+    error: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct LeftToDo {
+    unmarked: u64,
+    oldest_closed_at: Option<DateTime<Utc>>,
+    oldest_seconds: Option<u64>,
+}
+
+#[derive(Debug, Serialize)]
+struct Sweeping {
+    #[serde(flatten)]
+    sweeper: Sweeper,
+    /// Whether its time is not over.
+    current: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct HostReport {
+    name: String,
+    #[serde(flatten)]
+    answering: Answering,
+    sweeper: Option<Sweeping>,
+    pause: Option<Pause>,
+}
+
+#[derive(Debug, Serialize)]
+struct KnownDaemon {
+    #[serde(flatten)]
+    pinned: PinnedDaemon,
+    /// Whether it is the one that answers now; none if nobody does.
+    answers: Option<bool>,
+}
+
+impl Report {
+    /// The report on these facts.
+    #[must_use]
+    pub fn new(facts: Facts) -> Self {
+        let Facts { now, database, queues, hosts } = facts;
+        let dependencies = [
+            (Dependency::Broker, queues.as_ref().err()),
+            (Dependency::Database, database.as_ref().err()),
+            (Dependency::Docker, hosts.iter().find_map(|host| host.answering.as_ref().err())),
+        ];
+        let dependencies =
+            dependencies.into_iter().map(|(dependency, down)| (dependency.as_str(), Answering::new(down)));
+        let dependencies: BTreeMap<_, _> = dependencies.collect();
+        let rows = database.unwrap_or_else(Rows::unread);
+
+        let mut errors = BTreeMap::new();
+        let backlog = section(&mut errors, "backlog", rows.backlog).map(|backlog| LeftToDo::new(backlog, now));
+        let removals = section(&mut errors, "removals", rows.removals);
+        let failing = section(&mut errors, "failing", rows.failing);
+        let pause = section(&mut errors, "pause", rows.pause).flatten();
+        let sweeper = section(&mut errors, "sweeper", rows.sweeper).flatten();
+        let sweeper = sweeper.map(|sweeper| Sweeping::new(sweeper, now));
+        let queues = section(&mut errors, "queues", queues);
+        let daemons = section(&mut errors, "daemons", rows.daemons).map(|daemons| {
+            let answering = |name: &str| hosts.iter().find(|host| host.name == name)?.answering.as_ref().ok();
+            let answers = |pinned: &PinnedDaemon| Some(*answering(&pinned.name)? == pinned.identity);
+            daemons.into_iter().map(|pinned| KnownDaemon { answers: answers(&pinned), pinned }).collect()
+        });
+        let hosts: Vec<_> = hosts.into_iter().filter(|host| host.name != ONLY_HOST).collect();
+        let (mut sweepers, mut pauses, mut by_host) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        if !hosts.is_empty() {
+            pauses = section(&mut errors, "pauses", rows.pauses).unwrap_or_default();
+            sweepers = section(&mut errors, "sweepers", rows.sweepers).unwrap_or_default();
+            by_host = section(&mut errors, "unmarked_by_host", rows.unmarked_by_host).unwrap_or_default();
+        }
+        let hosts: Vec<_> = hosts
+            .into_iter()
+            .map(|Host { name, answering }| HostReport {
+                answering: Answering::new(answering.as_ref().err()),
+                pause: pauses.remove(&name).flatten(),
+                sweeper: sweepers.remove(&name).flatten().map(|sweeper| Sweeping::new(sweeper, now)),
+                name,
+            })
+            .collect();
+        let unmarked_by_host = by_host.into_iter().map(|(host, threads)| (host.unwrap_or_default(), threads)).collect();
+        let queues_are_known = queues.iter().flatten().all(|queue| queue.error.is_none());
+        let ok = errors.is_empty() && queues_are_known && dependencies.values().all(|answering| answering.up);
+        Self {
+            ok,
+            dependencies,
+            backlog,
+            removals,
+            failing,
+            pause,
+            sweeper,
+            queues,
+            daemons,
+            hosts,
+            unmarked_by_host,
+            errors,
+        }
+    }
+}
+
+impl Rows {
+    /// What a database says that does not answer.
+    fn unread(down: Failure) -> Self {
+        Self {
+            backlog: Err(down.clone()),
+            removals: Err(down.clone()),
+            failing: Err(down.clone()),
+            pause: Err(down.clone()),
+            pauses: Err(down.clone()),
+            sweeper: Err(down.clone()),
+            sweepers: Err(down.clone()),
+            unmarked_by_host: Err(down.clone()),
+            daemons: Err(down),
+        }
+    }
+}
+
+impl Answering {
+    fn new(down: Option<&Failure>) -> Self {
+        Self { up: down.is_none(), error: down.map(|failure| failure.message.clone()) }
+    }
+}
+
+impl Sweeping {
+    fn new(sweeper: Sweeper, now: DateTime<Utc>) -> Self {
+        Self { current: sweeper.is_current(now), sweeper }
+    }
+}
+
+impl LeftToDo {
+    fn new(Backlog { unmarked, oldest_closed_at }: Backlog, now: DateTime<Utc>) -> Self {
+        let oldest_seconds = oldest_closed_at.map(|at| (now - at).num_seconds().max(0).unsigned_abs());
+        Self { unmarked, oldest_closed_at, oldest_seconds }
+    }
+}
+
+fn section<T>(errors: &mut BTreeMap<&'static str, String>, name: &'static str, found: Result<T, Failure>) -> Option<T> {
+    found.map_err(|failure| errors.insert(name, failure.message)).ok()
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for dependency in Dependency::ALL {
+            match self.dependencies.get(dependency.as_str()).and_then(|answering| answering.error.as_deref()) {
+                None => writeln!(f, "{:<9} answers", dependency.as_str())?,
+                Some(error) => writeln!(f, "{:<9} does not answer: {}", dependency.as_str(), Plain(error))?,
+            }
+        }
+        self.write_backlog(f)?;
+        self.write_removals(f)?;
+        self.write_failing(f)?;
+        self.write_pause(f)?;
+        self.write_sweeper(f)?;
+        self.write_hosts(f)?;
+        self.write_daemons(f)?;
+        self.write_queues(f)
+    }
+}
+
+impl Report {
+    /// The line of a section that could not be read.
+    fn unread(&self, f: &mut fmt::Formatter<'_>, name: &str) -> fmt::Result {
+        let is_down = |error: &String| self.dependencies.values().any(|it| it.error.as_ref() == Some(error));
+        match self.errors.get(name) {
+            Some(error) if is_down(error) => writeln!(f, "{name:<9} unknown, see above"),
+            Some(error) => writeln!(f, "{name:<9} unknown: {}", Plain(error)),
+            None => Ok(()),
+        }
+    }
+
+    fn write_backlog(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(LeftToDo { unmarked, oldest_closed_at, oldest_seconds }) = &self.backlog else {
+            return self.unread(f, "backlog");
+        };
+        write!(f, "{:<9} {unmarked} closed threads are not marked", "backlog")?;
+        if let (Some(at), Some(seconds)) = (oldest_closed_at, oldest_seconds) {
+            write!(f, ", the oldest was closed at {}, {} ago", time(*at), age(*seconds))?;
+        }
+        writeln!(f)
+    }
+
+    fn write_removals(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(Removals { last_hour, last_day }) = &self.removals else {
+            return self.unread(f, "removals");
+        };
+        writeln!(f, "{:<9} last hour: {}; last 24 hours: {}", "removals", counts(last_hour), counts(last_day))
+    }
+
+    fn write_failing(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(FailingThreads { threads, worst }) = &self.failing else {
+            return self.unread(f, "failing");
+        };
+        writeln!(f, "{:<9} {threads} threads", "failing")?;
+        for FailingThread { thread_id, failing: Failing { failed, next_try_at } } in worst {
+            let (attempts, next) = (times(failed.attempts), time(*next_try_at));
+            writeln!(f, "  {}  {attempts}, next try at {next}: {}", Plain(thread_id), Plain(&failed.error))?;
+        }
+        Ok(())
+    }
+
+    fn write_pause(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = "removal";
+        match &self.pause {
+            Some(Pause { paused_at, reason, paused_by }) => {
+                let (at, by, why) = (time(*paused_at), Plain(paused_by), Plain(reason));
+                writeln!(f, "{name:<9} PAUSED since {at} by {by}: {why}; `volume-reaper resume` goes on")
+            }
+            None if self.errors.contains_key("pause") => self.unread(f, "pause"),
+            None => writeln!(f, "{name:<9} goes on"),
+        }
+    }
+
+    fn write_sweeper(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = "sweeper";
+        match &self.sweeper {
+            Some(Sweeping { sweeper: Sweeper { holder, epoch, expires_at }, current: true }) => {
+                let until = time(*expires_at);
+                writeln!(f, "{name:<9} {}, epoch {epoch}, lease until {until}", Plain(holder))
+            }
+            Some(Sweeping { sweeper: Sweeper { holder, .. }, current: false }) => {
+                writeln!(f, "{name:<9} nobody; the last one was {}", Plain(holder))
+            }
+            None if self.errors.contains_key(name) => self.unread(f, name),
+            None => writeln!(f, "{name:<9} nobody"),
+        }
+    }
+
+    fn write_hosts(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for HostReport { name, answering, sweeper, pause } in &self.hosts {
+            let swept = match sweeper {
+                Some(Sweeping { sweeper, current: true }) => format!("swept by {}", Plain(&sweeper.holder)),
+                Some(_) | None => "swept by nobody".to_owned(),
+            };
+            // That of everything has a line of its own.
+            let paused = match pause {
+                Some(pause) if self.pause.is_none() => {
+                    format!(
+                        ", PAUSED since {}: {}; `resume --on {name}` goes on",
+                        time(pause.paused_at),
+                        Plain(&pause.reason)
+                    )
+                }
+                Some(_) | None => String::new(),
+            };
+            let swept = format!("{swept}{paused}");
+            match &answering.error {
+                None => writeln!(f, "{:<9} {name}: answers, {swept}", "host")?,
+                Some(error) => writeln!(f, "{:<9} {name}: DOES NOT ANSWER, {swept}: {}", "host", Plain(error))?,
+            }
+        }
+        for (host, threads) in &self.unmarked_by_host {
+            let whose = if host.is_empty() { "any host".to_owned() } else { format!("host {}", Plain(host)) };
+            let is_ours = host.is_empty() || self.hosts.iter().any(|ours| ours.name == *host);
+            let stays = if is_ours { "" } else { ", which is none of this service's" };
+            writeln!(f, "{:<9} {threads} closed threads of {whose} are not marked{stays}", "backlog")?;
+        }
+        Ok(())
+    }
+
+    fn write_daemons(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(daemons) = &self.daemons else {
+            return self.unread(f, "daemons");
+        };
+        if daemons.is_empty() {
+            writeln!(f, "{:<9} none is pinned yet", "daemons")?;
+        }
+        for KnownDaemon { pinned: PinnedDaemon { name, identity, pinned_at }, answers } in daemons {
+            let answers = match answers {
+                Some(true) => "answers",
+                Some(false) => "ANOTHER ONE ANSWERS: nothing is removed or marked",
+                None if self.is_asked(name) => "does not answer",
+                None => "none of this configuration's hosts",
+            };
+            let (name, identity, at) = (Plain(name), Plain(identity), time(*pinned_at));
+            writeln!(f, "{:<9} {name}: {identity}, pinned at {at}, {answers}", "daemons")?;
+        }
+        Ok(())
+    }
+
+    /// Whether the configuration has a host of this name.
+    fn is_asked(&self, daemon: &str) -> bool {
+        self.hosts.iter().any(|host| host.name == daemon) || (self.hosts.is_empty() && daemon == ONLY_HOST)
+    }
+
+    fn write_queues(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(queues) = &self.queues else {
+            return self.unread(f, "queues");
+        };
+        writeln!(f, "queues")?;
+        let width = queues.iter().map(|queue| queue.name.len()).max().unwrap_or(0);
+        for QueueCount { name, messages, consumers, error } in queues {
+            match (messages, consumers) {
+                (Some(messages), Some(consumers)) => {
+                    writeln!(f, "  {name:<width$}  {messages} messages, {consumers} consumers")?;
+                }
+                _ => writeln!(f, "  {name:<width$}  unknown: {}", Plain(error.as_deref().unwrap_or_default()))?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// An age for people, the coarser the longer.
+fn age(seconds: u64) -> String {
+    let unit = match seconds {
+        0..3600 => 1,
+        3600..86_400 => 60,
+        86_400..604_800 => 3600,
+        _ => 86_400,
+    };
+    humantime::format_duration(Duration::from_secs(seconds - seconds % unit)).to_string()
+}
+
+/// Counts by outcome, such as `3 removed, 1 not_found`.
+fn counts(by_outcome: &BTreeMap<String, u64>) -> String {
+    if by_outcome.is_empty() {
+        return "none".to_owned();
+    }
+    let counts: Vec<_> = by_outcome.iter().map(|(outcome, count)| format!("{count} {}", Plain(outcome))).collect();
+    counts.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_age_is_told_the_coarser_the_longer() {
+        for (seconds, text) in [(59, "59s"), (3661, "1h 1m"), (90_061, "1day 1h"), (694_861, "8days")] {
+            assert_eq!(age(seconds), text);
+        }
+    }
+
+    #[test]
+    fn a_report_with_nothing_to_read_still_has_every_section() {
+        let down = |dependency| Failure::unavailable(dependency, format!("{dependency} \x1b[2J"));
+        let facts = Facts {
+            now: Utc::now(),
+            database: Err(down(Dependency::Database)),
+            queues: Err(down(Dependency::Broker)),
+            hosts: vec![Host { name: ONLY_HOST.to_owned(), answering: Err(down(Dependency::Docker)) }],
+        };
+        let report = Report::new(facts);
+        assert!(!report.ok);
+        let text = report.to_string();
+        assert_eq!(text.lines().count(), 10, "{text}");
+        assert!(!text.contains('\x1b'), "{text}");
+    }
+}

@@ -1,0 +1,438 @@
+//! The settings: one table of them, four places that a value can come from, and the checked result.
+//!
+//! Precedence: flag, environment, the TOML file of `--config`, default. What is unknown, malformed or unsafe is
+//! refused with one line that says where it stands; a secret is never repeated in it.
+
+mod checks;
+mod docker_hosts;
+mod secret_url;
+mod settings;
+mod sources;
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use migrations::ThreadsTable;
+
+use self::{
+    checks::{
+        DAY, HOUR, SECOND, amqp_name, boolean, budget, check_mysql, check_postgres_tls, duration, file, host_name,
+        identity, not_empty, number, optional, retry_delays,
+    },
+    docker_hosts::docker_hosts,
+    sources::{FileValues, Values, refuse_unknown_variables},
+};
+pub use self::{
+    docker_hosts::DockerHost,
+    secret_url::SecretUrl,
+    settings::{SETTINGS, Setting, flag_of},
+};
+use crate::{
+    cleanup::{ONLY_HOST, Policy, UnknownThreads, breaker::Budgets, retention::Retention},
+    tls::{self, TlsFiles},
+    volume_name::VolumePrefix,
+};
+
+/// Where the environment names the TOML file.
+pub const CONFIG_ENV: &str = "VOLUME_REAPER_CONFIG";
+
+/// Whether we create exchange and queues or only look that they are there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Topology {
+    /// Create what is missing.
+    Declare,
+    /// The operator owns the broker's definitions; only check.
+    Check,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Pretty,
+    /// One JSON object a line.
+    Json,
+}
+
+/// The checked settings; see [`SETTINGS`] for what each does.
+#[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "each is described in SETTINGS")]
+pub struct Config {
+    pub database_url: SecretUrl,
+    pub amqp_url: SecretUrl,
+    pub amqp_tls: TlsFiles,
+    pub docker_hosts: Vec<DockerHost>,
+    pub host: Option<String>,
+    pub docker_timeout: Duration,
+    pub volume_prefix: VolumePrefix,
+    pub exchange: String,
+    pub routing_key: String,
+    pub reopened_routing_key: String,
+    pub queue_prefix: String,
+    pub topology: Topology,
+    pub prefetch: u16,
+    pub concurrency: u16,
+    pub retry_delays: Vec<Duration>,
+    pub reconcile_interval: Duration,
+    pub reconcile_cooldown: Duration,
+    pub policy: Policy,
+    pub shutdown_grace: Duration,
+    pub http_addr: SocketAddr,
+    pub migrate: bool,
+    pub replica: String,
+    pub threads: ThreadsTable,
+    pub log_filter: String,
+    pub log_format: LogFormat,
+}
+
+/// Settings that can't be used: one line that says what is wrong and where.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ConfigError(String);
+
+impl Config {
+    /// Reads the file of `--config`.
+    pub fn read_file(path: &Path) -> Result<String, ConfigError> {
+        std::fs::read_to_string(path).map_err(|error| ConfigError(format!("{}: {error}", path.display())))
+    }
+
+    /// What the Docker hosts are called.
+    #[must_use]
+    pub fn host_names(&self) -> Vec<String> {
+        self.docker_hosts.iter().map(|host| host.name.clone()).collect()
+    }
+
+    /// Puts the settings together.
+    ///
+    /// `flags` gives a flag's value by the setting's key, `env` is the whole environment, `file` the TOML file's path
+    /// and text.
+    pub fn load(
+        flags: impl Fn(&str) -> Option<String>,
+        env: &HashMap<String, String>,
+        file: Option<(PathBuf, String)>,
+    ) -> Result<Self, ConfigError> {
+        refuse_unknown_variables(env)?;
+        let file = file.map_or_else(|| Ok(FileValues::default()), |(path, text)| FileValues::parse(path, &text))?;
+        Self::check(&Values { flags, env, file })
+    }
+
+    fn check<F: Fn(&str) -> Option<String>>(values: &Values<'_, F>) -> Result<Self, ConfigError> {
+        let concurrency = values.get("concurrency", |text| number(text, 1..=256))?;
+        let config = Self {
+            database_url: values.get("database_url", |text| {
+                let url = SecretUrl::parse(text, &["postgres", "postgresql", "mysql", "mariadb", "sqlite"])?;
+                match url.scheme() {
+                    "mysql" | "mariadb" => check_mysql(&url)?,
+                    _ => check_postgres_tls(&url, values.env.get("PGSSLMODE").map_or("prefer", String::as_str))?,
+                }
+                Ok(url)
+            })?,
+            amqp_url: values.get("amqp_url", |text| SecretUrl::parse(text, &["amqp", "amqps"]))?,
+            amqp_tls: TlsFiles {
+                authorities: values.get("amqp_ca_file", |text| file(text, tls::authorities))?,
+                identity: identity(
+                    values.get("amqp_cert_file", |text| file(text, tls::certificates))?,
+                    values.get("amqp_key_file", |text| file(text, tls::private_key))?,
+                )?,
+            },
+            docker_hosts: docker_hosts(values, concurrency)?,
+            host: values.get("host", optional)?,
+            docker_timeout: values.get("docker_timeout", |text| duration(text, SECOND, HOUR))?,
+            volume_prefix: values.get("volume_prefix", VolumePrefix::parse)?,
+            exchange: values.get("exchange", amqp_name)?,
+            routing_key: values.get("routing_key", amqp_name)?,
+            reopened_routing_key: values.get("reopened_routing_key", amqp_name)?,
+            queue_prefix: values.get("queue_prefix", amqp_name)?,
+            topology: values.get("topology", |text| match text {
+                "declare" => Ok(Topology::Declare),
+                "check" => Ok(Topology::Check),
+                _ => Err("must be declare or check".to_owned()),
+            })?,
+            prefetch: values.get("prefetch", |text| number(text, 1..=10_000))?,
+            concurrency,
+            retry_delays: values.get("retry_delays", retry_delays)?,
+            reconcile_interval: values.get("reconcile_interval", |text| duration(text, SECOND, DAY))?,
+            reconcile_cooldown: values.get("reconcile_cooldown", |text| duration(text, Duration::ZERO, DAY))?,
+            policy: Policy {
+                unknown_threads: values.get("unknown_threads", |text| match text {
+                    "reject" => Ok(UnknownThreads::Reject),
+                    "record" => Ok(UnknownThreads::Record),
+                    _ => Err("must be reject or record".to_owned()),
+                })?,
+                retention: Retention(values.get("retention", |text| duration(text, Duration::ZERO, 3650 * DAY))?),
+                budgets: Budgets {
+                    per_sweep: values.get("budget_per_sweep", budget)?,
+                    per_hour: values.get("budget_per_hour", budget)?,
+                },
+            },
+            shutdown_grace: values.get("shutdown_grace", |text| duration(text, Duration::ZERO, HOUR))?,
+            http_addr: values.get("http_addr", |text| {
+                text.parse().map_err(|_| "must be an address with a port, as in 127.0.0.1:9464".to_owned())
+            })?,
+            migrate: values.get("migrate", boolean)?,
+            replica: values.get("replica", |text| Ok(if text.is_empty() { host_name() } else { text.to_owned() }))?,
+            threads: ThreadsTable {
+                schema: values.get("threads_schema", optional)?,
+                table: values.get("threads_table", not_empty)?,
+                id: values.get("threads_id_column", not_empty)?,
+                status: values.get("threads_status_column", not_empty)?,
+                closed_value: values.get("threads_closed_value", not_empty)?,
+                closed_at: values.get("threads_closed_at_column", optional)?,
+                mark: values.get("threads_mark_column", not_empty)?,
+                host: values.get("threads_host_column", optional)?,
+            },
+            log_filter: values.get("log_filter", |text| {
+                let filter = tracing_subscriber::EnvFilter::try_new(text);
+                filter.map(|_| text.to_owned()).map_err(|error| error.to_string())
+            })?,
+            log_format: values.get("log_format", |text| match text {
+                "pretty" => Ok(LogFormat::Pretty),
+                "json" => Ok(LogFormat::Json),
+                _ => Err("must be pretty or json".to_owned()),
+            })?,
+        };
+        config.check_amqp_tls()?;
+        config.check_record()?;
+        config.check_hosts()?;
+        if config.threads.closed_at.is_none() && config.policy.retention != Retention(Duration::ZERO) {
+            return Err(ConfigError(
+                "VOLUME_REAPER_THREADS_CLOSED_AT_COLUMN is empty, so that nothing would ever be due under a \
+                 VOLUME_REAPER_RETENTION: name the column, or set the retention to 0s"
+                    .to_owned(),
+            ));
+        }
+        Ok(config)
+    }
+
+    fn check_record(&self) -> Result<(), ConfigError> {
+        let is_record = self.policy.unknown_threads == UnknownThreads::Record;
+        if is_record && !self.threads.is_ours() {
+            return Err(ConfigError(
+                "VOLUME_REAPER_UNKNOWN_THREADS=record writes threads, and only into a table of our own: leave it out, or \
+                 leave out the names of the platform's table (VOLUME_REAPER_THREADS_...)"
+                    .to_owned(),
+            ));
+        }
+        if is_record && self.reopened_routing_key == self.routing_key {
+            return Err(ConfigError(format!(
+                "VOLUME_REAPER_ROUTING_KEY and VOLUME_REAPER_REOPENED_ROUTING_KEY are both {:?}: an event would be one of \
+                 a thread that was closed and of one that was reopened",
+                self.routing_key
+            )));
+        }
+        Ok(())
+    }
+
+    /// What a host's own settings are checked against.
+    fn check_hosts(&self) -> Result<(), ConfigError> {
+        let is_only = self.docker_hosts.iter().any(|host| host.name == ONLY_HOST);
+        if is_only && let Some(column) = &self.threads.host {
+            return Err(ConfigError(format!(
+                "VOLUME_REAPER_THREADS_HOST_COLUMN is {column:?}, and the Docker host has no name: name it in \
+                 VOLUME_REAPER_HOST, or the hosts in VOLUME_REAPER_DOCKER_HOSTS"
+            )));
+        }
+        match self.docker_hosts.iter().find(|host| self.prefetch < host.concurrency) {
+            None => Ok(()),
+            Some(host) => Err(ConfigError(format!(
+                "prefetch ({}) is below concurrency ({}), so that some of it could never be used: \
+                 raise VOLUME_REAPER_PREFETCH or lower VOLUME_REAPER_CONCURRENCY",
+                self.prefetch, host.concurrency
+            ))),
+        }
+    }
+
+    fn check_amqp_tls(&self) -> Result<(), ConfigError> {
+        if self.amqp_url.scheme() == "amqps" {
+            let usable = self.amqp_tls.client_config().map(drop);
+            return usable.map_err(|what| ConfigError(format!("TLS to the broker: {what}")));
+        }
+        if self.amqp_tls != TlsFiles::default() {
+            return Err(ConfigError(format!(
+                "there are certificates for the broker, but AMQP_URL is {}, without TLS: let it begin with amqps:, or \
+                 leave out VOLUME_REAPER_AMQP_CA_FILE, VOLUME_REAPER_AMQP_CERT_FILE and VOLUME_REAPER_AMQP_KEY_FILE",
+                self.amqp_url
+            )));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(flags: &[(&str, &str)], env: &[(&str, &str)], file: &str) -> Result<Config, String> {
+        let owned = |pairs: &[(&str, &str)]| -> HashMap<String, String> {
+            pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+        };
+        let flags = owned(flags);
+        Config::load(|key| flags.get(key).cloned(), &owned(env), Some((PathBuf::from("reaper.toml"), file.to_owned())))
+            .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn every_default_is_valid() {
+        assert!(load(&[], &[], "").is_ok());
+    }
+
+    #[test]
+    fn a_flag_beats_the_environment_which_beats_the_file_which_beats_the_default() {
+        let prefetch =
+            |flags: &[(&str, &str)], env: &[(&str, &str)], file| load(flags, env, file).map(|config| config.prefetch);
+        let (flag, env, file) = ([("prefetch", "41")], [("VOLUME_REAPER_PREFETCH", "42")], "prefetch = 43");
+        assert_eq!(prefetch(&flag, &env, file), Ok(41));
+        assert_eq!(prefetch(&[], &env, file), Ok(42));
+        assert_eq!(prefetch(&[], &[], file), Ok(43));
+        assert_eq!(prefetch(&[], &[], ""), Ok(32));
+    }
+
+    #[test]
+    fn an_error_says_where_the_value_stands() {
+        for (flags, env, file, expected) in [
+            (&[("prefetch", "x")][..], &[][..], "", "--prefetch \"x\": must be a whole number from 1 to 10000"),
+            (&[], &[("VOLUME_REAPER_MIGRATE", "yes")], "", "VOLUME_REAPER_MIGRATE \"yes\": must be true or false"),
+            (&[], &[], "topology = 'x'", "reaper.toml: topology \"x\": must be declare or check"),
+            (&[], &[], "a = 1", "reaper.toml: a: there is no such setting"),
+            (&[], &[], "\nprefetch = = 1", "reaper.toml: line 2: "),
+            (&[], &[("VOLUME_REAPER_PREFTECH", "1")], "", "VOLUME_REAPER_PREFTECH: there is no such setting"),
+            (
+                &[],
+                &[("VOLUME_REAPER_VOLUME_PREFIX", "")],
+                "",
+                "VOLUME_REAPER_VOLUME_PREFIX \"\": a volume prefix has 3",
+            ),
+            (
+                &[],
+                &[("VOLUME_REAPER_RECONCILE_INTERVAL", "60")],
+                "",
+                "VOLUME_REAPER_RECONCILE_INTERVAL \"60\": is not a",
+            ),
+            (
+                &[],
+                &[("DOCKER_HOST", "tcp://h:2376"), ("DOCKER_CERT_PATH", "/c")],
+                "",
+                "DOCKER_CERT_PATH \"/c\": is set and DOCKER_TLS_VERIFY is not",
+            ),
+            (&[], &[("VOLUME_REAPER_RETENTION", "7")], "", "VOLUME_REAPER_RETENTION \"7\": is not a duration"),
+            (&[], &[], "budget_per_hour = 0", "reaper.toml: budget_per_hour \"0\": must be a whole number from 1 to "),
+            (&[("budget_per_sweep", "-1")], &[], "", "--budget-per-sweep \"-1\": must be a whole number from 1 to "),
+            (&[], &[("VOLUME_REAPER_PREFETCH", "2")], "", "prefetch (2) is below concurrency (4)"),
+            (
+                &[],
+                &[("VOLUME_REAPER_AMQP_CA_FILE", "/no/such.pem")],
+                "",
+                "VOLUME_REAPER_AMQP_CA_FILE \"/no/such.pem\": No such file",
+            ),
+            (
+                &[],
+                &[("VOLUME_REAPER_AMQP_KEY_FILE", "Cargo.toml")],
+                "",
+                "VOLUME_REAPER_AMQP_KEY_FILE \"Cargo.toml\": holds no unencrypted private key in PEM form",
+            ),
+            (
+                &[],
+                &[],
+                "amqp_cert_file = 'Cargo.toml'",
+                "reaper.toml: amqp_cert_file \"Cargo.toml\": holds no certificate in PEM form",
+            ),
+        ] {
+            let error = load(flags, env, file).expect_err(expected);
+            assert!(error.starts_with(expected), "{error}\n{expected}");
+            assert_eq!(error.lines().count(), 1, "{error}");
+        }
+    }
+
+    #[test]
+    fn a_password_is_in_no_message_and_no_debug_output() {
+        for (env, file) in [
+            (&[("AMQP_URL", "http://u:s3cret@h")][..], ""),
+            (&[("DATABASE_URL", "oracle://u:s3cret@h")], ""),
+            (&[("DATABASE_URL", "mysql://u:s3cret@h")], ""),
+            (&[("DATABASE_URL", "mysql://h/d?sslpassword=s3cret")], ""),
+            (&[("DATABASE_URL", "s3cret")], ""),
+            (&[("DATABASE_URL", "postgres://h/d?sslpassword=s3cret")], ""),
+            (&[], "amqp_url = \"amqp://u:s3cret@h"),
+            (&[], "amqp_url = 's3cret'"),
+        ] {
+            let error = load(&[], env, file).expect_err("refused");
+            assert!(!error.contains("s3cret"), "{error}");
+        }
+        let env = [("AMQP_URL", "amqp://u:s3cret@h"), ("DATABASE_URL", "postgres://u:s3cret@h/d?password=s3cret")];
+        let config = format!("{:?}", load(&[], &env, "").expect("valid"));
+        assert!(!config.contains("s3cret"), "{config}");
+        assert!(config.contains("postgres://u:***@h/d"), "{config}");
+    }
+
+    #[test]
+    fn parameters_for_tls_to_postgresql_that_would_not_do_what_they_say_are_refused() {
+        let with = |parameters: &str| load(&[], &[("DATABASE_URL", &format!("postgres://h/d?{parameters}"))], "");
+        for (parameters, expected) in [
+            ("sslmode=verify", "sslmode must be disable, allow, prefer, "),
+            ("sslmode=verify-full&sslrootcert=/no/such.pem", "sslrootcert /no/such.pem: No such file"),
+            ("sslcert=/no/such.pem", "sslcert /no/such.pem: No such file"),
+            ("sslkey=Cargo.toml", "sslkey Cargo.toml: holds no unencrypted private key"),
+            ("sslmode=require&sslrootcert=-----BEGIN", "sslrootcert verifies nothing with sslmode=require: "),
+            ("sslrootcert=-----BEGIN", "sslrootcert verifies nothing with sslmode=prefer: "),
+        ] {
+            let error = with(parameters).expect_err(parameters);
+            assert!(error.starts_with(&format!("DATABASE_URL: {expected}")), "{error}");
+        }
+        assert!(with("sslmode=verify-full&sslrootcert=-----BEGIN").is_ok());
+        let env = [("DATABASE_URL", "postgres://h/d?sslrootcert=-----BEGIN"), ("PGSSLMODE", "verify-ca")];
+        assert!(load(&[], &env, "").is_ok());
+    }
+
+    #[test]
+    fn a_mysql_url_without_a_database_or_with_parameters_that_would_not_do_what_they_say_is_refused() {
+        let with = |url: &str| load(&[], &[("DATABASE_URL", url)], "");
+        for (url, expected) in [
+            ("mysql://h", "names no database"),
+            ("mysql://h/d?ssl-mode=verify-full", "ssl-mode must be DISABLED, PREFERRED, "),
+            ("mysql://h/d?ssl-mode=VERIFY_CA&ssl-ca=/no/such.pem", "ssl-ca /no/such.pem: No such file"),
+            ("mysql://h/d?ssl-ca=-----BEGIN", "ssl-ca verifies nothing with ssl-mode=PREFERRED: "),
+            ("mysql://h/d?pgbouncer=true", "pgbouncer is a parameter for PostgreSQL"),
+            ("mariadb://h/d?sslrootcert=ca.pem", "there is no parameter sslrootcert, only ssl-mode, "),
+        ] {
+            let error = with(url).expect_err(url);
+            assert!(error.starts_with(&format!("DATABASE_URL: {expected}")), "{error}");
+        }
+        assert!(with("mysql://h/d?ssl-mode=verify_identity&ssl-ca=-----BEGIN").is_ok());
+        assert!(with("mariadb://h/d").is_ok());
+    }
+
+    #[test]
+    fn variables_that_kubernetes_sets_for_a_service_of_our_name_are_not_ours() {
+        let links = [
+            ("VOLUME_REAPER_SERVICE_HOST", "10.0.0.1"),
+            ("VOLUME_REAPER_SERVICE_PORT_HTTP", "9464"),
+            ("VOLUME_REAPER_PORT", "tcp://10.0.0.1:9464"),
+            ("VOLUME_REAPER_PORT_9464_TCP_ADDR", "10.0.0.1"),
+        ];
+        assert!(load(&[], &links, "").is_ok());
+    }
+
+    #[test]
+    fn a_budget_is_a_number_or_off() {
+        let config = load(&[], &[("VOLUME_REAPER_BUDGET_PER_SWEEP", "off")], "budget_per_hour = 7").expect("valid");
+        assert_eq!(config.policy.budgets, Budgets { per_sweep: None, per_hour: Some(7) });
+    }
+
+    #[test]
+    fn a_retention_without_a_time_of_close_is_refused() {
+        let no_column = ("VOLUME_REAPER_THREADS_CLOSED_AT_COLUMN", "");
+        assert!(load(&[], &[no_column], "").is_ok());
+        let error = load(&[], &[no_column, ("VOLUME_REAPER_RETENTION", "7d")], "").expect_err("refused");
+        assert!(error.contains("nothing would ever be due"), "{error}");
+    }
+
+    #[test]
+    fn a_list_in_the_file_is_a_list() {
+        let config = load(&[], &[], "retry_delays = ['1s', '2s']").expect("valid");
+        assert_eq!(config.retry_delays, [Duration::from_secs(1), Duration::from_secs(2)]);
+    }
+}

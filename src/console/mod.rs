@@ -1,0 +1,3 @@
+//! What is served over HTTP: health and metrics.
+
+pub mod http;

@@ -1,0 +1,173 @@
+//! The thread events: from the bytes of a message to a [`ThreadEvent`].
+//!
+//! It is JSON, `{"thread_id": "<id>", "closed_at": "<RFC 3339>"}`, as `schemas/thread-closed.schema.json` describes it,
+//! by itself or as the data of a [CloudEvent](crate::delivery::envelope). Unknown fields are ignored, so that the platform may
+//! add its own. The event only says which thread to look at; what is done to it is decided by the database, so its times
+//! are checked and used for nothing else, unless the events are all that the database has: see [`ThreadEvent::report`].
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde_json::Value;
+
+use crate::{
+    cleanup::Report,
+    delivery::envelope,
+    failure::Failure,
+    volume_name::{InvalidThreadId, ThreadId},
+};
+
+/// The largest body that is read, in bytes. An event has some hundred; more is somebody else's message.
+pub const MAX_BODY_BYTES: usize = 64 * 1024;
+
+/// A close later than this after our own time is a wrong clock: believed, it would outlive every reopening until then.
+const MAX_AHEAD: TimeDelta = TimeDelta::minutes(5);
+
+/// A thread was closed: its volume may go. Or it was reopened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ThreadEvent {
+    /// The thread.
+    pub thread_id: ThreadId,
+    /// When it was closed, by the platform's clock, if the event says so.
+    pub closed_at: Option<DateTime<Utc>>,
+    /// When it was reopened, likewise.
+    pub reopened_at: Option<DateTime<Utc>>,
+    /// The Docker host that its volume is on, if the event says so.
+    pub host: Option<String>,
+}
+
+/// Why a body is no event. None of these gets better by trying again.
+#[derive(Debug, thiserror::Error)]
+pub enum InvalidEvent {
+    /// The body's length in bytes is over [`MAX_BODY_BYTES`].
+    #[error("the body has {0} bytes, the most that an event may have is {MAX_BODY_BYTES}")]
+    TooLarge(usize),
+    /// The message is not JSON of the right form; what is wrong, without repeating any of it.
+    #[error("the message is not a thread-closed event: {0}")]
+    Undecodable(String),
+    /// The body is well formed, but its thread id can't be part of a volume name.
+    #[error(transparent)]
+    InvalidThreadId(#[from] InvalidThreadId),
+}
+
+impl ThreadEvent {
+    /// Reads the body of a message that has neither a content type nor headers.
+    pub fn decode(body: &[u8]) -> Result<Self, InvalidEvent> {
+        Self::read(&envelope::open(body, None, &[])?.data)
+    }
+
+    /// Reads what a message says.
+    pub fn read(data: &Value) -> Result<Self, InvalidEvent> {
+        let undecodable = |what: &str| InvalidEvent::Undecodable(what.to_owned());
+        let fields = data.as_object().ok_or_else(|| undecodable("it is not a JSON object"))?;
+        let thread_id = match fields.get("thread_id") {
+            Some(Value::String(id)) => ThreadId::parse(id)?,
+            Some(_) => return Err(undecodable("thread_id is not a string")),
+            None => return Err(undecodable("it has no thread_id")),
+        };
+        let time = |name: &str| match fields.get(name) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::String(time)) => match DateTime::parse_from_rfc3339(time) {
+                Ok(time) => Ok(Some(time.to_utc())),
+                Err(_) => Err(InvalidEvent::Undecodable(format!("{name} is not an RFC 3339 time"))),
+            },
+            Some(_) => Err(InvalidEvent::Undecodable(format!("{name} is not a string"))),
+        };
+        // Of another form it is a field of the platform's own, like any that we don't know.
+        let host = fields.get("host").and_then(Value::as_str).filter(|host| !host.is_empty()).map(str::to_owned);
+        Ok(Self { thread_id, closed_at: time("closed_at")?, reopened_at: time("reopened_at")?, host })
+    }
+
+    /// What the event says by itself, for a database that knows nothing else of the thread.
+    ///
+    /// It is a reopening if it came as one, or if it says when the thread was reopened and of no later close. In doubt
+    /// that is the safe side. `now` stands for a reopening's time that it does not say. Fails permanently for a close in
+    /// the future.
+    pub fn report(&self, came_as_reopened: bool, now: DateTime<Utc>) -> Result<Report, Failure> {
+        let reopened_last = self.reopened_at.is_some_and(|reopened| self.closed_at.is_none_or(|at| reopened >= at));
+        if came_as_reopened || reopened_last {
+            return Ok(Report::Reopened { at: self.reopened_at.unwrap_or(now) });
+        }
+        match self.closed_at {
+            Some(at) if at > now + MAX_AHEAD => Err(Failure::permanent(format!(
+                "closed_at is {at}, and here it is {now}: check the clocks, then replay the event"
+            ))),
+            at => Ok(Report::Closed { at }),
+        }
+    }
+
+    /// Writes the body of a message; what [`ThreadEvent::decode`] reads.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut body = serde_json::json!({ "thread_id": self.thread_id });
+        for (name, time) in [("closed_at", self.closed_at), ("reopened_at", self.reopened_at)] {
+            if let Some(time) = time {
+                body[name] = time.to_rfc3339_opts(chrono::SecondsFormat::Millis, true).into();
+            }
+        }
+        if let Some(host) = &self.host {
+            body["host"] = host.as_str().into();
+        }
+        body.to_string().into_bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_can_be_read() {
+        let event = ThreadEvent {
+            thread_id: ThreadId::parse("t-1").expect("valid"),
+            closed_at: Some("2026-01-02T03:04:05.678Z".parse().expect("valid")),
+            reopened_at: Some("2026-01-01T03:04:05.678Z".parse().expect("valid")),
+            host: Some("docker-1".to_owned()),
+        };
+        assert_eq!(ThreadEvent::decode(&event.encode()).expect("decodes"), event);
+    }
+
+    #[test]
+    fn in_doubt_an_event_is_a_reopening() {
+        let (earlier, later) = ("2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z");
+        let at = |time: &str| time.parse::<DateTime<Utc>>().expect("valid");
+        let closed = |time| Report::Closed { at: Some(at(time)) };
+        let reopened = |time| Report::Reopened { at: at(time) };
+        for (closed_at, reopened_at, came_as_reopened, expected) in [
+            (None, None, false, Report::Closed { at: None }),
+            (Some(later), None, false, closed(later)),
+            (Some(later), Some(earlier), false, closed(later)),
+            (Some(later), Some(later), false, reopened(later)),
+            (Some(earlier), Some(later), false, reopened(later)),
+            (None, Some(earlier), false, reopened(earlier)),
+            (Some(later), Some(earlier), true, reopened(earlier)),
+            (Some(earlier), None, true, reopened(later)),
+        ] {
+            let event = ThreadEvent {
+                thread_id: ThreadId::parse("t-1").expect("valid"),
+                closed_at: closed_at.map(at),
+                reopened_at: reopened_at.map(at),
+                host: None,
+            };
+            assert_eq!(event.report(came_as_reopened, at(later)).expect("a report"), expected, "{event:?}");
+        }
+    }
+
+    #[test]
+    fn a_close_in_the_future_is_refused() {
+        let event = ThreadEvent::decode(br#"{"thread_id":"t-1","closed_at":"2026-01-02T00:00:00Z"}"#).expect("valid");
+        let now = "2026-01-01T00:00:00Z".parse().expect("valid");
+        assert_eq!(event.report(false, now).expect_err("refused").verdict, crate::failure::Verdict::Permanent);
+    }
+
+    #[test]
+    fn a_body_over_the_limit_is_refused_before_it_is_parsed() {
+        let padding = " ".repeat(MAX_BODY_BYTES);
+        let body = format!(r#"{{"thread_id":"t-1"}}{padding}"#);
+        assert!(matches!(ThreadEvent::decode(body.as_bytes()), Err(InvalidEvent::TooLarge(_))));
+    }
+
+    #[test]
+    fn an_error_does_not_repeat_the_body() {
+        let error = ThreadEvent::decode(br#""s3cret""#).expect_err("refused");
+        assert!(!error.to_string().contains("s3cret"), "{error}");
+    }
+}

@@ -1,0 +1,196 @@
+//! What becomes of a delivery: the decision, a pure function of what the coordinator said and of how often the
+//! delivery was tried. The queue executes it, and nothing else decides.
+#![warn(clippy::wildcard_enum_match_arm, reason = "a new outcome must not compile until it is decided")]
+
+use std::time::Duration;
+
+use crate::{
+    cleanup::Outcome,
+    delivery::event::InvalidEvent,
+    failure::{Dependency, Failure, Verdict},
+};
+
+/// Why a delivery went to the dead-letter queue; the header `volume-reaper-reason`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// The message is not a thread-closed event.
+    Undecodable,
+    /// The body is over the size limit.
+    TooLarge,
+    /// The thread id can't be part of a volume name.
+    InvalidThreadId,
+    /// No thread with this id appeared in the database while we waited.
+    UnknownThread,
+    /// The last attempt failed too. The row is still unmarked, so the reconciler still owns the work.
+    Exhausted,
+    /// The error said that trying again will not help.
+    Permanent,
+}
+
+impl Reason {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::Undecodable,
+        Self::TooLarge,
+        Self::InvalidThreadId,
+        Self::UnknownThread,
+        Self::Exhausted,
+        Self::Permanent,
+    ];
+
+    /// The name in the header, in logs and in metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Undecodable => "undecodable",
+            Self::TooLarge => "too_large",
+            Self::InvalidThreadId => "invalid_thread_id",
+            Self::UnknownThread => "unknown_thread",
+            Self::Exhausted => "exhausted",
+            Self::Permanent => "permanent",
+        }
+    }
+}
+
+/// What is to be done with a delivery.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Settlement {
+    /// Acknowledge it: it had an outcome.
+    Ack,
+    /// Acknowledge it: the thread was not closed and did not become so while we waited.
+    Stale,
+    /// Try again after `delay`.
+    Retry {
+        /// How long to wait; one of the delay queues.
+        delay: Duration,
+        /// What went wrong this time.
+        error: String,
+    },
+    /// Park it in the dead-letter queue.
+    DeadLetter {
+        /// Why, for machines.
+        reason: Reason,
+        /// Why, for people.
+        error: String,
+    },
+    /// Give it back as it was: a dependency is down.
+    HandBack {
+        /// Which one.
+        dependency: Dependency,
+        /// What it said.
+        error: String,
+    },
+}
+
+impl Settlement {
+    /// The name in logs and in `volume_reaper_settlements_total`.
+    #[must_use]
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Ack => "ack",
+            Self::Stale => "stale",
+            Self::Retry { .. } => "retry",
+            Self::DeadLetter { .. } => "dead_letter",
+            Self::HandBack { .. } => "hand_back",
+        }
+    }
+}
+
+/// Decides on a delivery whose event was handled.
+///
+/// `failed_attempts` is how often the delivery was tried before this time; `delays` is the ladder: the first failure
+/// waits `delays[0]`, and the one after the last step is final.
+#[must_use]
+pub fn decide(result: &Result<Outcome, Failure>, failed_attempts: usize, delays: &[Duration]) -> Settlement {
+    let retry_or = |error: String, last: &dyn Fn(String) -> Settlement| match delays.get(failed_attempts) {
+        Some(&delay) => Settlement::Retry { delay, error },
+        None => last(error),
+    };
+    match result {
+        Ok(
+            Outcome::Removed
+            | Outcome::NotFound
+            | Outcome::Referenced { .. }
+            | Outcome::AlreadyClean
+            | Outcome::Reopened
+            // The row stays unmarked, so sweeps own it from here.
+            | Outcome::NotDue { .. }
+            | Outcome::Held
+            | Outcome::Paused
+            | Outcome::Removing
+            | Outcome::NotHere
+            | Outcome::Deferred,
+        ) => Settlement::Ack,
+        Ok(Outcome::NotClosed) => retry_or("the thread is not closed".to_owned(), &|_| Settlement::Stale),
+        Ok(Outcome::UnknownThread) => retry_or("there is no such thread".to_owned(), &|error| Settlement::DeadLetter {
+            reason: Reason::UnknownThread,
+            error,
+        }),
+        Err(failure) => match failure.verdict {
+            Verdict::Transient => {
+                retry_or(failure.message.clone(), &|error| Settlement::DeadLetter { reason: Reason::Exhausted, error })
+            }
+            Verdict::Permanent => Settlement::DeadLetter { reason: Reason::Permanent, error: failure.message.clone() },
+            Verdict::Unavailable(dependency) => Settlement::HandBack { dependency, error: failure.message.clone() },
+        },
+    }
+}
+
+/// Decides on a delivery that is no event: parked at once, since trying again will not help.
+#[must_use]
+pub fn refuse(invalid: &InvalidEvent) -> Settlement {
+    let reason = match invalid {
+        InvalidEvent::TooLarge(_) => Reason::TooLarge,
+        InvalidEvent::Undecodable(_) => Reason::Undecodable,
+        InvalidEvent::InvalidThreadId(_) => Reason::InvalidThreadId,
+    };
+    Settlement::DeadLetter { reason, error: invalid.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LADDER: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(5)];
+
+    fn decided(result: &Result<Outcome, Failure>, failed_attempts: usize) -> &'static str {
+        match decide(result, failed_attempts, &LADDER) {
+            Settlement::Retry { delay, .. } if delay == LADDER[0] => "retry 1s",
+            Settlement::Retry { .. } => "retry 5s",
+            Settlement::DeadLetter { reason, .. } => reason.as_str(),
+            other @ (Settlement::Ack | Settlement::Stale | Settlement::HandBack { .. }) => other.as_str(),
+        }
+    }
+
+    #[test]
+    fn every_result_has_its_settlement_at_every_step_of_the_ladder() {
+        let referenced = || Outcome::Referenced { holders: vec![] };
+        for (result, settlements) in [
+            (Ok(Outcome::Removed), ["ack", "ack", "ack"]),
+            (Ok(Outcome::NotFound), ["ack", "ack", "ack"]),
+            (Ok(referenced()), ["ack", "ack", "ack"]),
+            (Ok(Outcome::AlreadyClean), ["ack", "ack", "ack"]),
+            (Ok(Outcome::Reopened), ["ack", "ack", "ack"]),
+            (Ok(Outcome::NotDue { due_at: None }), ["ack", "ack", "ack"]),
+            (Ok(Outcome::Held), ["ack", "ack", "ack"]),
+            (Ok(Outcome::Paused), ["ack", "ack", "ack"]),
+            (Ok(Outcome::Removing), ["ack", "ack", "ack"]),
+            (Ok(Outcome::NotHere), ["ack", "ack", "ack"]),
+            (Ok(Outcome::Deferred), ["ack", "ack", "ack"]),
+            (Ok(Outcome::NotClosed), ["retry 1s", "retry 5s", "stale"]),
+            (Ok(Outcome::UnknownThread), ["retry 1s", "retry 5s", "unknown_thread"]),
+            (Err(Failure::transient("x")), ["retry 1s", "retry 5s", "exhausted"]),
+            (Err(Failure::permanent("x")), ["permanent", "permanent", "permanent"]),
+            (Err(Failure::unavailable(Dependency::Docker, "x")), ["hand_back", "hand_back", "hand_back"]),
+        ] {
+            for (failed_attempts, expected) in settlements.into_iter().enumerate() {
+                assert_eq!(decided(&result, failed_attempts), expected, "{result:?}, {failed_attempts}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_attempt_count_beyond_the_ladder_is_the_last_one() {
+        assert_eq!(decided(&Err(Failure::transient("x")), usize::MAX), "exhausted");
+    }
+}

@@ -1,0 +1,150 @@
+//! The message queue: everything that speaks AMQP.
+//!
+//! Facts that it rests on, measured on RabbitMQ 3.10, 4.0 and 4.3: a plain requeue comes back at once; whether a
+//! requeue counts towards the delivery limit depends on the version; a client's own `x-death` is ignored since 4.0;
+//! the delayed-message plugin is not replicated. So we count attempts in a header of our own, and wait in queues of
+//! our own: one per step of the ladder, each with a time to live that dead-letters back to the work queue.
+
+mod connection;
+mod counting;
+mod dead_letters;
+mod headers;
+mod inspection;
+mod publisher;
+mod settle;
+mod subscription;
+mod topology;
+
+use std::time::Duration;
+
+pub use counting::{QueueCount, count};
+pub use dead_letters::{DeadLetters, Held, Parked, Size, Then};
+pub use inspection::{Answer, Contents, Counts, Hello, Inspection, LoginRefused, QueueFacts, Unreachable, inspect};
+pub use publisher::Publisher;
+pub use subscription::Subscription;
+
+use crate::{
+    cleanup::{ONLY_HOST, UnknownThreads},
+    config::{Config, SecretUrl, Topology},
+    tls::TlsFiles,
+};
+
+/// Where the broker is and what is ours on it.
+#[derive(Clone, Debug)]
+pub struct Queues {
+    /// The broker.
+    pub url: SecretUrl,
+    /// What TLS to it needs.
+    pub tls: TlsFiles,
+    /// The topic exchange that the platform publishes to.
+    pub exchange: String,
+    /// The routing key of thread-closed events.
+    pub routing_key: String,
+    /// The routing key of the events of threads that were reopened.
+    pub reopened_routing_key: String,
+    /// Whether those are for us: nobody else would tell us.
+    pub hears_of_reopening: bool,
+    /// Whether our queues are for a copy of the events, and gone with our connection.
+    pub are_copies: bool,
+    /// What our queues are called before the dot.
+    pub prefix: String,
+    /// The one host whose events these are, in place of all.
+    pub host: Option<String>,
+    /// The hosts whose own routing keys are listened to.
+    pub hosts: Vec<String>,
+    /// The steps of the ladder.
+    pub retry_delays: Vec<Duration>,
+    /// Whether we create what is missing.
+    pub topology: Topology,
+}
+
+impl Queues {
+    /// The queues of this configuration.
+    #[must_use]
+    pub fn new(config: &Config) -> Self {
+        Self {
+            url: config.amqp_url.clone(),
+            tls: config.amqp_tls.clone(),
+            exchange: config.exchange.clone(),
+            routing_key: config.routing_key.clone(),
+            reopened_routing_key: config.reopened_routing_key.clone(),
+            hears_of_reopening: config.policy.unknown_threads == UnknownThreads::Record,
+            are_copies: false,
+            prefix: match &config.host {
+                None => config.queue_prefix.clone(),
+                Some(host) => format!("{}.{host}", config.queue_prefix),
+            },
+            host: config.host.clone(),
+            hosts: config.host_names().into_iter().filter(|host| host != ONLY_HOST).collect(),
+            retry_delays: config.retry_delays.clone(),
+            topology: config.topology,
+        }
+    }
+
+    /// Queues for a copy of the events, of which nothing is left when we are gone.
+    #[must_use]
+    pub fn copies(config: &Config) -> Self {
+        let queues = Self::new(config);
+        let prefix = format!("{}.dry-run-{}", queues.prefix, uuid::Uuid::new_v4().simple());
+        Self { are_copies: true, prefix, ..queues }
+    }
+
+    /// The routing keys that the work queue is bound by: with a host's name behind it, a key is of that host's events.
+    #[must_use]
+    pub fn bound_by(&self) -> Vec<String> {
+        let reopened = self.hears_of_reopening.then_some(&self.reopened_routing_key);
+        let keys = || std::iter::once(&self.routing_key).chain(reopened);
+        let of_all = keys().filter(|_| self.host.is_none()).cloned();
+        let of_hosts = self.hosts.iter().flat_map(|host| keys().map(move |key| of_host(key, host)));
+        of_all.chain(of_hosts).collect()
+    }
+
+    /// The routing key of an event about this host's threads, or about those of any.
+    #[must_use]
+    pub fn routing_key_for(&self, is_reopening: bool, host: Option<&str>) -> String {
+        let key = if is_reopening { &self.reopened_routing_key } else { &self.routing_key };
+        host.map_or_else(|| key.clone(), |host| of_host(key, host))
+    }
+
+    /// The host whose events a routing key is of. One that the queue took through a delay says nothing any more, unless
+    /// they are all of one host.
+    #[must_use]
+    pub fn host_of(&self, routing_key: &str) -> Option<&str> {
+        let named = || {
+            let of_hosts = self.hosts.iter();
+            of_hosts.map(String::as_str).find(|host| {
+                [&self.routing_key, &self.reopened_routing_key].into_iter().any(|key| of_host(key, host) == routing_key)
+            })
+        };
+        self.host.as_deref().or_else(named)
+    }
+
+    /// Whether a routing key is that of threads that were reopened.
+    fn is_reopening(&self, routing_key: &str) -> bool {
+        let key = &self.reopened_routing_key;
+        routing_key == key || self.hosts.iter().any(|host| routing_key == of_host(key, host))
+    }
+
+    /// The queue that events arrive in.
+    #[must_use]
+    pub fn work(&self) -> String {
+        format!("{}.thread-closed", self.prefix)
+    }
+
+    /// The queue in which a delivery waits for `delay`, such as `volume-reaper.retry.30s`.
+    #[must_use]
+    pub fn retry(&self, delay: Duration) -> String {
+        let delay = humantime::format_duration(delay).to_string().replace(' ', "");
+        format!("{}.retry.{delay}", self.prefix)
+    }
+
+    /// The parking lot.
+    #[must_use]
+    pub fn dead_letter(&self) -> String {
+        format!("{}.dead-letter", self.prefix)
+    }
+}
+
+fn of_host(routing_key: &str, host: &str) -> String {
+    format!("{routing_key}.{host}")
+}

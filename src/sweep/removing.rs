@@ -1,0 +1,176 @@
+//! What a sweep removes: through the coordinator, within the budget, and what failed before after all others.
+#![warn(clippy::wildcard_enum_match_arm, reason = "a new outcome must not compile until it is decided")]
+
+use std::{
+    collections::HashMap,
+    pin::pin,
+    sync::{MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use chrono::Utc;
+use futures_util::{StreamExt, stream};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use super::{Reconciler, Report, retries::Retries};
+use crate::{
+    cleanup::{Origin, Outcome, Threads, Volumes},
+    failure::{Failure, Verdict},
+    volume_name::ThreadId,
+};
+
+/// Removals asked for at once. More wait their turn in the coordinator; it needs only a few to choose from.
+const CLEANUPS_IN_FLIGHT: usize = 16;
+
+/// How long one sweep begins to try those again that failed before. What is left is the next sweep's.
+const RETRY_BUDGET: Duration = Duration::from_secs(30);
+/// Volumes that are remembered to be referenced although no container shows it. More are asked for again next time.
+const MAX_COOLING: usize = 10_000;
+
+impl<V: Volumes, T: Threads> Reconciler<V, T> {
+    /// Takes out of `removable` what failed before: for now, or until the end of this sweep.
+    pub(super) async fn set_failed_aside(
+        &self,
+        removable: &mut Vec<ThreadId>,
+        retries: &mut Retries,
+        report: &mut Report,
+    ) -> Result<(), Failure> {
+        if removable.is_empty() {
+            return Ok(());
+        }
+        let failed = self.coordinator.threads.failed(removable).await?;
+        removable.retain(|thread| !failed.contains_key(thread));
+        let now = Utc::now();
+        let next_try = failed.into_iter().map(|(thread, failed)| (failed.next_try_at(self.cooldown), thread));
+        let (cooling, due): (Vec<_>, Vec<_>) = next_try.partition(|(next_try_at, _)| *next_try_at > now);
+        report.cooling_down += cooling.len() as u64 + retries.add(due);
+        Ok(())
+    }
+
+    /// Tries those again whose time has come, as long as this sweep has time for them.
+    pub(super) async fn retry(
+        &self,
+        retries: Retries,
+        report: &mut Report,
+        stop: &CancellationToken,
+    ) -> Result<(), Failure> {
+        let threads = retries.threads();
+        if report.dry_run {
+            report.removed += threads.len() as u64;
+            return Ok(());
+        }
+        let enough = stop.child_token();
+        let timer = tokio::spawn({
+            let enough = enough.clone();
+            async move {
+                tokio::time::sleep(RETRY_BUDGET).await;
+                enough.cancel();
+            }
+        });
+        let left = self.remove(threads, report, &enough).await;
+        timer.abort();
+        report.cooling_down += left? as u64;
+        Ok(())
+    }
+
+    /// Cleans up after these threads, as far as the sweep's budget goes and until `enough`. Returns how many were left.
+    pub(super) async fn remove(
+        &self,
+        mut threads: Vec<ThreadId>,
+        report: &mut Report,
+        enough: &CancellationToken,
+    ) -> Result<usize, Failure> {
+        let mut untried = 0;
+        while !threads.is_empty() && !enough.is_cancelled() {
+            let budget = self.coordinator.policy().budgets.per_sweep.unwrap_or(u64::MAX);
+            let left = usize::try_from(budget.saturating_sub(report.removed)).unwrap_or(usize::MAX);
+            if left == 0 && self.coordinator.pause_reason().is_none() {
+                self.coordinator.pause(&format!("the budget of {budget} removals per sweep is used up")).await?;
+            }
+            if self.coordinator.pause_reason().is_some() {
+                report.paused += threads.len() as u64;
+                return Ok(untried);
+            }
+            // Some of these may turn out to be no removals; then there is a next round.
+            let later = threads.split_off(left.min(threads.len()));
+            untried += self.remove_at_once(threads, report, enough).await?;
+            threads = later;
+        }
+        Ok(untried + threads.len())
+    }
+
+    /// The same without the budget.
+    async fn remove_at_once(
+        &self,
+        threads: Vec<ThreadId>,
+        report: &mut Report,
+        enough: &CancellationToken,
+    ) -> Result<usize, Failure> {
+        let clean = async |thread| {
+            let result = self.coordinator.clean(&thread, Origin::Sweep).await;
+            (thread, result)
+        };
+        let mut left = threads.len();
+        let mut is_paused = false;
+        // What has begun is finished, nothing new is begun.
+        let no_more = enough.child_token();
+        let threads = stream::iter(threads).take_until(no_more.cancelled());
+        let mut cleaned = pin!(threads.map(clean).buffer_unordered(CLEANUPS_IN_FLIGHT));
+        while let Some((thread, result)) = cleaned.next().await {
+            self.progress.advance(1);
+            left -= usize::from(result != Ok(Outcome::Paused));
+            match result {
+                Ok(Outcome::Removed) => report.removed += 1,
+                Ok(Outcome::NotFound) => report.not_found += 1,
+                Ok(Outcome::Referenced { .. }) => {
+                    report.referenced += 1;
+                    self.cool(thread);
+                }
+                Ok(Outcome::Removing) => report.removing += 1,
+                // The daemon is stuck: there is no use in waiting for it with all others too.
+                Ok(Outcome::Deferred) => {
+                    report.cooling_down += 1;
+                    no_more.cancel();
+                }
+                Ok(Outcome::NotDue { .. }) => report.not_due += 1,
+                Ok(Outcome::Held) => report.held += 1,
+                Ok(Outcome::Paused) => {
+                    is_paused = true;
+                    no_more.cancel();
+                }
+                // Somebody else was faster, or the platform changed its mind: nothing is left to do here.
+                Ok(
+                    Outcome::AlreadyClean
+                    | Outcome::NotClosed
+                    | Outcome::UnknownThread
+                    | Outcome::Reopened
+                    // That it is nowhere is found out for all hosts at once.
+                    | Outcome::NotHere,
+                ) => {}
+                Err(failure) if matches!(failure.verdict, Verdict::Unavailable(_)) => return Err(failure),
+                Err(failure) => {
+                    warn!(thread.id = %thread, error = %failure, "can't clean up now");
+                    report.failed += 1;
+                }
+            }
+        }
+        if is_paused {
+            report.paused += left as u64;
+            left = 0;
+        }
+        Ok(left)
+    }
+
+    fn cool(&self, thread: ThreadId) {
+        let mut cooling = self.cooling();
+        if cooling.len() < MAX_COOLING {
+            cooling.insert(thread, Instant::now() + self.cooldown);
+        }
+    }
+
+    pub(super) fn cooling(&self) -> MutexGuard<'_, HashMap<ThreadId, Instant>> {
+        self.cooling.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
