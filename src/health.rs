@@ -9,8 +9,8 @@ use tokio::{sync::watch, time::Instant};
 use tracing::{info, warn};
 
 use crate::{
-    cleanup::ONLY_HOST,
     failure::{Dependency, Failure},
+    host::Host,
     metrics,
     reconnect::Delays,
 };
@@ -39,7 +39,7 @@ pub struct Status {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct HostStatus {
     /// What it is called.
-    pub name: String,
+    pub name: Host,
     /// The rest.
     #[serde(flatten)]
     pub status: Status,
@@ -63,12 +63,12 @@ impl Health {
     /// Nothing has been contacted yet; there is one Docker host.
     #[must_use]
     pub fn new() -> Self {
-        Self::of_hosts([ONLY_HOST.to_owned()])
+        Self::of_hosts([Host::Only])
     }
 
-    /// The same with these Docker hosts.
+    /// Nothing has been contacted yet of these Docker hosts.
     #[must_use]
-    pub fn of_hosts(hosts: impl IntoIterator<Item = String>) -> Self {
+    pub fn of_hosts(hosts: impl IntoIterator<Item = Host>) -> Self {
         let since = Utc::now();
         for dependency in Dependency::ALL {
             metrics::dependency_up(dependency, false);
@@ -77,15 +77,15 @@ impl Health {
         let hosts = hosts.into_iter().map(|name| HostStatus { name, status: unknown() });
         let all = All { broker: unknown(), database: unknown(), hosts: hosts.collect() };
         for host in &all.hosts {
-            metrics::host_up(&host.name, false);
+            metrics::host_up(host.name.name(), false);
         }
         Self { all: Arc::new(watch::Sender::new(all)), host: None }
     }
 
     /// The view of who works for one host.
     #[must_use]
-    pub fn of_host(&self, name: &str) -> Self {
-        let host = self.all.borrow().hosts.iter().position(|host| host.name == name);
+    pub fn of_host(&self, name: &Host) -> Self {
+        let host = self.all.borrow().hosts.iter().position(|host| host.name == *name);
         Self { all: Arc::clone(&self.all), host }
     }
 
@@ -115,7 +115,7 @@ impl Health {
             let is_news = status.up != up || (!up && status.reason.as_deref() == Some(NOT_CONTACTED));
             if is_news {
                 // That of the only one goes without saying.
-                let host = name.as_deref().filter(|host| *host != ONLY_HOST);
+                let host = name.as_ref().and_then(Host::name);
                 match reason {
                     None => info!(%dependency, host, "up"),
                     Some(reason) => warn!(%dependency, host, reason, "down"),
@@ -125,7 +125,7 @@ impl Health {
             status.up = up;
             status.reason = reason.map(str::to_owned);
             if let Some(host) = name {
-                metrics::host_up(&host, up);
+                metrics::host_up(host.name(), up);
             }
             metrics::dependency_up(dependency, all.is_up(dependency, None));
             is_news
@@ -143,7 +143,7 @@ impl Health {
     #[must_use]
     pub fn hosts(&self) -> Vec<HostStatus> {
         let hosts = self.all.borrow().hosts.clone();
-        hosts.into_iter().filter(|host| host.name != ONLY_HOST).collect()
+        hosts.into_iter().filter(|host| !host.name.is_only()).collect()
     }
 
     /// Whether the dependency is up.

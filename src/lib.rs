@@ -13,6 +13,8 @@ pub mod delivery;
 pub mod docker;
 pub mod failure;
 pub mod health;
+pub mod host;
+pub mod journal;
 pub mod logging;
 pub mod metrics;
 pub mod progress;

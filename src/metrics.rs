@@ -8,10 +8,7 @@ use chrono::{DateTime, Utc};
 use metrics::{Label, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
-use crate::{
-    cleanup::{Backlog, ONLY_HOST},
-    failure::Dependency,
-};
+use crate::failure::Dependency;
 
 /// From an event in milliseconds to a volume that its container held for hours.
 const CLOSE_TO_MARK_BUCKETS_SECS: &[f64] =
@@ -46,6 +43,10 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
     );
     describe_histogram!("volume_reaper_close_to_mark_seconds", "From a thread's close to its mark.");
     describe_histogram!("volume_reaper_sweep_seconds", "Duration of sweeps.");
+    describe_counter!(
+        "volume_reaper_reopened_while_removing_total",
+        "Threads that were reopened while their volume was removed, after its row was no longer locked."
+    );
     describe_gauge!("volume_reaper_removal_paused", "Whether removal is paused (1) or not (0).");
     describe_gauge!("volume_reaper_dependency_up", "Whether a dependency answers (1) or not (0).");
     describe_gauge!(
@@ -95,18 +96,23 @@ pub fn sweep(duration: Duration) {
     histogram!("volume_reaper_sweep_seconds").record(duration);
 }
 
-/// What is left to do.
-pub fn backlog(backlog: &Backlog) {
+/// A thread was reopened while its volume was removed, after its row was no longer locked: that volume may be missed.
+pub fn reopened_while_removing() {
+    counter!("volume_reaper_reopened_while_removing_total").increment(1);
+}
+
+/// What is left to do: `unmarked` closed threads, the first of which was closed at `oldest_closed_at`.
+pub fn backlog(unmarked: u64, oldest_closed_at: Option<DateTime<Utc>>) {
     #[expect(clippy::cast_precision_loss, reason = "a gauge is a float, exact up to 2^53 threads")]
-    gauge!("volume_reaper_unmarked_threads").set(backlog.unmarked as f64);
-    let oldest = backlog.oldest_closed_at.and_then(|closed_at| (Utc::now() - closed_at).to_std().ok());
+    gauge!("volume_reaper_unmarked_threads").set(unmarked as f64);
+    let oldest = oldest_closed_at.and_then(|closed_at| (Utc::now() - closed_at).to_std().ok());
     gauge!("volume_reaper_oldest_unmarked_seconds").set(oldest.unwrap_or_default().as_secs_f64());
 }
 
 /// Volumes without a thread were counted on a host.
-pub fn orphans(host: &str, count: u64) {
+pub fn orphans(host: Option<&str>, count: u64) {
     #[expect(clippy::cast_precision_loss, reason = "a gauge is a float, exact up to 2^53 volumes")]
-    gauge!("volume_reaper_orphan_volumes", of_host(named(host))).set(count as f64);
+    gauge!("volume_reaper_orphan_volumes", of_host(host)).set(count as f64);
 }
 
 /// Removal was paused, or resumed. `host` is the host's name, unless there is only one.
@@ -120,19 +126,15 @@ pub fn dependency_up(dependency: Dependency, up: bool) {
 }
 
 /// The stream of a Docker host's events was opened, or broke.
-pub fn docker_events_connected(host: &str, is_connected: bool) {
-    gauge!("volume_reaper_docker_events_connected", of_host(named(host))).set(if is_connected { 1.0 } else { 0.0 });
+pub fn docker_events_connected(host: Option<&str>, is_connected: bool) {
+    gauge!("volume_reaper_docker_events_connected", of_host(host)).set(if is_connected { 1.0 } else { 0.0 });
 }
 
 /// A Docker host came or went. Of the only one, [`dependency_up`] tells.
-pub fn host_up(host: &str, up: bool) {
-    if let Some(host) = named(host) {
+pub fn host_up(host: Option<&str>, up: bool) {
+    if let Some(host) = host {
         gauge!("volume_reaper_docker_host_up", "host" => host.to_owned()).set(if up { 1.0 } else { 0.0 });
     }
-}
-
-fn named(host: &str) -> Option<&str> {
-    (host != ONLY_HOST).then_some(host)
 }
 
 fn of_host(host: Option<&str>) -> Vec<Label> {

@@ -6,21 +6,18 @@
 //!
 //! A sweep's budget is its host's: where there are several, using it up pauses removal on that host only.
 //!
-//! The row is read together with each thread's, so a pause counts from the next removal on, everywhere. The budget of
+//! The row is read together with the threads', so a pause counts from the next removal on, everywhere. The budget of
 //! an hour is counted from the receipts of all replicas, not for each removal but every [`REFRESH_INTERVAL`]; in between,
 //! a replica adds its own. So replicas together can exceed it by what the others remove within that interval.
 
-use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
-use chrono::{DateTime, Utc};
-use serde::Serialize;
+use parking_lot::Mutex;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use crate::{cleanup::Threads, failure::Failure, metrics};
+use super::ports::{Pauses, Receipts};
+use crate::{failure::Failure, host::Host, metrics};
 
 /// How old a count of all replicas' removals may be. One short query per interval, and only while removing.
 pub const REFRESH_INTERVAL: Duration = Duration::from_secs(5);
@@ -34,33 +31,11 @@ pub struct Budgets {
     pub per_hour: Option<u64>,
 }
 
-/// A pause of all removal.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Pause {
-    /// Since when.
-    pub paused_at: DateTime<Utc>,
-    /// Why, for people.
-    pub reason: String,
-    /// The replica that did it.
-    pub paused_by: String,
-}
-
 /// Says when removal on one host is paused.
 #[derive(Debug)]
 pub(crate) struct Breaker {
-    hour: Arc<Hour>,
-    /// The host, where there are several.
-    host: Option<String>,
+    host: Host,
     seen: Mutex<Seen>,
-}
-
-/// Counts the removals of an hour, on all hosts, and says when it is enough.
-#[derive(Debug)]
-struct Hour {
-    budget: Option<u64>,
-    count: Mutex<Count>,
-    /// Held by the one who asks the database; the others take its answer.
-    asking: tokio::sync::Mutex<()>,
 }
 
 /// The pause as it was last seen.
@@ -70,6 +45,15 @@ struct Seen {
     reason: Option<String>,
     /// When that was news; who asked before this has an old answer.
     at: Option<Instant>,
+}
+
+/// The budget of an hour: counts the removals on all hosts.
+#[derive(Debug)]
+pub(crate) struct HourBudget {
+    limit: Option<u64>,
+    count: Mutex<Count>,
+    /// Acquired by the one who asks the database; the others take its answer.
+    asking: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug, Default)]
@@ -84,136 +68,132 @@ struct Count {
     ended: u64,
 }
 
-/// One removal's place in the budget; given back when dropped, unless the volume was removed.
+/// A reservation in the hour's budget for one removal; given back when dropped, unless the volume was removed.
 #[derive(Debug)]
-pub(crate) struct Place(Arc<Hour>);
+pub(crate) struct Reservation(Arc<HourBudget>);
 
 impl Breaker {
-    pub(crate) fn new(budget_per_hour: Option<u64>) -> Self {
-        let hour = Hour { budget: budget_per_hour, count: Mutex::default(), asking: tokio::sync::Mutex::default() };
-        metrics::removal_paused(None, false);
-        Self { hour: Arc::new(hour), host: None, seen: Mutex::default() }
-    }
-
-    /// One for a host that is one of several, with the same budget of an hour.
-    pub(crate) fn of_host(&self, host: &str) -> Self {
-        metrics::removal_paused(Some(host), false);
-        Self { hour: Arc::clone(&self.hour), host: Some(host.to_owned()), seen: Mutex::default() }
+    pub(crate) fn new(host: Host) -> Self {
+        metrics::removal_paused(host.name(), false);
+        Self { host, seen: Mutex::default() }
     }
 
     /// Why removal was paused when that was last looked at, if it was.
     pub(crate) fn pause_reason(&self) -> Option<String> {
-        self.seen().reason.clone()
+        self.seen.lock().reason.clone()
     }
 
-    /// Takes note of why removal is paused, if it is, as the database said to who asked it at `asked_at`; says so if
+    /// Takes note of why removal is paused, if it is, as the database said to who asked it at `asked_at`; logs it if
     /// that is news.
     pub(crate) fn notice(&self, reason: Option<&str>, asked_at: Instant) {
-        let mut seen = self.seen();
+        let mut seen = self.seen.lock();
         if seen.reason.as_deref() == reason || seen.at.is_some_and(|at| asked_at < at) {
             return;
         }
         *seen = Seen { reason: reason.map(str::to_owned), at: Some(Instant::now()) };
-        metrics::removal_paused(self.host.as_deref(), reason.is_some());
+        metrics::removal_paused(self.host.name(), reason.is_some());
         if let Some(reason) = reason {
-            warn!(reason, "removal is paused; `volume-reaper resume` goes on");
+            warn!(reason, "removal is paused; `volume-reaper resume` resumes it");
         } else {
-            info!("removal goes on");
+            info!("removal resumed");
         }
     }
 
     /// Looks whether removal is paused.
-    pub(crate) async fn look(&self, threads: &impl Threads) -> Result<(), Failure> {
+    pub(crate) async fn look(&self, pauses: &impl Pauses) -> Result<(), Failure> {
         let asked_at = Instant::now();
-        let pause = threads.pause(self.host.as_deref()).await?;
+        let pause = pauses.pause(self.host.name()).await?;
         self.notice(pause.as_ref().map(|pause| pause.reason.as_str()), asked_at);
         Ok(())
     }
 
     /// Pauses removal on this host. If it is paused already, for another reason perhaps, that one stays.
-    pub(crate) async fn trip(&self, threads: &impl Threads, reason: &str) -> Result<(), Failure> {
-        self.pause(threads, self.host.as_deref(), reason).await
+    pub(crate) async fn trip(&self, pauses: &impl Pauses, reason: &str) -> Result<(), Failure> {
+        self.pause(pauses, self.host.name(), reason).await
     }
 
-    async fn pause(&self, threads: &impl Threads, host: Option<&str>, reason: &str) -> Result<(), Failure> {
-        if !threads.pause_removal(host, reason).await? {
-            return self.look(threads).await;
+    /// Pauses removal everywhere, since the budget of an hour is used up.
+    pub(crate) async fn trip_hour(&self, pauses: &impl Pauses, hour: &HourBudget) -> Result<(), Failure> {
+        let limit = hour.limit.unwrap_or(u64::MAX);
+        self.pause(pauses, None, &format!("the budget of {limit} removals per hour is used up")).await
+    }
+
+    async fn pause(&self, pauses: &impl Pauses, host: Option<&str>, reason: &str) -> Result<(), Failure> {
+        if !pauses.pause_removal(host, reason).await? {
+            return self.look(pauses).await;
         }
         self.notice(Some(reason), Instant::now());
         Ok(())
     }
-
-    /// A place in the hour's budget for one removal; `None` if there is none left, and then removal is paused.
-    ///
-    /// Removals in flight have a place each, although some of them may turn out to be none: better a few too early than
-    /// one too many.
-    pub(crate) async fn admit(&self, threads: &impl Threads) -> Result<Option<Place>, Failure> {
-        if let Some(place) = self.hour.admit(threads).await? {
-            return Ok(Some(place));
-        }
-        let budget = self.hour.budget.unwrap_or(u64::MAX);
-        self.pause(threads, None, &format!("the budget of {budget} removals per hour is used up")).await?;
-        Ok(None)
-    }
-
-    fn seen(&self) -> MutexGuard<'_, Seen> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
-impl Hour {
-    async fn admit(self: &Arc<Self>, threads: &impl Threads) -> Result<Option<Place>, Failure> {
-        if let Some(place) = self.take_place() {
-            return Ok(Some(place));
-        }
-        let _asking = self.asking.lock().await;
-        if let Some(place) = self.take_place() {
-            return Ok(Some(place));
-        }
-        // Also if the count is a young one: since it was made, somebody may have resumed removal.
-        self.refresh(threads).await?;
-        Ok(self.take_place())
+impl HourBudget {
+    pub(crate) fn new(limit: Option<u64>) -> Arc<Self> {
+        Arc::new(Self { limit, count: Mutex::default(), asking: tokio::sync::Mutex::default() })
     }
 
-    fn take_place(self: &Arc<Self>) -> Option<Place> {
-        let mut count = self.count();
-        if let Some(budget) = self.budget {
-            let is_young = count.read_at.is_some_and(|read_at| read_at.elapsed() < REFRESH_INTERVAL);
-            if !is_young || count.removed.saturating_add(count.in_flight) >= budget {
-                return None;
+    /// Reservations for up to `wanted` removals, fewer if the budget has no more.
+    ///
+    /// Removals in flight have one each, although some of them may turn out to be none: better a few too early than one
+    /// too many.
+    pub(crate) async fn reserve(
+        self: &Arc<Self>,
+        receipts: &impl Receipts,
+        wanted: usize,
+    ) -> Result<Vec<Reservation>, Failure> {
+        let mut reservations = Vec::new();
+        self.take(&mut reservations, wanted);
+        if reservations.len() < wanted {
+            let _asking = self.asking.lock().await;
+            self.take(&mut reservations, wanted);
+            if reservations.len() < wanted {
+                // Also if the count is a young one: since it was made, somebody may have resumed removal.
+                self.refresh(receipts).await?;
+                self.take(&mut reservations, wanted);
             }
         }
-        count.in_flight += 1;
-        Some(Place(Arc::clone(self)))
+        Ok(reservations)
     }
 
-    async fn refresh(&self, threads: &impl Threads) -> Result<(), Failure> {
-        let (asked_at, ended_before) = (Instant::now(), self.count().ended);
-        let removed = threads.removed_last_hour().await?;
-        let mut count = self.count();
+    fn take(self: &Arc<Self>, reservations: &mut Vec<Reservation>, wanted: usize) {
+        let mut count = self.count.lock();
+        while reservations.len() < wanted && count.has_room(self.limit) {
+            count.in_flight += 1;
+            reservations.push(Reservation(Arc::clone(self)));
+        }
+    }
+
+    async fn refresh(&self, receipts: &impl Receipts) -> Result<(), Failure> {
+        let (asked_at, ended_before) = (Instant::now(), self.count.lock().ended);
+        let removed = receipts.removed_last_hour().await?;
+        let mut count = self.count.lock();
         // What ended while the database counted may be in its answer or not; then it counts twice for an interval.
         count.removed = removed.saturating_add(count.ended - ended_before);
         count.read_at = Some(asked_at);
         Ok(())
     }
+}
 
-    fn count(&self) -> MutexGuard<'_, Count> {
-        self.count.lock().unwrap_or_else(PoisonError::into_inner)
+impl Count {
+    fn has_room(&self, limit: Option<u64>) -> bool {
+        let Some(limit) = limit else { return true };
+        let is_young = self.read_at.is_some_and(|read_at| read_at.elapsed() < REFRESH_INTERVAL);
+        is_young && self.removed.saturating_add(self.in_flight) < limit
     }
 }
 
-impl Place {
+impl Reservation {
     /// The volume was removed, and there is a receipt, or there will be none.
     pub(crate) fn removed(self) {
-        let mut count = self.0.count();
+        let mut count = self.0.count.lock();
         count.removed += 1;
         count.ended += 1;
     }
 }
 
-impl Drop for Place {
+impl Drop for Reservation {
     fn drop(&mut self) {
-        self.0.count().in_flight -= 1;
+        self.0.count.lock().in_flight -= 1;
     }
 }
 
@@ -223,7 +203,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_asked_before_the_pause_does_not_end_it_with_an_old_answer() {
-        let breaker = Breaker::new(None);
+        let breaker = Breaker::new(Host::Only);
         let before = Instant::now();
         tokio::time::advance(Duration::from_millis(1)).await;
         breaker.notice(Some("a budget"), Instant::now());

@@ -1,106 +1,120 @@
-//! Which host a clean-up is of: one coordinator per Docker daemon, and the way of a thread to the right one.
+//! The Docker hosts of this process, and the way of a thread to the right one.
 //!
-//! A thread's host is what its row says, or else what its event says, or else unknown. Then all hosts are asked which of
-//! them has the volume, and that it is nowhere needs the word of every one, those included that are pinned in the
+//! A thread is where its row says, or else where its event says, or else nobody knows. Then all hosts are asked which of
+//! them has the volume, and a volume counts as absent only if every host says so, those included that are pinned in the
 //! database and that this process does not ask.
 //!
-//! No host waits for another. A delivery that needs a host which is down, or which has as many deliveries waiting as it
-//! may have, is not kept: it ends as [`Outcome::Deferred`], its row stays unmarked, and that host's sweep takes care of
-//! it. Where this process has only one host, nothing of this applies: its deliveries wait in the broker, as ever.
-#![warn(clippy::wildcard_enum_match_arm, reason = "a new outcome must not compile until it is decided")]
+//! No host waits for another. A delivery that needs a host which is down, or for which as many deliveries wait as may, is
+//! not kept: it ends as [`Outcome::Deferred`], its row stays unmarked, and that host's sweep takes care of it. Where this
+//! process has only one host, nothing of this applies: its deliveries wait in the broker, as ever.
 
-use std::sync::Arc;
+use std::{slice, sync::Arc};
 
+use chrono::{SubsecRound, Utc};
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tracing::debug;
 
+use super::{
+    Cleaner, Context, Database, Gone, Mark, Origin, Outcome, Placement, Receipt, Thread, Volumes, cleaner::actionable,
+};
 use crate::{
-    cleanup::{Coordinator, Origin, Outcome, Thread, Threads, Volumes, settled},
     failure::{Dependency, Failure, Verdict},
     health::Health,
+    metrics,
     volume_name::{ThreadId, VolumeName},
 };
 
-/// One daemon's coordinator, and what is known of the daemon.
-pub struct Lane<V, T> {
+/// What works for one host, and what is known of its daemon.
+pub struct HostWorker<V, T> {
     /// Cleans up there.
-    pub coordinator: Arc<Coordinator<V, T>>,
+    pub cleaner: Arc<Cleaner<V, T>>,
     /// In whose view Docker is this daemon.
     pub health: Arc<Health>,
     /// One for each delivery that may wait for this daemon.
-    places: Semaphore,
+    slots: Semaphore,
     /// This process has others, whose deliveries must not wait for this daemon.
     has_others: bool,
 }
 
-/// All daemons of this process.
+/// All hosts of this process.
 pub struct Fleet<V, T> {
-    lanes: Vec<Lane<V, T>>,
+    workers: Vec<HostWorker<V, T>>,
     /// One for each delivery that may wait for all daemons.
-    places: Semaphore,
+    slots: Semaphore,
 }
 
-impl<V: Volumes, T: Threads> Fleet<V, T> {
-    /// A fleet of these daemons, at least one, on whose each `prefetch` deliveries may wait.
+impl<V: Volumes, T: Database> Fleet<V, T> {
+    /// A fleet of these cleaners, at least one, for whose each host `prefetch` deliveries may wait.
     #[must_use]
-    pub fn new(coordinators: Vec<Arc<Coordinator<V, T>>>, health: &Health, prefetch: u16) -> Self {
-        let has_others = coordinators.len() > 1;
-        let places = || Semaphore::new(if has_others { prefetch.into() } else { Semaphore::MAX_PERMITS });
-        let lane = |coordinator: Arc<Coordinator<V, T>>| {
-            let health = Arc::new(health.of_host(&coordinator.host));
-            Lane { coordinator, health, places: places(), has_others }
+    pub fn new(cleaners: Vec<Arc<Cleaner<V, T>>>, health: &Health, prefetch: u16) -> Self {
+        let has_others = cleaners.len() > 1;
+        let slots = || Semaphore::new(if has_others { prefetch.into() } else { Semaphore::MAX_PERMITS });
+        let worker = |cleaner: Arc<Cleaner<V, T>>| {
+            let health = Arc::new(health.of_host(&cleaner.host));
+            HostWorker { cleaner, health, slots: slots(), has_others }
         };
-        Self { lanes: coordinators.into_iter().map(lane).collect(), places: places() }
+        Self { workers: cleaners.into_iter().map(worker).collect(), slots: slots() }
     }
 
-    /// The daemons.
-    pub fn lanes(&self) -> &[Lane<V, T>] {
-        &self.lanes
+    /// What works for each host.
+    pub fn workers(&self) -> &[HostWorker<V, T>] {
+        &self.workers
     }
 
-    /// Any of the coordinators, for what they share: database, policy and budgets.
-    pub fn shared(&self) -> &Arc<Coordinator<V, T>> {
-        &self.lanes[0].coordinator
+    /// What the hosts share: database, policy and budgets.
+    pub fn context(&self) -> &Arc<Context<T>> {
+        &self.workers[0].cleaner.context
     }
 
-    /// The only daemon, if there are no others and none can come.
-    pub fn only(&self) -> Option<&Lane<V, T>> {
-        self.lanes.first().filter(|lane| lane.coordinator.is_only())
+    /// The database.
+    pub fn threads(&self) -> &T {
+        &self.context().threads
+    }
+
+    /// What works for the only host, if there are no others and none can come.
+    pub fn only(&self) -> Option<&HostWorker<V, T>> {
+        self.workers.first().filter(|worker| worker.cleaner.host.is_only())
     }
 
     /// How many deliveries may wait at once.
     #[must_use]
     pub fn prefetch(&self, per_host: u16) -> u16 {
         // One share more for those that wait for all hosts.
-        let shares = if self.lanes.len() == 1 { 1 } else { self.lanes.len() + 1 };
+        let shares = if self.workers.len() == 1 { 1 } else { self.workers.len() + 1 };
         u16::try_from(usize::from(per_host) * shares).unwrap_or(u16::MAX)
     }
 
-    /// Cleans up after one thread, whose event says that its volume is on the host `told`.
-    pub async fn clean(&self, thread: &ThreadId, told: Option<&str>, origin: Origin) -> Result<Outcome, Failure> {
+    /// Cleans up after one thread, whose event says that its volume is on `claimed_host`.
+    pub async fn clean(
+        &self,
+        thread: &ThreadId,
+        claimed_host: Option<&str>,
+        origin: Origin,
+    ) -> Result<Outcome, Failure> {
         if let Some(only) = self.only() {
-            return only.coordinator.clean(thread, origin).await;
+            return only.cleaner.clean(thread, origin).await;
         }
         let source = origin.as_str();
-        let result = self.clean_unobserved(thread, told, origin).await;
-        self.shared().observe(thread, source, &result).await;
+        let result = self.clean_unobserved(thread, claimed_host, origin).await;
+        self.workers[0].cleaner.observe(thread, source, &result).await;
         result
     }
 
     async fn clean_unobserved(
         &self,
         thread: &ThreadId,
-        told: Option<&str>,
+        claimed_host: Option<&str>,
         origin: Origin,
     ) -> Result<Outcome, Failure> {
-        let row = match settled(self.shared().threads.find(thread, None).await?) {
-            Ok(row) => row,
-            Err(outcome) => return Ok(outcome),
-        };
-        let outcome = match row.host.as_deref().or(told) {
-            Some(host) => self.clean_at(host, thread, told, origin).await?,
-            None => self.clean_anywhere(thread, &row, origin).await?,
+        let served = claimed_host.and_then(|host| self.worker(host));
+        let outcome = match served {
+            // Its batch reads the row, and says so if that names another host.
+            Some(worker) => match worker.clean(thread, claimed_host, origin.clone()).await? {
+                Outcome::Elsewhere { host } => self.clean_at(&host, thread, claimed_host, origin).await?,
+                outcome => outcome,
+            },
+            None => self.clean_where_it_is(thread, claimed_host, origin).await?,
         };
         if outcome == Outcome::Deferred {
             debug!(thread.id = %thread, "left to the sweep, since its host can't be asked now");
@@ -108,54 +122,81 @@ impl<V: Volumes, T: Threads> Fleet<V, T> {
         Ok(outcome)
     }
 
+    fn worker(&self, host: &str) -> Option<&HostWorker<V, T>> {
+        self.workers.iter().find(|worker| worker.cleaner.host.name() == Some(host))
+    }
+
+    async fn clean_where_it_is(
+        &self,
+        thread: &ThreadId,
+        claimed_host: Option<&str>,
+        origin: Origin,
+    ) -> Result<Outcome, Failure> {
+        let rows = self.threads().read(slice::from_ref(thread), None).await?;
+        let row = match actionable(rows.threads.get(thread)) {
+            Ok(row) => row,
+            Err(outcome) => return Ok(outcome),
+        };
+        match Placement::of(&self.workers[0].cleaner.host, row.host.as_deref(), claimed_host) {
+            Placement::On(host) => self.clean_at(&host, thread, claimed_host, origin).await,
+            Placement::Unknown | Placement::Only => {
+                if let Some(outcome) = self.workers[0].cleaner.hindrance(row, rows.pause.as_deref()) {
+                    return Ok(outcome);
+                }
+                self.clean_anywhere(thread, row, rows.unserved_host.is_none(), origin).await
+            }
+        }
+    }
+
     async fn clean_at(
         &self,
         host: &str,
         thread: &ThreadId,
-        told: Option<&str>,
+        claimed_host: Option<&str>,
         origin: Origin,
     ) -> Result<Outcome, Failure> {
-        let Some(lane) = self.lanes.iter().find(|lane| lane.coordinator.host == host) else {
-            return Err(Failure::transient(format!(
+        match self.worker(host) {
+            Some(worker) => worker.clean(thread, claimed_host, origin).await,
+            None => Err(Failure::transient(format!(
                 "the thread is on host {host:?}, which is none of this service's: add it to \
                  VOLUME_REAPER_DOCKER_HOSTS, or correct what names it"
-            )));
-        };
-        let Some(_place) = lane.place() else { return Ok(Outcome::Deferred) };
-        lane.without_its_outage(lane.coordinator.clean_unobserved(thread, told, origin).await)
+            ))),
+        }
     }
 
     /// Asks all hosts which of them has the volume.
-    async fn clean_anywhere(&self, thread: &ThreadId, row: &Thread, origin: Origin) -> Result<Outcome, Failure> {
-        if let Some(outcome) = self.shared().hindrance(row) {
-            return Ok(outcome);
-        }
-        let Ok(_place) = self.places.try_acquire() else { return Ok(self.defer_everywhere()) };
-        let volume = self.shared().prefix.volume_of(thread);
-        let mut is_everyone_asked = row.stranger.is_none();
+    async fn clean_anywhere(
+        &self,
+        thread: &ThreadId,
+        row: &Thread,
+        are_all_served: bool,
+        origin: Origin,
+    ) -> Result<Outcome, Failure> {
+        let Ok(_slot) = self.slots.try_acquire() else { return Ok(self.defer_everywhere()) };
+        let volume = self.context().prefix.volume_of(thread);
+        let mut is_everyone_asked = are_all_served;
         let mut failed = None;
-        let ask = async |lane| (lane, lane_has(lane, &volume).await);
-        let (up, down): (Vec<_>, Vec<_>) = self.lanes.iter().partition(|lane| lane.may_be_asked());
-        for lane in down {
-            lane.defer();
+        let ask = async |worker| (worker, worker_has(worker, &volume).await);
+        let (up, down): (Vec<_>, Vec<_>) = self.workers.iter().partition(|worker| worker.may_be_asked());
+        for worker in down {
+            worker.defer();
             is_everyone_asked = false;
         }
         let mut answers: FuturesUnordered<_> = up.into_iter().map(ask).collect();
-        while let Some((lane, answer)) = answers.next().await {
+        while let Some((worker, answer)) = answers.next().await {
             match answer {
                 Ok(false) => {}
                 // The first that has it is the one, and those that are slower need not be waited for.
                 Ok(true) => {
-                    let Some(_place) = lane.place() else { return Ok(Outcome::Deferred) };
-                    match lane.coordinator.clean_unobserved(thread, None, origin).await {
+                    return match worker.clean(thread, None, origin).await {
                         // Somebody else was faster, or it is on another host too.
-                        Ok(Outcome::NotHere) => return Ok(lane.defer()),
-                        result => return lane.without_its_outage(result),
-                    }
+                        Ok(Outcome::NotHere) => Ok(worker.defer()),
+                        result => result,
+                    };
                 }
                 Err(failure) => {
                     is_everyone_asked = false;
-                    match lane.without_its_outage(Err(failure)) {
+                    match worker.without_its_outage(Err(failure)) {
                         Ok(_) => {}
                         Err(failure) => failed = Some(failure),
                     }
@@ -164,22 +205,47 @@ impl<V: Volumes, T: Threads> Fleet<V, T> {
         }
         match failed {
             Some(failure) => Err(failure),
-            None if is_everyone_asked => self.shared().mark_absent(thread, row.closed_at, origin).await,
+            None if is_everyone_asked => self.mark_absent(thread, row, origin).await,
             None => Ok(Outcome::Deferred),
         }
     }
 
+    /// Marks a thread whose volume is on no host.
+    async fn mark_absent(&self, thread: &ThreadId, row: &Thread, origin: Origin) -> Result<Outcome, Failure> {
+        let receipt = Receipt {
+            thread_id: thread.clone(),
+            close: row.close.clone(),
+            volume: self.context().prefix.volume_of(thread),
+            gone: Gone::NotFound,
+            origin,
+            at: Utc::now().trunc_subsecs(3),
+            is_written: false,
+        };
+        let marks = self.threads().mark(slice::from_ref(&receipt)).await?;
+        Ok(match marks.get(thread) {
+            Some(Mark::Set) => {
+                metrics::close_to_mark(receipt.close.at, receipt.at);
+                debug!(thread.id = %thread, volume.name = %receipt.volume, "the volume is absent; marked");
+                Outcome::NotFound
+            }
+            Some(Mark::AlreadySet) => Outcome::AlreadyClean,
+            Some(Mark::Reopened) => Outcome::Reopened,
+            Some(Mark::Busy) => Outcome::Busy,
+            Some(Mark::NoRow) | None => Outcome::UnknownThread,
+        })
+    }
+
     fn defer_everywhere(&self) -> Outcome {
-        for lane in &self.lanes {
-            lane.defer();
+        for worker in &self.workers {
+            worker.defer();
         }
         Outcome::Deferred
     }
 }
 
 /// Whether the daemon has the volume. That it has not is its own word, and that of no other.
-async fn lane_has<V: Volumes, T: Threads>(lane: &Lane<V, T>, volume: &VolumeName) -> Result<bool, Failure> {
-    let volumes = &lane.coordinator.volumes;
+async fn worker_has<V: Volumes, T: Database>(worker: &HostWorker<V, T>, volume: &VolumeName) -> Result<bool, Failure> {
+    let volumes = &worker.cleaner.volumes;
     let has = volumes.has(volume).await?;
     if !has {
         volumes.prove_identity().await?;
@@ -187,14 +253,19 @@ async fn lane_has<V: Volumes, T: Threads>(lane: &Lane<V, T>, volume: &VolumeName
     Ok(has)
 }
 
-impl<V: Volumes, T: Threads> Lane<V, T> {
-    /// A place for a delivery; none if the daemon is down, or enough are waiting for it.
-    fn place(&self) -> Option<SemaphorePermit<'_>> {
-        let place = self.places.try_acquire().ok().filter(|_| self.may_be_asked());
-        if place.is_none() {
+impl<V: Volumes, T: Database> HostWorker<V, T> {
+    async fn clean(&self, thread: &ThreadId, claimed_host: Option<&str>, origin: Origin) -> Result<Outcome, Failure> {
+        let Some(_slot) = self.slot() else { return Ok(Outcome::Deferred) };
+        self.without_its_outage(self.cleaner.clean_unobserved(thread, claimed_host, origin).await)
+    }
+
+    /// A slot for a delivery; none if the daemon is down, or enough are waiting for it.
+    fn slot(&self) -> Option<SemaphorePermit<'_>> {
+        let slot = self.slots.try_acquire().ok().filter(|_| self.may_be_asked());
+        if slot.is_none() {
             self.defer();
         }
-        place
+        slot
     }
 
     /// Whether its answer can be expected. If there is no other, nobody else suffers from the wait.
@@ -204,7 +275,7 @@ impl<V: Volumes, T: Threads> Lane<V, T> {
 
     /// The next sweep is to come soon, or as soon as the daemon is up.
     fn defer(&self) -> Outcome {
-        self.coordinator.waiting.sweep_soon();
+        self.cleaner.users.sweep_soon();
         Outcome::Deferred
     }
 

@@ -6,15 +6,12 @@
 //! while a removal takes longer than usual, nothing more is sent; and how many are sent at once grows by one with each
 //! round of quick answers and is halved by a slow one.
 //!
-//! A removal that takes longer than its caller waits ([`Turn::outlast`]) no longer keeps others from their turn: it may be
+//! A removal that takes longer than `VOLUME_REAPER_DOCKER_TIMEOUT` ([`Permit::detach`]) no longer keeps others from their permits: it may be
 //! stuck for good, in a driver that holds no lock.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use parking_lot::Mutex;
 use tokio::{sync::Notify, time::Instant};
 
 /// A removal that is quicker than this is never slow: a busy disk takes as long for a few files.
@@ -23,15 +20,15 @@ const NEVER_SLOW: Duration = Duration::from_millis(250);
 const SLOW_FACTOR: u32 = 4;
 /// The usual duration follows the latest one by this fraction of the difference.
 const USUAL_WEIGHT: u32 = 8;
-/// Removals that may outlast their callers at once. With more, the daemon is stuck, and nothing more is sent.
-const MOST_OUTLASTING: usize = 8;
+/// Removals that may be detached at once. With more, the daemon is stuck, and nothing more is sent.
+const MOST_DETACHED: usize = 8;
 
-/// Gives turns to the removals of one daemon.
+/// Gives permits to the removals of one daemon.
 #[derive(Debug)]
 pub(crate) struct Limiter {
     most: usize,
     state: Mutex<State>,
-    /// Held by the one who is next, so that turns are given in the order in which they were asked for.
+    /// Acquired by the one who is next, so that permits are given in the order in which they were asked for.
     next: tokio::sync::Mutex<()>,
     changed: Notify,
 }
@@ -44,23 +41,23 @@ struct State {
     usual: Duration,
     /// Those in flight by number, with when they were sent, if they are.
     in_flight: BTreeMap<u64, Option<Instant>>,
-    outlasting: usize,
+    detached: usize,
     given: u64,
 }
 
-/// A removal's turn, until it is dropped.
+/// A permit for one removal, until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Turn {
+pub(crate) struct Permit {
     limiter: Arc<Limiter>,
     number: u64,
     sent_at: Option<Instant>,
-    outlasts: bool,
+    is_detached: bool,
 }
 
 impl Limiter {
     /// A limiter that has at most `most` removals in flight, and one at first.
     pub(crate) fn new(most: u16) -> Arc<Self> {
-        let state = State { limit: 1.0, usual: Duration::ZERO, in_flight: BTreeMap::new(), outlasting: 0, given: 0 };
+        let state = State { limit: 1.0, usual: Duration::ZERO, in_flight: BTreeMap::new(), detached: 0, given: 0 };
         Arc::new(Self {
             most: usize::from(most),
             state: Mutex::new(state),
@@ -69,20 +66,16 @@ impl Limiter {
         })
     }
 
-    /// Waits for a turn.
-    pub(crate) async fn turn(self: &Arc<Self>) -> Turn {
+    /// Waits for a permit.
+    pub(crate) async fn permit(self: &Arc<Self>) -> Permit {
         let _next = self.next.lock().await;
         loop {
-            if let Some(number) = self.state().take() {
-                return Turn { limiter: Arc::clone(self), number, sent_at: None, outlasts: false };
+            if let Some(number) = self.state.lock().take() {
+                return Permit { limiter: Arc::clone(self), number, sent_at: None, is_detached: false };
             }
-            // Time alone gives no turn, only what others do. What they did since the look is not missed.
+            // Time alone gives no permit, only what others do. What they did since the look is not missed.
             self.changed.notified().await;
         }
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -92,7 +85,7 @@ impl State {
         let is_slow = self.in_flight.values().flatten().any(|sent_at| sent_at.elapsed() > slow_after);
         #[expect(clippy::cast_precision_loss, reason = "at most a few hundred")]
         let is_full = self.in_flight.len() as f64 + 1.0 > self.limit;
-        if is_slow || is_full || self.outlasting >= MOST_OUTLASTING {
+        if is_slow || is_full || self.detached >= MOST_DETACHED {
             return None;
         }
         self.given += 1;
@@ -119,31 +112,31 @@ impl State {
     }
 }
 
-impl Turn {
+impl Permit {
     /// The removal is sent now.
     pub(crate) fn sent(&mut self) {
         let now = Instant::now();
         self.sent_at = Some(now);
-        self.limiter.state().in_flight.insert(self.number, Some(now));
+        self.limiter.state.lock().in_flight.insert(self.number, Some(now));
     }
 
-    /// The removal goes on after its caller has gone.
-    pub(crate) fn outlast(&mut self) {
-        let mut state = self.limiter.state();
+    /// The removal goes on, and others no longer wait for it.
+    pub(crate) fn detach(&mut self) {
+        let mut state = self.limiter.state.lock();
         state.in_flight.remove(&self.number);
-        state.outlasting += 1;
+        state.detached += 1;
         state.limit = 1.0;
-        self.outlasts = true;
+        self.is_detached = true;
         drop(state);
         self.limiter.changed.notify_one();
     }
 }
 
-impl Drop for Turn {
+impl Drop for Permit {
     fn drop(&mut self) {
-        let mut state = self.limiter.state();
-        if self.outlasts {
-            state.outlasting -= 1;
+        let mut state = self.limiter.state.lock();
+        if self.is_detached {
+            state.detached -= 1;
         } else {
             state.in_flight.remove(&self.number);
             if let Some(sent_at) = self.sent_at {
@@ -164,18 +157,18 @@ mod tests {
     const QUICK: Duration = Duration::from_millis(2);
 
     async fn one(limiter: &Arc<Limiter>, took: Duration) {
-        let mut turn = limiter.turn().await;
-        turn.sent();
+        let mut permit = limiter.permit().await;
+        permit.sent();
         tokio::time::advance(took).await;
     }
 
-    /// How many turns there are to be had now.
+    /// How many permits there are to be had now.
     async fn room(limiter: &Arc<Limiter>) -> usize {
-        let mut turns = Vec::new();
-        while let Some(turn) = now(limiter.turn()).await {
-            turns.push(turn);
+        let mut permits = Vec::new();
+        while let Some(permit) = now(limiter.permit()).await {
+            permits.push(permit);
         }
-        turns.len()
+        permits.len()
     }
 
     async fn now<R>(future: impl Future<Output = R>) -> Option<R> {
@@ -200,19 +193,19 @@ mod tests {
         for _ in 0..20 {
             one(&limiter, QUICK).await;
         }
-        let mut huge = limiter.turn().await;
+        let mut huge = limiter.permit().await;
         huge.sent();
         assert_eq!(room(&limiter).await, 3);
         tokio::time::advance(NEVER_SLOW * 2).await;
         assert_eq!(room(&limiter).await, 0);
         let waiting = tokio::spawn({
             let limiter = Arc::clone(&limiter);
-            async move { limiter.turn().await }
+            async move { limiter.permit().await }
         });
         tokio::task::yield_now().await;
         assert!(!waiting.is_finished());
         drop(huge);
-        waiting.await.expect("its turn");
+        waiting.await.expect("its permit");
     }
 
     #[tokio::test(start_paused = true)]
@@ -225,16 +218,16 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn removals_that_outlast_their_callers_keep_nobody_from_their_turn_until_they_are_many() {
+    async fn detached_removals_keep_nobody_from_their_permit_until_they_are_many() {
         let limiter = Limiter::new(4);
         let mut stuck = Vec::new();
-        for _ in 0..MOST_OUTLASTING {
-            let mut turn = limiter.turn().await;
-            turn.sent();
+        for _ in 0..MOST_DETACHED {
+            let mut permit = limiter.permit().await;
+            permit.sent();
             tokio::time::advance(Duration::from_mins(2)).await;
             assert_eq!(room(&limiter).await, 0);
-            turn.outlast();
-            stuck.push(turn);
+            permit.detach();
+            stuck.push(permit);
         }
         assert_eq!(room(&limiter).await, 0);
         stuck.pop();
@@ -242,23 +235,23 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn turns_are_given_in_the_order_in_which_they_were_asked_for() {
+    async fn permits_are_given_in_the_order_in_which_they_were_asked_for() {
         let limiter = Limiter::new(1);
-        let first = limiter.turn().await;
+        let first = limiter.permit().await;
         let order = Arc::new(Mutex::new(Vec::new()));
         let mut tasks = Vec::new();
         for number in 0..5 {
             let (limiter, order) = (Arc::clone(&limiter), Arc::clone(&order));
             tasks.push(tokio::spawn(async move {
-                let _turn = limiter.turn().await;
-                order.lock().expect("lock").push(number);
+                let _permit = limiter.permit().await;
+                order.lock().push(number);
             }));
             tokio::task::yield_now().await;
         }
         drop(first);
         for task in tasks {
-            task.await.expect("its turn");
+            task.await.expect("its permit");
         }
-        assert_eq!(*order.lock().expect("lock"), [0, 1, 2, 3, 4]);
+        assert_eq!(*order.lock(), [0, 1, 2, 3, 4]);
     }
 }

@@ -1,18 +1,28 @@
 //! The rules of a clean-up: what may be removed, what was proven, and what is marked.
 
+mod batch;
 pub mod breaker;
-mod coordinator;
+mod cleaner;
+pub mod dry_run;
 pub mod failing;
 pub mod fleet;
+pub mod freed;
 mod limiter;
 mod outcome;
+mod placement;
+pub mod policy;
 mod ports;
+mod requests;
 pub mod retention;
 pub mod users;
 
-pub(crate) use self::coordinator::settled;
 pub use self::{
-    coordinator::{Coordinator, ONLY_HOST, Policy, UnknownThreads},
-    outcome::{Origin, Outcome},
-    ports::{Backlog, Candidate, Inventory, Mark, Receipt, Removal, Report, Scope, Thread, Threads, Volumes},
+    cleaner::{Cleaner, Context},
+    outcome::{Gone, Origin, Outcome},
+    placement::Placement,
+    policy::{Policy, UnknownThreads},
+    ports::{
+        Backlog, Candidate, Close, Database, Failures, Freed, FreedVolumes, Inventory, Locked, Mark, Pause, Pauses,
+        Receipt, Receipts, Removal, Report, Rows, Scope, Thread, Threads, Volumes,
+    },
 };

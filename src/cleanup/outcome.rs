@@ -10,11 +10,13 @@ pub enum Outcome {
     Removed,
     /// The volume was proven absent and the row is marked.
     NotFound,
-    /// The volume is held; the row is as it was.
+    /// Containers use the volume; the row is as it was.
     Referenced {
         /// Ids of the containers, as far as the daemon named them.
-        holders: Vec<String>,
+        containers: Vec<String>,
     },
+    /// Somebody else has locked the row: this thread alone comes again shortly. Nothing was asked of Docker.
+    Busy,
     /// The row was marked before, or somebody else marked it in this moment.
     AlreadyClean,
     /// The thread is not closed; nothing was asked of Docker.
@@ -32,12 +34,17 @@ pub enum Outcome {
     Held,
     /// All removal is paused; nothing was asked of Docker.
     Paused,
-    /// The volume is still being removed, for longer than a caller waits. The row is marked when it is gone.
+    /// The volume is still being removed, for longer than its row stays locked. The row is marked when it is gone.
     Removing,
     /// This daemon does not have the volume, but another one may: nothing was marked.
     NotHere,
     /// Nothing was removed or marked, since that needs a host that is down or busy: its sweep takes care of it.
     Deferred,
+    /// The thread's row names another host; nothing was asked of this one.
+    Elsewhere {
+        /// That host.
+        host: String,
+    },
 }
 
 impl Outcome {
@@ -58,6 +65,43 @@ impl Outcome {
             Self::Removing => "removing",
             Self::NotHere => "not_here",
             Self::Deferred => "deferred",
+            Self::Busy => "busy",
+            Self::Elsewhere { .. } => "elsewhere",
+        }
+    }
+}
+
+/// How a volume came to be gone: the `outcome` of a receipt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gone {
+    /// It was there, and we removed it.
+    Removed,
+    /// It was proven absent.
+    NotFound,
+}
+
+impl Gone {
+    /// The name in receipts, logs and metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Removed => "removed",
+            Self::NotFound => "not_found",
+        }
+    }
+
+    /// The receipt's `outcome` as a value, if it is one of ours.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Removed, Self::NotFound].into_iter().find(|gone| gone.as_str() == text)
+    }
+}
+
+impl From<Gone> for Outcome {
+    fn from(gone: Gone) -> Self {
+        match gone {
+            Gone::Removed => Self::Removed,
+            Gone::NotFound => Self::NotFound,
         }
     }
 }
@@ -68,9 +112,9 @@ impl Outcome {
 pub enum Origin {
     /// An event; the id of its message, if it had one.
     Event(Option<String>),
-    /// A pass of the reconciler.
+    /// A sweep.
     Sweep,
-    /// Docker: a container that held the volume ended.
+    /// Docker: a container that used the volume ended.
     Docker,
     /// A person, about a volume without a thread.
     Orphan,

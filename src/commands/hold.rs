@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use chrono::{DateTime, SecondsFormat, SubsecRound, TimeDelta, Utc};
 
-use super::{output::say, prepare_database, store};
+use super::{output::say, require_schema, store};
 use crate::{
     cleanup::{Thread, Threads},
     config::Config,
@@ -28,7 +28,7 @@ pub(super) async fn hold(
     }
     let until = until.map(|text| end(text, Utc::now())).transpose().map_err(Failure::permanent)?;
     let store = store(config).await?;
-    prepare_database(&store, config).await?;
+    require_schema(&store, config).await?;
 
     let before = store.hold_of(&thread).await?.filter(|hold| hold.is_in_force(Utc::now()));
     store.hold(&thread, reason, until).await?;
@@ -37,7 +37,7 @@ pub(super) async fn hold(
         say(format!("  in place of a hold until {}: {reason}", shown_end(until)))?;
     }
     // The hold came first: what is said of the row is still true when it counts.
-    match store.find(&thread, None).await? {
+    match store.read(std::slice::from_ref(&thread), None).await?.threads.remove(&thread) {
         None => say("  there is no such thread; it will be held as soon as there is")?,
         Some(Thread { marked: true, .. }) => say("  its volume is gone already")?,
         Some(_) => {}
@@ -49,7 +49,7 @@ pub(super) async fn hold(
 pub(super) async fn release(config: &Config, thread: &str) -> Result<ExitCode, Failure> {
     let thread = thread_id(thread)?;
     let store = store(config).await?;
-    prepare_database(&store, config).await?;
+    require_schema(&store, config).await?;
     let hold = store.hold_of(&thread).await?;
     let was_held = store.release(&thread).await?;
     store.close().await?;

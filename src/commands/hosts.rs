@@ -8,10 +8,10 @@ use futures_util::future::join_all;
 use super::{
     docker,
     output::{confirm, require_terminal, say},
-    prepare_database, store,
+    read_only_store, require_schema, store,
 };
 use crate::{
-    cleanup::{ONLY_HOST, Origin, Receipt, Scope, Threads, Volumes},
+    cleanup::{Gone, Mark, Origin, Receipt, Scope, Threads, Volumes},
     cli::HostsAction,
     config::{Config, DockerHost},
     docker::Identity,
@@ -28,8 +28,12 @@ pub(super) async fn run(config: &Config, action: HostsAction) -> Result<ExitCode
     if matches!(action, HostsAction::Retire { yes: false, dry_run: false, .. }) {
         require_terminal("threads are marked whose volumes can't be looked at any more")?;
     }
-    let store = store(config).await?;
-    prepare_database(&store, config).await?;
+    let only_looks = match &action {
+        HostsAction::List => true,
+        HostsAction::Adopt { dry_run, .. } | HostsAction::Retire { dry_run, .. } => *dry_run,
+    };
+    let store = if only_looks { read_only_store(config).await? } else { store(config).await? };
+    require_schema(&store, config).await?;
     let done = match action {
         HostsAction::List => list(config, &store).await,
         HostsAction::Adopt { name, dry_run } => adopt(config, &store, name.as_deref(), dry_run).await,
@@ -46,7 +50,7 @@ async fn list(config: &Config, store: &Store) -> Result<(), Failure> {
     let found = join_all(config.docker_hosts.iter().map(|host| look(config, host))).await;
     for (host, found) in config.docker_hosts.iter().zip(found) {
         say(format!("{}  {}", host.name, host.endpoint))?;
-        say(format!("  pinned     {}", pinned.remove(&host.name).as_deref().unwrap_or("none yet")))?;
+        say(format!("  pinned     {}", pinned.remove(host.name.key()).as_deref().unwrap_or("none yet")))?;
         match found {
             Ok((identity, volumes)) => {
                 say(format!("  answering  {}", identity.as_str()))?;
@@ -54,7 +58,7 @@ async fn list(config: &Config, store: &Store) -> Result<(), Failure> {
             }
             Err(failure) => say(format!("  answering  nobody: {failure}"))?,
         }
-        say_unmarked(unmarked.remove(&Some(host.name.clone())).filter(|_| host.name != ONLY_HOST))?;
+        say_unmarked(host.name.name().and_then(|name| unmarked.remove(&Some(name.to_owned()))))?;
     }
     for (name, identity) in pinned {
         say(format!("{}  pinned, and none of this configuration's", Plain(&name)))?;
@@ -84,11 +88,13 @@ fn say_unmarked(threads: Option<u64>) -> Result<(), Failure> {
 async fn adopt(config: &Config, store: &Store, name: Option<&str>, dry_run: bool) -> Result<(), Failure> {
     let host = match (name, config.docker_hosts.as_slice()) {
         (None, [only]) => only,
-        (Some(name), hosts) => hosts.iter().find(|host| host.name == name).ok_or_else(|| not_configured(name))?,
+        (Some(name), hosts) => {
+            hosts.iter().find(|host| host.name.name() == Some(name)).ok_or_else(|| not_configured(name))?
+        }
         (None, _) => return Err(Failure::permanent("there are several hosts: name the one that is meant")),
     };
     let (identity, present) = look(config, host).await?;
-    let before = store.pinned_daemon(&host.name).await?;
+    let before = store.pinned_daemon(host.name.key()).await?;
     if before.as_ref() == Some(&identity) {
         return say(format!("{}  {} is pinned already", host.name, identity.as_str()));
     }
@@ -99,13 +105,13 @@ async fn adopt(config: &Config, store: &Store, name: Option<&str>, dry_run: bool
         host.name,
         identity.as_str()
     ))?;
-    if host.name != ONLY_HOST {
+    if !host.name.is_only() {
         say("  that the volume of a thread without a host is nowhere needs this host's word too")?;
     }
     if dry_run {
         return Ok(());
     }
-    store.adopt_daemon(&host.name, &identity).await?;
+    store.adopt_daemon(host.name.key(), &identity).await?;
     let before = before.map_or("none".to_owned(), |identity| identity.as_str().to_owned());
     say(format!("{}  pinned {} in place of {before}", host.name, identity.as_str()))
 }
@@ -114,7 +120,7 @@ async fn adopt(config: &Config, store: &Store, name: Option<&str>, dry_run: bool
 async fn threads_of(store: &Store, host: &DockerHost) -> Result<u64, Failure> {
     let by_host = store.unmarked_by_host().await?;
     let on = |name: Option<&String>| by_host.get(&name.cloned()).copied().unwrap_or_default();
-    Ok(on(None) + on(Some(&host.name)))
+    Ok(on(None) + on(host.name.name().map(str::to_owned).as_ref()))
 }
 
 async fn retire(config: &Config, store: &Store, name: &str, dry_run: bool, yes: bool) -> Result<(), Failure> {
@@ -127,7 +133,7 @@ async fn retire(config: &Config, store: &Store, name: &str, dry_run: bool, yes: 
             format!("no host {name:?} is pinned, and no closed thread names it: `volume-reaper hosts list` shows them");
         return Err(Failure::permanent(what));
     }
-    let configured = config.docker_hosts.iter().find(|host| host.name == name);
+    let configured = config.docker_hosts.iter().find(|host| host.name.name() == Some(name));
     if let Some(host) = configured {
         refuse_if_in_use(config, host).await?;
     } else {
@@ -163,7 +169,7 @@ async fn refuse_if_in_use(config: &Config, host: &DockerHost) -> Result<(), Fail
             say(format!("{}  answers, and has no volume of ours", host.name))
         }
         Ok(inventory) => Err(Failure::permanent(format!(
-            "host {:?} answers and has {} volumes of ours: they would stay there for ever. Let no new threads be placed on \
+            "host {} answers and has {} volumes of ours: they would stay there for ever. Let no new threads be placed on \
              it and wait until it is empty; if it is to be given up as it is, stop its daemon first",
             host.name,
             inventory.present.len()
@@ -180,15 +186,20 @@ async fn mark_all_of(config: &Config, store: &Store, name: &str) -> Result<usize
         let Some(last) = page.last() else { return Ok(marked) };
         after = Some(last.id.clone());
         let at = Utc::now().trunc_subsecs(3);
-        let receipts =
-            page.iter().filter_map(|candidate| ThreadId::parse(&candidate.id).ok()).map(|thread_id| Receipt {
+        let receipts = page.into_iter().filter_map(|candidate| {
+            let thread_id = ThreadId::parse(&candidate.id).ok()?;
+            Some(Receipt {
                 volume: config.volume_prefix.volume_of(&thread_id),
                 thread_id,
-                outcome: "not_found",
+                close: candidate.close,
+                gone: Gone::NotFound,
                 origin: Origin::Retired,
                 at,
-            });
-        marked += store.mark_all(&receipts.collect::<Vec<_>>()).await?.len();
+                is_written: false,
+            })
+        });
+        let marks = store.mark(&receipts.collect::<Vec<_>>()).await?;
+        marked += marks.values().filter(|mark| **mark == Mark::Set).count();
     }
 }
 

@@ -15,19 +15,30 @@ pub mod serve;
 pub mod status;
 mod sweep;
 
-use std::{process::ExitCode, sync::Arc};
+use std::{process::ExitCode, sync::Arc, time::Duration};
 
-use self::serve::dry_run::{DryRun, Journal};
 use crate::{
-    cleanup::{Coordinator, ONLY_HOST, Threads, UnknownThreads, fleet::Fleet},
+    cleanup::{
+        Cleaner, Context, Database, UnknownThreads,
+        dry_run::DryRun,
+        fleet::Fleet,
+        policy::{Limits, Locking},
+    },
     cli::{Command, Invocation},
     config::{Config, DockerHost},
     docker::Docker,
     failure::{Dependency, Failure},
     health::Health,
+    host::Host,
+    journal::Journal,
     store::Store,
 };
 
+/// How long rows are locked unless it is said otherwise: longer than an ordinary removal takes, and shorter than anybody
+/// waits for a row.
+const ROW_LOCK_LIMIT: Duration = Duration::from_secs(2);
+/// How long a file of SQLite's is locked unless it is said otherwise: a tenth of what its users wait by default.
+const FILE_LOCK_LIMIT: Duration = Duration::from_millis(500);
 /// The lease whose holder sweeps; the only host, or what is on none of several.
 const SWEEP_LEASE: &str = "sweep";
 /// Connections to the database besides one per removal in flight: sweep, probe, and the lock of a migration.
@@ -71,7 +82,7 @@ fn connections(config: &Config) -> u32 {
     of_one.saturating_add(CONNECTIONS_A_HOST.saturating_mul(others)).min(of_one.max(MOST_CONNECTIONS))
 }
 
-/// The same for commands that only look: nothing is made or migrated on the way.
+/// The database for commands that only look: nothing is made or migrated on the way.
 async fn store_to_look_at(config: &Config) -> Result<Store, Failure> {
     let store = Store::to_look_at(&config.database_url, config.threads.clone()).await;
     let store = store.map_err(|error| Failure::unavailable(Dependency::Database, error.to_string()))?;
@@ -80,68 +91,94 @@ async fn store_to_look_at(config: &Config) -> Result<Store, Failure> {
 
 fn docker(config: &Config, host: &DockerHost) -> Docker {
     let docker = Docker::new(host.endpoint.clone(), config.docker_timeout);
-    if host.name == ONLY_HOST { docker } else { docker.named(host.name.clone()) }
+    match host.name.name() {
+        None => docker,
+        Some(name) => docker.named(name.to_owned()),
+    }
+}
+
+/// The database for commands that look, and may take long: it refuses to be written to.
+async fn read_only_store(config: &Config) -> Result<Store, Failure> {
+    let store = Store::read_only(&config.database_url, config.threads.clone(), connections(config)).await?;
+    Ok(store.with_hosts(config.host_names()))
+}
+
+/// The hosts for commands that look.
+async fn read_only_fleet(config: &Config, health: &Health) -> Result<Fleet<Docker, Store>, Failure> {
+    Ok(fleet_of(config, health, read_only_store(config).await?, |host| docker(config, host).only_looking()))
 }
 
 async fn fleet(config: &Config, health: &Health) -> Result<Fleet<Docker, Store>, Failure> {
     Ok(fleet_of(config, health, store(config).await?, |host| docker(config, host)))
 }
 
-/// The same for a dry run: neither Docker nor the database is changed, and the journal has what would have been.
-async fn dry_fleet(config: &Config, health: &Health, journal: Arc<Journal>) -> Result<Fleet<Docker, DryRun>, Failure> {
-    let store = Store::read_only(&config.database_url, config.threads.clone(), connections(config)).await?;
-    let threads = DryRun::new(store.with_hosts(config.host_names()), journal);
+/// The hosts of a dry run: neither Docker nor the database is changed, and the journal has what would have been.
+async fn dry_fleet(
+    config: &Config,
+    health: &Health,
+    journal: Arc<Journal>,
+) -> Result<Fleet<Docker, DryRun<Store>>, Failure> {
+    let threads = DryRun::new(read_only_store(config).await?, journal);
     Ok(fleet_of(config, health, threads, |host| docker(config, host).only_looking()))
 }
 
-fn fleet_of<T: Threads>(
+fn fleet_of<T: Database>(
     config: &Config,
     health: &Health,
     threads: T,
     docker: impl Fn(&DockerHost) -> Docker,
 ) -> Fleet<Docker, T> {
-    let (first, others) = config.docker_hosts.split_first().expect("there is at least one Docker host");
-    let coordinator = Coordinator::new(docker(first), threads, config.volume_prefix.clone(), first.concurrency)
-        .with_policy(config.policy)
-        .with_patience(config.docker_timeout)
-        .at(first.name.clone());
-    let others = others.iter().map(|host| coordinator.beside(host.name.clone(), docker(host), host.concurrency));
-    let others: Vec<_> = others.map(Arc::new).collect();
-    let all = std::iter::once(Arc::new(coordinator)).chain(others).collect();
-    Fleet::new(all, health, config.prefetch)
+    let (prefix, limits) =
+        (config.volume_prefix.clone(), Limits { locking: locking(config), timeout: config.docker_timeout });
+    let context = Arc::new(Context::new(threads, prefix, config.policy, limits));
+    let cleaner = |host: &DockerHost| {
+        Arc::new(Cleaner::new(host.name.clone(), docker(host), host.concurrency, Arc::clone(&context)))
+    };
+    Fleet::new(config.docker_hosts.iter().map(cleaner).collect(), health, config.prefetch)
+}
+
+/// How long rows are locked: SQLite's lock is the whole file's, so that others would wait for ours.
+fn locking(config: &Config) -> Locking {
+    if config.database_url.scheme() == "sqlite" {
+        Locking::of_file(config.lock_limit.unwrap_or(FILE_LOCK_LIMIT))
+    } else {
+        Locking::of_rows(config.lock_limit.unwrap_or(ROW_LOCK_LIMIT))
+    }
 }
 
 /// The lease whose holder sweeps a host.
-fn sweep_lease(host: &str) -> String {
-    if host == ONLY_HOST { SWEEP_LEASE.to_owned() } else { format!("{SWEEP_LEASE}/{host}") }
+fn sweep_lease(host: &Host) -> String {
+    host.name().map_or_else(|| SWEEP_LEASE.to_owned(), |name| format!("{SWEEP_LEASE}/{name}"))
 }
 
 /// Whether the database answers and has our schema; brings it up to date if the configuration says so.
 async fn prepare_database(store: &Store, config: &Config) -> Result<(), Failure> {
-    prepare(store, config, false).await
-}
-
-/// The same; a dry run needs nothing of ours.
-async fn prepare(store: &Store, config: &Config, is_dry_run: bool) -> Result<(), Failure> {
     if config.migrate {
         store.migrate_up().await?;
-        return check_threads(store, config).await;
     }
-    let all = store.migration_status().await?;
-    let pending: Vec<_> = all.iter().filter(|migration| !migration.applied).collect();
+    require_schema(store, config).await
+}
+
+/// Whether the database answers and has our schema. Changes nothing.
+async fn require_schema(store: &Store, config: &Config) -> Result<(), Failure> {
+    let pending = store.pending_migrations().await?;
     match pending.first() {
         None => check_threads(store, config).await,
-        Some(_) if is_dry_run && pending.len() == all.len() => {
-            store.expect_nothing_of_ours();
-            check_threads(store, config).await
-        }
         Some(first) => Err(Failure::permanent(format!(
-            "database at {}: {} migrations are pending, {} first: run `volume-reaper migrate up`",
+            "database at {}: {} migrations are pending, {first} first: run `volume-reaper migrate up`",
             config.database_url,
             pending.len(),
-            first.name
         ))),
     }
+}
+
+/// Whether the database answers, and has our schema or nothing of ours: a dry run needs nothing of ours.
+async fn prepare_dry_run(store: &Store, config: &Config) -> Result<(), Failure> {
+    if store.migration_status().await?.iter().any(|migration| migration.applied) {
+        return require_schema(store, config).await;
+    }
+    store.expect_nothing_of_ours();
+    check_threads(store, config).await
 }
 
 /// Whether the threads table is as the configuration describes it, and ours to write if it says so.
@@ -154,11 +191,11 @@ async fn check_threads(store: &Store, config: &Config) -> Result<(), Failure> {
 }
 
 /// Whether the daemon answers and is the one that the database knows; the first one ever is pinned.
-async fn prepare_docker<T: Threads + AsRef<Store>>(coordinator: &Coordinator<Docker, T>) -> Result<(), Failure> {
-    let store: &Store = (*coordinator.threads).as_ref();
-    let identity = coordinator.volumes.identify().await?;
-    if coordinator.is_only()
-        && let Some(other) = store.stranger().await?
+async fn prepare_docker<T: Database + AsRef<Store>>(cleaner: &Cleaner<Docker, T>) -> Result<(), Failure> {
+    let store: &Store = cleaner.threads().as_ref();
+    let identity = cleaner.volumes.identify().await?;
+    if cleaner.host.is_only()
+        && let Some(other) = cleaner.threads().unserved_host().await?
     {
         return Err(Failure::unavailable(
             Dependency::Docker,
@@ -169,7 +206,7 @@ async fn prepare_docker<T: Threads + AsRef<Store>>(coordinator: &Coordinator<Doc
             ),
         ));
     }
-    store.pin_daemon(&coordinator.host, &identity).await?;
-    coordinator.volumes.pin(identity);
+    store.pin_daemon(cleaner.host.key(), &identity).await?;
+    cleaner.volumes.pin(identity);
     Ok(())
 }

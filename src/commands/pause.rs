@@ -4,11 +4,12 @@ use std::process::ExitCode;
 
 use chrono::SecondsFormat;
 
-use super::{output::say, prepare_database, store};
+use super::{output::say, require_schema, store};
 use crate::{
-    cleanup::{ONLY_HOST, breaker::Pause},
+    cleanup::{Pause, Pauses},
     config::Config,
     failure::Failure,
+    host::Host,
     store::Store,
 };
 
@@ -17,14 +18,14 @@ pub(super) async fn pause(config: &Config, reason: &str, host: Option<&str>) -> 
         return Err(Failure::permanent("--reason is empty: say why, for whoever finds the volumes"));
     }
     let store = store(config).await?;
-    prepare_database(&store, config).await?;
+    require_schema(&store, config).await?;
     check_host(config, &store, host).await?;
     let is_new = store.pause_removal(host, reason).await?;
     match (store.pause(host).await?, host) {
         (Some(pause), _) if !is_new => say(format!("removal was paused already, {}", shown(&pause)))?,
-        (_, None) => say("removal is paused on all replicas; `volume-reaper resume` goes on")?,
+        (_, None) => say("removal is paused on all replicas; `volume-reaper resume` resumes it")?,
         (_, Some(host)) => {
-            say(format!("removal on host {host} is paused; `volume-reaper resume --on {host}` goes on"))?;
+            say(format!("removal on host {host} is paused; `volume-reaper resume --on {host}` resumes it"))?;
         }
     }
     store.close().await?;
@@ -33,11 +34,11 @@ pub(super) async fn pause(config: &Config, reason: &str, host: Option<&str>) -> 
 
 pub(super) async fn resume(config: &Config, host: Option<&str>) -> Result<ExitCode, Failure> {
     let store = store(config).await?;
-    prepare_database(&store, config).await?;
+    require_schema(&store, config).await?;
     check_host(config, &store, host).await?;
     let pauses = store.resume_removal(host).await?;
     for pause in &pauses {
-        say(format!("removal goes on; it was paused {}", shown(pause)))?;
+        say(format!("removal resumed; it was paused {}", shown(pause)))?;
     }
     if pauses.is_empty() {
         say("removal was not paused")?;
@@ -49,8 +50,9 @@ pub(super) async fn resume(config: &Config, host: Option<&str>) -> Result<ExitCo
 /// A pause of a host that is misspelt would stop nothing.
 async fn check_host(config: &Config, store: &Store, host: Option<&str>) -> Result<(), Failure> {
     let Some(host) = host else { return Ok(()) };
-    let is_known = host != ONLY_HOST
-        && (config.docker_hosts.iter().any(|each| each.name == host) || store.pinned_daemon(host).await?.is_some());
+    let is_known = !Host::from_key(host).is_only()
+        && (config.docker_hosts.iter().any(|each| each.name.name() == Some(host))
+            || store.pinned_daemon(host).await?.is_some());
     if is_known {
         return Ok(());
     }

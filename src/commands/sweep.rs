@@ -1,4 +1,4 @@
-//! `sweep`: one pass of the reconciler, by hand.
+//! `sweep`: one sweep of all hosts, by hand.
 
 use std::{process::ExitCode, sync::Arc};
 
@@ -9,12 +9,12 @@ use tokio_util::sync::CancellationToken;
 use super::{
     fleet,
     output::{json, say},
-    prepare_database, prepare_docker,
+    prepare_database, prepare_docker, prepare_dry_run, read_only_fleet,
 };
 use crate::{
     cleanup::{
         Threads,
-        fleet::{Fleet, Lane},
+        fleet::{Fleet, HostWorker},
     },
     config::Config,
     docker::Docker,
@@ -22,14 +22,19 @@ use crate::{
     health::Health,
     progress,
     store::Store,
-    sweep::{Reconciler, Report, Unplaced},
+    sweep::{SweepReport, Sweeper, Unplaced},
 };
 
 pub(super) async fn run(config: &Config, dry_run: bool, as_json: bool) -> Result<ExitCode, Failure> {
     let health = Health::of_hosts(config.host_names());
-    let fleet = Arc::new(fleet(config, &health).await?);
-    let threads = &fleet.shared().threads;
-    prepare_database(threads, config).await?;
+    let fleet =
+        Arc::new(if dry_run { read_only_fleet(config, &health).await? } else { fleet(config, &health).await? });
+    let threads = fleet.threads();
+    if dry_run {
+        prepare_dry_run(threads, config).await?;
+    } else {
+        prepare_database(threads, config).await?;
+    }
     health.up(Dependency::Database);
 
     let stop = CancellationToken::new();
@@ -41,13 +46,13 @@ pub(super) async fn run(config: &Config, dry_run: bool, as_json: bool) -> Result
             }
         }
     });
-    let reconciler = |lane: &Lane<Docker, Store>| {
-        Reconciler::new(Arc::clone(&lane.coordinator), Arc::clone(&lane.health), config.reconcile_cooldown)
+    let sweeper = |worker: &HostWorker<Docker, Store>| {
+        Sweeper::new(Arc::clone(&worker.cleaner), Arc::clone(&worker.health), config.reconcile_cooldown)
     };
-    let reconcilers: Vec<_> = fleet.lanes().iter().map(reconciler).collect();
+    let sweepers: Vec<_> = fleet.workers().iter().map(sweeper).collect();
     progress::show(threads.backlog().await?.unmarked);
-    let shown = tokio::spawn(show_progress(reconcilers.iter().map(Reconciler::progress).collect()));
-    let report = sweep(&fleet, &reconcilers, config.host.is_some(), dry_run, &stop).await;
+    let shown = tokio::spawn(show_progress(sweepers.iter().map(Sweeper::progress).collect()));
+    let report = sweep(&fleet, &sweepers, config.host.is_some(), dry_run, &stop).await;
     shown.abort();
     progress::clear();
     interrupted.abort();
@@ -66,31 +71,31 @@ pub(super) async fn run(config: &Config, dry_run: bool, as_json: bool) -> Result
 /// the only one: then it is an error.
 async fn sweep(
     fleet: &Arc<Fleet<Docker, Store>>,
-    reconcilers: &[Reconciler<Docker, Store>],
+    sweepers: &[Sweeper<Docker, Store>],
     one_of_several: bool,
     dry_run: bool,
     stop: &CancellationToken,
-) -> Result<Report, Failure> {
-    let one = async |(lane, reconciler): (&Lane<Docker, Store>, &Reconciler<Docker, Store>)| {
-        let prepared = prepare_docker(&lane.coordinator).await;
+) -> Result<SweepReport, Failure> {
+    let one = async |(worker, sweeper): (&HostWorker<Docker, Store>, &Sweeper<Docker, Store>)| {
+        let prepared = prepare_docker(&worker.cleaner).await;
         match prepared {
             Ok(()) => {
-                lane.health.up(Dependency::Docker);
-                Ok(reconciler.sweep(dry_run, stop).await)
+                worker.health.up(Dependency::Docker);
+                Ok(sweeper.sweep(dry_run, stop).await)
             }
             Err(Failure { verdict: Verdict::Unavailable(Dependency::Docker), message }) if fleet.only().is_none() => {
-                lane.health.down(Dependency::Docker, &message);
-                let skipped_reason = Some(format!("host {:?}: {message}", lane.coordinator.host));
-                Ok(Report { skipped_reason, dry_run, ..Report::default() })
+                worker.health.down(Dependency::Docker, &message);
+                let skipped_reason = Some(format!("host {:?}: {message}", worker.cleaner.host.key()));
+                Ok(SweepReport { skipped_reason, dry_run, ..SweepReport::default() })
             }
             Err(failure) => Err(failure),
         }
     };
     let began = Instant::now();
-    let reports = try_join_all(fleet.lanes().iter().zip(reconcilers).map(one)).await?;
-    let mut report = reports.into_iter().reduce(Report::and).unwrap_or_default();
+    let reports = try_join_all(fleet.workers().iter().zip(sweepers).map(one)).await?;
+    let mut report = reports.into_iter().reduce(SweepReport::and).unwrap_or_default();
     if fleet.only().is_none() && !stop.is_cancelled() {
-        let unplaced = Unplaced::new(Arc::clone(fleet), Arc::clone(&fleet.lanes()[0].health), one_of_several);
+        let unplaced = Unplaced::new(Arc::clone(fleet), Arc::clone(&fleet.workers()[0].health), one_of_several);
         report = report.and(unplaced.sweep(dry_run, stop).await);
         report.duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
     }
@@ -107,9 +112,9 @@ async fn show_progress(mut of_hosts: Vec<watch::Receiver<u64>>) {
     }
 }
 
-fn print(report: &Report) -> Result<(), Failure> {
-    let Report { candidates, removed, not_found, referenced, cooling_down, failed, drift, orphans, .. } = report;
-    let Report { not_due, held, paused, removing, misplaced, .. } = report;
+fn print(report: &SweepReport) -> Result<(), Failure> {
+    let SweepReport { candidates, removed, not_found, referenced, cooling_down, failed, drift, orphans, .. } = report;
+    let SweepReport { not_due, held, paused, removing, misplaced, .. } = report;
     let would = if report.dry_run { " (dry run: nothing was changed)" } else { "" };
     say(format!("{candidates} closed threads were not marked{would}"))?;
     say(format!("  removed     {removed}\n  not found   {not_found}\n  referenced  {referenced}"))?;

@@ -8,8 +8,8 @@ use super::{
     sources::{HostTable, Values},
 };
 use crate::{
-    cleanup::ONLY_HOST,
     docker::Endpoint,
+    host::Host,
     tls::{self, Identity, TlsFiles},
 };
 
@@ -21,8 +21,8 @@ const LONGEST_NAME: usize = 63;
 /// A Docker daemon.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DockerHost {
-    /// What it is called; [`ONLY_HOST`] if it is the only one and has no name.
-    pub name: String,
+    /// Which one it is.
+    pub name: Host,
     /// Where it listens.
     pub endpoint: Endpoint,
     /// How many removals may be in flight there at once.
@@ -44,7 +44,7 @@ pub(super) fn docker_hosts<F: Fn(&str) -> Option<String>>(
             "" => Endpoint::parse("unix:///var/run/docker.sock", None),
             text => Endpoint::parse(text, tls.as_ref()),
         })?;
-        let name = own_name.unwrap_or_else(|| ONLY_HOST.to_owned());
+        let name = own_name.map_or(Host::Only, Host::Named);
         return Ok(vec![DockerHost { name, endpoint, concurrency }]);
     }
     let refuse = |what: &str| Err(ConfigError(what.to_owned()));
@@ -67,10 +67,14 @@ pub(super) fn docker_hosts<F: Fn(&str) -> Option<String>>(
     };
     for (index, host) in hosts.iter().enumerate() {
         let same = |what: &str, other: &DockerHost| {
-            Err(ConfigError(format!("VOLUME_REAPER_DOCKER_HOSTS: {what}: {:?} and {:?}", other.name, host.name)))
+            Err(ConfigError(format!(
+                "VOLUME_REAPER_DOCKER_HOSTS: {what}: {:?} and {:?}",
+                other.name.key(),
+                host.name.key()
+            )))
         };
         for other in &hosts[..index] {
-            if other.name.eq_ignore_ascii_case(&host.name) {
+            if other.name.key().eq_ignore_ascii_case(host.name.key()) {
                 return same("two hosts have one name", other);
             }
             if other.endpoint == host.endpoint {
@@ -91,7 +95,7 @@ fn of_pairs<F: Fn(&str) -> Option<String>>(
         let endpoint = Endpoint::parse(&endpoint, tls.as_ref());
         let endpoint =
             endpoint.map_err(|what| ConfigError(format!("VOLUME_REAPER_DOCKER_HOSTS: host {name:?}: {what}")))?;
-        Ok(DockerHost { name, endpoint, concurrency })
+        Ok(DockerHost { name: Host::Named(name), endpoint, concurrency })
     };
     pairs.into_iter().map(host).collect()
 }
@@ -106,7 +110,7 @@ fn of_tables<F: Fn(&str) -> Option<String>>(
         let refuse = |what: String| values.refuse_host(&table.name, &what);
         let own = table.cert_path.as_deref().map(certificates).transpose().map_err(refuse)?;
         Ok(DockerHost {
-            name: host_name(&table.name).map_err(refuse)?,
+            name: Host::Named(host_name(&table.name).map_err(refuse)?),
             endpoint: Endpoint::parse(&table.endpoint, own.as_ref().or(shared.as_ref())).map_err(refuse)?,
             concurrency: table
                 .concurrency
@@ -139,8 +143,8 @@ fn host_name(text: &str) -> Result<String, String> {
              and begins with a letter or digit"
         ));
     }
-    if text == ONLY_HOST {
-        return Err(format!("a host can't be called {ONLY_HOST:?}: that is what one without a name is called"));
+    if Host::from_key(text).is_only() {
+        return Err(format!("a host can't be called {text:?}: that is what one without a name is called"));
     }
     Ok(text.to_owned())
 }
@@ -203,7 +207,7 @@ mod tests {
     fn hosts(env: &[(&str, &str)], file: &str) -> Vec<(String, String, u16)> {
         let config = load(env, file).expect("valid");
         let hosts = config.docker_hosts.into_iter();
-        hosts.map(|host| (host.name, host.endpoint.to_string(), host.concurrency)).collect()
+        hosts.map(|host| (host.name.to_string(), host.endpoint.to_string(), host.concurrency)).collect()
     }
 
     fn host(name: &str, endpoint: &str, concurrency: u16) -> (String, String, u16) {

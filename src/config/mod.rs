@@ -32,10 +32,14 @@ pub use self::{
     settings::{SETTINGS, Setting, flag_of},
 };
 use crate::{
-    cleanup::{ONLY_HOST, Policy, UnknownThreads, breaker::Budgets, retention::Retention},
+    cleanup::{Policy, UnknownThreads, breaker::Budgets, retention::Retention},
+    host::Host,
     tls::{self, TlsFiles},
     volume_name::VolumePrefix,
 };
+
+/// Longer than this nobody would wait for a row.
+const MOST_LOCKED: Duration = Duration::from_secs(60);
 
 /// Where the environment names the TOML file.
 pub const CONFIG_ENV: &str = "VOLUME_REAPER_CONFIG";
@@ -68,6 +72,8 @@ pub struct Config {
     pub docker_hosts: Vec<DockerHost>,
     pub host: Option<String>,
     pub docker_timeout: Duration,
+    /// How long rows are locked while their volumes are removed; zero is never. If it is not given, the database decides.
+    pub lock_limit: Option<Duration>,
     pub volume_prefix: VolumePrefix,
     pub exchange: String,
     pub routing_key: String,
@@ -102,7 +108,7 @@ impl Config {
 
     /// What the Docker hosts are called.
     #[must_use]
-    pub fn host_names(&self) -> Vec<String> {
+    pub fn host_names(&self) -> Vec<Host> {
         self.docker_hosts.iter().map(|host| host.name.clone()).collect()
     }
 
@@ -142,6 +148,9 @@ impl Config {
             docker_hosts: docker_hosts(values, concurrency)?,
             host: values.get("host", optional)?,
             docker_timeout: values.get("docker_timeout", |text| duration(text, SECOND, HOUR))?,
+            lock_limit: values.get("lock_limit", |text| {
+                optional(text)?.map(|text| duration(&text, Duration::ZERO, MOST_LOCKED)).transpose()
+            })?,
             volume_prefix: values.get("volume_prefix", VolumePrefix::parse)?,
             exchange: values.get("exchange", amqp_name)?,
             routing_key: values.get("routing_key", amqp_name)?,
@@ -229,7 +238,7 @@ impl Config {
 
     /// What a host's own settings are checked against.
     fn check_hosts(&self) -> Result<(), ConfigError> {
-        let is_only = self.docker_hosts.iter().any(|host| host.name == ONLY_HOST);
+        let is_only = self.docker_hosts.iter().any(|host| host.name.is_only());
         if is_only && let Some(column) = &self.threads.host {
             return Err(ConfigError(format!(
                 "VOLUME_REAPER_THREADS_HOST_COLUMN is {column:?}, and the Docker host has no name: name it in \

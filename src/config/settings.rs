@@ -81,6 +81,12 @@ pub const SETTINGS: &[Setting] = &[
         "2m",
         "How long a delivery waits for its turn, and then for the removal of its volume, which goes on without it",
     ),
+    setting(
+        "lock_limit",
+        "VOLUME_REAPER_LOCK_LIMIT",
+        "",
+        "How long rows are locked while their volumes are removed; 0s never; 2s if empty, and 500ms on SQLite",
+    ),
     setting("volume_prefix", "VOLUME_REAPER_VOLUME_PREFIX", "ha_ws_", "What a thread's volume is called before its id"),
     setting("exchange", "VOLUME_REAPER_EXCHANGE", "threads", "The topic exchange that thread events are published to"),
     setting("routing_key", "VOLUME_REAPER_ROUTING_KEY", "thread.closed", "The routing key of thread-closed events"),

@@ -7,8 +7,7 @@ use chrono::Utc;
 use futures_util::FutureExt;
 
 use crate::{
-    cleanup::{Origin, Outcome, Report, Threads, UnknownThreads, Volumes, fleet::Fleet},
-    commands::serve::dry_run::Journal,
+    cleanup::{Database, Origin, Outcome, Report, UnknownThreads, Volumes, fleet::Fleet},
     delivery::{
         envelope::{self, Headers, Opened},
         event::ThreadEvent,
@@ -17,6 +16,7 @@ use crate::{
     },
     failure::{Failure, Verdict},
     health::Health,
+    journal::Journal,
     metrics,
 };
 
@@ -54,7 +54,7 @@ pub struct Consumer<V, T> {
     pub journal: Option<Arc<Journal>>,
 }
 
-impl<V: Volumes, T: Threads> Consumer<V, T> {
+impl<V: Volumes, T: Database> Consumer<V, T> {
     /// Handles one message and returns what is to be done with its delivery.
     pub async fn handle(&self, message: &Message<'_>) -> Settlement {
         let opened = envelope::open(message.body, message.content_type, &message.headers);
@@ -76,25 +76,37 @@ impl<V: Volumes, T: Threads> Consumer<V, T> {
         }
         let settlement = settlement::decide(&result, message.failed_attempts, &self.retry_delays);
         if let Some(journal) = &self.journal {
-            journal.event(&event, &result, &settlement);
+            journal.write(journal_entry(&event, &result, &settlement));
         }
         settlement
     }
 
     async fn act(&self, event: &ThreadEvent, message: &Message<'_>, origin: Origin) -> Result<Outcome, Failure> {
-        match self.fleet.shared().policy().unknown_threads {
+        match self.fleet.context().policy.unknown_threads {
             UnknownThreads::Reject => {}
             UnknownThreads::Record => {
                 let report = event.report(message.came_as_reopened, Utc::now())?;
-                self.fleet.shared().threads.record_report(&event.thread_id, &report).await?;
+                self.fleet.threads().record_report(&event.thread_id, &report).await?;
                 if matches!(report, Report::Reopened { .. }) {
                     return Ok(Outcome::Reopened);
                 }
             }
         }
-        let told = event.host.as_deref().or(message.host);
-        self.fleet.clean(&event.thread_id, told, origin).await
+        let claimed_host = event.host.as_deref().or(message.host);
+        self.fleet.clean(&event.thread_id, claimed_host, origin).await
     }
+}
+
+/// What an event came to, as a dry run tells it.
+fn journal_entry(event: &ThreadEvent, result: &Result<Outcome, Failure>, settlement: &Settlement) -> serde_json::Value {
+    let (outcome, error) = match result {
+        Ok(outcome) => (Some(outcome.as_str()), None),
+        Err(failure) => (None, Some(&failure.message)),
+    };
+    serde_json::json!({
+        "thread_id": event.thread_id, "source": "event", "outcome": outcome, "error": error,
+        "settlement": settlement.as_str(),
+    })
 }
 
 /// Names the message's trace in the log lines of its delivery.

@@ -1,4 +1,4 @@
-//! What becomes of a delivery: the decision, a pure function of what the coordinator said and of how often the
+//! What becomes of a delivery: the decision, a pure function of what the clean-up came to and of how often the
 //! delivery was tried. The queue executes it, and nothing else decides.
 #![warn(clippy::wildcard_enum_match_arm, reason = "a new outcome must not compile until it is decided")]
 
@@ -9,6 +9,9 @@ use crate::{
     delivery::event::InvalidEvent,
     failure::{Dependency, Failure, Verdict},
 };
+
+/// How long an event whose row is locked waits where no retries are configured.
+const BUSY_DELAY: Duration = Duration::from_secs(1);
 
 /// Why a delivery went to the dead-letter queue; the header `volume-reaper-reason`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +69,11 @@ pub enum Settlement {
         /// What went wrong this time.
         error: String,
     },
+    /// Try again after `delay`, which counts as no attempt: somebody else has locked the thread's row.
+    Busy {
+        /// How long to wait; the first of the delay queues.
+        delay: Duration,
+    },
     /// Park it in the dead-letter queue.
     DeadLetter {
         /// Why, for machines.
@@ -90,6 +98,7 @@ impl Settlement {
             Self::Ack => "ack",
             Self::Stale => "stale",
             Self::Retry { .. } => "retry",
+            Self::Busy { .. } => "busy",
             Self::DeadLetter { .. } => "dead_letter",
             Self::HandBack { .. } => "hand_back",
         }
@@ -121,6 +130,10 @@ pub fn decide(result: &Result<Outcome, Failure>, failed_attempts: usize, delays:
             | Outcome::NotHere
             | Outcome::Deferred,
         ) => Settlement::Ack,
+        Ok(Outcome::Busy) => Settlement::Busy { delay: delays.first().copied().unwrap_or(BUSY_DELAY) },
+        Ok(Outcome::Elsewhere { host }) => retry_or(format!("the thread is on host {host:?}"), &|error| {
+            Settlement::DeadLetter { reason: Reason::Exhausted, error }
+        }),
         Ok(Outcome::NotClosed) => retry_or("the thread is not closed".to_owned(), &|_| Settlement::Stale),
         Ok(Outcome::UnknownThread) => retry_or("there is no such thread".to_owned(), &|error| Settlement::DeadLetter {
             reason: Reason::UnknownThread,
@@ -158,13 +171,15 @@ mod tests {
             Settlement::Retry { delay, .. } if delay == LADDER[0] => "retry 1s",
             Settlement::Retry { .. } => "retry 5s",
             Settlement::DeadLetter { reason, .. } => reason.as_str(),
-            other @ (Settlement::Ack | Settlement::Stale | Settlement::HandBack { .. }) => other.as_str(),
+            other @ (Settlement::Ack | Settlement::Stale | Settlement::Busy { .. } | Settlement::HandBack { .. }) => {
+                other.as_str()
+            }
         }
     }
 
     #[test]
     fn every_result_has_its_settlement_at_every_step_of_the_ladder() {
-        let referenced = || Outcome::Referenced { holders: vec![] };
+        let referenced = || Outcome::Referenced { containers: vec![] };
         for (result, settlements) in [
             (Ok(Outcome::Removed), ["ack", "ack", "ack"]),
             (Ok(Outcome::NotFound), ["ack", "ack", "ack"]),
@@ -177,6 +192,8 @@ mod tests {
             (Ok(Outcome::Removing), ["ack", "ack", "ack"]),
             (Ok(Outcome::NotHere), ["ack", "ack", "ack"]),
             (Ok(Outcome::Deferred), ["ack", "ack", "ack"]),
+            (Ok(Outcome::Busy), ["busy", "busy", "busy"]),
+            (Ok(Outcome::Elsewhere { host: "b".to_owned() }), ["retry 1s", "retry 5s", "exhausted"]),
             (Ok(Outcome::NotClosed), ["retry 1s", "retry 5s", "stale"]),
             (Ok(Outcome::UnknownThread), ["retry 1s", "retry 5s", "unknown_thread"]),
             (Err(Failure::transient("x")), ["retry 1s", "retry 5s", "exhausted"]),

@@ -77,7 +77,7 @@ impl Docker {
             return Ok(Removal::NotFound);
         }
         let holders: Vec<_> = self.holders(volume).await?.into_iter().map(|holder| holder.id).collect();
-        Ok(if holders.is_empty() { Removal::Removed } else { Removal::Referenced { holders } })
+        Ok(if holders.is_empty() { Removal::Removed } else { Removal::Referenced { containers: holders } })
     }
 
     /// The containers that reference the volume, stopped ones included.

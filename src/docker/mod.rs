@@ -323,9 +323,9 @@ fn refused_removal(
             Ok(Removal::NotFound)
         }
         409 if message.contains("in use") || message.contains("being used") => {
-            Ok(Removal::Referenced { holders: container_ids(message) })
+            Ok(Removal::Referenced { containers: container_ids(message) })
         }
-        500 if message.contains("has active mounts") => Ok(Removal::Referenced { holders: container_ids(message) }),
+        500 if message.contains("has active mounts") => Ok(Removal::Referenced { containers: container_ids(message) }),
         500 if message.contains("outside of") && message.contains("volume root") => Err(Failure::permanent(error())),
         400 => Err(Failure::permanent(error())),
         502..=504 => Err(Failure::unavailable(Dependency::Docker, error())),
@@ -376,7 +376,7 @@ mod tests {
         let meaning = |status_code, message: &str| match refused_removal(status_code, message, &volume, &endpoint) {
             Ok(Removal::Removed) => "removed",
             Ok(Removal::NotFound) => "not_found",
-            Ok(Removal::Referenced { holders }) if holders == [ID] => "referenced by ID",
+            Ok(Removal::Referenced { containers }) if containers == [ID] => "referenced by ID",
             Ok(Removal::Referenced { .. }) => "referenced",
             Err(Failure { verdict: Verdict::Permanent, .. }) => "permanent",
             Err(Failure { verdict: Verdict::Transient, .. }) => "transient",

@@ -10,12 +10,12 @@ use futures_util::{Stream, StreamExt, stream};
 
 use super::{Docker, cause};
 use crate::{
-    cleanup::users::{Release, Releases},
+    cleanup::{Freed, FreedVolumes},
     failure::Failure,
 };
 
-impl Releases for Docker {
-    fn releases(&self) -> impl Stream<Item = Result<Release, Failure>> + Send {
+impl FreedVolumes for Docker {
+    fn freed(&self) -> impl Stream<Item = Result<Freed, Failure>> + Send {
         let client = match self.client() {
             Ok(client) => client,
             Err(failure) => return stream::iter([Err(failure)]).left_stream(),
@@ -32,11 +32,11 @@ impl Releases for Docker {
 }
 
 /// What an event frees. Docker calls the end of a container `destroy`, Podman `remove`. The filters are sieves for types and actions each for itself, so that there are others too.
-fn release(event: EventMessage) -> Option<Release> {
+fn release(event: EventMessage) -> Option<Freed> {
     let id = event.actor?.id?;
     match (event.typ?, event.action?.as_str()) {
-        (EventMessageTypeEnum::CONTAINER, "destroy" | "remove") => Some(Release::Container(id)),
-        (EventMessageTypeEnum::VOLUME, "unmount") => Some(Release::Volume(id)),
+        (EventMessageTypeEnum::CONTAINER, "destroy" | "remove") => Some(Freed::Container(id)),
+        (EventMessageTypeEnum::VOLUME, "unmount") => Some(Freed::Volume(id)),
         _ => None,
     }
 }

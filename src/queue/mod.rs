@@ -24,8 +24,9 @@ pub use publisher::Publisher;
 pub use subscription::Subscription;
 
 use crate::{
-    cleanup::{ONLY_HOST, UnknownThreads},
+    cleanup::UnknownThreads,
     config::{Config, SecretUrl, Topology},
+    host::Host,
     tls::TlsFiles,
 };
 
@@ -75,7 +76,7 @@ impl Queues {
                 Some(host) => format!("{}.{host}", config.queue_prefix),
             },
             host: config.host.clone(),
-            hosts: config.host_names().into_iter().filter(|host| host != ONLY_HOST).collect(),
+            hosts: config.host_names().iter().filter_map(Host::name).map(str::to_owned).collect(),
             retry_delays: config.retry_delays.clone(),
             topology: config.topology,
         }

@@ -40,6 +40,10 @@ pub(super) async fn execute(
         Settlement::Retry { delay, error } => {
             Some((queues.retry(*delay), headers::onward(&original, attempt, "retry", error)))
         }
+        // As it was: somebody else's lock is no attempt of ours.
+        Settlement::Busy { delay } => {
+            Some((queues.retry(*delay), headers::onward(&original, attempt - 1, "busy", "its row is locked")))
+        }
         Settlement::DeadLetter { reason, error } => {
             let properties = headers::parked(&original, attempt, reason.as_str(), error);
             Some((queues.dead_letter(), properties))

@@ -28,7 +28,7 @@ use super::{
     settle::{came_as_reopened, execute, give_back},
 };
 use crate::{
-    cleanup::{Threads, Volumes},
+    cleanup::{Database, Volumes},
     delivery::{
         consumer::{Consumer, Message},
         settlement::Settlement,
@@ -66,7 +66,7 @@ enum Pause {
     DependencyDown,
 }
 
-impl<V: Volumes, T: Threads> Subscription<V, T> {
+impl<V: Volumes, T: Database> Subscription<V, T> {
     /// Receives until `stop` is cancelled, then finishes what is in flight, or drops it when `abort` is cancelled.
     ///
     /// Fails only if the very first connection is refused for a reason that waiting will not mend, such as a wrong
@@ -288,6 +288,7 @@ fn log(settlement: &Settlement) {
     match settlement {
         Settlement::Ack => debug!(settlement = settlement.as_str()),
         Settlement::Stale => info!(settlement = settlement.as_str(), "the thread is not closed"),
+        Settlement::Busy { delay } => debug!(settlement = settlement.as_str(), ?delay, "its row is locked"),
         Settlement::Retry { delay, error } => warn!(settlement = settlement.as_str(), ?delay, error),
         Settlement::DeadLetter { reason, error } => {
             error!(settlement = settlement.as_str(), reason = reason.as_str(), error);

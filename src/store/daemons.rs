@@ -12,9 +12,9 @@ use super::{
     entities::docker_daemon::{ActiveModel, Column, Entity},
 };
 use crate::{
-    cleanup::ONLY_HOST,
     docker::Identity,
     failure::{Dependency, Failure},
+    host::Host,
 };
 
 impl Store {
@@ -48,10 +48,10 @@ impl Store {
         let other = self.bounded(ROW_TIMEOUT, other.one(&self.db)).await?;
         match other {
             None => Ok(()),
-            Some(row) if row.name == ONLY_HOST => {
+            Some(row) if Host::from_key(&row.name).is_only() => {
                 let rename = Entity::update_many()
                     .col_expr(Column::Name, Expr::value(name))
-                    .filter(Column::Name.eq(ONLY_HOST))
+                    .filter(Column::Name.eq(Host::Only.key()))
                     .filter(Column::Identity.eq(identity.as_str()));
                 self.bounded(ROW_TIMEOUT, rename.exec(&self.db)).await.map(drop)
             }
@@ -101,26 +101,27 @@ impl Store {
     }
 
     /// The first pinned daemon that this process does not ask, if there is one.
-    pub async fn stranger(&self) -> Result<Option<String>, Failure> {
+    pub(super) async fn first_unserved_host(&self) -> Result<Option<String>, Failure> {
         if self.is_bare() {
             return Ok(None);
         }
-        let first = Entity::find().filter(self.is_stranger()).order_by_asc(Column::Name).one(&self.db);
+        let first = Entity::find().filter(self.is_unserved()).order_by_asc(Column::Name).one(&self.db);
         Ok(self.bounded(ROW_TIMEOUT, first).await?.map(|row| row.name))
     }
 
-    /// The same as a part of the statement that reads a thread's row. Who has the only host is not ready if there are
+    /// That daemon as a part of the statement that reads rows. Who has the only host is not ready if there are
     /// others, and need not ask each time.
-    pub(super) fn first_stranger(&self) -> Expr {
-        if self.is_bare() || self.hosts == [ONLY_HOST] {
+    pub(super) fn unserved_host_column(&self) -> Expr {
+        if self.is_bare() || self.hosts == [Host::Only] {
             return Expr::null();
         }
-        let first = Entity::find().select_only().column_as(Column::Name.min(), "stranger").filter(self.is_stranger());
+        let first =
+            Entity::find().select_only().column_as(Column::Name.min(), "unserved_host").filter(self.is_unserved());
         Expr::from(first.into_query())
     }
 
-    fn is_stranger(&self) -> Expr {
-        Column::Name.is_not_in(self.hosts.iter().map(String::as_str))
+    fn is_unserved(&self) -> Expr {
+        Column::Name.is_not_in(self.hosts.iter().map(Host::key))
     }
 }
 

@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::{
     PAGE_TIMEOUT, ROW_TIMEOUT, Store,
     entities::{docker_daemon, lease, volume_removal},
-    threads::{closed_at, host_at, host_column, time_at},
+    threads::{closed_at, host_column, host_of, time_of},
 };
 use crate::{failure::Failure, volume_name::ThreadId};
 
@@ -97,27 +97,27 @@ impl Store {
         };
         let mark = || Expr::col(Alias::new(&threads.names.mark));
         let select = Query::select()
-            .expr(threads.status_as_text())
-            .expr(threads.is_closed())
-            .expr(mark().is_not_null())
-            .expr(closed_at(threads))
-            .expr(mark())
-            .expr(threads.as_text(threads.qualified_id()))
-            .expr(host_column(threads))
+            .expr_as(threads.status_as_text(), "status_text")
+            .expr_as(threads.is_closed(), "is_closed")
+            .expr_as(mark().is_not_null(), "is_marked")
+            .expr_as(closed_at(threads), "closed_at")
+            .expr_as(mark(), "marked_at")
+            .expr_as(threads.as_text(threads.qualified_id()), "thread_id_text")
+            .expr_as(host_column(threads), "host")
             .from(threads.table())
             .cond_where(is_thread)
             .to_owned();
         let row = self.db.query_one(&select).await?;
         // As in `find`: what the database takes for the same id may be another volume's name.
-        let row = row.filter(|row| row.try_get_by_index::<String>(5).is_ok_and(|id| id == thread.as_str()));
+        let row = row.filter(|row| row.try_get::<String>("", "thread_id_text").is_ok_and(|id| id == thread.as_str()));
         let read = |row: sea_orm::QueryResult| {
             Ok(ThreadRow {
-                status: row.try_get_by_index(0)?,
-                closed: row.try_get_by_index::<Option<bool>>(1)?.unwrap_or(false),
-                marked: row.try_get_by_index(2)?,
-                closed_at: time_at(&row, 3),
-                marked_at: time_at(&row, 4),
-                host: host_at(&row, 6)?,
+                status: row.try_get("", "status_text")?,
+                closed: row.try_get::<Option<bool>>("", "is_closed")?.unwrap_or(false),
+                marked: row.try_get("", "is_marked")?,
+                closed_at: time_of(&row, "closed_at"),
+                marked_at: time_of(&row, "marked_at"),
+                host: host_of(&row, "host")?,
             })
         };
         row.map(read).transpose()
@@ -166,15 +166,16 @@ impl Store {
             }
             // By its place in the list: an expression that is grouped by has to be the same one, parameters included.
             let count = Query::select()
-                .expr(host_column(threads))
-                .expr(Func::count(Expr::val(1)))
+                .expr_as(host_column(threads), "host")
+                .expr_as(Func::count(Expr::val(1)), "threads")
                 .from(threads.table())
                 .cond_where(threads.is_candidate())
                 .add_group_by([Expr::cust("1")])
                 .to_owned();
             let mut by_host = BTreeMap::new();
             for row in self.db.query_all(&count).await? {
-                *by_host.entry(host_at(&row, 0)?).or_default() += row.try_get_by_index::<i64>(1)?.unsigned_abs();
+                *by_host.entry(host_of(&row, "host")?).or_default() +=
+                    row.try_get::<i64>("", "threads")?.unsigned_abs();
             }
             Ok(by_host)
         })

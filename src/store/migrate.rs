@@ -46,6 +46,12 @@ impl Store {
         self.migrate(Direction::Up).await
     }
 
+    /// The names of the migrations that are still to be applied, in their order.
+    pub async fn pending_migrations(&self) -> Result<Vec<String>, Failure> {
+        let all = self.migration_status().await?.into_iter();
+        Ok(all.filter(|migration| !migration.applied).map(|migration| migration.name).collect())
+    }
+
     /// The SQL that [`Store::migrate_up`] would execute now, the bookkeeping left out. Changes nothing.
     pub async fn plan_migrate_up(&self) -> Result<Vec<String>, Failure> {
         let pending: Vec<_> = self.migration_status().await?.into_iter().filter(|status| !status.applied).collect();

@@ -10,6 +10,7 @@ mod holds;
 mod inspection;
 mod leases;
 mod look_up;
+mod marking;
 mod migrate;
 mod pauses;
 mod pool;
@@ -34,9 +35,9 @@ pub use migrate::MigrationStatus;
 use pool::Pool;
 
 use crate::{
-    cleanup::ONLY_HOST,
     config::SecretUrl,
     failure::{Dependency, Failure},
+    host::Host,
     tls::Problem,
 };
 
@@ -53,7 +54,7 @@ pub struct Store {
     url: SecretUrl,
     threads: ThreadsTable,
     /// The Docker hosts that this process asks.
-    hosts: Vec<String>,
+    hosts: Vec<Host>,
     /// Looked up once, with the first statement about threads.
     mapping: OnceCell<Mapping>,
     replica: String,
@@ -80,7 +81,7 @@ impl Store {
             db,
             url: url.clone(),
             threads,
-            hosts: vec![ONLY_HOST.to_owned()],
+            hosts: vec![Host::Only],
             mapping: OnceCell::new(),
             replica,
             only_reads: false,
@@ -100,7 +101,7 @@ impl Store {
             db,
             url: url.clone(),
             threads,
-            hosts: vec![ONLY_HOST.to_owned()],
+            hosts: vec![Host::Only],
             mapping: OnceCell::new(),
             replica: String::new(),
             only_reads: true,
@@ -110,7 +111,7 @@ impl Store {
 
     /// The same for a process that asks these Docker hosts.
     #[must_use]
-    pub fn with_hosts(self, hosts: Vec<String>) -> Self {
+    pub fn with_hosts(self, hosts: Vec<Host>) -> Self {
         Self { hosts, ..self }
     }
 

@@ -15,7 +15,7 @@ use super::{
         volume_removal,
     },
 };
-use crate::{cleanup::breaker::Pause, failure::Failure};
+use crate::{cleanup::Pause, failure::Failure};
 
 /// The row of a pause of everything. Others are of one host.
 const EVERYTHING: &str = "everything";
@@ -27,7 +27,7 @@ fn row_of(host: Option<&str>) -> String {
 
 impl Store {
     /// The pause of all removal, or else that of removal on this host, if there is one.
-    pub async fn pause(&self, host: Option<&str>) -> Result<Option<Pause>, Failure> {
+    pub(super) async fn select_pause(&self, host: Option<&str>) -> Result<Option<Pause>, Failure> {
         if self.is_bare() {
             return Ok(None);
         }
@@ -38,7 +38,7 @@ impl Store {
     }
 
     /// Pauses removal on this host, or all, unless that is paused already. Whether this call did it.
-    pub async fn pause_removal(&self, host: Option<&str>, reason: &str) -> Result<bool, Failure> {
+    pub(super) async fn set_pause(&self, host: Option<&str>, reason: &str) -> Result<bool, Failure> {
         let name = row_of(host);
         self.bounded(ROW_TIMEOUT, async {
             // In two steps, since MySQL knows no condition in an insert that updates instead.
@@ -86,7 +86,7 @@ impl Store {
     }
 
     /// Counts the volumes that were removed within the last hour, or since removal was last resumed if that is less.
-    pub async fn removed_last_hour(&self) -> Result<u64, Failure> {
+    pub(super) async fn count_removed_last_hour(&self) -> Result<u64, Failure> {
         if self.is_bare() {
             return Ok(0);
         }

@@ -1,147 +1,47 @@
-//! The threads table: read, marked and paged by the names that the configuration gives it.
+//! The threads table: read and paged by the names that the configuration gives it.
 
 use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
 use chrono::{DateTime, NaiveDateTime, Utc};
-use migrations::{Mapping, MarkType};
+use migrations::Mapping;
 use sea_orm::{
-    ActiveValue::{NotSet, Set},
-    ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, EntityTrait, ExprTrait, QueryResult,
-    sea_query::{Alias, Condition, Expr, Func, Order, Query, UpdateStatement},
+    ConnectionTrait, DatabaseTransaction, DbErr, ExprTrait, QueryResult,
+    sea_query::{Alias, Condition, Expr, Func, Order, Query, SelectStatement},
 };
 
-use super::{PAGE_TIMEOUT, ROW_TIMEOUT, Store, entities::volume_removal};
+use super::{PAGE_TIMEOUT, ROW_TIMEOUT, Store};
 use crate::{
     cleanup::{
-        Backlog, Candidate, Mark, Origin, Receipt, Report, Scope, Thread, Threads, breaker::Pause,
-        failing::FailedCleanup,
+        Backlog, Candidate, Close, Failures, Locked, Mark, Pause, Pauses, Receipt, Receipts, Report, Rows, Scope,
+        Thread, Threads, failing::FailedCleanup,
     },
     failure::Failure,
     volume_name::ThreadId,
 };
 
 impl Store {
-    /// Marks rows that are closed and unmarked, and no others.
-    fn guarded_mark(threads: &Mapping, at: DateTime<Utc>) -> UpdateStatement {
-        // Without a zone: by our own clock's UTC, and not by what the connection's zone makes of it.
-        let at = match threads.mark {
-            MarkType::Zoned => Expr::val(at),
-            MarkType::Naive => Expr::val(at.naive_utc()),
-        };
-        Query::update().table(threads.table()).value(mark(threads), at).cond_where(threads.is_candidate()).to_owned()
-    }
-
-    async fn select(&self, thread: &ThreadId, host: Option<&str>) -> Result<Option<Thread>, DbErr> {
-        let threads = self.mapping().await?;
-        let Some(is_thread) = threads.is_thread(thread.as_str()) else {
-            return Ok(None);
-        };
-        let select = Query::select()
-            .expr(threads.is_closed())
-            .expr(threads.read_mark().is_not_null())
-            .expr(closed_at(threads))
-            .expr(self.is_held(Expr::val(thread.as_str())))
-            .expr(self.pause_reason(host))
-            .expr(id_as_text(threads))
-            .expr(host_column(threads))
-            .expr(self.first_stranger())
+    /// Selects what a clean-up wants to know of rows, and of the pause on this host.
+    pub(super) fn select_rows(&self, threads: &Mapping, host: Option<&str>) -> SelectStatement {
+        Query::select()
+            .expr_as(id_as_text(threads), "thread_id_text")
+            .expr_as(threads.is_closed(), "is_closed")
+            .expr_as(threads.read_mark().is_not_null(), "is_marked")
+            .expr_as(closed_at(threads), "closed_at")
+            .expr_as(close_written(threads), "close_written")
+            .expr_as(self.is_held(threads.as_text(threads.qualified_id())), "is_held")
+            .expr_as(host_column(threads), "host")
+            .expr_as(self.pause_reason(host), "pause_reason")
+            .expr_as(self.unserved_host_column(), "unserved_host")
             .from(threads.table())
-            .cond_where(is_thread)
-            .to_owned();
-        let Some(row) = self.db.query_one(&select).await? else {
-            return Ok(None);
-        };
-        // What the database takes for the same id (under a collation without case, say) may be another volume's name.
-        if row.try_get_by_index::<String>(5)? != thread.as_str() {
-            return Ok(None);
-        }
-        Ok(Some(Thread {
-            closed: row.try_get_by_index::<Option<bool>>(0)?.unwrap_or(false),
-            marked: row.try_get_by_index(1)?,
-            closed_at: time_at(&row, 2),
-            held: row.try_get_by_index(3)?,
-            pause: row.try_get_by_index(4)?,
-            host: host_at(&row, 6)?,
-            stranger: row.try_get_by_index(7)?,
-        }))
+            .to_owned()
     }
 
-    async fn mark_one(&self, receipt: &Receipt) -> Result<Mark, DbErr> {
-        let threads = self.mapping().await?;
-        let Some(is_thread) = threads.is_thread(receipt.thread_id.as_str()) else {
-            return Ok(Mark::NoRow);
-        };
-        let update = Self::guarded_mark(threads, receipt.at).cond_where(is_thread).to_owned();
-        let transaction = self.db.begin_marking().await?;
-        if transaction.execute(&update).await?.rows_affected() == 1 {
-            volume_removal::Entity::insert(self.row(receipt)).exec_without_returning(&transaction).await?;
-            transaction.commit().await?;
-            return Ok(Mark::Set);
-        }
-        transaction.rollback().await?;
-        Ok(match self.select(&receipt.thread_id, None).await? {
-            None => Mark::NoRow,
-            Some(thread) if !thread.closed => Mark::Reopened,
-            Some(_) => Mark::AlreadySet,
-        })
-    }
-
-    async fn mark_many(&self, receipts: &[Receipt]) -> Result<Vec<ThreadId>, DbErr> {
-        let Some(first) = receipts.first() else {
-            return Ok(Vec::new());
-        };
-        let threads = self.mapping().await?;
-        let ids = receipts.iter().map(|receipt| receipt.thread_id.as_str());
-        let transaction = self.db.begin_marking().await?;
-        let marked = if self.backend() == DbBackend::MySql {
-            lock_and_mark(threads, &transaction, ids, first.at).await?
-        } else {
-            let update = Self::guarded_mark(threads, first.at)
-                .and_where(is_one_of(threads, ids))
-                .returning(Query::returning().expr(id_as_text(threads)))
-                .to_owned();
-            ids_of(&transaction.query_all(&update).await?)?
-        };
-        let marked: Vec<&Receipt> =
-            receipts.iter().filter(|receipt| marked.contains(receipt.thread_id.as_str())).collect();
-        if !marked.is_empty() {
-            volume_removal::Entity::insert_many(marked.iter().map(|receipt| self.row(receipt)))
-                .exec_without_returning(&transaction)
-                .await?;
-        }
-        transaction.commit().await?;
-        Ok(marked.into_iter().map(|receipt| receipt.thread_id.clone()).collect())
-    }
-
-    async fn select_known(&self, wanted: &[ThreadId]) -> Result<HashMap<ThreadId, Thread>, DbErr> {
+    async fn read_rows(&self, wanted: &[ThreadId], host: Option<&str>) -> Result<Rows, DbErr> {
         let threads = self.mapping().await?;
         let ids = wanted.iter().map(ThreadId::as_str);
-        let select = Query::select()
-            .expr(id_as_text(threads))
-            .expr(threads.is_closed())
-            .expr(threads.read_mark().is_not_null())
-            .expr(closed_at(threads))
-            .expr(self.is_held(threads.as_text(threads.qualified_id())))
-            .expr(host_column(threads))
-            .from(threads.table())
-            .and_where(is_one_of(threads, ids))
-            .to_owned();
-        let mut known = HashMap::new();
-        for row in self.db.query_all(&select).await? {
-            let id: String = row.try_get_by_index(0)?;
-            let Ok(thread) = ThreadId::parse(&id) else { continue };
-            let found = Thread {
-                closed: row.try_get_by_index::<Option<bool>>(1)?.unwrap_or(false),
-                marked: row.try_get_by_index(2)?,
-                closed_at: time_at(&row, 3),
-                held: row.try_get_by_index(4)?,
-                host: host_at(&row, 5)?,
-                stranger: None,
-                pause: None,
-            };
-            known.insert(thread, found);
-        }
-        Ok(known)
+        let select = self.select_rows(threads, host).and_where(is_one_of(threads, ids)).to_owned();
+        rows_of(&self.db.query_all(&select).await?, wanted)
     }
 
     async fn select_candidates(&self, scope: &Scope, after: Option<&str>, limit: u64) -> Result<Vec<Candidate>, DbErr> {
@@ -150,8 +50,9 @@ impl Store {
         let mut select = Query::select()
             // Under another name than the column's: by that name the rows would be ordered as texts, past the index.
             .expr_as(id_as_text(threads), "thread_id_text")
-            .expr(closed_at(threads))
-            .expr(self.is_held(threads.as_text(threads.qualified_id())))
+            .expr_as(closed_at(threads), "closed_at")
+            .expr_as(close_written(threads), "close_written")
+            .expr_as(self.is_held(threads.as_text(threads.qualified_id())), "is_held")
             .from(threads.table())
             .cond_where(threads.is_candidate())
             .cond_where(in_scope)
@@ -165,7 +66,11 @@ impl Store {
         }
         let rows = self.db.query_all(&select).await?;
         let candidate = |row: &QueryResult| {
-            Ok(Candidate { id: row.try_get_by_index(0)?, closed_at: time_at(row, 1), held: row.try_get_by_index(2)? })
+            Ok(Candidate {
+                id: row.try_get("", "thread_id_text")?,
+                close: close_of(row),
+                held: row.try_get("", "is_held")?,
+            })
         };
         rows.iter().map(candidate).collect()
     }
@@ -188,75 +93,65 @@ impl Store {
     pub(super) async fn count_backlog(&self) -> Result<Backlog, DbErr> {
         let threads = self.mapping().await?;
         let count = Query::select()
-            .expr(Expr::col(id(threads)).count())
-            .expr(Func::min(closed_at(threads)))
+            .expr_as(Expr::col(id(threads)).count(), "unmarked")
+            .expr_as(Func::min(closed_at(threads)), "oldest_closed_at")
             .from(threads.table())
             .cond_where(threads.is_candidate())
             .to_owned();
         let row = self.db.query_one(&count).await?;
         Ok(Backlog {
-            unmarked: row.as_ref().and_then(|row| row.try_get_by_index::<i64>(0).ok()).unwrap_or(0).unsigned_abs(),
-            oldest_closed_at: row.and_then(|row| time_at(&row, 1)),
+            unmarked: row.as_ref().and_then(|row| row.try_get::<i64>("", "unmarked").ok()).unwrap_or(0).unsigned_abs(),
+            oldest_closed_at: row.and_then(|row| time_of(&row, "oldest_closed_at")),
         })
-    }
-
-    /// Writes a receipt for a volume that has no thread to mark.
-    pub async fn record(&self, receipt: &Receipt) -> Result<(), Failure> {
-        let insert = volume_removal::Entity::insert(self.row(receipt)).exec_without_returning(&self.db);
-        self.bounded(ROW_TIMEOUT, insert).await.map(drop)
-    }
-
-    fn row(&self, receipt: &Receipt) -> volume_removal::ActiveModel {
-        let event_id = match &receipt.origin {
-            Origin::Event(id) => id.clone(),
-            Origin::Sweep | Origin::Docker | Origin::Orphan | Origin::Retired => None,
-        };
-        volume_removal::ActiveModel {
-            id: NotSet,
-            thread_id: Set(receipt.thread_id.to_string()),
-            volume_name: Set(receipt.volume.to_string()),
-            outcome: Set(receipt.outcome.to_owned()),
-            source: Set(receipt.origin.as_str().to_owned()),
-            event_id: Set(event_id),
-            replica: Set(self.replica.clone()),
-            removed_at: Set(receipt.at),
-        }
     }
 }
 
 impl Threads for Store {
-    async fn find(&self, thread: &ThreadId, host: Option<&str>) -> Result<Option<Thread>, Failure> {
-        self.bounded(ROW_TIMEOUT, self.select(thread, host)).await
+    type Lock = DatabaseTransaction;
+
+    async fn read(&self, threads: &[ThreadId], host: Option<&str>) -> Result<Rows, Failure> {
+        self.bounded(PAGE_TIMEOUT, self.read_rows(threads, host)).await
     }
 
-    async fn record_report(&self, thread: &ThreadId, report: &Report) -> Result<(), Failure> {
-        self.upsert_report(thread, report).await
+    async fn lock(
+        &self,
+        threads: &[ThreadId],
+        host: Option<&str>,
+        limit: Duration,
+    ) -> Result<Locked<DatabaseTransaction>, Failure> {
+        self.lock_rows(threads, host, limit).await
     }
 
-    async fn mark(&self, receipt: &Receipt) -> Result<Mark, Failure> {
-        self.bounded(ROW_TIMEOUT, self.mark_one(receipt)).await
+    async fn mark_locked(&self, lock: DatabaseTransaction, receipts: &[Receipt]) -> Result<HashSet<ThreadId>, Failure> {
+        self.bounded(ROW_TIMEOUT, self.mark_rows_and_commit(lock, receipts)).await
     }
 
-    async fn mark_all(&self, receipts: &[Receipt]) -> Result<Vec<ThreadId>, Failure> {
-        self.bounded(PAGE_TIMEOUT, self.mark_many(receipts)).await
-    }
-
-    async fn known(&self, threads: &[ThreadId]) -> Result<HashMap<ThreadId, Thread>, Failure> {
-        self.bounded(PAGE_TIMEOUT, self.select_known(threads)).await
-    }
-
-    async fn stranger(&self) -> Result<Option<String>, Failure> {
-        Self::stranger(self).await
-    }
-
-    async fn unmark(&self, thread: &ThreadId) -> Result<bool, Failure> {
-        self.bounded(ROW_TIMEOUT, self.withdraw_mark(thread)).await
+    async fn mark(&self, receipts: &[Receipt]) -> Result<HashMap<ThreadId, Mark>, Failure> {
+        self.bounded(PAGE_TIMEOUT, self.mark_unlocked(receipts)).await
     }
 
     async fn candidates(&self, scope: &Scope, after: Option<&str>, limit: u64) -> Result<Vec<Candidate>, Failure> {
         self.bounded(PAGE_TIMEOUT, self.select_candidates(scope, after, limit)).await
     }
 
+    async fn unmark(&self, thread: &ThreadId) -> Result<bool, Failure> {
+        self.bounded(ROW_TIMEOUT, self.withdraw_mark(thread)).await
+    }
+
+    async fn record_report(&self, thread: &ThreadId, report: &Report) -> Result<(), Failure> {
+        self.upsert_report(thread, report).await
+    }
+
+    async fn backlog(&self) -> Result<Backlog, Failure> {
+        self.bounded(PAGE_TIMEOUT, self.count_backlog()).await
+    }
+
+    async fn unserved_host(&self) -> Result<Option<String>, Failure> {
+        self.first_unserved_host().await
+    }
+}
+
+impl Failures for Store {
     async fn note_failure(&self, thread: &ThreadId, error: &str) -> Result<(), Failure> {
         self.upsert_failure(thread, error).await
     }
@@ -268,68 +163,64 @@ impl Threads for Store {
     async fn forget_failures(&self) -> Result<(), Failure> {
         self.delete_settled_failures().await
     }
+}
 
-    async fn backlog(&self) -> Result<Backlog, Failure> {
-        self.bounded(PAGE_TIMEOUT, self.count_backlog()).await
-    }
-
+impl Pauses for Store {
     async fn pause(&self, host: Option<&str>) -> Result<Option<Pause>, Failure> {
-        Self::pause(self, host).await
+        self.select_pause(host).await
     }
 
     async fn pause_removal(&self, host: Option<&str>, reason: &str) -> Result<bool, Failure> {
-        Self::pause_removal(self, host, reason).await
+        self.set_pause(host, reason).await
+    }
+}
+
+impl Receipts for Store {
+    async fn record(&self, receipt: &Receipt) -> Result<(), Failure> {
+        self.bounded(ROW_TIMEOUT, self.write_receipts(&self.db, std::slice::from_ref(receipt))).await
     }
 
     async fn removed_last_hour(&self) -> Result<u64, Failure> {
-        Self::removed_last_hour(self).await
+        self.count_removed_last_hour().await
     }
 }
 
-/// MySQL's updates do not say which rows they changed. So these are locked as what the update asks for, and whoever waits
-/// for them finds them marked.
-async fn lock_and_mark(
-    threads: &Mapping,
-    transaction: &DatabaseTransaction,
-    ids: impl Iterator<Item = &str>,
-    at: DateTime<Utc>,
-) -> Result<HashSet<String>, DbErr> {
-    let asked: HashSet<&str> = ids.collect();
-    let lock = Query::select()
-        .expr(id_as_text(threads))
-        .from(threads.table())
-        .cond_where(threads.is_candidate())
-        .and_where(is_one_of(threads, asked.iter().copied()))
-        .lock_exclusive()
-        .to_owned();
-    let mut locked = ids_of(&transaction.query_all(&lock).await?)?;
-    // See `Mapping::is_thread`.
-    locked.retain(|id| asked.contains(id.as_str()));
-    if !locked.is_empty() {
-        let is_locked = is_one_of(threads, locked.iter().map(String::as_str));
-        transaction.execute(Store::guarded_mark(threads, at).and_where(is_locked)).await?;
+/// Rows by their threads, and what stands in each of them besides. What the database takes for the same id (under a
+/// collation without case, say) may be another volume's name, and is no row of these threads.
+pub(super) fn rows_of(rows: &[QueryResult], wanted: &[ThreadId]) -> Result<Rows, DbErr> {
+    let wanted: HashSet<&str> = wanted.iter().map(ThreadId::as_str).collect();
+    let mut found = Rows::default();
+    for row in rows {
+        let id: String = row.try_get("", "thread_id_text")?;
+        let Some(thread) = ThreadId::parse(&id).ok().filter(|_| wanted.contains(id.as_str())) else { continue };
+        found.pause = row.try_get("", "pause_reason")?;
+        found.unserved_host = row.try_get("", "unserved_host")?;
+        let row = Thread {
+            closed: row.try_get::<Option<bool>>("", "is_closed")?.unwrap_or(false),
+            marked: row.try_get("", "is_marked")?,
+            close: close_of(row),
+            held: row.try_get("", "is_held")?,
+            host: host_of(row, "host")?,
+        };
+        found.threads.insert(thread, row);
     }
-    Ok(locked)
+    Ok(found)
 }
 
-fn ids_of(rows: &[QueryResult]) -> Result<HashSet<String>, DbErr> {
-    rows.iter().map(|row| row.try_get_by_index(0)).collect()
-}
-
-fn is_one_of<'a>(threads: &Mapping, ids: impl Iterator<Item = &'a str>) -> Expr {
+pub(super) fn is_one_of<'a>(threads: &Mapping, ids: impl Iterator<Item = &'a str>) -> Expr {
     Expr::col(id(threads)).is_in(ids.filter_map(|id| threads.id_value(id)))
 }
 
-fn id(threads: &Mapping) -> Alias {
+pub(super) fn id(threads: &Mapping) -> Alias {
     Alias::new(&threads.names.id)
 }
 
-fn mark(threads: &Mapping) -> Alias {
+pub(super) fn mark(threads: &Mapping) -> Alias {
     Alias::new(&threads.names.mark)
 }
 
 /// Only where a row is read: a condition on a cast column would not use the column's index.
-fn id_as_text(threads: &Mapping) -> Expr {
+pub(super) fn id_as_text(threads: &Mapping) -> Expr {
     threads.as_text(Expr::col(id(threads)))
 }
 
@@ -338,8 +229,8 @@ pub(super) fn host_column(threads: &Mapping) -> Expr {
     threads.names.host.as_ref().map_or_else(Expr::null, |host| threads.as_text(Expr::col(Alias::new(host))))
 }
 
-pub(super) fn host_at(row: &QueryResult, index: usize) -> Result<Option<String>, DbErr> {
-    Ok(row.try_get_by_index::<Option<String>>(index)?.filter(|host| !host.is_empty()))
+pub(super) fn host_of(row: &QueryResult, column: &str) -> Result<Option<String>, DbErr> {
+    Ok(row.try_get::<Option<String>>("", column)?.filter(|host| !host.is_empty()))
 }
 
 /// The condition that selects the rows of a scope; `None` if there can be none.
@@ -360,12 +251,23 @@ pub(super) fn closed_at(threads: &Mapping) -> Expr {
     threads.names.closed_at.as_ref().map_or_else(Expr::null, |closed_at| Expr::col(Alias::new(closed_at)))
 }
 
+/// The time of a close as the database writes it: tells one close from another whatever its type is.
+pub(super) fn close_written(threads: &Mapping) -> Expr {
+    let column = threads.names.closed_at.as_ref();
+    column.map_or_else(Expr::null, |closed_at| threads.as_text(Expr::col(Alias::new(closed_at))))
+}
+
+fn close_of(row: &QueryResult) -> Close {
+    let written = row.try_get::<Option<String>>("", "close_written").ok().flatten();
+    Close { at: time_of(row, "closed_at"), written }
+}
+
 /// The time of a close. One without a zone is UTC; what we can't read at all counts as none, so that under a retention
 /// the thread is kept.
-pub(super) fn time_at(row: &QueryResult, index: usize) -> Option<DateTime<Utc>> {
+pub(super) fn time_of(row: &QueryResult, column: &str) -> Option<DateTime<Utc>> {
     let without_zone = || {
-        let time = row.try_get_by_index::<Option<NaiveDateTime>>(index).ok().flatten();
+        let time = row.try_get::<Option<NaiveDateTime>>("", column).ok().flatten();
         time.map(|time| time.and_utc())
     };
-    row.try_get_by_index::<Option<DateTime<Utc>>>(index).unwrap_or_else(|_| without_zone())
+    row.try_get::<Option<DateTime<Utc>>>("", column).unwrap_or_else(|_| without_zone())
 }

@@ -2,9 +2,11 @@
 
 use chrono::Utc;
 
-use super::Report;
 use crate::{
-    cleanup::{Candidate, Policy, retention::Due},
+    cleanup::{
+        Candidate,
+        retention::{Due, Retention},
+    },
     volume_name::ThreadId,
 };
 
@@ -15,28 +17,28 @@ const MAX_DEFERRED: usize = 100_000;
 /// Closed and unmarked threads that are not to be cleaned now, as a sweep found them.
 #[derive(Default)]
 pub(super) struct Deferred {
-    /// As many as may be kept in memory, with the rows that they were read from.
-    pub(super) threads: Vec<(ThreadId, Candidate)>,
+    /// As many as may be kept in memory.
+    pub(super) rows: Vec<Candidate>,
+    pub(super) held: u64,
+    pub(super) not_due: u64,
 }
 
 impl Deferred {
     /// Takes up what has to wait, and leaves what is due.
-    pub(super) fn take_from(&mut self, page: Vec<Candidate>, policy: &Policy, report: &mut Report) -> Vec<Candidate> {
+    pub(super) fn take_from(&mut self, page: Vec<Candidate>, retention: Retention) -> Vec<Candidate> {
         let now = Utc::now();
         let mut due = Vec::new();
         for candidate in page {
-            match (candidate.held, policy.retention.due(candidate.closed_at, now)) {
+            match (candidate.held, retention.due(candidate.close.at, now)) {
                 (false, Due::Now) => {
                     due.push(candidate);
                     continue;
                 }
-                (true, Due::Now | Due::At(_) | Due::Never) => report.held += 1,
-                (false, Due::At(_) | Due::Never) => report.not_due += 1,
+                (true, Due::Now | Due::At(_) | Due::Never) => self.held += 1,
+                (false, Due::At(_) | Due::Never) => self.not_due += 1,
             }
-            if let Ok(thread) = ThreadId::parse(&candidate.id)
-                && self.threads.len() < MAX_DEFERRED
-            {
-                self.threads.push((thread, candidate));
+            if self.rows.len() < MAX_DEFERRED && ThreadId::parse(&candidate.id).is_ok() {
+                self.rows.push(candidate);
             }
         }
         due

@@ -1,72 +1,62 @@
 //! What a sweep marks without having removed anything: threads whose volumes are proven absent, a page at a time.
 
-use std::collections::HashSet;
-
 use chrono::{SubsecRound, Utc};
 use tracing::{debug, warn};
 
-use super::{PAGE_ROWS, Reconciler, Report};
+use super::{PAGE_ROWS, classify::Row, report::SweepReport};
 use crate::{
-    cleanup::{Candidate, Coordinator, Inventory, Origin, Outcome, Receipt, Threads, Volumes},
+    cleanup::{Context, Database, Gone, Mark, Origin, Outcome, Receipt},
     failure::{Failure, Verdict},
     metrics,
-    volume_name::ThreadId,
 };
 
-impl<V: Volumes, T: Threads> Reconciler<V, T> {
-    /// Marks the threads of absent volumes, all at once. If that fails, because of one of them perhaps, returns all: each
-    /// is then cleaned by itself, so that one never keeps others from their mark.
-    pub(super) async fn mark_absent(
-        &self,
-        absent: &[(ThreadId, Candidate)],
-        inventory: &Inventory,
-        report: &mut Report,
-    ) -> Result<Vec<ThreadId>, Failure> {
-        if absent.is_empty() {
-            return Ok(Vec::new());
-        }
-        if let Some(warning) = inventory.warnings.first() {
-            warn!(warning, threads = absent.len(), "Docker's list may lack volumes, so none is taken for absent");
-            report.failed += absent.len() as u64;
-            return Ok(Vec::new());
-        }
-        // After the list, so that it was this daemon that made it.
-        self.coordinator.volumes.prove_identity().await?;
-        mark_all_absent(&self.coordinator, absent, report).await
-    }
-}
-
-/// Marks threads whose volumes are proven absent. Returns those that could not be marked with others.
-pub(super) async fn mark_all_absent<V: Volumes, T: Threads>(
-    coordinator: &Coordinator<V, T>,
-    absent: &[(ThreadId, Candidate)],
-    report: &mut Report,
-) -> Result<Vec<ThreadId>, Failure> {
+/// Marks threads whose volumes are proven absent, all at once. Returns those that could not be marked with others,
+/// because of one of them perhaps: each is then cleaned by itself, so that one never keeps others from their mark.
+pub(super) async fn mark_absent<T: Database>(
+    context: &Context<T>,
+    absent: Vec<Row>,
+    report: &mut SweepReport,
+) -> Result<Vec<Row>, Failure> {
     let at = Utc::now().trunc_subsecs(3);
-    let receipt = |thread: &ThreadId| Receipt {
-        thread_id: thread.clone(),
-        volume: coordinator.prefix.volume_of(thread),
-        outcome: Outcome::NotFound.as_str(),
+    let receipt = |row: &Row| Receipt {
+        thread_id: row.thread.clone(),
+        close: row.close.clone(),
+        volume: context.prefix.volume_of(&row.thread),
+        gone: Gone::NotFound,
         origin: Origin::Sweep,
         at,
+        is_written: false,
     };
-    let receipts: Vec<_> = absent.iter().map(|(thread, _)| receipt(thread)).collect();
-    let mut marked = HashSet::new();
     let mut unmarked = Vec::new();
-    for page in receipts.chunks(PAGE_ROWS) {
-        match coordinator.threads.mark_all(page).await {
-            Ok(threads) => marked.extend(threads),
+    let mut marked = 0;
+    for page in absent.chunks(PAGE_ROWS) {
+        let receipts: Vec<_> = page.iter().map(receipt).collect();
+        let marks = match context.threads.mark(&receipts).await {
+            Ok(marks) => marks,
             Err(failure) if matches!(failure.verdict, Verdict::Unavailable(_)) => return Err(failure),
             Err(error) => {
                 debug!(%error, threads = page.len(), "can't mark them at once; one by one");
-                unmarked.extend(page.iter().map(|receipt| receipt.thread_id.clone()));
+                unmarked.extend_from_slice(page);
+                continue;
+            }
+        };
+        for row in page {
+            match marks.get(&row.thread) {
+                Some(Mark::Set) => {
+                    marked += 1;
+                    metrics::close_to_mark(row.close.at, at);
+                }
+                Some(Mark::Busy) => report.busy += 1,
+                // Somebody else was faster, or it is another close, or none.
+                Some(Mark::AlreadySet | Mark::Reopened | Mark::NoRow) => {}
+                None => {
+                    warn!(thread.id = %row.thread, "the mark could not be set; `volume-reaper doctor` looks for why");
+                    report.failed += 1;
+                }
             }
         }
     }
-    report.not_found += marked.len() as u64;
-    metrics::cleanups(Origin::Sweep.as_str(), Outcome::NotFound.as_str(), marked.len() as u64);
-    for (_, candidate) in absent.iter().filter(|(thread, _)| marked.contains(thread)) {
-        metrics::close_to_mark(candidate.closed_at, at);
-    }
+    report.not_found += marked;
+    metrics::cleanups(Origin::Sweep.as_str(), Outcome::NotFound.as_str(), marked);
     Ok(unmarked)
 }

@@ -1,10 +1,8 @@
 //! How far a sweep is.
 
-use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::{sync::watch, time::Instant};
 use tracing::info;
 
@@ -33,21 +31,17 @@ impl Progress {
 
     pub(super) fn begin(&self) {
         self.done.send_replace(0);
-        *self.said() = Instant::now();
+        *self.said.lock() = Instant::now();
     }
 
     /// Some more candidates are done with. A sweep that takes long says so now and then.
     pub(super) fn advance(&self, count: usize) {
         self.done.send_modify(|done| *done += count as u64);
-        let mut said = self.said();
+        let mut said = self.said.lock();
         if said.elapsed() >= PROGRESS_INTERVAL {
             *said = Instant::now();
             info!(candidates = *self.done.borrow(), "sweeping");
         }
-    }
-
-    fn said(&self) -> MutexGuard<'_, Instant> {
-        self.said.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -63,7 +57,7 @@ mod tests {
 
     impl io::Write for Lines {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().expect("lock").write(bytes)
+            self.0.lock().write(bytes)
         }
 
         fn flush(&mut self) -> io::Result<()> {
@@ -73,7 +67,7 @@ mod tests {
 
     impl Lines {
         fn text(&self) -> String {
-            String::from_utf8(self.0.lock().expect("lock").clone()).expect("text")
+            String::from_utf8(self.0.lock().clone()).expect("text")
         }
     }
 

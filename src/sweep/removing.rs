@@ -1,12 +1,7 @@
 //! What a sweep removes: through the coordinator, within the budget, and what failed before after all others.
 #![warn(clippy::wildcard_enum_match_arm, reason = "a new outcome must not compile until it is decided")]
 
-use std::{
-    collections::HashMap,
-    pin::pin,
-    sync::{MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{pin::pin, time::Duration};
 
 use chrono::Utc;
 use futures_util::{StreamExt, stream};
@@ -14,33 +9,33 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::{Reconciler, Report, retries::Retries};
+use super::{Sweeper, report::SweepReport, retries::Retries};
 use crate::{
-    cleanup::{Origin, Outcome, Threads, Volumes},
+    cleanup::{Database, Origin, Outcome, Volumes},
     failure::{Failure, Verdict},
     volume_name::ThreadId,
 };
 
-/// Removals asked for at once. More wait their turn in the coordinator; it needs only a few to choose from.
-const CLEANUPS_IN_FLIGHT: usize = 16;
+/// Clean-ups asked for at once: as many as two batches take.
+const CLEANUPS_IN_FLIGHT: usize = 64;
 
 /// How long one sweep begins to try those again that failed before. What is left is the next sweep's.
 const RETRY_BUDGET: Duration = Duration::from_secs(30);
 /// Volumes that are remembered to be referenced although no container shows it. More are asked for again next time.
 const MAX_COOLING: usize = 10_000;
 
-impl<V: Volumes, T: Threads> Reconciler<V, T> {
+impl<V: Volumes, T: Database> Sweeper<V, T> {
     /// Takes out of `removable` what failed before: for now, or until the end of this sweep.
     pub(super) async fn set_failed_aside(
         &self,
         removable: &mut Vec<ThreadId>,
         retries: &mut Retries,
-        report: &mut Report,
+        report: &mut SweepReport,
     ) -> Result<(), Failure> {
         if removable.is_empty() {
             return Ok(());
         }
-        let failed = self.coordinator.threads.failed(removable).await?;
+        let failed = self.cleaner.threads().failed(removable).await?;
         removable.retain(|thread| !failed.contains_key(thread));
         let now = Utc::now();
         let next_try = failed.into_iter().map(|(thread, failed)| (failed.next_try_at(self.cooldown), thread));
@@ -53,7 +48,7 @@ impl<V: Volumes, T: Threads> Reconciler<V, T> {
     pub(super) async fn retry(
         &self,
         retries: Retries,
-        report: &mut Report,
+        report: &mut SweepReport,
         stop: &CancellationToken,
     ) -> Result<(), Failure> {
         let threads = retries.threads();
@@ -79,17 +74,17 @@ impl<V: Volumes, T: Threads> Reconciler<V, T> {
     pub(super) async fn remove(
         &self,
         mut threads: Vec<ThreadId>,
-        report: &mut Report,
+        report: &mut SweepReport,
         enough: &CancellationToken,
     ) -> Result<usize, Failure> {
         let mut untried = 0;
         while !threads.is_empty() && !enough.is_cancelled() {
-            let budget = self.coordinator.policy().budgets.per_sweep.unwrap_or(u64::MAX);
+            let budget = self.cleaner.policy().budgets.per_sweep.unwrap_or(u64::MAX);
             let left = usize::try_from(budget.saturating_sub(report.removed)).unwrap_or(usize::MAX);
-            if left == 0 && self.coordinator.pause_reason().is_none() {
-                self.coordinator.pause(&format!("the budget of {budget} removals per sweep is used up")).await?;
+            if left == 0 && self.cleaner.pause_reason().is_none() {
+                self.cleaner.pause(&format!("the budget of {budget} removals per sweep is used up")).await?;
             }
-            if self.coordinator.pause_reason().is_some() {
+            if self.cleaner.pause_reason().is_some() {
                 report.paused += threads.len() as u64;
                 return Ok(untried);
             }
@@ -101,15 +96,15 @@ impl<V: Volumes, T: Threads> Reconciler<V, T> {
         Ok(untried + threads.len())
     }
 
-    /// The same without the budget.
+    /// Cleans up after these threads, whatever the budget.
     async fn remove_at_once(
         &self,
         threads: Vec<ThreadId>,
-        report: &mut Report,
+        report: &mut SweepReport,
         enough: &CancellationToken,
     ) -> Result<usize, Failure> {
         let clean = async |thread| {
-            let result = self.coordinator.clean(&thread, Origin::Sweep).await;
+            let result = self.cleaner.clean(&thread, Origin::Sweep).await;
             (thread, result)
         };
         let mut left = threads.len();
@@ -129,6 +124,7 @@ impl<V: Volumes, T: Threads> Reconciler<V, T> {
                     self.cool(thread);
                 }
                 Ok(Outcome::Removing) => report.removing += 1,
+                Ok(Outcome::Busy) => report.busy += 1,
                 // The daemon is stuck: there is no use in waiting for it with all others too.
                 Ok(Outcome::Deferred) => {
                     report.cooling_down += 1;
@@ -147,7 +143,8 @@ impl<V: Volumes, T: Threads> Reconciler<V, T> {
                     | Outcome::UnknownThread
                     | Outcome::Reopened
                     // That it is nowhere is found out for all hosts at once.
-                    | Outcome::NotHere,
+                    | Outcome::NotHere
+                    | Outcome::Elsewhere { .. },
                 ) => {}
                 Err(failure) if matches!(failure.verdict, Verdict::Unavailable(_)) => return Err(failure),
                 Err(failure) => {
@@ -164,13 +161,9 @@ impl<V: Volumes, T: Threads> Reconciler<V, T> {
     }
 
     fn cool(&self, thread: ThreadId) {
-        let mut cooling = self.cooling();
+        let mut cooling = self.cooling.lock();
         if cooling.len() < MAX_COOLING {
             cooling.insert(thread, Instant::now() + self.cooldown);
         }
-    }
-
-    pub(super) fn cooling(&self) -> MutexGuard<'_, HashMap<ThreadId, Instant>> {
-        self.cooling.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

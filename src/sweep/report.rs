@@ -5,14 +5,14 @@ use tracing::{debug, info};
 
 /// What one sweep did. Written by `sweep --json` as it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Report {
+pub struct SweepReport {
     /// Closed and unmarked threads.
     pub candidates: u64,
     /// Volumes removed; in a dry run, those that would be tried.
     pub removed: u64,
     /// Volumes found absent; in a dry run, those whose thread would be marked.
     pub not_found: u64,
-    /// Volumes that a container holds.
+    /// Volumes that a container uses.
     pub referenced: u64,
     /// Threads whose retention is not over.
     pub not_due: u64,
@@ -22,6 +22,8 @@ pub struct Report {
     pub paused: u64,
     /// Volumes whose removal takes long and goes on.
     pub removing: u64,
+    /// Threads whose row somebody else has locked; the next sweep looks again.
+    pub busy: u64,
     /// Volumes left alone for now, since they could not be removed before.
     pub cooling_down: u64,
     /// Volumes that could not be removed or marked.
@@ -43,7 +45,7 @@ pub struct Report {
     pub duration_ms: u64,
 }
 
-impl Report {
+impl SweepReport {
     /// Both together, as one sweep that took as long as the longer one.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
@@ -60,6 +62,7 @@ impl Report {
             held: self.held + other.held,
             paused: self.paused + other.paused,
             removing: self.removing + other.removing,
+            busy: self.busy + other.busy,
             cooling_down: self.cooling_down + other.cooling_down,
             failed: self.failed + other.failed,
             unnameable: self.unnameable + other.unnameable,
@@ -74,7 +77,7 @@ impl Report {
 
     /// One info line if something happened, debug if not.
     pub(super) fn log(&self) {
-        let Self { candidates, removed, not_found, referenced, not_due, held, paused, removing, .. } = *self;
+        let Self { candidates, removed, not_found, referenced, not_due, held, paused, removing, busy, .. } = *self;
         let Self { cooling_down, failed, drift, orphans, misplaced, dry_run, duration_ms, .. } = *self;
         macro_rules! swept {
             ($level:ident) => {
@@ -87,6 +90,7 @@ impl Report {
                     held,
                     paused,
                     removing,
+                    busy,
                     cooling_down,
                     failed,
                     drift,

@@ -86,7 +86,7 @@ async fn a_container_that_never_ran_holds_its_volume() {
     world.create_volume("t1").await;
     let container = world.create_container("t1").await;
     let holders = vec![container.clone()];
-    assert_eq!(docker.remove(&name(&world, "t1")).await, Ok(Removal::Referenced { holders }));
+    assert_eq!(docker.remove(&name(&world, "t1")).await, Ok(Removal::Referenced { containers: holders }));
     assert!(world.has_volume("t1").await);
     world.remove_container(&container).await;
     assert_eq!(docker.remove(&name(&world, "t1")).await, Ok(Removal::Removed));

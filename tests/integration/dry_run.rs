@@ -6,7 +6,7 @@ use chrono::Utc;
 use migrations::ThreadsTable;
 use serde_json::{Value, json};
 use volume_reaper::{
-    cleanup::{Origin, Receipt, Threads},
+    cleanup::{Gone, Origin, Receipt, Threads},
     config::SecretUrl,
     store::Store,
     volume_name::{ThreadId, VolumePrefix},
@@ -167,8 +167,19 @@ async fn the_database_itself_refuses_what_a_dry_run_must_not_write() {
         let store = Store::read_only(&url, ThreadsTable::default(), 2).await.expect("a pool");
         let thread_id = ThreadId::parse("t1").expect("valid");
         let volume = VolumePrefix::parse("ha_ws_").expect("valid").volume_of(&thread_id);
-        let receipt = Receipt { thread_id, volume, outcome: "removed", origin: Origin::Sweep, at: Utc::now() };
-        store.mark(&receipt).await.expect_err("refused");
+        let receipt = Receipt {
+            thread_id,
+            close: store.read(&[ThreadId::parse("t1").expect("valid")], None).await.expect("read").threads
+                [&ThreadId::parse("t1").expect("valid")]
+                .close
+                .clone(),
+            volume,
+            gone: Gone::Removed,
+            origin: Origin::Sweep,
+            at: Utc::now(),
+            is_written: false,
+        };
+        store.mark(&[receipt]).await.expect_err("refused");
         assert_eq!(world.mark("t1").await, None, "{on:?}");
     }
 }

@@ -2,27 +2,31 @@
 //! mind in the middle of one.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use chrono::{DateTime, Utc};
 use volume_reaper::{
     cleanup::{
-        Backlog, Candidate, Coordinator, Inventory, Mark, Outcome, Receipt, Removal, Report, Scope, Thread, Threads,
-        Volumes, breaker::Pause, failing::FailedCleanup,
+        Backlog, Candidate, Cleaner, Close, Context, Failures, Inventory, Locked, Mark, Outcome, Pause, Pauses, Policy,
+        Receipt, Receipts, Removal, Report, Rows, Scope, Thread, Threads, Volumes,
+        failing::FailedCleanup,
+        policy::{Limits, Locking},
     },
     failure::Failure,
+    host::Host,
     volume_name::{ThreadId, VolumeName, VolumePrefix},
 };
 
 /// What happens when a call is made, before it does its own work.
-type Hook = Box<dyn Fn(&Rows) -> Result<(), Failure> + Send + Sync>;
+type Hook = Box<dyn Fn(&Table) -> Result<(), Failure> + Send + Sync>;
 type Unmarkable = Box<dyn Fn(&Receipt) -> bool + Send + Sync>;
-type Rows = Arc<Mutex<HashMap<String, Row>>>;
+type Table = Arc<Mutex<HashMap<String, Row>>>;
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Row {
@@ -46,7 +50,7 @@ pub(crate) struct FakeVolumes {
     pub(crate) stuck: Mutex<Vec<String>>,
     /// The volumes are in the first list and in no later one.
     pub(crate) vanishing: AtomicBool,
-    rows: Rows,
+    rows: Table,
 }
 
 impl Volumes for FakeVolumes {
@@ -94,7 +98,7 @@ impl Volumes for FakeVolumes {
 }
 
 pub(crate) struct FakeThreads {
-    pub(crate) rows: Rows,
+    pub(crate) rows: Table,
     pub(crate) on_mark: Hook,
     pub(crate) pause: Mutex<Option<Pause>>,
     /// What the receipts of other replicas come to.
@@ -112,57 +116,80 @@ impl FakeThreads {
     }
 }
 
-impl Threads for FakeThreads {
-    async fn find(&self, thread: &ThreadId, _host: Option<&str>) -> Result<Option<Thread>, Failure> {
+impl FakeThreads {
+    fn read_now(&self, threads: &[ThreadId]) -> Rows {
         let rows = self.rows.lock().expect("lock");
-        Ok(rows.get(thread.as_str()).map(|row| Thread {
-            closed: row.closed,
-            marked: row.mark.is_some(),
-            closed_at: row.closed_at,
-            held: row.held,
-            host: row.host.clone(),
-            stranger: None,
-            pause: self.pause.lock().expect("lock").as_ref().map(|pause| pause.reason.clone()),
-        }))
+        let read = |thread: &ThreadId| {
+            let row = rows.get(thread.as_str())?;
+            let found = Thread {
+                closed: row.closed,
+                marked: row.mark.is_some(),
+                close: row.close(),
+                held: row.held,
+                host: row.host.clone(),
+            };
+            Some((thread.clone(), found))
+        };
+        let pause = self.pause.lock().expect("lock").as_ref().map(|pause| pause.reason.clone());
+        Rows { threads: threads.iter().filter_map(read).collect(), unserved_host: None, pause }
     }
 
-    async fn stranger(&self) -> Result<Option<String>, Failure> {
+    fn mark_now(&self, receipt: &Receipt) -> Mark {
+        let mut rows = self.rows.lock().expect("lock");
+        match rows.get_mut(receipt.thread_id.as_str()) {
+            None => Mark::NoRow,
+            Some(row) if !row.closed => Mark::Reopened,
+            Some(row) if row.mark.is_some() => Mark::AlreadySet,
+            Some(row) if row.close() != receipt.close => Mark::Reopened,
+            Some(row) => {
+                row.mark = Some(receipt.at);
+                row.receipts.push(receipt.gone.as_str());
+                Mark::Set
+            }
+        }
+    }
+}
+
+impl Row {
+    fn close(&self) -> Close {
+        Close { at: self.closed_at, written: self.closed_at.map(|at| at.to_rfc3339()) }
+    }
+}
+
+impl Threads for FakeThreads {
+    /// Nobody else changes these rows, but for who sets out to: nothing is really locked.
+    type Lock = ();
+
+    async fn read(&self, threads: &[ThreadId], _host: Option<&str>) -> Result<Rows, Failure> {
+        Ok(self.read_now(threads))
+    }
+
+    async fn lock(&self, threads: &[ThreadId], _host: Option<&str>, _limit: Duration) -> Result<Locked<()>, Failure> {
+        Ok(Locked { rows: self.read_now(threads), busy: HashSet::new(), lock: () })
+    }
+
+    async fn mark_locked(&self, (): (), receipts: &[Receipt]) -> Result<HashSet<ThreadId>, Failure> {
+        let marks = self.mark(receipts).await?;
+        Ok(marks.into_iter().filter(|(_, mark)| *mark == Mark::Set).map(|(thread, _)| thread).collect())
+    }
+
+    async fn mark(&self, receipts: &[Receipt]) -> Result<HashMap<ThreadId, Mark>, Failure> {
+        if receipts.is_empty() {
+            return Ok(HashMap::new());
+        }
+        (self.on_mark)(&self.rows)?;
+        if receipts.iter().any(|receipt| self.is_unmarkable(receipt)) {
+            return Err(Failure::transient("a constraint of the platform's"));
+        }
+        Ok(receipts.iter().map(|receipt| (receipt.thread_id.clone(), self.mark_now(receipt))).collect())
+    }
+
+    async fn unserved_host(&self) -> Result<Option<String>, Failure> {
         Ok(None)
     }
 
     async fn record_report(&self, thread: &ThreadId, report: &Report) -> Result<(), Failure> {
         unreachable!("{thread}, {report:?}: these tests know their threads")
-    }
-
-    async fn mark(&self, receipt: &Receipt) -> Result<Mark, Failure> {
-        (self.on_mark)(&self.rows)?;
-        if self.is_unmarkable(receipt) {
-            return Err(Failure::transient("a constraint of the platform's"));
-        }
-        let mut rows = self.rows.lock().expect("lock");
-        Ok(match rows.get_mut(receipt.thread_id.as_str()) {
-            None => Mark::NoRow,
-            Some(row) if !row.closed => Mark::Reopened,
-            Some(row) if row.mark.is_some() => Mark::AlreadySet,
-            Some(row) => {
-                row.mark = Some(receipt.at);
-                row.receipts.push(receipt.outcome);
-                Mark::Set
-            }
-        })
-    }
-
-    async fn mark_all(&self, receipts: &[Receipt]) -> Result<Vec<ThreadId>, Failure> {
-        if receipts.iter().any(|receipt| self.is_unmarkable(receipt)) {
-            return Err(Failure::transient("a constraint of the platform's"));
-        }
-        let mut marked = Vec::new();
-        for receipt in receipts {
-            if self.mark(receipt).await? == Mark::Set {
-                marked.push(receipt.thread_id.clone());
-            }
-        }
-        Ok(marked)
     }
 
     async fn candidates(&self, scope: &Scope, after: Option<&str>, limit: u64) -> Result<Vec<Candidate>, Failure> {
@@ -176,19 +203,11 @@ impl Threads for FakeThreads {
             .iter()
             .filter(|(_, row)| is_in_scope(row))
             .filter(|(id, row)| row.closed && row.mark.is_none() && after.is_none_or(|after| id.as_str() > after))
-            .map(|(id, row)| Candidate { id: id.clone(), closed_at: row.closed_at, held: row.held })
+            .map(|(id, row)| Candidate { id: id.clone(), close: row.close(), held: row.held })
             .collect();
         ids.sort_by(|a, b| a.id.cmp(&b.id));
         ids.truncate(usize::try_from(limit).expect("small"));
         Ok(ids)
-    }
-
-    async fn known(&self, threads: &[ThreadId]) -> Result<HashMap<ThreadId, Thread>, Failure> {
-        let mut known = HashMap::new();
-        for thread in threads {
-            known.extend(self.find(thread, None).await?.map(|row| (thread.clone(), row)));
-        }
-        Ok(known)
     }
 
     async fn unmark(&self, thread: &ThreadId) -> Result<bool, Failure> {
@@ -196,6 +215,13 @@ impl Threads for FakeThreads {
         Ok(rows.get_mut(thread.as_str()).is_some_and(|row| row.mark.take().is_some()))
     }
 
+    async fn backlog(&self) -> Result<Backlog, Failure> {
+        let unmarked = self.candidates(&Scope::All, None, 1000).await?.len() as u64;
+        Ok(Backlog { unmarked, oldest_closed_at: None })
+    }
+}
+
+impl Failures for FakeThreads {
     async fn note_failure(&self, thread: &ThreadId, error: &str) -> Result<(), Failure> {
         let mut failures = self.failures.lock().expect("lock");
         let now = Utc::now();
@@ -223,12 +249,9 @@ impl Threads for FakeThreads {
         self.failures.lock().expect("lock").retain(|thread, _| is_candidate(thread));
         Ok(())
     }
+}
 
-    async fn backlog(&self) -> Result<Backlog, Failure> {
-        let unmarked = self.candidates(&Scope::All, None, 1000).await?.len() as u64;
-        Ok(Backlog { unmarked, oldest_closed_at: None })
-    }
-
+impl Pauses for FakeThreads {
     async fn pause(&self, _host: Option<&str>) -> Result<Option<Pause>, Failure> {
         Ok(self.pause.lock().expect("lock").clone())
     }
@@ -243,6 +266,12 @@ impl Threads for FakeThreads {
         });
         Ok(is_new)
     }
+}
+
+impl Receipts for FakeThreads {
+    async fn record(&self, receipt: &Receipt) -> Result<(), Failure> {
+        unreachable!("{receipt:?}: only people ask for that")
+    }
 
     async fn removed_last_hour(&self) -> Result<u64, Failure> {
         self.counts.fetch_add(1, Ordering::Relaxed);
@@ -252,20 +281,20 @@ impl Threads for FakeThreads {
     }
 }
 
-pub(crate) type FakeCoordinator = Coordinator<FakeVolumes, FakeThreads>;
+pub(crate) type FakeCleaner = Cleaner<FakeVolumes, FakeThreads>;
 
-/// A coordinator over one closed thread, `t1`, and a daemon that answers `answer` to a removal.
-pub(crate) fn coordinator(answer: Result<Removal, Failure>) -> FakeCoordinator {
-    coordinator_with(answer, |_| Ok(()), |_| Ok(()))
+/// A cleaner over one closed thread, `t1`, and a daemon that answers `answer` to a removal.
+pub(crate) fn cleaner(answer: Result<Removal, Failure>) -> FakeCleaner {
+    cleaner_with(answer, |_| Ok(()), |_| Ok(()))
 }
 
-pub(crate) fn coordinator_with(
+pub(crate) fn cleaner_with(
     answer: Result<Removal, Failure>,
-    on_mark: impl Fn(&Rows) -> Result<(), Failure> + Send + Sync + 'static,
-    on_inventory: impl Fn(&Rows) -> Result<(), Failure> + Send + Sync + 'static,
-) -> FakeCoordinator {
+    on_mark: impl Fn(&Table) -> Result<(), Failure> + Send + Sync + 'static,
+    on_inventory: impl Fn(&Table) -> Result<(), Failure> + Send + Sync + 'static,
+) -> FakeCleaner {
     let closed = Row { closed: true, ..Row::default() };
-    let rows: Rows = Arc::new(Mutex::new(HashMap::from([("t1".to_owned(), closed)])));
+    let rows: Table = Arc::new(Mutex::new(HashMap::from([("t1".to_owned(), closed)])));
     let volumes = FakeVolumes {
         answer: Mutex::new(answer),
         calls: Mutex::default(),
@@ -286,33 +315,52 @@ pub(crate) fn coordinator_with(
         unmarkable: Mutex::default(),
         failures: Mutex::default(),
     };
-    Coordinator::new(volumes, threads, VolumePrefix::parse("ha_ws_").expect("valid"), 4)
+    cleaner_of(volumes, threads, Policy::default(), LIMITS)
+}
+
+/// As far as the fakes go, nothing takes any time but what is stuck.
+pub(crate) const LIMITS: Limits = Limits {
+    locking: Locking { limit: Duration::from_secs(2), batch: 32, batches: 2, gap_percent: 0 },
+    timeout: Duration::from_mins(2),
+};
+
+fn cleaner_of(volumes: FakeVolumes, threads: FakeThreads, policy: Policy, limits: Limits) -> FakeCleaner {
+    let context = Context::new(threads, VolumePrefix::parse("ha_ws_").expect("valid"), policy, limits);
+    Cleaner::new(Host::Only, volumes, 4, Arc::new(context))
+}
+
+/// The cleaner with other rules; what is known of rows and volumes stays.
+pub(crate) fn under(cleaner: FakeCleaner, policy: Policy, limits: Limits) -> FakeCleaner {
+    let Cleaner { volumes, context, .. } = cleaner;
+    let context = Arc::into_inner(context).expect("nobody else has it");
+    let threads = Arc::into_inner(context.threads).expect("nobody else has them");
+    cleaner_of(volumes, threads, policy, limits)
 }
 
 pub(crate) fn thread(id: &str) -> ThreadId {
     ThreadId::parse(id).expect("valid")
 }
 
-pub(crate) fn row(coordinator: &FakeCoordinator, id: &str) -> Row {
-    coordinator.threads.rows.lock().expect("lock").get(id).cloned().unwrap_or_default()
+pub(crate) fn row(cleaner: &FakeCleaner, id: &str) -> Row {
+    cleaner.threads().rows.lock().expect("lock").get(id).cloned().unwrap_or_default()
 }
 
-pub(crate) fn set_row(rows: &Rows, id: &str, row: Row) {
+pub(crate) fn set_row(rows: &Table, id: &str, row: Row) {
     rows.lock().expect("lock").insert(id.to_owned(), row);
 }
 
 /// As if `thread`'s failures had been so much earlier.
-pub(crate) fn age_failure(coordinator: &FakeCoordinator, id: &str, by: std::time::Duration) {
-    let mut failures = coordinator.threads.failures.lock().expect("lock");
+pub(crate) fn age_failure(cleaner: &FakeCleaner, id: &str, by: std::time::Duration) {
+    let mut failures = cleaner.threads().failures.lock().expect("lock");
     let failed = failures.get_mut(&thread(id)).expect("it failed");
     failed.first_failed_at -= by;
     failed.failed_at -= by;
 }
 
-pub(crate) fn calls(coordinator: &FakeCoordinator) -> Vec<String> {
-    coordinator.volumes.calls.lock().expect("lock").clone()
+pub(crate) fn calls(cleaner: &FakeCleaner) -> Vec<String> {
+    cleaner.volumes.calls.lock().expect("lock").clone()
 }
 
 pub(crate) fn referenced() -> Outcome {
-    Outcome::Referenced { holders: vec![] }
+    Outcome::Referenced { containers: vec![] }
 }

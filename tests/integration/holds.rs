@@ -4,10 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
-use volume_reaper::{cleanup::Removal, health::Health, sweep::Reconciler};
+use volume_reaper::{cleanup::Removal, health::Health, sweep::Sweeper};
 
 use crate::{
-    fakes::{Row, calls, coordinator_with, set_row, thread},
+    fakes::{Row, calls, cleaner_with, set_row, thread},
     proxy::CountingProxy,
     world::{On, World, world},
 };
@@ -144,10 +144,10 @@ async fn a_hold_that_comes_after_the_sweep_has_read_its_page_counts_all_the_same
         set_row(rows, "t1", Row { closed: true, held: true, ..Row::default() });
         Ok(())
     };
-    let coordinator = Arc::new(coordinator_with(Ok(Removal::Removed), |_| Ok(()), hold));
-    coordinator.volumes.inventory.lock().expect("lock").present.insert(thread("t1"));
-    let reconciler = Reconciler::new(Arc::clone(&coordinator), Arc::new(Health::new()), Duration::from_mins(1));
+    let cleaner = Arc::new(cleaner_with(Ok(Removal::Removed), |_| Ok(()), hold));
+    cleaner.volumes.inventory.lock().expect("lock").present.insert(thread("t1"));
+    let reconciler = Sweeper::new(Arc::clone(&cleaner), Arc::new(Health::new()), Duration::from_mins(1));
     let report = reconciler.sweep(false, &CancellationToken::new()).await;
     assert_eq!((report.held, report.removed), (1, 0));
-    assert!(!calls(&coordinator).iter().any(|call| call.starts_with("remove")));
+    assert!(!calls(&cleaner).iter().any(|call| call.starts_with("remove")));
 }

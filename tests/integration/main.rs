@@ -2,9 +2,9 @@
 
 mod adoption;
 mod asyncapi;
+mod cleaner;
 mod cloudevents;
 mod consumer;
-mod coordinator;
 mod dead_letters;
 mod deploy;
 mod docker;
@@ -26,12 +26,12 @@ mod pgbouncer;
 mod podman;
 mod process;
 mod proxy;
-mod reconciler;
 mod recording;
 mod retention;
 mod starvation;
 mod status;
 mod store;
+mod sweeper;
 mod tls;
 mod transport;
 mod waiting;

@@ -13,11 +13,11 @@ use volume_reaper::{
         breaker::{Budgets, REFRESH_INTERVAL},
     },
     health::Health,
-    sweep::Reconciler,
+    sweep::Sweeper,
 };
 
 use crate::{
-    fakes::{FakeCoordinator, Row, calls, coordinator, set_row, thread},
+    fakes::{FakeCleaner, LIMITS, Row, calls, cleaner, set_row, thread, under},
     proxy::CountingProxy,
     world::{On, Serving, World, eventually, world},
 };
@@ -195,89 +195,89 @@ async fn an_empty_volume_prefix_or_one_shorter_than_three_characters_is_refused_
 
 // --- What only fakes can do ---
 
-fn with_budgets(per_sweep: Option<u64>, per_hour: Option<u64>) -> Arc<FakeCoordinator> {
+fn with_budgets(per_sweep: Option<u64>, per_hour: Option<u64>) -> Arc<FakeCleaner> {
     let budgets = Budgets { per_sweep, per_hour };
-    let coordinator = coordinator(Ok(Removal::Removed)).with_policy(Policy { budgets, ..Policy::default() });
+    let cleaner = under(cleaner(Ok(Removal::Removed)), Policy { budgets, ..Policy::default() }, LIMITS);
     for number in 1..=100 {
         let id = format!("t{number}");
-        set_row(&coordinator.threads.rows, &id, Row { closed: true, ..Row::default() });
-        coordinator.volumes.inventory.lock().expect("lock").present.insert(thread(&id));
+        set_row(&cleaner.threads().rows, &id, Row { closed: true, ..Row::default() });
+        cleaner.volumes.inventory.lock().expect("lock").present.insert(thread(&id));
     }
-    Arc::new(coordinator)
+    Arc::new(cleaner)
 }
 
-async fn clean(coordinator: &Arc<FakeCoordinator>, number: u64) -> Outcome {
-    coordinator.clean(&thread(&format!("t{number}")), Origin::Event(None)).await.expect("an outcome")
+async fn clean(cleaner: &Arc<FakeCleaner>, number: u64) -> Outcome {
+    cleaner.clean(&thread(&format!("t{number}")), Origin::Event(None)).await.expect("an outcome")
 }
 
-async fn sweep(coordinator: &Arc<FakeCoordinator>) -> volume_reaper::sweep::Report {
-    let reconciler = Reconciler::new(Arc::clone(coordinator), Arc::new(Health::new()), Duration::from_mins(1));
-    reconciler.sweep(false, &CancellationToken::new()).await
+async fn sweep(cleaner: &Arc<FakeCleaner>) -> volume_reaper::sweep::SweepReport {
+    let sweeper = Sweeper::new(Arc::clone(cleaner), Arc::new(Health::new()), Duration::from_mins(1));
+    sweeper.sweep(false, &CancellationToken::new()).await
 }
 
-fn removals(coordinator: &FakeCoordinator) -> usize {
-    calls(coordinator).iter().filter(|call| call.starts_with("remove")).count()
+fn removals(cleaner: &FakeCleaner) -> usize {
+    calls(cleaner).iter().filter(|call| call.starts_with("remove")).count()
 }
 
 #[tokio::test]
 async fn a_sweep_removes_exactly_its_budget_and_counts_the_rest() {
-    let coordinator = with_budgets(Some(30), None);
-    let report = sweep(&coordinator).await;
-    assert_eq!((report.removed, report.paused, removals(&coordinator)), (30, 70, 30));
-    let report = sweep(&coordinator).await;
-    assert_eq!((report.removed, report.paused, removals(&coordinator)), (0, 70, 30), "and nothing while paused");
+    let cleaner = with_budgets(Some(30), None);
+    let report = sweep(&cleaner).await;
+    assert_eq!((report.removed, report.paused, removals(&cleaner)), (30, 70, 30));
+    let report = sweep(&cleaner).await;
+    assert_eq!((report.removed, report.paused, removals(&cleaner)), (0, 70, 30), "and nothing while paused");
 }
 
 #[tokio::test]
 async fn one_replica_never_exceeds_the_budget_of_an_hour_however_many_it_removes_at_once() {
-    let coordinator = with_budgets(None, Some(30));
-    let report = sweep(&coordinator).await;
-    assert_eq!((report.removed, report.paused, removals(&coordinator)), (30, 70, 30));
+    let cleaner = with_budgets(None, Some(30));
+    let report = sweep(&cleaner).await;
+    assert_eq!((report.removed, report.paused, removals(&cleaner)), (30, 70, 30));
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_removals_of_all_replicas_are_counted_now_and_then_and_not_for_each() {
-    let coordinator = with_budgets(None, Some(1000));
+    let cleaner = with_budgets(None, Some(1000));
     for number in 1..=50 {
-        assert_eq!(clean(&coordinator, number).await, Outcome::Removed);
+        assert_eq!(clean(&cleaner, number).await, Outcome::Removed);
     }
-    assert_eq!(coordinator.threads.counts.load(Ordering::Relaxed), 1);
+    assert_eq!(cleaner.threads().counts.load(Ordering::Relaxed), 1);
     // The others have been busy: seen after the interval, not before.
-    coordinator.threads.removed_by_others.store(1000, Ordering::Relaxed);
-    assert_eq!(clean(&coordinator, 51).await, Outcome::Removed);
+    cleaner.threads().removed_by_others.store(1000, Ordering::Relaxed);
+    assert_eq!(clean(&cleaner, 51).await, Outcome::Removed);
     tokio::time::advance(REFRESH_INTERVAL).await;
-    assert_eq!(clean(&coordinator, 52).await, Outcome::Paused);
-    assert_eq!(coordinator.threads.counts.load(Ordering::Relaxed), 2);
+    assert_eq!(clean(&cleaner, 52).await, Outcome::Paused);
+    assert_eq!(cleaner.threads().counts.load(Ordering::Relaxed), 2);
 }
 
 #[tokio::test]
 async fn without_a_budget_nothing_is_counted() {
-    let coordinator = with_budgets(None, None);
-    assert_eq!(sweep(&coordinator).await.removed, 100);
-    assert_eq!(coordinator.threads.counts.load(Ordering::Relaxed), 0);
+    let cleaner = with_budgets(None, None);
+    assert_eq!(sweep(&cleaner).await.removed, 100);
+    assert_eq!(cleaner.threads().counts.load(Ordering::Relaxed), 0);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_count_from_before_the_pause_does_not_trip_the_breaker_again_after_it() {
-    let coordinator = with_budgets(None, Some(1));
-    assert_eq!(clean(&coordinator, 1).await, Outcome::Removed);
-    assert_eq!(clean(&coordinator, 2).await, Outcome::Paused);
+    let cleaner = with_budgets(None, Some(1));
+    assert_eq!(clean(&cleaner, 1).await, Outcome::Removed);
+    assert_eq!(clean(&cleaner, 2).await, Outcome::Paused);
     // Resumed, within the interval: the database counts anew from here on.
-    *coordinator.threads.pause.lock().expect("lock") = None;
-    set_row(&coordinator.threads.rows, "t1", Row::default());
-    assert_eq!(clean(&coordinator, 3).await, Outcome::Removed);
+    *cleaner.threads().pause.lock().expect("lock") = None;
+    set_row(&cleaner.threads().rows, "t1", Row::default());
+    assert_eq!(clean(&cleaner, 3).await, Outcome::Removed);
 }
 
 #[tokio::test]
 async fn what_turns_out_to_be_no_removal_gives_its_place_back() {
-    let coordinator = with_budgets(None, Some(1));
-    *coordinator.volumes.answer.lock().expect("lock") = Ok(Removal::Referenced { holders: vec![] });
+    let cleaner = with_budgets(None, Some(1));
+    *cleaner.volumes.answer.lock().expect("lock") = Ok(Removal::Referenced { containers: vec![] });
     for number in 1..=3 {
-        assert_eq!(clean(&coordinator, number).await, Outcome::Referenced { holders: vec![] });
+        assert_eq!(clean(&cleaner, number).await, Outcome::Referenced { containers: vec![] });
     }
-    *coordinator.volumes.answer.lock().expect("lock") = Ok(Removal::NotFound);
-    assert_eq!(clean(&coordinator, 4).await, Outcome::NotFound);
-    *coordinator.volumes.answer.lock().expect("lock") = Ok(Removal::Removed);
-    assert_eq!(clean(&coordinator, 5).await, Outcome::Removed);
-    assert_eq!(clean(&coordinator, 6).await, Outcome::Paused);
+    *cleaner.volumes.answer.lock().expect("lock") = Ok(Removal::NotFound);
+    assert_eq!(clean(&cleaner, 4).await, Outcome::NotFound);
+    *cleaner.volumes.answer.lock().expect("lock") = Ok(Removal::Removed);
+    assert_eq!(clean(&cleaner, 5).await, Outcome::Removed);
+    assert_eq!(clean(&cleaner, 6).await, Outcome::Paused);
 }

@@ -157,7 +157,7 @@ async fn a_removal_is_told_from_an_absence_and_from_a_reference() {
 
         assert_eq!(docker.remove(&volume("there")).await, Ok(Removal::Removed));
         assert_eq!(docker.remove(&volume("there")).await, Ok(Removal::NotFound));
-        let held: Result<Removal, Failure> = Ok(Removal::Referenced { holders: vec![container.clone()] });
+        let held: Result<Removal, Failure> = Ok(Removal::Referenced { containers: vec![container.clone()] });
         assert_eq!(docker.remove(&volume("held")).await, held);
         let inventory = docker.inventory(&prefix).await.expect("lists");
         let thread = ThreadId::parse("held").expect("valid");

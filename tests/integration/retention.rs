@@ -6,7 +6,7 @@ use serde_json::json;
 use volume_reaper::cleanup::{Origin, Outcome, Policy, Removal, retention::Retention};
 
 use crate::{
-    fakes::{Row, calls, coordinator, set_row, thread},
+    fakes::{LIMITS, Row, calls, cleaner, set_row, thread, under},
     proxy::CountingProxy,
     world::{On, World, world},
 };
@@ -119,15 +119,15 @@ async fn many_threads_that_are_not_due_cost_a_sweep_no_list_of_their_own() {
 }
 
 #[tokio::test]
-async fn the_coordinator_says_when_a_thread_will_be_due_and_asks_nothing_of_docker() {
+async fn the_cleaner_says_when_a_thread_will_be_due_and_asks_nothing_of_docker() {
     let hour = Retention(std::time::Duration::from_hours(1));
-    let coordinator = coordinator(Ok(Removal::Removed)).with_policy(Policy { retention: hour, ..Policy::default() });
-    let coordinator = Arc::new(coordinator);
+    let cleaner = under(cleaner(Ok(Removal::Removed)), Policy { retention: hour, ..Policy::default() }, LIMITS);
+    let cleaner = Arc::new(cleaner);
     let closed_at = chrono::Utc::now();
-    set_row(&coordinator.threads.rows, "t1", Row { closed: true, closed_at: Some(closed_at), ..Row::default() });
-    set_row(&coordinator.threads.rows, "t2", Row { closed: true, ..Row::default() });
+    set_row(&cleaner.threads().rows, "t1", Row { closed: true, closed_at: Some(closed_at), ..Row::default() });
+    set_row(&cleaner.threads().rows, "t2", Row { closed: true, ..Row::default() });
     let due_at = Some(closed_at + chrono::TimeDelta::hours(1));
-    assert_eq!(coordinator.clean(&thread("t1"), Origin::Sweep).await, Ok(Outcome::NotDue { due_at }));
-    assert_eq!(coordinator.clean(&thread("t2"), Origin::Sweep).await, Ok(Outcome::NotDue { due_at: None }));
-    assert_eq!(calls(&coordinator), [""; 0]);
+    assert_eq!(cleaner.clean(&thread("t1"), Origin::Sweep).await, Ok(Outcome::NotDue { due_at }));
+    assert_eq!(cleaner.clean(&thread("t2"), Origin::Sweep).await, Ok(Outcome::NotDue { due_at: None }));
+    assert_eq!(calls(&cleaner), [""; 0]);
 }

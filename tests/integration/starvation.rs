@@ -11,95 +11,94 @@ use volume_reaper::{
     cleanup::{Origin, Removal},
     failure::Failure,
     health::Health,
-    sweep::Reconciler,
+    sweep::Sweeper,
 };
 
 use crate::{
     fakes::{
-        FakeCoordinator, FakeThreads, FakeVolumes, Row, age_failure, calls, coordinator, coordinator_with, row,
-        set_row, thread,
+        FakeCleaner, FakeThreads, FakeVolumes, Row, age_failure, calls, cleaner, cleaner_with, row, set_row, thread,
     },
     proxy::CountingProxy,
     world::{On, world},
 };
 
-fn reconciler(coordinator: &Arc<FakeCoordinator>) -> Reconciler<FakeVolumes, FakeThreads> {
-    Reconciler::new(Arc::clone(coordinator), Arc::new(Health::new()), Duration::from_mins(1))
+fn reconciler(cleaner: &Arc<FakeCleaner>) -> Sweeper<FakeVolumes, FakeThreads> {
+    Sweeper::new(Arc::clone(cleaner), Arc::new(Health::new()), Duration::from_mins(1))
 }
 
 /// Closes the thread `id` and makes its volume.
-fn close_with_volume(coordinator: &FakeCoordinator, id: &str) {
-    set_row(&coordinator.threads.rows, id, Row { closed: true, ..Row::default() });
-    coordinator.volumes.inventory.lock().expect("lock").present.insert(thread(id));
+fn close_with_volume(cleaner: &FakeCleaner, id: &str) {
+    set_row(&cleaner.threads().rows, id, Row { closed: true, ..Row::default() });
+    cleaner.volumes.inventory.lock().expect("lock").present.insert(thread(id));
 }
 
 /// Has removals of volumes that end in `-bad` fail.
-fn fail_the_bad(coordinator: &FakeCoordinator) {
-    coordinator.volumes.refused.lock().expect("lock").push("-bad".to_owned());
+fn fail_the_bad(cleaner: &FakeCleaner) {
+    cleaner.volumes.refused.lock().expect("lock").push("-bad".to_owned());
 }
 
-fn removals(coordinator: &FakeCoordinator) -> Vec<String> {
-    calls(coordinator).into_iter().filter(|call| call.starts_with("remove ")).collect()
+fn removals(cleaner: &FakeCleaner) -> Vec<String> {
+    calls(cleaner).into_iter().filter(|call| call.starts_with("remove ")).collect()
 }
 
 #[tokio::test]
 async fn a_thousand_newest_and_a_thousand_oldest_held_rows_do_not_delay_the_ones_between() {
     // G1 G2 G3
-    let coordinator = Arc::new(coordinator(Ok(Removal::Removed)));
-    fail_the_bad(&coordinator);
+    let cleaner = Arc::new(cleaner(Ok(Removal::Removed)));
+    fail_the_bad(&cleaner);
     let held = (0..1000).flat_map(|number| [format!("a{number:04}"), format!("z{number:04}")]);
     for id in held {
-        close_with_volume(&coordinator, &id);
-        coordinator.volumes.inventory.lock().expect("lock").referenced.insert(thread(&id), vec!["c1".to_owned()]);
+        close_with_volume(&cleaner, &id);
+        cleaner.volumes.inventory.lock().expect("lock").referenced.insert(thread(&id), vec!["c1".to_owned()]);
     }
     for number in 0..100 {
-        close_with_volume(&coordinator, &format!("a{number:04}-bad"));
-        close_with_volume(&coordinator, &format!("m{number:04}"));
+        close_with_volume(&cleaner, &format!("a{number:04}-bad"));
+        close_with_volume(&cleaner, &format!("m{number:04}"));
     }
-    set_row(&coordinator.threads.rows, "a/invalid", Row { closed: true, ..Row::default() });
+    set_row(&cleaner.threads().rows, "a/invalid", Row { closed: true, ..Row::default() });
 
-    let report = reconciler(&coordinator).sweep(false, &CancellationToken::new()).await;
+    let report = reconciler(&cleaner).sweep(false, &CancellationToken::new()).await;
     assert_eq!((report.removed, report.referenced, report.failed), (100, 2000, 101));
-    assert!((0..100).all(|number| row(&coordinator, &format!("m{number:04}")).mark.is_some()));
-    assert_eq!(removals(&coordinator).len(), 200, "held volumes cost no request");
+    assert!((0..100).all(|number| row(&cleaner, &format!("m{number:04}")).mark.is_some()));
+    assert_eq!(removals(&cleaner).len(), 200, "held volumes cost no request");
 }
 
 #[tokio::test]
 async fn rows_that_failed_before_are_tried_after_all_others() {
-    let coordinator = Arc::new(coordinator(Ok(Removal::Removed)));
-    fail_the_bad(&coordinator);
+    let cleaner = Arc::new(cleaner(Ok(Removal::Removed)));
+    fail_the_bad(&cleaner);
     for id in ["a-bad", "b-bad"] {
-        close_with_volume(&coordinator, id);
+        close_with_volume(&cleaner, id);
     }
-    let (reconciler, stop) = (reconciler(&coordinator), CancellationToken::new());
+    let (reconciler, stop) = (reconciler(&cleaner), CancellationToken::new());
     assert_eq!(reconciler.sweep(false, &stop).await.failed, 2);
     for id in ["a-bad", "b-bad"] {
-        age_failure(&coordinator, id, Duration::from_mins(5));
+        age_failure(&cleaner, id, Duration::from_mins(5));
     }
-    close_with_volume(&coordinator, "y");
-    close_with_volume(&coordinator, "z");
-    coordinator.volumes.calls.lock().expect("lock").clear();
+    close_with_volume(&cleaner, "y");
+    close_with_volume(&cleaner, "z");
+    cleaner.volumes.calls.lock().expect("lock").clear();
     let report = reconciler.sweep(false, &stop).await;
     assert_eq!((report.removed, report.failed), (2, 2));
-    let order: Vec<_> = removals(&coordinator);
+    let order: Vec<_> = removals(&cleaner);
     assert!(order[..2].iter().all(|call| !call.ends_with("-bad")), "{order:?}");
 }
 
 #[tokio::test]
 async fn each_row_backs_off_for_itself_and_its_waits_grow() {
-    let coordinator = Arc::new(coordinator(Ok(Removal::Removed)));
-    fail_the_bad(&coordinator);
-    close_with_volume(&coordinator, "a-bad");
-    let (reconciler, stop) = (reconciler(&coordinator), CancellationToken::new());
+    let cleaner = Arc::new(cleaner(Ok(Removal::Removed)));
+    fail_the_bad(&cleaner);
+    close_with_volume(&cleaner, "a-bad");
+    let (reconciler, stop) = (reconciler(&cleaner), CancellationToken::new());
     assert_eq!(reconciler.sweep(false, &stop).await.failed, 1);
-    close_with_volume(&coordinator, "b-bad");
+    close_with_volume(&cleaner, "b-bad");
     let report = reconciler.sweep(false, &stop).await;
     assert_eq!((report.cooling_down, report.failed), (1, 1), "the new one does not wait for the old one");
 
     // It has been failing for five minutes when it fails again, so it waits for five minutes, and not for one.
-    age_failure(&coordinator, "a-bad", Duration::from_mins(5));
+    age_failure(&cleaner, "a-bad", Duration::from_mins(5));
     assert_eq!(reconciler.sweep(false, &stop).await.failed, 1);
-    let failed = coordinator.threads.failures.lock().expect("lock")[&thread("a-bad")].clone();
+    let failed = cleaner.threads().failures.lock().expect("lock")[&thread("a-bad")].clone();
     assert_eq!(failed.attempts, 2);
     let wait = (failed.next_try_at(Duration::from_mins(1)) - failed.failed_at).num_seconds();
     assert!((300..400).contains(&wait), "{wait}");
@@ -107,35 +106,35 @@ async fn each_row_backs_off_for_itself_and_its_waits_grow() {
 
 #[tokio::test]
 async fn a_failure_is_noted_for_events_and_sweeps_alike_and_not_when_a_dependency_is_down() {
-    let coordinator = Arc::new(coordinator(Err(Failure::transient("disk full"))));
+    let cleaner = Arc::new(cleaner(Err(Failure::transient("disk full"))));
     for origin in [Origin::Sweep, Origin::Event(None)] {
-        assert!(coordinator.clean(&thread("t1"), origin).await.is_err());
+        assert!(cleaner.clean(&thread("t1"), origin).await.is_err());
     }
     let down = Failure::unavailable(volume_reaper::failure::Dependency::Docker, "refused");
-    *coordinator.volumes.answer.lock().expect("lock") = Err(down);
-    assert!(coordinator.clean(&thread("t1"), Origin::Sweep).await.is_err());
-    let failed = coordinator.threads.failures.lock().expect("lock")[&thread("t1")].clone();
+    *cleaner.volumes.answer.lock().expect("lock") = Err(down);
+    assert!(cleaner.clean(&thread("t1"), Origin::Sweep).await.is_err());
+    let failed = cleaner.threads().failures.lock().expect("lock")[&thread("t1")].clone();
     assert_eq!((failed.attempts, failed.error.as_str()), (2, "disk full"));
 }
 
 #[tokio::test]
 async fn an_event_is_tried_at_once_however_often_the_thread_failed() {
-    let coordinator = Arc::new(coordinator(Err(Failure::transient("disk full"))));
-    assert!(coordinator.clean(&thread("t1"), Origin::Sweep).await.is_err());
-    *coordinator.volumes.answer.lock().expect("lock") = Ok(Removal::Removed);
-    assert!(coordinator.clean(&thread("t1"), Origin::Event(None)).await.is_ok());
-    assert!(row(&coordinator, "t1").mark.is_some());
+    let cleaner = Arc::new(cleaner(Err(Failure::transient("disk full"))));
+    assert!(cleaner.clean(&thread("t1"), Origin::Sweep).await.is_err());
+    *cleaner.volumes.answer.lock().expect("lock") = Ok(Removal::Removed);
+    assert!(cleaner.clean(&thread("t1"), Origin::Event(None)).await.is_ok());
+    assert!(row(&cleaner, "t1").mark.is_some());
 }
 
 #[tokio::test]
 async fn one_row_that_cannot_be_marked_does_not_keep_the_others_from_their_mark() {
     let refuse_t1 = |receipt: &volume_reaper::cleanup::Receipt| receipt.thread_id.as_str() == "t1";
-    let coordinator = Arc::new(coordinator_with(Ok(Removal::NotFound), |_| Ok(()), |_| Ok(())));
-    *coordinator.threads.unmarkable.lock().expect("lock") = Some(Box::new(refuse_t1));
+    let cleaner = Arc::new(cleaner_with(Ok(Removal::NotFound), |_| Ok(()), |_| Ok(())));
+    *cleaner.threads().unmarkable.lock().expect("lock") = Some(Box::new(refuse_t1));
     for id in ["s1", "u1", "v1"] {
-        set_row(&coordinator.threads.rows, id, Row { closed: true, ..Row::default() });
+        set_row(&cleaner.threads().rows, id, Row { closed: true, ..Row::default() });
     }
-    let (reconciler, stop) = (reconciler(&coordinator), CancellationToken::new());
+    let (reconciler, stop) = (reconciler(&cleaner), CancellationToken::new());
     let report = reconciler.sweep(false, &stop).await;
     assert_eq!((report.not_found, report.failed, report.skipped_reason), (3, 1, None));
     let report = reconciler.sweep(false, &stop).await;

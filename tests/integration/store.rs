@@ -1,11 +1,12 @@
 //! The store and the migrations, on every database.
 
+use std::collections::HashMap;
 use std::{future::poll_fn, pin::Pin, sync::Arc, task::Poll, time::Duration};
 
 use chrono::{SubsecRound, Utc};
 use migrations::ThreadsTable;
 use volume_reaper::{
-    cleanup::{Mark, Origin, Receipt, Scope, Threads},
+    cleanup::{Close, Gone, Mark, Origin, Receipt, Scope, Threads},
     config::SecretUrl,
     docker::Identity,
     failure::{Dependency, Verdict},
@@ -32,10 +33,33 @@ fn receipt(id: &str) -> Receipt {
     Receipt {
         thread_id: thread(id),
         volume: VolumePrefix::parse("ha_ws_").expect("valid").volume_of(&thread(id)),
-        outcome: "removed",
+        close: Close::default(),
+        gone: Gone::Removed,
         origin: Origin::Event(Some("message-1".to_owned())),
         at: Utc::now().trunc_subsecs(3),
+        is_written: false,
     }
+}
+
+/// What marking came to, by threads; each as its row is now.
+async fn marks(store: &Store, ids: &[&str]) -> HashMap<ThreadId, Mark> {
+    let threads: Vec<_> = ids.iter().map(|id| thread(id)).collect();
+    let rows = store.read(&threads, None).await.expect("read").threads;
+    let close = |id: &str| rows.get(&thread(id)).map(|row| row.close.clone()).unwrap_or_default();
+    let receipts: Vec<_> = ids.iter().map(|id| Receipt { close: close(id), ..receipt(id) }).collect();
+    store.mark(&receipts).await.expect("an answer")
+}
+
+async fn mark(store: &Store, id: &str) -> Mark {
+    marks(store, &[id]).await[&thread(id)]
+}
+
+/// The threads that one call marks.
+async fn mark_all(store: &Store, ids: &[&str]) -> Vec<ThreadId> {
+    let marks = marks(store, ids).await;
+    let mut marked: Vec<_> = marks.into_iter().filter(|(_, mark)| *mark == Mark::Set).map(|(id, _)| id).collect();
+    marked.sort_by(|a, b| a.as_str().cmp(b.as_str()));
+    marked
 }
 
 async fn closed(world: &World, id: &str) {
@@ -55,7 +79,7 @@ async fn the_migrations_go_up_and_down_and_up_again() {
         assert_eq!(world.texts("SELECT status FROM threads").await, ["closed"], "{on:?}");
         store.migrate_up().await.expect("up");
         assert!(store.migration_status().await.expect("status").iter().all(|migration| migration.applied));
-        assert_eq!(store.mark(&receipt("t1")).await, Ok(Mark::Set), "{on:?}");
+        assert_eq!(mark(&store, "t1").await, Mark::Set, "{on:?}");
     }
 }
 
@@ -87,7 +111,7 @@ async fn a_threads_table_that_is_there_is_kept_and_gets_our_column() {
         world.execute("INSERT INTO threads VALUES ('t1', 'closed', NULL, 'somebody')").await;
         let store = store(&world).await;
         store.migrate_up().await.expect("up");
-        assert_eq!(store.mark(&receipt("t1")).await, Ok(Mark::Set), "{on:?}");
+        assert_eq!(mark(&store, "t1").await, Mark::Set, "{on:?}");
         assert_eq!(world.texts("SELECT owner FROM threads").await, ["somebody"]);
     }
 }
@@ -110,10 +134,9 @@ async fn the_guarded_mark_is_set_once_and_leaves_one_receipt() {
         let world = world(on).await;
         let store = store(&world).await;
         closed(&world, "t1").await;
-        let first = receipt("t1");
-        assert_eq!(store.mark(&first).await, Ok(Mark::Set), "{on:?}");
+        assert_eq!(mark(&store, "t1").await, Mark::Set, "{on:?}");
         let marked_at = world.mark("t1").await.expect("marked");
-        assert_eq!(store.mark(&receipt("t1")).await, Ok(Mark::AlreadySet), "{on:?}");
+        assert_eq!(mark(&store, "t1").await, Mark::AlreadySet, "{on:?}");
         assert_eq!(world.mark("t1").await, Some(marked_at));
         assert_eq!(world.receipts("t1").await, ["removed/event"]);
         assert_eq!(world.texts("SELECT event_id FROM volume_removals").await, ["message-1"]);
@@ -128,9 +151,9 @@ async fn a_thread_that_is_not_closed_is_never_marked() {
         let world = world(on).await;
         let store = store(&world).await;
         world.open_thread("t1").await;
-        assert_eq!(store.mark(&receipt("t1")).await, Ok(Mark::Reopened), "{on:?}");
-        assert_eq!(store.mark(&receipt("gone")).await, Ok(Mark::NoRow), "{on:?}");
-        assert_eq!(store.mark_all(&[receipt("t1"), receipt("gone")]).await, Ok(vec![]), "{on:?}");
+        assert_eq!(mark(&store, "t1").await, Mark::Reopened, "{on:?}");
+        assert_eq!(mark(&store, "gone").await, Mark::NoRow, "{on:?}");
+        assert_eq!(mark_all(&store, &["t1", "gone"]).await, [], "{on:?}");
         assert_eq!(world.mark("t1").await, None);
         assert!(world.texts("SELECT thread_id FROM volume_removals").await.is_empty(), "{on:?}");
     }
@@ -143,11 +166,11 @@ async fn reopening_clears_the_mark_and_the_second_close_is_cleaned_again() {
         let world = world(on).await;
         let store = store(&world).await;
         closed(&world, "t1").await;
-        assert_eq!(store.mark(&receipt("t1")).await, Ok(Mark::Set), "{on:?}");
+        assert_eq!(mark(&store, "t1").await, Mark::Set, "{on:?}");
         world.reopen_thread("t1").await;
         assert_eq!(world.mark("t1").await, None, "{on:?}");
         world.close_thread("t1").await;
-        assert_eq!(store.mark(&receipt("t1")).await, Ok(Mark::Set), "{on:?}");
+        assert_eq!(mark(&store, "t1").await, Mark::Set, "{on:?}");
         assert_eq!(world.receipts("t1").await.len(), 2, "{on:?}");
     }
 }
@@ -162,7 +185,7 @@ async fn candidates_come_in_pages_by_key_and_are_exactly_the_closed_and_unmarked
             closed(&world, id).await;
         }
         world.open_thread("open").await;
-        store.mark(&receipt("b")).await.expect("marked");
+        assert_eq!(mark(&store, "b").await, Mark::Set);
 
         let ids = async |after: Option<&str>, limit| -> Vec<String> {
             let page = store.candidates(&Scope::All, after, limit).await.expect("a page");
@@ -170,7 +193,7 @@ async fn candidates_come_in_pages_by_key_and_are_exactly_the_closed_and_unmarked
         };
         assert_eq!(ids(None, 2).await, ["a", "c"], "{on:?}");
         // Rows that leave while we page do not make others be skipped.
-        store.mark(&receipt("a")).await.expect("marked");
+        assert_eq!(mark(&store, "a").await, Mark::Set);
         assert_eq!(ids(Some("c"), 2).await, ["d", "e"], "{on:?}");
         assert_eq!(ids(Some("e"), 2).await, [""; 0], "{on:?}");
         assert_eq!(store.backlog().await.expect("counted").unmarked, 3, "{on:?}");
@@ -186,8 +209,8 @@ async fn many_are_marked_at_once_and_only_those_that_this_call_marked_are_return
         for id in ["a", "b", "c"] {
             closed(&world, id).await;
         }
-        store.mark(&receipt("b")).await.expect("marked");
-        let marked = store.mark_all(&["a", "b", "c"].map(receipt)).await.expect("marked");
+        assert_eq!(mark(&store, "b").await, Mark::Set);
+        let marked = mark_all(&store, &["a", "b", "c"]).await;
         assert_eq!(marked, [thread("a"), thread("c")], "{on:?}");
         assert_eq!(world.texts("SELECT thread_id FROM volume_removals ORDER BY id").await, ["b", "a", "c"]);
     }
@@ -201,8 +224,8 @@ async fn a_full_page_fits_into_one_statement() {
         let ids: Vec<_> = (0..2000).map(|number| format!("t{number:05}")).collect();
         let rows: Vec<_> = ids.iter().map(|id| format!("('{id}', 'closed')")).collect();
         world.execute(&format!("INSERT INTO threads (id, status) VALUES {}", rows.join(","))).await;
-        let receipts: Vec<_> = ids.iter().map(|id| receipt(id)).collect();
-        assert_eq!(store.mark_all(&receipts).await.expect("marked").len(), 2000, "{on:?}");
+        let ids: Vec<_> = ids.iter().map(String::as_str).collect();
+        assert_eq!(mark_all(&store, &ids).await.len(), 2000, "{on:?}");
     }
 }
 
@@ -260,13 +283,12 @@ async fn on_mysql_ids_that_a_collation_takes_for_equal_are_not_the_same_thread()
     store.migrate_up().await.expect("up");
     closed(&world, "lower").await;
     for other in ["LOWER", "Lower"] {
-        assert_eq!(store.find(&thread(other), None).await, Ok(None));
-        assert_eq!(store.mark(&receipt(other)).await, Ok(Mark::NoRow));
-        assert_eq!(store.mark_all(&[receipt(other)]).await, Ok(vec![]));
-        assert!(!store.known(&[thread(other)]).await.expect("asked").contains_key(&thread(other)));
+        assert!(store.read(&[thread(other)], None).await.expect("asked").threads.is_empty());
+        assert_eq!(mark(&store, other).await, Mark::NoRow);
+        assert_eq!(mark_all(&store, &[other]).await, []);
     }
     assert_eq!(world.mark("lower").await, None);
-    assert_eq!(store.mark_all(&[receipt("LOWER"), receipt("lower")]).await, Ok(vec![thread("lower")]));
+    assert_eq!(mark_all(&store, &["LOWER", "lower"]).await, [thread("lower")]);
     assert_eq!(store.unmark(&thread("LOWER")).await, Ok(false));
     assert_eq!(world.receipts("lower").await.len(), 1);
 }
@@ -276,7 +298,7 @@ async fn on_mysql_a_migration_that_ended_in_its_middle_is_taken_up_again() {
     let world = world(On::Mysql).await;
     let store = store(&world).await;
     closed(&world, "t1").await;
-    assert_eq!(store.mark(&receipt("t1")).await, Ok(Mark::Set));
+    assert_eq!(mark(&store, "t1").await, Mark::Set);
     // A change of the schema is not taken back there: as if each had ended before it was written down.
     world.execute("DELETE FROM volume_reaper_migrations").await;
     store.migrate_up().await.expect("up");
@@ -300,12 +322,15 @@ async fn two_marks_at_the_same_moment_leave_one_receipt() {
             closed(&world, &id).await;
             let mut marks = tokio::task::JoinSet::new();
             for _ in 0..8 {
-                let (store, receipt) = (Arc::clone(&store), receipt(&id));
-                marks.spawn(async move { store.mark(&receipt).await });
+                let (store, id) = (Arc::clone(&store), id.clone());
+                marks.spawn(async move { mark(&store, &id).await });
             }
             let marks = marks.join_all().await;
-            assert_eq!(marks.iter().filter(|mark| **mark == Ok(Mark::Set)).count(), 1, "{on:?}: {marks:?}");
-            assert!(marks.iter().all(|mark| matches!(mark, Ok(Mark::Set | Mark::AlreadySet))), "{on:?}: {marks:?}");
+            assert_eq!(marks.iter().filter(|mark| **mark == Mark::Set).count(), 1, "{on:?}: {marks:?}");
+            assert!(
+                marks.iter().all(|mark| matches!(mark, Mark::Set | Mark::AlreadySet | Mark::Busy)),
+                "{on:?}: {marks:?}"
+            );
             assert_eq!(world.receipts(&id).await.len(), 1, "{on:?}");
         }
     }
@@ -322,11 +347,11 @@ async fn marks_of_a_page_and_of_its_threads_at_the_same_moment_leave_one_receipt
         let mut marks = tokio::task::JoinSet::new();
         for id in ids.iter().rev() {
             let (store, receipt) = (Arc::clone(&store), receipt(id));
-            marks.spawn(async move { store.mark(&receipt).await.map(drop) });
+            marks.spawn(async move { store.mark(&[receipt]).await.map(drop) });
         }
         for page in ids.chunks(100) {
             let (store, receipts) = (Arc::clone(&store), page.iter().map(|id| receipt(id)).collect::<Vec<_>>());
-            marks.spawn(async move { store.mark_all(&receipts).await.map(drop) });
+            marks.spawn(async move { store.mark(&receipts).await.map(drop) });
         }
         for mark in marks.join_all().await {
             assert_eq!(mark, Ok(()), "{on:?}");
@@ -370,7 +395,7 @@ async fn what_is_written_after_a_dropped_transaction_is_committed_wherever_it_wa
     for polls in 1..=20 {
         // Answered on the one connection, which the pool has back by then.
         store.ping().await.expect("a connection");
-        drop_after(polls, Box::pin(store.mark(&receipt("t1")))).await;
+        drop_after(polls, Box::pin(store.mark(&[receipt("t1")]))).await;
         let lease = format!("after {polls} polls");
         store.acquire_lease(&lease, "me", Duration::from_secs(30)).await.expect("a connection").expect("it is free");
         let seen = world.texts(&format!("SELECT holder FROM leases WHERE name = '{lease}'")).await;

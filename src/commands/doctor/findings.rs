@@ -13,7 +13,6 @@ use serde::Serialize;
 
 use super::{broker_checks, database_checks, docker_checks, settings_checks};
 use crate::{
-    cleanup::ONLY_HOST,
     config::Config,
     docker::Docker,
     queue::{self, Queues},
@@ -75,7 +74,7 @@ impl Check {
 }
 
 impl Check {
-    /// The same of one of several hosts: `docker.version` becomes `docker[a].version`.
+    /// The check of one of several hosts: `docker.version` becomes `docker[a].version`.
     fn of(self, host: &str) -> Self {
         let name = self.name.replacen("docker.", &format!("docker[{host}]."), 1);
         Self { name, ..self }
@@ -136,12 +135,13 @@ pub async fn examine(config: &Config, dockers: &[Docker]) -> Report {
     checks.extend(database_checks::verdicts(config, &database));
     let pinned = database.ok().and_then(|database| database.schema?.pinned.ok());
     for (host, found) in config.docker_hosts.iter().zip(found) {
-        let is_this = |daemon: &&PinnedDaemon| daemon.name == host.name;
+        let is_this = |daemon: &&PinnedDaemon| daemon.name == host.name.key();
         let pinned = pinned.as_ref().map(|all| all.iter().find(is_this).map(|daemon| daemon.identity.as_str()));
         let verdicts = docker_checks::verdicts(&host.endpoint, &found, pinned);
-        checks.extend(
-            verdicts.into_iter().map(|check| if host.name == ONLY_HOST { check } else { check.of(&host.name) }),
-        );
+        checks.extend(verdicts.into_iter().map(|check| match host.name.name() {
+            None => check,
+            Some(name) => check.of(name),
+        }));
     }
     Report::new(checks)
 }

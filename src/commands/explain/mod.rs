@@ -15,9 +15,10 @@ use super::{
     sweep_lease,
 };
 use crate::{
-    cleanup::{ONLY_HOST, Threads, failing::Failing},
+    cleanup::{Failures, Pauses, failing::Failing},
     config::{Config, DockerHost},
     failure::Failure,
+    host::Host,
     store::{PinnedDaemon, Store, ThreadRow},
     terminal::Plain,
     volume_name::{ThreadId, VolumeName},
@@ -89,8 +90,8 @@ async fn read_rows(
     let is_candidate = row.as_ref().is_some_and(|row| row.closed && !row.marked);
     let failed = store.failed(std::slice::from_ref(thread)).await?.remove(thread);
     let now = Utc::now();
-    let only = &config.docker_hosts[0].name;
-    let host = daemon.and_then(|daemon| daemon.host.as_ref()).unwrap_or(only);
+    let named = daemon.and_then(|daemon| daemon.host.clone());
+    let host = &named.map_or_else(|| config.docker_hosts[0].name.clone(), Host::Named);
     Ok(Rows {
         due: config.policy.retention.due(row.as_ref().and_then(|row| row.closed_at), now),
         hold: store.hold_of(thread).await?.filter(|hold| hold.is_in_force(now)),
@@ -99,7 +100,7 @@ async fn read_rows(
         receipts: store.receipts(thread).await?,
         // Of any other it is history that the next sweep forgets.
         failure: failed.filter(|_| is_candidate).map(|failed| Failing::new(failed, config.reconcile_cooldown)),
-        pinned: store.pinned_daemon(host).await?.map(|identity| identity.as_str().to_owned()),
+        pinned: store.pinned_daemon(host.key()).await?.map(|identity| identity.as_str().to_owned()),
         sweeper: store.look_up_lease(&sweep_lease(host)).await?,
     })
 }
@@ -114,11 +115,11 @@ async fn daemon(
 ) -> Result<Daemon, Failure> {
     let asked: Vec<_> = match &host {
         None => config.docker_hosts.iter().collect(),
-        Some(host) => config.docker_hosts.iter().filter(|each| each.name == *host).collect(),
+        Some(host) => config.docker_hosts.iter().filter(|each| each.name.name() == Some(host)).collect(),
     };
     let mut all = join_all(asked.into_iter().map(|host| look(config, host, volume))).await;
     let is_pinned = |daemon: &Daemon| {
-        let name = daemon.host.as_deref().unwrap_or(ONLY_HOST);
+        let name = daemon.host.as_deref().unwrap_or(Host::Only.key());
         pinned.iter().any(|pinned| pinned.name == name && pinned.identity == daemon.identity)
     };
     let has_it = |each: &Result<Daemon, Failure>| each.as_ref().is_ok_and(|daemon| daemon.found.is_some());
@@ -140,10 +141,10 @@ async fn look(config: &Config, host: &DockerHost, volume: &VolumeName) -> Result
         let holders = docker.holders(volume).await?;
         // After what it is to prove.
         let identity = docker.identify().await?.as_str().to_owned();
-        Ok(Daemon { host: (host.name != ONLY_HOST).then(|| host.name.clone()), identity, found, holders })
+        Ok(Daemon { host: host.name.name().map(str::to_owned), identity, found, holders })
     };
-    look.await.map_err(|failure: Failure| match host.name.as_str() {
-        ONLY_HOST => failure,
-        name => Failure { message: format!("host {name}: {}", failure.message), ..failure },
+    look.await.map_err(|failure: Failure| match host.name.name() {
+        None => failure,
+        Some(name) => Failure { message: format!("host {name}: {}", failure.message), ..failure },
     })
 }

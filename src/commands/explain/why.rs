@@ -11,7 +11,7 @@ use serde::Serialize;
 pub(crate) use crate::commands::explain::words::times;
 use crate::commands::explain::words::{of_holder, of_receipt};
 use crate::{
-    cleanup::{breaker::Pause, failing::Failing, retention::Due},
+    cleanup::{Pause, failing::Failing, retention::Due},
     docker::{FoundVolume, Holder},
     store::{Hold, Sweeper, ThreadRow, WrittenReceipt},
     terminal::{Plain, time},

@@ -1,14 +1,15 @@
 //! Volumes of ours that belong to no thread. Sweeps count them; only a person removes them.
 
-use std::time::Duration;
+use std::{slice, time::Duration};
 
 use chrono::{DateTime, SubsecRound, Utc};
 use serde::Serialize;
 
 use crate::{
-    cleanup::{ONLY_HOST, Origin, Receipt, Removal, Threads, Volumes},
+    cleanup::{Close, Gone, Origin, Receipt, Receipts, Removal, Threads, Volumes},
     docker::Docker,
     failure::Failure,
+    host::Host,
     store::Store,
     volume_name::{ThreadId, VolumeName, VolumePrefix},
 };
@@ -54,11 +55,11 @@ pub struct Orphans {
 
 impl Orphans {
     /// Those of several hosts together, in their order.
-    pub fn of_hosts<'a>(hosts: impl Iterator<Item = (&'a str, &'a Self)>) -> Self {
+    pub fn of_hosts<'a>(hosts: impl Iterator<Item = (&'a Host, &'a Self)>) -> Self {
         let mut all = Self { volumes: 0, orphans: Vec::new() };
         for (host, found) in hosts {
             all.volumes += found.volumes;
-            let host = (host != ONLY_HOST).then(|| host.to_owned());
+            let host = host.name().map(str::to_owned);
             all.orphans.extend(found.orphans.iter().map(|orphan| Orphan { host: host.clone(), ..orphan.clone() }));
         }
         all
@@ -73,7 +74,7 @@ pub async fn find(docker: &Docker, store: &Store, prefix: &VolumePrefix) -> Resu
     let mut orphans = Vec::new();
     for chunk in facts.chunks(CHUNK) {
         let threads: Vec<_> = chunk.iter().map(|facts| facts.thread_id.clone()).collect();
-        let known = store.known(&threads).await?;
+        let known = store.read(&threads, None).await?.threads;
         let without = chunk.iter().filter(|facts| !known.contains_key(&facts.thread_id));
         orphans.extend(without.map(|facts| Orphan {
             volume: prefix.volume_of(&facts.thread_id),
@@ -107,7 +108,7 @@ pub enum Fate {
 /// Removes an orphan, without force.
 pub async fn remove(docker: &Docker, store: &Store, orphan: &Orphan) -> Result<Fate, Failure> {
     // Right before the removal, as with every other volume.
-    if store.find(&orphan.thread_id, None).await?.is_some() {
+    if store.read(slice::from_ref(&orphan.thread_id), None).await?.threads.contains_key(&orphan.thread_id) {
         return Ok(Fate::HasThread);
     }
     if store.hold_of(&orphan.thread_id).await?.is_some_and(|hold| hold.is_in_force(Utc::now())) {
@@ -121,9 +122,11 @@ pub async fn remove(docker: &Docker, store: &Store, orphan: &Orphan) -> Result<F
     let receipt = Receipt {
         thread_id: orphan.thread_id.clone(),
         volume: orphan.volume.clone(),
-        outcome: "removed",
+        close: Close::default(),
+        gone: Gone::Removed,
         origin: Origin::Orphan,
         at: Utc::now().trunc_subsecs(3),
+        is_written: false,
     };
     store.record(&receipt).await?;
     Ok(Fate::Removed)

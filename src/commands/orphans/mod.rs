@@ -11,10 +11,10 @@ use self::finding::{Fate, Orphan, Orphans};
 use super::{
     fleet,
     output::{confirm, json, require_terminal, say},
-    prepare_database, prepare_docker,
+    prepare_docker, read_only_fleet, require_schema,
 };
 use crate::{
-    cleanup::{UnknownThreads, breaker::Pause, fleet::Lane},
+    cleanup::{Pause, Pauses, UnknownThreads, fleet::HostWorker},
     cli::OrphansAction,
     config::Config,
     docker::Docker,
@@ -33,28 +33,28 @@ pub(super) async fn run(config: &Config, action: Option<OrphansAction>, as_json:
     if matches!(action, Some(OrphansAction::Remove { yes: false, .. })) {
         require_terminal("volumes are removed with all that is in them")?;
     }
-    let fleet = fleet(config, &Health::of_hosts(config.host_names())).await?;
-    let store = &fleet.shared().threads;
-    prepare_database(store, config).await?;
+    let health = Health::of_hosts(config.host_names());
+    let fleet = if action.is_none() { read_only_fleet(config, &health).await? } else { fleet(config, &health).await? };
+    let store = fleet.threads();
+    require_schema(store, config).await?;
     let mut found = Vec::new();
-    for lane in fleet.lanes() {
-        prepare_docker(&lane.coordinator).await?;
-        let orphans = finding::find(&lane.coordinator.volumes, store, &config.volume_prefix).await?;
-        found.push((lane, orphans));
+    for worker in fleet.workers() {
+        prepare_docker(&worker.cleaner).await?;
+        let orphans = finding::find(&worker.cleaner.volumes, store, &config.volume_prefix).await?;
+        found.push((worker, orphans));
     }
     let mut all_done = true;
     if action.is_none() && as_json {
-        say(json(&Orphans::of_hosts(found.iter().map(|(lane, orphans)| (&*lane.coordinator.host, orphans)))))?;
+        say(json(&Orphans::of_hosts(found.iter().map(|(worker, orphans)| (&worker.cleaner.host, orphans)))))?;
     } else {
-        for (Lane { coordinator, .. }, orphans) in &found {
-            if !coordinator.is_only() {
-                say(format!("host {}", coordinator.host))?;
+        for (HostWorker { cleaner, .. }, orphans) in &found {
+            if let Some(name) = cleaner.host.name() {
+                say(format!("host {name}"))?;
             }
             match action {
                 None => print(orphans)?,
                 Some(OrphansAction::Remove { older_than, yes }) => {
-                    all_done &=
-                        remove(&coordinator.volumes, store, coordinator.named_host(), orphans, older_than, yes).await?;
+                    all_done &= remove(&cleaner.volumes, store, cleaner.host.name(), orphans, older_than, yes).await?;
                 }
             }
         }

@@ -1,6 +1,5 @@
 //! `serve`: consumer, reconciler, lease, probes and HTTP in one process, until a signal.
 
-pub mod dry_run;
 pub mod leader;
 
 use std::{process::ExitCode, sync::Arc, time::Duration};
@@ -15,13 +14,12 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span, error_span, info, warn};
 
-use self::dry_run::Journal;
-use super::{SWEEP_LEASE, dry_fleet, fleet, prepare, prepare_docker, sweep_lease};
+use super::{SWEEP_LEASE, dry_fleet, fleet, prepare_database, prepare_docker, prepare_dry_run, sweep_lease};
 use crate::{
     cleanup::{
-        ONLY_HOST, Threads, UnknownThreads,
-        fleet::{Fleet, Lane},
-        users,
+        Database, UnknownThreads,
+        fleet::{Fleet, HostWorker},
+        freed,
     },
     config::{Config, DockerHost},
     console::http,
@@ -29,10 +27,11 @@ use crate::{
     docker::Docker,
     failure::{Dependency, Failure, Verdict},
     health::Health,
+    journal::Journal,
     metrics,
     queue::{Publisher, Queues, Subscription},
     store::Store,
-    sweep::{Reconciler, Unplaced},
+    sweep::{Schedule, Sweeper, Unplaced},
 };
 
 /// Serves until SIGTERM or SIGINT. Fails if a part can't start or ends by itself.
@@ -62,7 +61,7 @@ pub(super) async fn dry_run(config: Config) -> Result<ExitCode, Failure> {
     serve(config, outside, fleet, health, queues, Some(journal)).instrument(error_span!("dry_run")).await
 }
 
-async fn serve<T: Threads + AsRef<Store>>(
+async fn serve<T: Database + AsRef<Store>>(
     config: Config,
     Outside { signals, recorder }: Outside,
     fleet: Fleet<Docker, T>,
@@ -96,7 +95,7 @@ async fn serve<T: Threads + AsRef<Store>>(
     services.spawn(Arc::clone(&process).probe_database().in_current_span());
     services.spawn(Arc::clone(&process).serve_http(listener, recorder).in_current_span());
     // Each host has its own parts, so that none waits for another.
-    for number in 0..process.fleet.lanes().len() {
+    for number in 0..process.fleet.workers().len() {
         let host = Host { process: Arc::clone(&process), number };
         let (is_leader, span) = (watch::Sender::new(false), host.span());
         work.spawn(host.clone().sweep(is_leader.subscribe()).instrument(span.clone()));
@@ -179,7 +178,7 @@ impl Signals {
 /// The Docker hosts, for people.
 fn listed(config: &Config) -> String {
     let host = |DockerHost { name, endpoint, .. }: &DockerHost| {
-        if name == ONLY_HOST { endpoint.to_string() } else { format!("{name}={endpoint}") }
+        name.name().map_or_else(|| endpoint.to_string(), |name| format!("{name}={endpoint}"))
     };
     config.docker_hosts.iter().map(host).collect::<Vec<_>>().join(",")
 }
@@ -200,9 +199,9 @@ struct Process<T> {
     done: CancellationToken,
 }
 
-impl<T: Threads + AsRef<Store>> Process<T> {
+impl<T: Database + AsRef<Store>> Process<T> {
     fn store(&self) -> &Store {
-        (*self.fleet.shared().threads).as_ref()
+        self.fleet.threads().as_ref()
     }
 
     async fn consume(self: Arc<Self>) -> Result<(), Failure> {
@@ -226,11 +225,15 @@ impl<T: Threads + AsRef<Store>> Process<T> {
         let one_of_several = self.config.host.is_some();
         let unplaced = Unplaced::new(Arc::clone(&self.fleet), Arc::clone(&self.health), one_of_several);
         tokio::select! {
-            () = unplaced.run(self.config.reconcile_interval, is_leader, &self.stop) => {}
+            () = unplaced.run(self.schedule(is_leader)) => {}
             // The next sweep takes up what this one leaves.
             () = self.abort.cancelled() => {}
         }
         Ok(())
+    }
+
+    fn schedule(&self, is_leader: watch::Receiver<bool>) -> Schedule {
+        Schedule { interval: self.config.reconcile_interval, is_leader, stop: self.stop.clone() }
     }
 
     async fn lead(self: Arc<Self>, lease: String, is_leader: watch::Sender<bool>) -> Result<(), Failure> {
@@ -253,11 +256,14 @@ impl<T: Threads + AsRef<Store>> Process<T> {
 
     async fn probe_database(self: Arc<Self>) -> Result<(), Failure> {
         let probe = async || {
-            prepare(self.store(), &self.config, self.journal.is_some()).await?;
+            match self.journal {
+                None => prepare_database(self.store(), &self.config).await?,
+                Some(_) => prepare_dry_run(self.store(), &self.config).await?,
+            }
             self.store().ping().await?;
             // So that the metric is true on a replica without work too.
-            for lane in self.fleet.lanes() {
-                lane.coordinator.look_for_pause().await?;
+            for worker in self.fleet.workers() {
+                worker.cleaner.look_for_pause().await?;
             }
             Ok(())
         };
@@ -300,23 +306,22 @@ impl<T> Clone for Host<T> {
     }
 }
 
-impl<T: Threads + AsRef<Store>> Host<T> {
-    fn lane(&self) -> &Lane<Docker, T> {
-        &self.process.fleet.lanes()[self.number]
+impl<T: Database + AsRef<Store>> Host<T> {
+    fn worker(&self) -> &HostWorker<Docker, T> {
+        &self.process.fleet.workers()[self.number]
     }
 
     /// Names the host in the log lines of its parts; not the only one.
     fn span(&self) -> Span {
-        let host = &self.lane().coordinator.host;
-        if self.process.fleet.only().is_some() { Span::current() } else { error_span!("docker", host) }
+        self.worker().cleaner.host.name().map_or_else(Span::current, |host| error_span!("docker", host))
     }
 
     async fn sweep(self, is_leader: watch::Receiver<bool>) -> Result<(), Failure> {
-        let Lane { coordinator, health, .. } = self.lane();
+        let HostWorker { cleaner, health, .. } = self.worker();
         let config = &self.process.config;
-        let reconciler = Reconciler::new(Arc::clone(coordinator), Arc::clone(health), config.reconcile_cooldown);
+        let sweeper = Sweeper::new(Arc::clone(cleaner), Arc::clone(health), config.reconcile_cooldown);
         tokio::select! {
-            () = reconciler.run(config.reconcile_interval, is_leader, &self.process.stop) => {}
+            () = sweeper.run(self.process.schedule(is_leader)) => {}
             // The next sweep takes up what this one leaves.
             () = self.process.abort.cancelled() => {}
         }
@@ -324,14 +329,14 @@ impl<T: Threads + AsRef<Store>> Host<T> {
     }
 
     async fn lead(self, is_leader: watch::Sender<bool>) -> Result<(), Failure> {
-        let lease = sweep_lease(&self.lane().coordinator.host);
+        let lease = sweep_lease(&self.worker().cleaner.host);
         Arc::clone(&self.process).lead(lease, is_leader).await
     }
 
     async fn clean_released(self) -> Result<(), Failure> {
-        let Lane { coordinator, health, .. } = self.lane();
+        let HostWorker { cleaner, health, .. } = self.worker();
         tokio::select! {
-            () = users::clean_ready(coordinator, health, &self.process.stop) => {}
+            () = freed::clean_freed(cleaner, health, &self.process.stop) => {}
             // The next sweep takes up what this leaves.
             () = self.process.abort.cancelled() => {}
         }
@@ -339,19 +344,19 @@ impl<T: Threads + AsRef<Store>> Host<T> {
     }
 
     async fn follow_docker(self) -> Result<(), Failure> {
-        let Lane { coordinator, health, .. } = self.lane();
-        users::follow(coordinator, health, &self.process.stop).await;
+        let HostWorker { cleaner, health, .. } = self.worker();
+        freed::follow(cleaner, health, &self.process.stop).await;
         self.process.done.cancelled().await;
         Ok(())
     }
 
     async fn probe_docker(self) -> Result<(), Failure> {
-        let Lane { coordinator, health, .. } = self.lane();
-        let probe = async || match prepare_docker(coordinator).await {
+        let HostWorker { cleaner, health, .. } = self.worker();
+        let probe = async || match prepare_docker(cleaner).await {
             // Not Docker's fault, and nothing can be done about volumes without the database anyway.
             Err(Failure { verdict: Verdict::Unavailable(Dependency::Database), .. }) => {
                 health.until_up(&[Dependency::Database]).await;
-                prepare_docker(coordinator).await
+                prepare_docker(cleaner).await
             }
             result => result,
         };

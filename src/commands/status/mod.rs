@@ -7,17 +7,18 @@ use std::{collections::BTreeMap, process::ExitCode};
 use chrono::Utc;
 use futures_util::future::join_all;
 
-use self::overview::{Facts, FailingThread, FailingThreads, Host, Report, Rows};
+use self::overview::{AskedHost, Facts, FailingThread, FailingThreads, Report, Rows};
 use super::{
     SWEEP_LEASE, docker,
     output::{json, say, write},
     sweep_lease,
 };
 use crate::{
-    cleanup::{ONLY_HOST, Threads, breaker::Pause, failing::Failing},
+    cleanup::{Pause, Pauses, Threads, failing::Failing},
     config::{Config, DockerHost},
     docker::Identity,
     failure::Failure,
+    host::Host,
     queue::{self, Queues},
     store::{Store, Sweeper},
 };
@@ -39,9 +40,9 @@ pub(super) async fn run(config: &Config, as_json: bool) -> Result<ExitCode, Fail
     Ok(if report.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-async fn answering(config: &Config, host: &DockerHost) -> Host {
+async fn answering(config: &Config, host: &DockerHost) -> AskedHost {
     let identity = docker(config, host).identify().await;
-    Host { name: host.name.clone(), answering: identity.map(|identity: Identity| identity.as_str().to_owned()) }
+    AskedHost { name: host.name.clone(), answering: identity.map(|identity: Identity| identity.as_str().to_owned()) }
 }
 
 async fn rows(config: &Config) -> Result<Rows, Failure> {
@@ -78,14 +79,14 @@ async fn read_rows(store: &Store, config: &Config) -> Rows {
     }
 }
 
-fn named(config: &Config) -> impl Iterator<Item = &str> {
-    config.docker_hosts.iter().map(|host| host.name.as_str()).filter(|host| *host != ONLY_HOST)
+fn named(config: &Config) -> impl Iterator<Item = &Host> {
+    config.docker_hosts.iter().map(|host| &host.name).filter(|host| !host.is_only())
 }
 
 async fn pauses(store: &Store, config: &Config) -> Result<BTreeMap<String, Option<Pause>>, Failure> {
     let mut pauses = BTreeMap::new();
     for host in named(config) {
-        pauses.insert(host.to_owned(), store.pause(Some(host)).await?);
+        pauses.insert(host.to_string(), store.pause(host.name()).await?);
     }
     Ok(pauses)
 }
@@ -93,7 +94,7 @@ async fn pauses(store: &Store, config: &Config) -> Result<BTreeMap<String, Optio
 async fn sweepers(store: &Store, config: &Config) -> Result<BTreeMap<String, Option<Sweeper>>, Failure> {
     let mut sweepers = BTreeMap::new();
     for host in named(config) {
-        sweepers.insert(host.to_owned(), store.look_up_lease(&sweep_lease(host)).await?);
+        sweepers.insert(host.to_string(), store.look_up_lease(&sweep_lease(host)).await?);
     }
     Ok(sweepers)
 }

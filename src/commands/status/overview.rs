@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use crate::{
-    cleanup::{Backlog, ONLY_HOST, breaker::Pause, failing::Failing},
+    cleanup::{Backlog, Pause, failing::Failing},
     commands::explain::why::times,
     failure::{Dependency, Failure},
     queue::QueueCount,
@@ -24,14 +24,14 @@ pub struct Facts {
     /// Our queues, if the broker answers at all.
     pub queues: Result<Vec<QueueCount>, Failure>,
     /// The Docker hosts.
-    pub hosts: Vec<Host>,
+    pub hosts: Vec<AskedHost>,
 }
 
 /// A Docker host.
 #[derive(Debug)]
-pub struct Host {
+pub struct AskedHost {
     /// What it is called.
-    pub name: String,
+    pub name: crate::host::Host,
     /// Who the daemon is that answers.
     pub answering: Result<String, Failure>,
 }
@@ -163,11 +163,11 @@ impl Report {
         let sweeper = sweeper.map(|sweeper| Sweeping::new(sweeper, now));
         let queues = section(&mut errors, "queues", queues);
         let daemons = section(&mut errors, "daemons", rows.daemons).map(|daemons| {
-            let answering = |name: &str| hosts.iter().find(|host| host.name == name)?.answering.as_ref().ok();
+            let answering = |name: &str| hosts.iter().find(|host| host.name.key() == name)?.answering.as_ref().ok();
             let answers = |pinned: &PinnedDaemon| Some(*answering(&pinned.name)? == pinned.identity);
             daemons.into_iter().map(|pinned| KnownDaemon { answers: answers(&pinned), pinned }).collect()
         });
-        let hosts: Vec<_> = hosts.into_iter().filter(|host| host.name != ONLY_HOST).collect();
+        let hosts: Vec<_> = hosts.into_iter().filter(|host| !host.name.is_only()).collect();
         let (mut sweepers, mut pauses, mut by_host) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         if !hosts.is_empty() {
             pauses = section(&mut errors, "pauses", rows.pauses).unwrap_or_default();
@@ -176,11 +176,11 @@ impl Report {
         }
         let hosts: Vec<_> = hosts
             .into_iter()
-            .map(|Host { name, answering }| HostReport {
+            .map(|AskedHost { name, answering }| HostReport {
                 answering: Answering::new(answering.as_ref().err()),
-                pause: pauses.remove(&name).flatten(),
-                sweeper: sweepers.remove(&name).flatten().map(|sweeper| Sweeping::new(sweeper, now)),
-                name,
+                pause: pauses.remove(name.key()).flatten(),
+                sweeper: sweepers.remove(name.key()).flatten().map(|sweeper| Sweeping::new(sweeper, now)),
+                name: name.key().to_owned(),
             })
             .collect();
         let unmarked_by_host = by_host.into_iter().map(|(host, threads)| (host.unwrap_or_default(), threads)).collect();
@@ -384,7 +384,8 @@ impl Report {
 
     /// Whether the configuration has a host of this name.
     fn is_asked(&self, daemon: &str) -> bool {
-        self.hosts.iter().any(|host| host.name == daemon) || (self.hosts.is_empty() && daemon == ONLY_HOST)
+        self.hosts.iter().any(|host| host.name == daemon)
+            || (self.hosts.is_empty() && daemon == crate::host::Host::Only.key())
     }
 
     fn write_queues(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -443,7 +444,7 @@ mod tests {
             now: Utc::now(),
             database: Err(down(Dependency::Database)),
             queues: Err(down(Dependency::Broker)),
-            hosts: vec![Host { name: ONLY_HOST.to_owned(), answering: Err(down(Dependency::Docker)) }],
+            hosts: vec![AskedHost { name: crate::host::Host::Only, answering: Err(down(Dependency::Docker)) }],
         };
         let report = Report::new(facts);
         assert!(!report.ok);

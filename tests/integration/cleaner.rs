@@ -9,7 +9,7 @@ use std::{
 };
 
 use volume_reaper::{
-    cleanup::{Origin, Outcome, Removal, fleet::Fleet},
+    cleanup::{Origin, Outcome, Policy, Removal, fleet::Fleet, policy::Limits},
     delivery::{
         consumer::{Consumer, Message},
         settlement::Settlement,
@@ -18,50 +18,50 @@ use volume_reaper::{
     health::Health,
 };
 
-use crate::fakes::{Row, calls, coordinator, coordinator_with, referenced, row, set_row, thread};
+use crate::fakes::{LIMITS, Row, calls, cleaner, cleaner_with, referenced, row, set_row, thread, under};
 
 #[tokio::test]
-async fn the_coordinator_marks_on_success_and_on_not_found() {
+async fn the_cleaner_marks_on_success_and_on_not_found() {
     for (removal, outcome) in [(Removal::Removed, Outcome::Removed), (Removal::NotFound, Outcome::NotFound)] {
-        let coordinator = Arc::new(coordinator(Ok(removal)));
-        assert_eq!(coordinator.clean(&thread("t1"), Origin::Sweep).await, Ok(outcome.clone()));
-        assert_eq!(row(&coordinator, "t1").receipts, [outcome.as_str()]);
-        assert!(row(&coordinator, "t1").mark.is_some());
+        let cleaner = Arc::new(cleaner(Ok(removal)));
+        assert_eq!(cleaner.clean(&thread("t1"), Origin::Sweep).await, Ok(outcome.clone()));
+        assert_eq!(row(&cleaner, "t1").receipts, [outcome.as_str()]);
+        assert!(row(&cleaner, "t1").mark.is_some());
     }
 }
 
 #[tokio::test]
-async fn the_coordinator_skips_marking_on_referenced() {
-    let coordinator = Arc::new(coordinator(Ok(Removal::Referenced { holders: vec![] })));
-    assert_eq!(coordinator.clean(&thread("t1"), Origin::Sweep).await, Ok(referenced()));
-    assert!(row(&coordinator, "t1").mark.is_none());
+async fn the_cleaner_skips_marking_on_referenced() {
+    let cleaner = Arc::new(cleaner(Ok(Removal::Referenced { containers: vec![] })));
+    assert_eq!(cleaner.clean(&thread("t1"), Origin::Sweep).await, Ok(referenced()));
+    assert!(row(&cleaner, "t1").mark.is_none());
 }
 
 #[tokio::test]
-async fn the_coordinator_does_not_mark_on_error() {
+async fn the_cleaner_does_not_mark_on_error() {
     for failure in [
         Failure::transient("500"),
         Failure::permanent("outside of the local volume root"),
         Failure::unavailable(Dependency::Docker, "refused"),
     ] {
-        let coordinator = Arc::new(coordinator(Err(failure.clone())));
-        assert_eq!(coordinator.clean(&thread("t1"), Origin::Sweep).await, Err(failure));
-        assert!(row(&coordinator, "t1").mark.is_none());
+        let cleaner = Arc::new(cleaner(Err(failure.clone())));
+        assert_eq!(cleaner.clean(&thread("t1"), Origin::Sweep).await, Err(failure));
+        assert!(row(&cleaner, "t1").mark.is_none());
     }
 }
 
 #[tokio::test]
 async fn docker_is_not_asked_about_a_thread_that_is_marked_open_or_unknown() {
-    let coordinator = Arc::new(coordinator(Ok(Removal::Removed)));
+    let cleaner = Arc::new(cleaner(Ok(Removal::Removed)));
     let marked = Row { closed: true, mark: Some(chrono::Utc::now()), ..Row::default() };
-    set_row(&coordinator.threads.rows, "marked", marked);
-    set_row(&coordinator.threads.rows, "open", Row::default());
+    set_row(&cleaner.threads().rows, "marked", marked);
+    set_row(&cleaner.threads().rows, "open", Row::default());
     for (id, outcome) in
         [("marked", Outcome::AlreadyClean), ("open", Outcome::NotClosed), ("unknown", Outcome::UnknownThread)]
     {
-        assert_eq!(coordinator.clean(&thread(id), Origin::Sweep).await, Ok(outcome));
+        assert_eq!(cleaner.clean(&thread(id), Origin::Sweep).await, Ok(outcome));
     }
-    assert_eq!(calls(&coordinator), [""; 0]);
+    assert_eq!(calls(&cleaner), [""; 0]);
 }
 
 #[tokio::test]
@@ -74,14 +74,14 @@ async fn a_failed_mark_is_a_failed_clean_up_and_the_next_try_marks() {
             Err(Failure::transient("serialization failure"))
         }
     };
-    let coordinator = Arc::new(coordinator_with(Ok(Removal::Removed), on_mark, |_| Ok(())));
-    let first = coordinator.clean(&thread("t1"), Origin::Sweep).await;
+    let cleaner = Arc::new(cleaner_with(Ok(Removal::Removed), on_mark, |_| Ok(())));
+    let first = cleaner.clean(&thread("t1"), Origin::Sweep).await;
     assert_eq!(first.map_err(|failure| failure.verdict), Err(Verdict::Transient));
-    assert!(row(&coordinator, "t1").mark.is_none());
+    assert!(row(&cleaner, "t1").mark.is_none());
 
-    *coordinator.volumes.answer.lock().expect("lock") = Ok(Removal::NotFound);
-    assert_eq!(coordinator.clean(&thread("t1"), Origin::Sweep).await, Ok(Outcome::NotFound));
-    assert_eq!(row(&coordinator, "t1").receipts, ["not_found"]);
+    *cleaner.volumes.answer.lock().expect("lock") = Ok(Removal::NotFound);
+    assert_eq!(cleaner.clean(&thread("t1"), Origin::Sweep).await, Ok(Outcome::NotFound));
+    assert_eq!(row(&cleaner, "t1").receipts, ["not_found"]);
 }
 
 #[tokio::test]
@@ -90,10 +90,10 @@ async fn a_thread_that_is_reopened_between_removal_and_mark_is_not_marked() {
         set_row(rows, "t1", Row::default());
         Ok(())
     };
-    let coordinator = Arc::new(coordinator_with(Ok(Removal::Removed), reopen, |_| Ok(())));
-    assert_eq!(coordinator.clean(&thread("t1"), Origin::Sweep).await, Ok(Outcome::Reopened));
-    assert!(row(&coordinator, "t1").mark.is_none());
-    assert!(row(&coordinator, "t1").receipts.is_empty());
+    let cleaner = Arc::new(cleaner_with(Ok(Removal::Removed), reopen, |_| Ok(())));
+    assert_eq!(cleaner.clean(&thread("t1"), Origin::Sweep).await, Ok(Outcome::Reopened));
+    assert!(row(&cleaner, "t1").mark.is_none());
+    assert!(row(&cleaner, "t1").receipts.is_empty());
 }
 
 #[tokio::test]
@@ -103,9 +103,9 @@ async fn who_loses_the_race_for_the_mark_finds_the_thread_already_clean() {
         set_row(rows, "t1", marked);
         Ok(())
     };
-    let coordinator = Arc::new(coordinator_with(Ok(Removal::NotFound), other_marks, |_| Ok(())));
-    assert_eq!(coordinator.clean(&thread("t1"), Origin::Sweep).await, Ok(Outcome::AlreadyClean));
-    assert_eq!(row(&coordinator, "t1").receipts, ["removed"]);
+    let cleaner = Arc::new(cleaner_with(Ok(Removal::NotFound), other_marks, |_| Ok(())));
+    assert_eq!(cleaner.clean(&thread("t1"), Origin::Sweep).await, Ok(Outcome::AlreadyClean));
+    assert_eq!(row(&cleaner, "t1").receipts, ["removed"]);
 }
 
 #[tokio::test]
@@ -116,9 +116,9 @@ async fn a_panic_in_the_handling_of_one_delivery_is_a_retry_and_takes_nothing_wi
         assert!(panics.fetch_add(1, Ordering::Relaxed) >= 10, "a bug");
         Ok(())
     };
-    let coordinator = Arc::new(coordinator_with(Ok(Removal::Removed), on_mark, |_| Ok(())));
+    let cleaner = Arc::new(cleaner_with(Ok(Removal::Removed), on_mark, |_| Ok(())));
     let consumer = Consumer {
-        fleet: Arc::new(Fleet::new(vec![Arc::clone(&coordinator)], &Health::new(), 32)),
+        fleet: Arc::new(Fleet::new(vec![Arc::clone(&cleaner)], &Health::new(), 32)),
         health: Arc::new(Health::new()),
         retry_delays: vec![Duration::from_secs(1)],
         journal: None,
@@ -136,27 +136,31 @@ async fn a_panic_in_the_handling_of_one_delivery_is_a_retry_and_takes_nothing_wi
         assert!(matches!(consumer.handle(&message).await, Settlement::Retry { .. }));
     }
     assert_eq!(consumer.handle(&message).await, Settlement::Ack);
-    assert!(row(&coordinator, "t1").mark.is_some());
+    assert!(row(&cleaner, "t1").mark.is_some());
 }
 
 #[tokio::test]
 async fn a_volume_that_an_unknown_daemon_does_not_have_is_not_marked() {
     // D20
-    let coordinator = Arc::new(coordinator(Ok(Removal::NotFound)));
+    let cleaner = Arc::new(cleaner(Ok(Removal::NotFound)));
     let unknown = Failure::unavailable(Dependency::Docker, "another daemon answers");
-    *coordinator.volumes.identity.lock().expect("lock") = Err(unknown.clone());
-    assert_eq!(coordinator.clean(&thread("t1"), Origin::Sweep).await, Err(unknown));
-    assert!(row(&coordinator, "t1").mark.is_none());
+    *cleaner.volumes.identity.lock().expect("lock") = Err(unknown.clone());
+    assert_eq!(cleaner.clean(&thread("t1"), Origin::Sweep).await, Err(unknown));
+    assert!(row(&cleaner, "t1").mark.is_none());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_removal_that_is_stuck_keeps_nobody_waiting_and_is_asked_for_once() {
     // G14 D15
-    let coordinator = Arc::new(coordinator(Ok(Removal::Removed)).with_patience(Duration::from_mins(1)));
-    let close = |id: &str| set_row(&coordinator.threads.rows, id, Row { closed: true, ..Row::default() });
-    let clean = async |id: &str| coordinator.clean(&thread(id), Origin::Event(None)).await;
-    let removals = || calls(&coordinator).len();
-    coordinator.volumes.stuck.lock().expect("lock").push("stuck".to_owned());
+    let cleaner = Arc::new(under(
+        cleaner(Ok(Removal::Removed)),
+        Policy::default(),
+        Limits { timeout: Duration::from_mins(1), ..LIMITS },
+    ));
+    let close = |id: &str| set_row(&cleaner.threads().rows, id, Row { closed: true, ..Row::default() });
+    let clean = async |id: &str| cleaner.clean(&thread(id), Origin::Event(None)).await;
+    let removals = || calls(&cleaner).len();
+    cleaner.volumes.stuck.lock().expect("lock").push("stuck".to_owned());
     for number in 1..=8 {
         let (stuck, other) = (format!("{number}-stuck"), format!("{number}-other"));
         close(&stuck);
@@ -171,5 +175,5 @@ async fn a_removal_that_is_stuck_keeps_nobody_waiting_and_is_asked_for_once() {
     let before = removals();
     assert_eq!(clean("8-other").await, Ok(Outcome::Deferred));
     assert_eq!(removals(), before);
-    assert!(row(&coordinator, "8-stuck").mark.is_none());
+    assert!(row(&cleaner, "8-stuck").mark.is_none());
 }

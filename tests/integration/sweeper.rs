@@ -8,11 +8,11 @@ use volume_reaper::{
     cleanup::{Origin, Removal},
     failure::{Dependency, Failure},
     health::Health,
-    sweep::{Reconciler, Report},
+    sweep::{SweepReport, Sweeper},
 };
 
 use crate::{
-    fakes::{FakeCoordinator, Row, age_failure, calls, coordinator, coordinator_with, row, set_row, thread},
+    fakes::{FakeCleaner, Row, age_failure, calls, cleaner, cleaner_with, row, set_row, thread},
     proxy::CountingProxy,
     world::{On, eventually, world},
 };
@@ -23,14 +23,14 @@ fn counts(report: &Value) -> Value {
     fields.iter().map(|field| report[field].clone()).collect()
 }
 
-async fn sweep(coordinator: &Arc<FakeCoordinator>) -> Report {
-    let reconciler = reconciler(coordinator);
-    reconciler.sweep(false, &CancellationToken::new()).await
+async fn sweep(cleaner: &Arc<FakeCleaner>) -> SweepReport {
+    let sweeper = sweeper(cleaner);
+    sweeper.sweep(false, &CancellationToken::new()).await
 }
 
-fn reconciler(coordinator: &Arc<FakeCoordinator>) -> Reconciler<crate::fakes::FakeVolumes, crate::fakes::FakeThreads> {
+fn sweeper(cleaner: &Arc<FakeCleaner>) -> Sweeper<crate::fakes::FakeVolumes, crate::fakes::FakeThreads> {
     let minute = std::time::Duration::from_mins(1);
-    Reconciler::new(Arc::clone(coordinator), Arc::new(Health::new()), minute)
+    Sweeper::new(Arc::clone(cleaner), Arc::new(Health::new()), minute)
 }
 
 #[tokio::test]
@@ -216,57 +216,57 @@ async fn rows_are_read_before_the_list_is_asked_for() {
         set_row(rows, "t2", Row { closed: true, ..Row::default() });
         Ok(())
     };
-    let coordinator = Arc::new(coordinator_with(Ok(Removal::Removed), |_| Ok(()), appear));
-    let report = sweep(&coordinator).await;
-    assert!(row(&coordinator, "t1").mark.is_some());
+    let cleaner = Arc::new(cleaner_with(Ok(Removal::Removed), |_| Ok(()), appear));
+    let report = sweep(&cleaner).await;
+    assert!(row(&cleaner, "t1").mark.is_some());
     // t2 sorts behind the page that was read, so the second page finds it, with a list of its own.
-    assert_eq!(calls(&coordinator), ["inventory", "identity", "inventory", "identity", "inventory"]);
+    assert_eq!(calls(&cleaner), ["inventory", "identity", "inventory", "identity", "inventory"]);
     assert_eq!(report.not_found, 2);
 }
 
 #[tokio::test]
 async fn a_list_with_warnings_proves_no_absence() {
-    let coordinator = Arc::new(coordinator(Ok(Removal::Removed)));
-    coordinator.volumes.inventory.lock().expect("lock").warnings.push("a driver did not answer".to_owned());
-    let report = sweep(&coordinator).await;
+    let cleaner = Arc::new(cleaner(Ok(Removal::Removed)));
+    cleaner.volumes.inventory.lock().expect("lock").warnings.push("a driver did not answer".to_owned());
+    let report = sweep(&cleaner).await;
     assert_eq!((report.not_found, report.failed), (0, 1));
-    assert!(row(&coordinator, "t1").mark.is_none());
+    assert!(row(&cleaner, "t1").mark.is_none());
 }
 
 #[tokio::test]
 async fn a_list_that_fails_marks_nothing_and_says_so() {
     let down = |_: &_| Err(Failure::unavailable(Dependency::Docker, "refused"));
-    let coordinator = Arc::new(coordinator_with(Ok(Removal::Removed), |_| Ok(()), down));
-    let report = sweep(&coordinator).await;
+    let cleaner = Arc::new(cleaner_with(Ok(Removal::Removed), |_| Ok(()), down));
+    let report = sweep(&cleaner).await;
     assert_eq!(report.skipped_reason.as_deref(), Some("refused"));
-    assert!(row(&coordinator, "t1").mark.is_none());
+    assert!(row(&cleaner, "t1").mark.is_none());
 }
 
 #[tokio::test]
 async fn a_volume_that_could_not_be_removed_is_left_alone_for_the_cooldown() {
-    let coordinator = Arc::new(coordinator(Err(Failure::transient("500"))));
-    coordinator.volumes.inventory.lock().expect("lock").present.insert(thread("t1"));
-    let reconciler = reconciler(&coordinator);
+    let cleaner = Arc::new(cleaner(Err(Failure::transient("500"))));
+    cleaner.volumes.inventory.lock().expect("lock").present.insert(thread("t1"));
+    let sweeper = sweeper(&cleaner);
     let stop = CancellationToken::new();
-    assert_eq!(reconciler.sweep(false, &stop).await.failed, 1);
-    assert_eq!(reconciler.sweep(false, &stop).await.cooling_down, 1);
-    age_failure(&coordinator, "t1", std::time::Duration::from_secs(61));
-    assert_eq!(reconciler.sweep(false, &stop).await.failed, 1);
-    assert_eq!(calls(&coordinator).iter().filter(|call| call.starts_with("remove")).count(), 2);
+    assert_eq!(sweeper.sweep(false, &stop).await.failed, 1);
+    assert_eq!(sweeper.sweep(false, &stop).await.cooling_down, 1);
+    age_failure(&cleaner, "t1", std::time::Duration::from_secs(61));
+    assert_eq!(sweeper.sweep(false, &stop).await.failed, 1);
+    assert_eq!(calls(&cleaner).iter().filter(|call| call.starts_with("remove")).count(), 2);
 }
 
 #[tokio::test]
 async fn a_referenced_thread_costs_no_removal_in_a_sweep() {
-    let coordinator = Arc::new(coordinator(Ok(Removal::Removed)));
+    let cleaner = Arc::new(cleaner(Ok(Removal::Removed)));
     {
-        let mut inventory = coordinator.volumes.inventory.lock().expect("lock");
+        let mut inventory = cleaner.volumes.inventory.lock().expect("lock");
         inventory.present.insert(thread("t1"));
         inventory.referenced.insert(thread("t1"), vec![]);
     }
-    assert_eq!(sweep(&coordinator).await.referenced, 1);
+    assert_eq!(sweep(&cleaner).await.referenced, 1);
     // The second list is for what is there and should not be.
-    assert_eq!(calls(&coordinator), ["inventory", "inventory"]);
-    assert_eq!(coordinator.clean(&thread("t1"), Origin::Sweep).await, Ok(volume_reaper::cleanup::Outcome::Removed));
+    assert_eq!(calls(&cleaner), ["inventory", "inventory"]);
+    assert_eq!(cleaner.clean(&thread("t1"), Origin::Sweep).await, Ok(volume_reaper::cleanup::Outcome::Removed));
 }
 
 #[tokio::test]
@@ -302,14 +302,14 @@ async fn a_volume_of_a_marked_thread_that_a_container_holds_loses_its_mark_and_s
 #[tokio::test]
 async fn a_volume_that_is_removed_and_marked_while_the_sweep_looks_is_no_drift() {
     // G18: the first list has the volume, the row is marked by the time it is read, and a later list lacks it.
-    let coordinator = Arc::new(coordinator(Ok(Removal::Removed)));
+    let cleaner = Arc::new(cleaner(Ok(Removal::Removed)));
     let marked = Row { closed: true, mark: Some(chrono::Utc::now()), ..Row::default() };
-    set_row(&coordinator.threads.rows, "t1", marked);
-    coordinator.volumes.inventory.lock().expect("lock").present.insert(thread("t1"));
-    coordinator.volumes.vanishing.store(true, std::sync::atomic::Ordering::Relaxed);
-    let report = sweep(&coordinator).await;
+    set_row(&cleaner.threads().rows, "t1", marked);
+    cleaner.volumes.inventory.lock().expect("lock").present.insert(thread("t1"));
+    cleaner.volumes.vanishing.store(true, std::sync::atomic::Ordering::Relaxed);
+    let report = sweep(&cleaner).await;
     assert_eq!((report.drift, report.failed), (0, 0));
-    assert!(row(&coordinator, "t1").mark.is_some());
+    assert!(row(&cleaner, "t1").mark.is_some());
 }
 
 #[tokio::test]

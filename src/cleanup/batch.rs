@@ -1,0 +1,446 @@
+//! One batch of clean-ups on one host, in one transaction.
+//!
+//! 1. Lock and read the rows: an event wakes us, the database decides. Holds and the pause are read in the same
+//!    statement, and a database that can't be written to fails here, before anything was removed.
+//! 2. Remove the volumes side by side, never with force.
+//! 3. A volume that is not there is proven absent only by the daemon that we know, and by one alone only if the thread
+//!    can be on no other host.
+//! 4. Mark those that were removed or proven absent, write their receipts, and commit.
+//! 5. Answer who asked, and only now: what is not committed has failed.
+//!
+//! While its row is locked a thread can't be reopened. A removal that takes longer than the lock limit leaves the batch:
+//! the others are committed, it goes on by itself, and is marked when it is done if the row is still as it was read.
+
+use std::{
+    collections::{HashSet, VecDeque},
+    pin::pin,
+    sync::Arc,
+    time::Duration,
+};
+
+use chrono::{SubsecRound, Utc};
+use futures_util::{StreamExt, stream::FuturesUnordered};
+use tokio::time::{Instant, sleep_until};
+use tracing::{Instrument, debug, info, warn};
+
+use super::{
+    Close, Database, Gone, Locked, Mark, Outcome, Placement, Receipt, Removal, Rows, Volumes,
+    breaker::Reservation,
+    cleaner::{Cleaner, actionable},
+    limiter::Permit,
+    requests::Request,
+};
+use crate::{
+    failure::Failure,
+    metrics,
+    volume_name::{ThreadId, VolumeName},
+};
+
+/// How long a batch that locks nothing waits for its slowest removal.
+const UNLOCKED_LIMIT: Duration = Duration::from_secs(2);
+
+/// A removal that is allowed.
+pub(super) struct Job {
+    pub(super) request: Request,
+    close: Close,
+    /// Whether it is enough that this daemon does not have the volume.
+    proves_absence: bool,
+    reservation: Reservation,
+    pub(super) began: Instant,
+}
+
+type Removed = Result<Removal, Failure>;
+
+/// What a removal came to, as far as this host goes.
+enum Found {
+    Gone(Gone),
+    Other(Result<Outcome, Failure>),
+}
+
+impl<V: Volumes, T: Database> Cleaner<V, T> {
+    /// Cleans up after the threads of these requests, the first of which has a permit for its removal.
+    pub(super) async fn run_batch(self: &Arc<Self>, requests: Vec<Request>, permit: Permit) {
+        let context = &self.context;
+        // Before anything is locked: it may have to ask the database too.
+        let reservations = match context.hour.reserve(self.threads(), requests.len()).await {
+            Ok(reservations) => reservations,
+            Err(failure) => return answer_all(requests, &failure),
+        };
+        let threads: Vec<_> = requests.iter().map(|request| request.thread.clone()).collect();
+        let (asked_at, limit) = (Instant::now(), context.limits.locking.limit);
+        if limit.is_zero() {
+            match self.threads().read(&threads, self.host.name()).await {
+                Ok(rows) => {
+                    let locked = Locked { rows, busy: HashSet::new(), lock: None };
+                    let deadline = Instant::now() + UNLOCKED_LIMIT;
+                    self.clean_rows(requests, reservations, locked, asked_at, deadline, permit).await;
+                }
+                Err(failure) => answer_all(requests, &failure),
+            }
+            return;
+        }
+        match self.threads().lock(&threads, self.host.name(), limit).await {
+            Ok(Locked { rows, busy, lock }) => {
+                let locked = Locked { rows, busy, lock: Some(lock) };
+                self.clean_rows(requests, reservations, locked, asked_at, Instant::now() + limit, permit).await;
+            }
+            Err(failure) => answer_all(requests, &failure),
+        }
+    }
+
+    async fn clean_rows(
+        self: &Arc<Self>,
+        requests: Vec<Request>,
+        reservations: Vec<Reservation>,
+        locked: Locked<Option<T::Lock>>,
+        asked_at: Instant,
+        deadline: Instant,
+        permit: Permit,
+    ) {
+        let Locked { rows, busy, lock } = locked;
+        if !rows.threads.is_empty() {
+            self.breaker.notice(rows.pause.as_deref(), asked_at);
+        }
+        let mut reservations = reservations.into_iter();
+        let (mut jobs, mut over_budget) = (VecDeque::new(), Vec::new());
+        for request in requests {
+            match self.decide(&request, &rows, &busy) {
+                Err(result) => request.answer(result),
+                Ok(job) => match reservations.next() {
+                    None => over_budget.push(request),
+                    Some(reservation) => jobs.push_back(Job {
+                        request,
+                        close: job.close,
+                        proves_absence: job.proves_absence,
+                        reservation,
+                        began: Instant::now(),
+                    }),
+                },
+            }
+        }
+        drop(reservations);
+        let finished = self.remove_all(jobs, deadline, permit).await;
+        self.mark_finished(finished, lock).await;
+        if !over_budget.is_empty() {
+            let tripped = self.breaker.trip_hour(self.threads(), &self.context.hour).await;
+            for request in over_budget {
+                request.answer(tripped.clone().map(|()| Outcome::Paused));
+            }
+        }
+    }
+
+    /// Whether the volume of this request's thread may be removed, by its row; the result of the clean-up if not.
+    fn decide(
+        &self,
+        request: &Request,
+        rows: &Rows,
+        busy: &HashSet<ThreadId>,
+    ) -> Result<Allowed, Result<Outcome, Failure>> {
+        let row = actionable(rows.threads.get(&request.thread)).map_err(Ok)?;
+        if busy.contains(&request.thread) {
+            return Err(Ok(Outcome::Busy));
+        }
+        let proves_absence = match Placement::of(&self.host, row.host.as_deref(), request.claimed_host.as_deref()) {
+            Placement::Only => true,
+            Placement::On(host) if Some(&*host) == self.host.name() => true,
+            Placement::On(host) => return Err(Ok(Outcome::Elsewhere { host })),
+            Placement::Unknown => false,
+        };
+        match self.hindrance(row, rows.pause.as_deref()) {
+            Some(outcome) => Err(Ok(outcome)),
+            None => Ok(Allowed { close: row.close.clone(), proves_absence }),
+        }
+    }
+
+    /// Removes the volumes of these jobs side by side, as many at once as the limiter allows, until the deadline. What
+    /// has not begun by then is put back; what is still under way is detached.
+    async fn remove_all(
+        self: &Arc<Self>,
+        mut jobs: VecDeque<Job>,
+        deadline: Instant,
+        permit: Permit,
+    ) -> Vec<(Job, Removed)> {
+        let mut under_way = FuturesUnordered::new();
+        let mut finished = Vec::new();
+        if let Some(job) = jobs.pop_front() {
+            under_way.push(self.begin(job, permit));
+        }
+        {
+            let mut next_permit = pin!(self.limiter.permit());
+            let mut deadline = pin!(sleep_until(deadline));
+            while !under_way.is_empty() || !jobs.is_empty() {
+                tokio::select! {
+                    biased;
+                    Some(ended) = under_way.next() => finished.push(ended),
+                    permit = &mut next_permit, if !jobs.is_empty() => {
+                        next_permit.set(self.limiter.permit());
+                        if let Some(job) = jobs.pop_front() {
+                            under_way.push(self.begin(job, permit));
+                        }
+                    }
+                    () = &mut deadline => break,
+                }
+            }
+        }
+        self.requests.put_back(jobs.into_iter().map(|job| job.request).collect());
+        for slow in std::mem::take(&mut under_way) {
+            slow.detach(self);
+        }
+        finished
+    }
+
+    /// Sends a removal. A task of its own: it goes on when its batch no longer waits for it.
+    fn begin(self: &Arc<Self>, job: Job, permit: Permit) -> UnderWay {
+        let cleaner = Arc::clone(self);
+        let volume = self.context.prefix.volume_of(&job.request.thread);
+        let span = job.request.span.clone();
+        let removal = async move { cleaner.remove(&volume, permit).await }.instrument(span);
+        let removal = self.context.tasks.spawn(removal);
+        UnderWay { job: Some(job), removal }
+    }
+
+    async fn remove(&self, volume: &VolumeName, mut permit: Permit) -> Removed {
+        permit.sent();
+        let mut removal = pin!(self.volumes.remove(volume));
+        if let Ok(removed) = tokio::time::timeout(self.context.limits.timeout, &mut removal).await {
+            return removed;
+        }
+        info!(volume.name = %volume, "the removal takes long; the daemon goes on with it");
+        permit.detach();
+        removal.await
+    }
+
+    /// What an ended removal means. Nothing is said to be absent by a daemon that we do not know.
+    async fn judge(&self, job: &Job, removed: Removed) -> Found {
+        match removed {
+            Ok(Removal::Removed) => Found::Gone(Gone::Removed),
+            Ok(Removal::NotFound) if self.remembered(&job.request.thread, &job.close).is_some() => {
+                Found::Gone(Gone::Removed)
+            }
+            Ok(Removal::NotFound) => match self.volumes.prove_identity().await {
+                Ok(()) if job.proves_absence => Found::Gone(Gone::NotFound),
+                Ok(()) => Found::Other(Ok(Outcome::NotHere)),
+                Err(failure) => Found::Other(Err(failure)),
+            },
+            Ok(Removal::Referenced { containers }) => {
+                let (thread, volume) = (&job.request.thread, self.context.prefix.volume_of(&job.request.thread));
+                debug!(thread.id = %thread, volume.name = %volume, ?containers, "the volume is referenced");
+                self.users.use_volume(thread, &containers);
+                Found::Other(Ok(Outcome::Referenced { containers }))
+            }
+            Err(failure) => Found::Other(Err(failure)),
+        }
+    }
+
+    /// Marks what is gone, commits, and answers.
+    async fn mark_finished(&self, finished: Vec<(Job, Removed)>, lock: Option<T::Lock>) {
+        let (mut gone, mut others) = (Vec::new(), Vec::new());
+        for (job, removed) in finished {
+            match self.judge(&job, removed).await {
+                Found::Gone(how) => {
+                    let receipt = self.receipt(&job, how);
+                    gone.push((job, receipt));
+                }
+                Found::Other(result) => others.push((job, result)),
+            }
+        }
+        let receipts: Vec<_> = gone.iter().map(|(_, receipt)| receipt.clone()).collect();
+        let marked =
+            match lock {
+                Some(lock) => self.threads().mark_locked(lock, &receipts).await.map(|marked| {
+                    let mark = |receipt: &Receipt| marked.contains(&receipt.thread_id).then_some(Mark::Set);
+                    receipts.iter().map(mark).collect()
+                }),
+                None if receipts.is_empty() => Ok(Vec::new()),
+                None => self.threads().mark(&receipts).await.map(|marks| {
+                    receipts.iter().map(|receipt| marks.get(&receipt.thread_id).copied()).collect::<Vec<_>>()
+                }),
+            };
+        for (job, result) in others {
+            job.request.answer(result);
+        }
+        match marked {
+            Ok(marks) => {
+                for ((job, receipt), mark) in gone.into_iter().zip(marks) {
+                    let result = self.concluded(&job, &receipt, mark);
+                    job.conclude(&receipt, result);
+                }
+            }
+            Err(failure) => {
+                for (job, receipt) in gone {
+                    self.remember_if_removed(&receipt);
+                    job.conclude(&receipt, Err(failure.clone()));
+                }
+            }
+        }
+    }
+
+    /// Finishes a removal that its batch did not wait for.
+    async fn finish_detached(self: Arc<Self>, job: Job, removal: impl Future<Output = Removed>) {
+        let (thread, source) = (job.request.thread.clone(), job.request.origin.as_str());
+        let removed = removal.await;
+        let result = match self.judge(&job, removed).await {
+            Found::Other(result) => result,
+            Found::Gone(how) => {
+                let receipt = self.receipt(&job, how);
+                let marks = self.threads().mark(std::slice::from_ref(&receipt)).await;
+                let result = match marks {
+                    Ok(marks) => self.concluded(&job, &receipt, marks.get(&thread).copied()),
+                    Err(failure) => {
+                        self.remember_if_removed(&receipt);
+                        Err(failure)
+                    }
+                };
+                job.conclude(&receipt, result.clone());
+                result
+            }
+        };
+        self.detached.lock().remove(&thread);
+        self.observe(&thread, source, &result).await;
+        if let Err(error) = &result {
+            warn!(thread.id = %thread, %error, "a removal that took long has failed; left to the sweep");
+        }
+    }
+
+    fn remember_if_removed(&self, receipt: &Receipt) {
+        match receipt.gone {
+            Gone::Removed => self.remember(receipt, receipt.is_written),
+            Gone::NotFound => {}
+        }
+    }
+
+    fn receipt(&self, job: &Job, gone: Gone) -> Receipt {
+        let thread = &job.request.thread;
+        Receipt {
+            thread_id: thread.clone(),
+            close: job.close.clone(),
+            volume: self.context.prefix.volume_of(thread),
+            gone,
+            origin: job.request.origin.clone(),
+            at: Utc::now().trunc_subsecs(3),
+            is_written: self.remembered(thread, &job.close).is_some_and(|removal| removal.has_receipt),
+        }
+    }
+
+    /// The outcome of a clean-up whose volume is gone, by what its mark came to; none if the row did not change although
+    /// it was locked.
+    fn concluded(&self, job: &Job, receipt: &Receipt, mark: Option<Mark>) -> Result<Outcome, Failure> {
+        let thread = &receipt.thread_id;
+        match mark {
+            Some(Mark::Set) => {
+                self.unmarked.lock().remove(thread);
+                job.request.span.in_scope(|| observe_mark(receipt, job));
+                Ok(receipt.gone.into())
+            }
+            Some(Mark::AlreadySet) => {
+                self.unmarked.lock().remove(thread);
+                Ok(Outcome::AlreadyClean)
+            }
+            Some(Mark::Reopened) => {
+                self.unmarked.lock().remove(thread);
+                metrics::reopened_while_removing();
+                warn!(
+                    thread.id = %thread, volume.name = %receipt.volume, removal = receipt.gone.as_str(),
+                    "the thread was reopened while its volume was removed; it is not marked"
+                );
+                Ok(Outcome::Reopened)
+            }
+            Some(Mark::NoRow) => {
+                self.unmarked.lock().remove(thread);
+                Ok(Outcome::UnknownThread)
+            }
+            Some(Mark::Busy) => {
+                self.remember_if_removed(receipt);
+                Ok(Outcome::Busy)
+            }
+            None => {
+                if receipt.gone == Gone::Removed {
+                    self.remember(receipt, true);
+                }
+                Err(Failure::transient(format!(
+                    "the mark of thread {thread} was not set although its row is locked by us and still closed: a policy of \
+                     row-level security, or a trigger of somebody else's, undoes our update. Let our user update the mark's \
+                     column; `volume-reaper doctor` looks for what is in the way"
+                )))
+            }
+        }
+    }
+}
+
+/// What a row allows.
+struct Allowed {
+    close: Close,
+    proves_absence: bool,
+}
+
+/// A removal that was sent, and whose end its batch waits for.
+struct UnderWay {
+    job: Option<Job>,
+    removal: tokio::task::JoinHandle<Removed>,
+}
+
+impl Future for UnderWay {
+    type Output = (Job, Removed);
+
+    fn poll(self: std::pin::Pin<&mut Self>, context: &mut std::task::Context<'_>) -> std::task::Poll<Self::Output> {
+        let this = self.get_mut();
+        let joined = std::task::ready!(std::pin::Pin::new(&mut this.removal).poll(context));
+        let job = this.job.take().expect("a removal ends once");
+        std::task::Poll::Ready((job, joined.unwrap_or_else(|error| Err(cut_off(error)))))
+    }
+}
+
+impl UnderWay {
+    /// Answers who asked that the removal goes on, and lets it. A daemon that answers nothing is not slow but down, and
+    /// the delivery is not settled by that.
+    fn detach<V: Volumes, T: Database>(mut self, cleaner: &Arc<Cleaner<V, T>>) {
+        let Some(mut job) = self.job.take() else { return };
+        let thread = job.request.thread.clone();
+        cleaner.detached.lock().insert(thread.clone());
+        let asked = job.request.hand_over();
+        let cleaner = Arc::clone(cleaner);
+        let tasks = cleaner.context.tasks.clone();
+        tasks.spawn({
+            let cleaner = Arc::clone(&cleaner);
+            async move { asked.answer(cleaner.volumes.probe().await.map(|()| Outcome::Removing)) }
+        });
+        let removal = self.removal;
+        let removed = async move { removal.await.unwrap_or_else(|error| Err(cut_off(error))) };
+        tasks.spawn(cleaner.finish_detached(job, removed));
+    }
+}
+
+impl Job {
+    /// Answers who asked. What was removed counts in the hour's budget, marked or not: it is gone.
+    fn conclude(self, receipt: &Receipt, result: Result<Outcome, Failure>) {
+        if receipt.gone == Gone::Removed && !receipt.is_written {
+            self.reservation.removed();
+        }
+        self.request.answer(result);
+    }
+}
+
+fn answer_all(requests: Vec<Request>, failure: &Failure) {
+    for request in requests {
+        request.answer(Err(failure.clone()));
+    }
+}
+
+fn cut_off(error: tokio::task::JoinError) -> Failure {
+    match error.try_into_panic() {
+        Ok(panic) => std::panic::resume_unwind(panic),
+        Err(error) => Failure::transient(format!("the clean-up was cut off: {error}")),
+    }
+}
+
+fn observe_mark(receipt: &Receipt, job: &Job) {
+    metrics::close_to_mark(receipt.close.at, receipt.at);
+    let (thread, volume, source) = (&receipt.thread_id, &receipt.volume, receipt.origin.as_str());
+    match receipt.gone {
+        Gone::Removed => {
+            let took_ms = u64::try_from(job.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+            info!(thread.id = %thread, volume.name = %volume, source, took_ms, "removed the volume");
+        }
+        Gone::NotFound => debug!(thread.id = %thread, volume.name = %volume, source, "the volume is absent; marked"),
+    }
+}

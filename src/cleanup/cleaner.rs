@@ -1,0 +1,301 @@
+//! The one clean-up path. Consumer, sweep, Docker's events and command line all end here, each with one thread.
+//!
+//! Whatever waits for a host when it is free is one batch: one thread or many, one transaction ([`super::batch`]). Nobody
+//! waits for a batch to fill, and batches may overlap, so that the daemon does not idle while one commits.
+//!
+//! The cleaner never retries, and knows neither deliveries nor sweeps. There is one per Docker host ([`super::fleet`]).
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+use chrono::Utc;
+use parking_lot::Mutex;
+use tokio::time::{Instant, timeout_at};
+use tokio_util::task::TaskTracker;
+use tracing::{Instrument, debug};
+
+use super::{
+    Close, Database, Origin, Outcome, Policy, Receipt, Thread, Volumes,
+    breaker::{Breaker, HourBudget},
+    limiter::{Limiter, Permit},
+    policy::Limits,
+    requests::{Request, Requests},
+    retention::Due,
+    users::Users,
+};
+use crate::{
+    failure::{Failure, Verdict},
+    host::Host,
+    metrics,
+    volume_name::{ThreadId, VolumePrefix},
+};
+
+/// Removals that are remembered to be ours although their mark failed. More would be called `not_found` in their receipts.
+const MAX_UNMARKED_REMOVALS: usize = 10_000;
+
+/// What the cleaners of all hosts share.
+pub struct Context<T> {
+    /// The database.
+    pub threads: Arc<T>,
+    /// What our volumes begin with.
+    pub prefix: VolumePrefix,
+    /// What may be removed.
+    pub policy: Policy,
+    /// How long things may take.
+    pub limits: Limits,
+    /// Batches and removals that are under way.
+    pub tasks: TaskTracker,
+    pub(super) hour: Arc<HourBudget>,
+}
+
+impl<T: Database> Context<T> {
+    /// What the cleaners of volumes that begin with `prefix` share.
+    #[must_use]
+    pub fn new(threads: T, prefix: VolumePrefix, policy: Policy, limits: Limits) -> Self {
+        Self {
+            threads: Arc::new(threads),
+            prefix,
+            policy,
+            limits,
+            tasks: TaskTracker::new(),
+            hour: HourBudget::new(policy.budgets.per_hour),
+        }
+    }
+}
+
+/// A removal of ours whose mark failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct UnmarkedRemoval {
+    /// The close that it belongs to.
+    pub(super) close: Close,
+    /// Its receipt is in the audit trail.
+    pub(super) has_receipt: bool,
+}
+
+/// The clean-up of threads on one host.
+pub struct Cleaner<V, T> {
+    /// The host.
+    pub host: Host,
+    /// Its daemon.
+    pub volumes: V,
+    /// What it shares with the cleaners of other hosts.
+    pub context: Arc<Context<T>>,
+    /// Which containers use whose volume.
+    pub users: Users,
+    pub(super) limiter: Arc<Limiter>,
+    pub(super) breaker: Breaker,
+    pub(super) requests: Requests,
+    /// Threads whose removals go on without a batch.
+    pub(super) detached: Mutex<HashSet<ThreadId>>,
+    /// What we removed and could not mark, until it is marked: so that its receipt says `removed`.
+    pub(super) unmarked: Mutex<HashMap<ThreadId, UnmarkedRemoval>>,
+}
+
+impl<V: Volumes, T: Database> Cleaner<V, T> {
+    /// A cleaner that has at most `concurrency` removals in flight.
+    #[must_use]
+    pub fn new(host: Host, volumes: V, concurrency: u16, context: Arc<Context<T>>) -> Self {
+        Self {
+            breaker: Breaker::new(host.clone()),
+            host,
+            volumes,
+            context,
+            users: Users::default(),
+            limiter: Limiter::new(concurrency),
+            requests: Requests::default(),
+            detached: Mutex::default(),
+            unmarked: Mutex::default(),
+        }
+    }
+
+    /// The database.
+    pub fn threads(&self) -> &T {
+        &self.context.threads
+    }
+
+    /// What may be removed.
+    pub fn policy(&self) -> &Policy {
+        &self.context.policy
+    }
+
+    /// Looks whether removal is paused, and logs it if that is news.
+    pub async fn look_for_pause(&self) -> Result<(), Failure> {
+        self.breaker.look(self.threads()).await
+    }
+
+    /// Why removal was paused when that was last looked at, if it was: with the latest batch, if not later.
+    pub fn pause_reason(&self) -> Option<String> {
+        self.breaker.pause_reason()
+    }
+
+    /// Pauses removal on this host, for all replicas, until a person resumes it.
+    pub async fn pause(&self, reason: &str) -> Result<(), Failure> {
+        self.breaker.trip(self.threads(), reason).await
+    }
+
+    /// Cleans up after one thread.
+    ///
+    /// A failure leaves the row unmarked, so that whoever called can come again: a second call finds the volume
+    /// absent and marks.
+    pub async fn clean(self: &Arc<Self>, thread: &ThreadId, origin: Origin) -> Result<Outcome, Failure> {
+        let source = origin.as_str();
+        let result = match self.clean_unobserved(thread, None, origin).await {
+            Ok(Outcome::Elsewhere { host }) => Err(Failure::transient(format!(
+                "the thread is on host {host:?}, and this clean-up is of host {:?}: see that its event goes to the \
+                 reaper of its host",
+                self.host.key()
+            ))),
+            result => result,
+        };
+        self.observe(thread, source, &result).await;
+        result
+    }
+
+    /// Cleans up without counting what it came to. The event says that the volume is on `claimed_host`.
+    pub(super) async fn clean_unobserved(
+        self: &Arc<Self>,
+        thread: &ThreadId,
+        claimed_host: Option<&str>,
+        origin: Origin,
+    ) -> Result<Outcome, Failure> {
+        if self.detached.lock().contains(thread) {
+            return Ok(Outcome::Removing);
+        }
+        let (request, answer) = Request::new(thread.clone(), claimed_host.map(str::to_owned), origin);
+        if self.requests.push(request, self.context.limits.locking.batches) {
+            self.start_runner();
+        }
+        answer.await.unwrap_or_else(|_| {
+            // A batch that panics answers nobody.
+            metrics::panic();
+            Err(Failure::transient("the clean-up panicked; standard error has the details"))
+        })
+    }
+
+    /// Counts a result, and notes a failure that is the thread's own. When a dependency is down, it is nobody's.
+    pub(super) async fn observe(&self, thread: &ThreadId, source: &'static str, result: &Result<Outcome, Failure>) {
+        metrics::cleanup(source, result.as_ref().map_or("error", Outcome::as_str));
+        let Err(failure) = result else { return };
+        match failure.verdict {
+            Verdict::Unavailable(_) => {}
+            Verdict::Transient | Verdict::Permanent => {
+                // The clean-up has its result already; without the note it is only tried again sooner.
+                if let Err(error) = self.threads().note_failure(thread, &failure.message).await {
+                    debug!(thread.id = %thread, %error, "the failure could not be noted");
+                }
+            }
+        }
+    }
+
+    fn start_runner(self: &Arc<Self>) {
+        let runner = Runner { cleaner: Arc::clone(self) };
+        // Its log lines belong to no delivery: each line names its thread, and is written in its request's span.
+        self.context.tasks.spawn(async move { runner.run().await }.instrument(tracing::Span::none()));
+    }
+
+    /// Remembers a removal whose mark failed.
+    pub(super) fn remember(&self, receipt: &Receipt, has_receipt: bool) {
+        let mut unmarked = self.unmarked.lock();
+        if unmarked.len() < MAX_UNMARKED_REMOVALS || unmarked.contains_key(&receipt.thread_id) {
+            let removal = UnmarkedRemoval { close: receipt.close.clone(), has_receipt };
+            unmarked.insert(receipt.thread_id.clone(), removal);
+        }
+    }
+
+    /// What we removed of this close of a thread without being able to mark it.
+    pub(super) fn remembered(&self, thread: &ThreadId, close: &Close) -> Option<UnmarkedRemoval> {
+        self.unmarked.lock().get(thread).filter(|removal| removal.close == *close).cloned()
+    }
+
+    /// Why the volume of a closed thread may not be removed now, if it may not, by its row.
+    pub(super) fn hindrance(&self, row: &Thread, pause: Option<&str>) -> Option<Outcome> {
+        if row.held {
+            return Some(Outcome::Held);
+        }
+        match self.policy().retention.due(row.close.at, Utc::now()) {
+            Due::Now => {}
+            Due::At(due_at) => return Some(Outcome::NotDue { due_at: Some(due_at) }),
+            Due::Never => return Some(Outcome::NotDue { due_at: None }),
+        }
+        pause.is_some().then_some(Outcome::Paused)
+    }
+}
+
+/// The row of a thread that is closed and unmarked, or the outcome of any other.
+pub(super) fn actionable(row: Option<&Thread>) -> Result<&Thread, Outcome> {
+    match row {
+        None => Err(Outcome::UnknownThread),
+        Some(row) if !row.closed => Err(Outcome::NotClosed),
+        Some(row) if row.marked => Err(Outcome::AlreadyClean),
+        Some(row) => Ok(row),
+    }
+}
+
+/// Runs batches as long as something waits. Another one takes its place if it panics.
+struct Runner<V: Volumes, T: Database> {
+    cleaner: Arc<Cleaner<V, T>>,
+}
+
+impl<V: Volumes, T: Database> Runner<V, T> {
+    async fn run(self) {
+        let cleaner = &self.cleaner;
+        while let Some(asked_at) = cleaner.requests.first_or_end() {
+            // Before rows are locked: they do not stay locked for the daemon's sake.
+            match timeout_at(asked_at + cleaner.context.limits.timeout, cleaner.limiter.permit()).await {
+                Ok(permit) => self.run_batch(permit).await,
+                Err(_) => self.give_up().await,
+            }
+        }
+    }
+
+    async fn run_batch(&self, permit: Permit) {
+        let locking = self.cleaner.context.limits.locking;
+        let requests = self.cleaner.requests.take(locking.batch);
+        if requests.is_empty() {
+            return;
+        }
+        let threads: Vec<_> = requests.iter().map(|request| request.thread.clone()).collect();
+        let under_way = UnderWay { cleaner: &self.cleaner, threads };
+        let began = Instant::now();
+        self.cleaner.run_batch(requests, permit).await;
+        drop(under_way);
+        if locking.gap_percent > 0 {
+            tokio::time::sleep(began.elapsed() * locking.gap_percent / 100).await;
+        }
+    }
+
+    /// The daemon gives no permits: it is down, or busy with removals that take long.
+    async fn give_up(&self) {
+        let cleaner = &self.cleaner;
+        let probed = cleaner.volumes.probe().await;
+        if probed.is_ok() {
+            cleaner.users.sweep_soon();
+        }
+        let then = Instant::now().checked_sub(cleaner.context.limits.timeout).unwrap_or_else(Instant::now);
+        for request in cleaner.requests.take_older_than(then) {
+            request.answer(probed.clone().map(|()| Outcome::Deferred));
+        }
+    }
+}
+
+impl<V: Volumes, T: Database> Drop for Runner<V, T> {
+    fn drop(&mut self) {
+        if self.cleaner.requests.runner_failed() {
+            self.cleaner.start_runner();
+        }
+    }
+}
+
+/// Threads of a batch that is under way, until it is dropped.
+struct UnderWay<'a, V, T> {
+    cleaner: &'a Cleaner<V, T>,
+    threads: Vec<ThreadId>,
+}
+
+impl<V, T> Drop for UnderWay<'_, V, T> {
+    fn drop(&mut self) {
+        self.cleaner.requests.end(self.threads.iter());
+    }
+}

@@ -1,0 +1,179 @@
+//! A dry run's database: the real one as the clean-up sees it, and a journal in place of every write.
+//!
+//! What would have been written is remembered as long as the process lives, so that each thread is decided on once and a
+//! budget that would be used up pauses what comes after it. Everything else is as it is: rows are read when they would be.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use parking_lot::Mutex;
+use serde_json::json;
+
+use super::{
+    Backlog, Candidate, Database, Failures, Gone, Locked, Mark, Origin, Pause, Pauses, Receipt, Receipts, Report, Rows,
+    Scope, Threads, failing::FailedCleanup,
+};
+use crate::{failure::Failure, journal::Journal, volume_name::ThreadId};
+
+/// A database to which nothing is written.
+pub struct DryRun<T> {
+    inner: T,
+    journal: Arc<Journal>,
+    would_be: Mutex<WouldBe>,
+}
+
+/// What would be otherwise if this were no dry run.
+#[derive(Default)]
+struct WouldBe {
+    /// Whether a thread is marked.
+    marked: HashMap<ThreadId, bool>,
+    /// When volumes were removed; the last hour's.
+    removals: Vec<DateTime<Utc>>,
+    /// By host; `None` is everything.
+    pauses: HashMap<Option<String>, Pause>,
+}
+
+impl WouldBe {
+    fn pause(&self, host: Option<&str>) -> Option<&Pause> {
+        self.pauses.get(&None).or_else(|| self.pauses.get(&host.map(str::to_owned)))
+    }
+}
+
+impl<T: Database> DryRun<T> {
+    /// Reads from `inner` and writes to `journal`.
+    pub fn new(inner: T, journal: Arc<Journal>) -> Self {
+        Self { inner, journal, would_be: Mutex::default() }
+    }
+
+    /// Whether this mark would be news.
+    fn mark_news(&self, receipt: &Receipt) -> bool {
+        let is_news = {
+            let mut would_be = self.would_be.lock();
+            match receipt.gone {
+                Gone::Removed => would_be.removals.push(receipt.at),
+                Gone::NotFound => {}
+            }
+            would_be.marked.insert(receipt.thread_id.clone(), true) != Some(true)
+        };
+        // What an event came to is in the journal with all else about it.
+        if is_news && !matches!(receipt.origin, Origin::Event(_)) {
+            self.journal.write(json!({
+                "thread_id": receipt.thread_id, "source": receipt.origin.as_str(), "outcome": receipt.gone.as_str(),
+            }));
+        }
+        is_news
+    }
+}
+
+impl<T> AsRef<T> for DryRun<T> {
+    fn as_ref(&self) -> &T {
+        &self.inner
+    }
+}
+
+impl<T: Database> Threads for DryRun<T> {
+    type Lock = ();
+
+    async fn read(&self, threads: &[ThreadId], host: Option<&str>) -> Result<Rows, Failure> {
+        let mut rows = self.inner.read(threads, host).await?;
+        let mut would_be = self.would_be.lock();
+        for (thread, row) in &mut rows.threads {
+            if !row.closed {
+                // Reopened: its next close is another one.
+                would_be.marked.remove(thread);
+            }
+            row.marked = would_be.marked.get(thread).copied().unwrap_or(row.marked);
+        }
+        rows.pause = rows.pause.or_else(|| would_be.pause(host).map(|pause| pause.reason.clone()));
+        Ok(rows)
+    }
+
+    async fn lock(&self, threads: &[ThreadId], host: Option<&str>, _limit: Duration) -> Result<Locked<()>, Failure> {
+        Ok(Locked { rows: self.read(threads, host).await?, busy: HashSet::new(), lock: () })
+    }
+
+    async fn mark_locked(&self, (): (), receipts: &[Receipt]) -> Result<HashSet<ThreadId>, Failure> {
+        Ok(receipts.iter().filter(|receipt| self.mark_news(receipt)).map(|receipt| receipt.thread_id.clone()).collect())
+    }
+
+    async fn mark(&self, receipts: &[Receipt]) -> Result<HashMap<ThreadId, Mark>, Failure> {
+        let mark = |receipt: &Receipt| {
+            let mark = if self.mark_news(receipt) { Mark::Set } else { Mark::AlreadySet };
+            (receipt.thread_id.clone(), mark)
+        };
+        Ok(receipts.iter().map(mark).collect())
+    }
+
+    async fn candidates(&self, scope: &Scope, after: Option<&str>, limit: u64) -> Result<Vec<Candidate>, Failure> {
+        self.inner.candidates(scope, after, limit).await
+    }
+
+    async fn unmark(&self, thread: &ThreadId) -> Result<bool, Failure> {
+        self.would_be.lock().marked.insert(thread.clone(), false);
+        self.journal.write(json!({ "thread_id": thread, "source": "sweep", "outcome": "mark_withdrawn" }));
+        Ok(true)
+    }
+
+    async fn record_report(&self, _thread: &ThreadId, _report: &Report) -> Result<(), Failure> {
+        Err(Failure::permanent("a dry run records no threads"))
+    }
+
+    async fn backlog(&self) -> Result<Backlog, Failure> {
+        self.inner.backlog().await
+    }
+
+    async fn unserved_host(&self) -> Result<Option<String>, Failure> {
+        self.inner.unserved_host().await
+    }
+}
+
+impl<T: Database> Failures for DryRun<T> {
+    async fn note_failure(&self, _thread: &ThreadId, _error: &str) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    async fn failed(&self, threads: &[ThreadId]) -> Result<HashMap<ThreadId, FailedCleanup>, Failure> {
+        self.inner.failed(threads).await
+    }
+
+    async fn forget_failures(&self) -> Result<(), Failure> {
+        Ok(())
+    }
+}
+
+impl<T: Database> Pauses for DryRun<T> {
+    async fn pause(&self, host: Option<&str>) -> Result<Option<Pause>, Failure> {
+        let pause = self.inner.pause(host).await?;
+        Ok(pause.or_else(|| self.would_be.lock().pause(host).cloned()))
+    }
+
+    async fn pause_removal(&self, host: Option<&str>, reason: &str) -> Result<bool, Failure> {
+        let mut would_be = self.would_be.lock();
+        let host = host.map(str::to_owned);
+        let is_news = !would_be.pauses.contains_key(&host);
+        if is_news {
+            let (paused_at, reason, paused_by) = (Utc::now(), reason.to_owned(), "the dry run".to_owned());
+            self.journal.write(json!({ "outcome": "removal_paused", "reason": reason, "host": host }));
+            would_be.pauses.insert(host, Pause { paused_at, reason, paused_by });
+        }
+        Ok(is_news)
+    }
+}
+
+impl<T: Database> Receipts for DryRun<T> {
+    async fn record(&self, _receipt: &Receipt) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    async fn removed_last_hour(&self) -> Result<u64, Failure> {
+        let removed = self.inner.removed_last_hour().await?;
+        let an_hour_ago = Utc::now() - TimeDelta::hours(1);
+        let mut would_be = self.would_be.lock();
+        would_be.removals.retain(|at| *at > an_hour_ago);
+        Ok(removed.saturating_add(would_be.removals.len() as u64))
+    }
+}

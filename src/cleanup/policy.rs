@@ -1,0 +1,73 @@
+//! What the operator decides about clean-ups, once for all hosts.
+
+use std::time::Duration;
+
+use super::{breaker::Budgets, retention::Retention};
+
+/// What an event is to a thread that the database does not know.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UnknownThreads {
+    /// Too early or a mistake: the platform writes the threads.
+    #[default]
+    Reject,
+    /// The news: nobody but the events writes the threads.
+    Record,
+}
+
+/// How long rows stay locked while their volumes are removed, and how many at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Locking {
+    /// After so long, locks are given up; what still removes goes on without. Zero never locks.
+    pub limit: Duration,
+    /// Threads a batch, at most.
+    pub batch: usize,
+    /// Batches of one host that may overlap.
+    pub batches: usize,
+    /// How long nothing is locked after a batch, in per cent of the time that it took. SQLite's lock is the whole
+    /// file's, and who else writes to it needs a gap to get in.
+    pub gap_percent: u32,
+}
+
+impl Locking {
+    /// Rows are locked one by one: for up to `limit`.
+    #[must_use]
+    pub fn of_rows(limit: Duration) -> Self {
+        Self { limit, batch: 32, batches: 2, gap_percent: 0 }
+    }
+
+    /// The whole database is locked, for up to `limit`.
+    #[must_use]
+    pub fn of_file(limit: Duration) -> Self {
+        if limit.is_zero() {
+            return Self::of_rows(limit);
+        }
+        Self { limit, batch: 8, batches: 1, gap_percent: 50 }
+    }
+}
+
+/// How long things may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// How long, and how many, rows are locked.
+    pub locking: Locking,
+    /// How long a caller waits for a permit, and a removal keeps others from theirs.
+    pub timeout: Duration,
+}
+
+/// When a volume may be removed, beyond what its thread's status says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// Who says which threads there are.
+    pub unknown_threads: UnknownThreads,
+    /// How long after the close.
+    pub retention: Retention,
+    /// How many before somebody has to look.
+    pub budgets: Budgets,
+}
+
+impl Default for Policy {
+    /// At once and without bound.
+    fn default() -> Self {
+        Self { unknown_threads: UnknownThreads::Reject, retention: Retention::default(), budgets: Budgets::default() }
+    }
+}

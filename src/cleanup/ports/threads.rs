@@ -1,0 +1,171 @@
+//! The threads table, as the clean-up needs it.
+
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
+
+use chrono::{DateTime, Utc};
+
+use super::Receipt;
+use crate::{failure::Failure, volume_name::ThreadId};
+
+/// One close of a thread: a later one of the same thread is another.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Close {
+    /// When, if the platform said so in a way that we can read.
+    pub at: Option<DateTime<Utc>>,
+    /// That time as the database itself writes it, which tells one close from another also where we can't read it.
+    pub written: Option<String>,
+}
+
+/// A thread's row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Thread {
+    /// Its status is the closed one.
+    pub closed: bool,
+    /// Its volume is known to be gone.
+    pub marked: bool,
+    /// Its latest close.
+    pub close: Close,
+    /// Somebody holds it: it is not to be cleaned.
+    pub held: bool,
+    /// The host that its volume is on, if the platform says so.
+    pub host: Option<String>,
+}
+
+/// Rows as one statement read them, and what it read besides.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rows {
+    /// Those that are there.
+    pub threads: HashMap<ThreadId, Thread>,
+    /// A pinned daemon that this process does not ask, if there is one: then it can't prove that a volume is nowhere.
+    /// Only known if there is a row.
+    pub unserved_host: Option<String>,
+    /// Why removal is paused, if it is. Only known if there is a row.
+    pub pause: Option<String>,
+}
+
+/// Rows of which the closed and unmarked ones are locked, until the lock is dropped or used to mark.
+#[derive(Debug)]
+pub struct Locked<L> {
+    /// All rows that are there.
+    pub rows: Rows,
+    /// Those that are closed and unmarked, and locked by somebody else.
+    pub busy: HashSet<ThreadId>,
+    /// The lock.
+    pub lock: L,
+}
+
+/// A closed and unmarked thread, as a sweep reads it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// The id as it is in the row; it need not be a valid one.
+    pub id: String,
+    /// Its latest close.
+    pub close: Close,
+    /// Somebody holds it: it is not to be cleaned.
+    pub held: bool,
+}
+
+/// Whose closed and unmarked threads are meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// All, where there is only one host.
+    All,
+    /// Those whose row names this host.
+    Host(String),
+    /// Those whose row names none.
+    Unplaced,
+}
+
+/// What the guarded mark of a row that is not locked came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mark {
+    /// This call set it and wrote the receipt.
+    Set,
+    /// Somebody else had set it.
+    AlreadySet,
+    /// The thread was reopened meanwhile, and perhaps closed again; it is not marked.
+    Reopened,
+    /// The row is gone.
+    NoRow,
+    /// Somebody else has locked the row.
+    Busy,
+}
+
+/// What an event says of a thread, where the database knows nothing else of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Report {
+    /// It was closed.
+    Closed {
+        /// When, if the event says so.
+        at: Option<DateTime<Utc>>,
+    },
+    /// It was reopened.
+    Reopened {
+        /// When.
+        at: DateTime<Utc>,
+    },
+}
+
+/// What is left to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Backlog {
+    /// How many closed threads are not marked.
+    pub unmarked: u64,
+    /// When the first of them was closed, if the platform says when threads are closed.
+    pub oldest_closed_at: Option<DateTime<Utc>>,
+}
+
+/// The threads table.
+pub trait Threads: Send + Sync + 'static {
+    /// Rows that are locked until this is dropped: a transaction.
+    type Lock: Send + 'static;
+
+    /// Reads these rows, and whether removal is paused, everywhere or on this host.
+    fn read(&self, threads: &[ThreadId], host: Option<&str>) -> impl Future<Output = Result<Rows, Failure>> + Send;
+
+    /// Reads them and locks those that are closed and unmarked, waiting for nobody. Fails if the database can't be
+    /// written to. A process that dies or freezes loses its locks soon after `limit`.
+    fn lock(
+        &self,
+        threads: &[ThreadId],
+        host: Option<&str>,
+        limit: Duration,
+    ) -> impl Future<Output = Result<Locked<Self::Lock>, Failure>> + Send;
+
+    /// Marks rows that are locked, writes their receipts, commits, and releases all locks. Returns those whose mark
+    /// could be set; that of the others could not, although nobody else can have changed them. What was removed has its
+    /// receipt in either case.
+    fn mark_locked(
+        &self,
+        lock: Self::Lock,
+        receipts: &[Receipt],
+    ) -> impl Future<Output = Result<HashSet<ThreadId>, Failure>> + Send;
+
+    /// Marks the rows that are closed and unmarked and still as they were read, and writes the receipts of those, in one
+    /// transaction. Waits for nobody's lock.
+    fn mark(&self, receipts: &[Receipt]) -> impl Future<Output = Result<HashMap<ThreadId, Mark>, Failure>> + Send;
+
+    /// The next closed and unmarked threads of `scope`, ordered by id, beginning after the id `after`; at most `limit`.
+    fn candidates(
+        &self,
+        scope: &Scope,
+        after: Option<&str>,
+        limit: u64,
+    ) -> impl Future<Output = Result<Vec<Candidate>, Failure>> + Send;
+
+    /// Withdraws the mark of a closed thread. Whether there was one.
+    fn unmark(&self, thread: &ThreadId) -> impl Future<Output = Result<bool, Failure>> + Send;
+
+    /// Writes what an event says of a thread into its row, which need not be there, unless the row knows something
+    /// later. Of a close and a reopening at the same time, the reopening counts.
+    fn record_report(&self, thread: &ThreadId, report: &Report) -> impl Future<Output = Result<(), Failure>> + Send;
+
+    /// Counts the closed and unmarked threads.
+    fn backlog(&self) -> impl Future<Output = Result<Backlog, Failure>> + Send;
+
+    /// A pinned daemon that this process does not ask, if there is one.
+    fn unserved_host(&self) -> impl Future<Output = Result<Option<String>, Failure>> + Send;
+}

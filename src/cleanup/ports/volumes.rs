@@ -1,0 +1,69 @@
+//! Docker, as the clean-up needs it.
+
+use std::collections::{HashMap, HashSet};
+
+use futures_util::Stream;
+
+use crate::{
+    failure::Failure,
+    volume_name::{ThreadId, VolumeName, VolumePrefix},
+};
+
+/// What asking Docker to remove a volume came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Removal {
+    /// It was there and is gone.
+    Removed,
+    /// The daemon that answered does not have it. Proves nothing before [`Volumes::prove_identity`].
+    NotFound,
+    /// A container or a mount uses it.
+    Referenced {
+        /// Ids of the containers, as far as the daemon named them.
+        containers: Vec<String>,
+    },
+}
+
+/// What a daemon has of our volumes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Inventory {
+    /// Threads of the volumes that bear our prefix.
+    pub present: HashSet<ThreadId>,
+    /// Threads of the volumes that containers reference, with the containers' ids; stopped ones included.
+    pub referenced: HashMap<ThreadId, Vec<String>>,
+    /// What the daemon warned of. If there is any, the list may lack volumes: absence proves nothing.
+    pub warnings: Vec<String>,
+}
+
+/// What ended at a daemon and may have freed a volume.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Freed {
+    /// A container was removed; its id.
+    Container(String),
+    /// A volume was unmounted, which a container that is only stopped still references; its name.
+    Volume(String),
+}
+
+/// Docker, as the clean-up needs it.
+pub trait Volumes: Send + Sync + 'static {
+    /// Removes a volume, without force.
+    fn remove(&self, volume: &VolumeName) -> impl Future<Output = Result<Removal, Failure>> + Send;
+
+    /// Fails unless the daemon answers, whatever else it is busy with.
+    fn probe(&self) -> impl Future<Output = Result<(), Failure>> + Send;
+
+    /// Whether the volume is there. That it is not proves nothing before [`Volumes::prove_identity`].
+    fn has(&self, volume: &VolumeName) -> impl Future<Output = Result<bool, Failure>> + Send;
+
+    /// Lists our volumes and which of them are referenced.
+    fn inventory(&self, prefix: &VolumePrefix) -> impl Future<Output = Result<Inventory, Failure>> + Send;
+
+    /// Fails unless the daemon that answers is the one that we know: a wrong one lacks all of our volumes. Asked after
+    /// whatever is to prove that a volume is absent.
+    fn prove_identity(&self) -> impl Future<Output = Result<(), Failure>> + Send;
+}
+
+/// Docker's events, as far as they free volumes.
+pub trait FreedVolumes {
+    /// Everything that ends from now on. Ends itself only with a failure.
+    fn freed(&self) -> impl Stream<Item = Result<Freed, Failure>> + Send;
+}

@@ -1,0 +1,258 @@
+//! Locking rows and marking them, as the dialects allow.
+
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
+
+use chrono::{DateTime, Utc};
+use migrations::{Mapping, MarkType};
+use sea_orm::{
+    ActiveValue::{NotSet, Set},
+    ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, EntityTrait, ExprTrait, QueryResult,
+    sea_query::{Expr, LockBehavior, LockType, Query, SelectStatement, UpdateStatement},
+};
+
+use super::{
+    ROW_TIMEOUT, Store,
+    entities::volume_removal,
+    threads::{close_written, id_as_text, is_one_of, mark, rows_of},
+};
+use crate::{
+    cleanup::{Locked, Mark, Origin, Receipt, Rows},
+    failure::{Dependency, Failure},
+    volume_name::ThreadId,
+};
+
+/// A process that is frozen loses its locks this much later than it would have given them up by itself: PostgreSQL then
+/// ends its connection.
+const FROZEN_MARGIN: Duration = Duration::from_secs(10);
+
+impl Store {
+    /// Reads rows and locks those that are closed and unmarked.
+    pub(super) async fn lock_rows(
+        &self,
+        wanted: &[ThreadId],
+        host: Option<&str>,
+        limit: Duration,
+    ) -> Result<Locked<DatabaseTransaction>, Failure> {
+        let lock = self.bounded(ROW_TIMEOUT, self.db.begin_marking()).await?;
+        let locked = async {
+            let threads = self.mapping().await?;
+            let ids = || wanted.iter().map(ThreadId::as_str);
+            let mut select = self.select_rows(threads, host);
+            select.cond_where(threads.is_candidate()).and_where(is_one_of(threads, ids()));
+            self.guard(&mut select, limit);
+            let rows = lock.query_all(&select).await?;
+            let refuses_writes = rows.first().map(|row| row.try_get::<bool>("", "refuses_writes")).transpose()?;
+            let mut rows = rows_of(&rows, wanted)?;
+            let mut busy = HashSet::new();
+            if rows.threads.len() < wanted.len() {
+                // Not there, not closed, marked, or locked by somebody else: the rows themselves tell.
+                let missing: Vec<_> = wanted.iter().filter(|id| !rows.threads.contains_key(id)).cloned().collect();
+                let select = self.select_rows(threads, host).and_where(is_one_of(threads, ids())).to_owned();
+                let Rows { threads: others, pause, unserved_host } =
+                    rows_of(&lock.query_all(&select).await?, &missing)?;
+                busy.extend(others.iter().filter(|(_, row)| row.closed && !row.marked).map(|(id, _)| id.clone()));
+                (rows.pause, rows.unserved_host) = (rows.pause.or(pause), rows.unserved_host.or(unserved_host));
+                rows.threads.extend(others);
+            }
+            Ok((rows, busy, refuses_writes.unwrap_or(false)))
+        };
+        let (rows, busy, refuses_writes) = self.bounded(ROW_TIMEOUT, locked).await?;
+        if refuses_writes {
+            return Err(self.not_writable());
+        }
+        Ok(Locked { rows, busy, lock })
+    }
+
+    /// Locks what is selected, without waiting, and asks in the same statement whether the server may be written to: a
+    /// standby's rows lag behind, and are no ground for a removal.
+    fn guard(&self, select: &mut SelectStatement, limit: Duration) {
+        match self.backend() {
+            DbBackend::Postgres => {
+                let idle_ms = (limit + FROZEN_MARGIN).as_millis();
+                let set = format!("(SELECT set_config('idle_in_transaction_session_timeout', '{idle_ms}', true))");
+                // A standby refuses the lock itself.
+                select
+                    .expr_as(Expr::cust(set), "frozen_after")
+                    .expr_as(Expr::cust("false"), "refuses_writes")
+                    .lock_with_behavior(LockType::NoKeyUpdate, LockBehavior::SkipLocked);
+            }
+            DbBackend::MySql => {
+                select
+                    .expr_as(Expr::cust("@@global.read_only NOT IN ('0', 'OFF')"), "refuses_writes")
+                    .lock_with_behavior(LockType::Update, LockBehavior::SkipLocked);
+            }
+            // The transaction has the whole file's lock, which a file that can't be written to does not give.
+            _ => {
+                select.expr_as(Expr::cust("0"), "refuses_writes");
+            }
+        }
+    }
+
+    fn not_writable(&self) -> Failure {
+        let what = format!(
+            "database at {}: the server is read-only: a standby, or one that was set so. What it has may be out of date, so \
+             nothing is removed by it; let DATABASE_URL lead to the primary",
+            self.url
+        );
+        Failure::unavailable(Dependency::Database, what)
+    }
+
+    /// Marks rows that this transaction has locked.
+    pub(super) async fn mark_rows_and_commit(
+        &self,
+        lock: DatabaseTransaction,
+        receipts: &[Receipt],
+    ) -> Result<HashSet<ThreadId>, DbErr> {
+        let Some(first) = receipts.first() else {
+            lock.rollback().await?;
+            return Ok(HashSet::new());
+        };
+        let threads = self.mapping().await?;
+        let ids = || receipts.iter().map(|receipt| receipt.thread_id.as_str());
+        let marked = self.set_marks(threads, &lock, ids(), first.at).await?;
+        self.write_receipts(&lock, receipts).await?;
+        lock.commit().await?;
+        let ids = receipts.iter().map(|receipt| &receipt.thread_id);
+        Ok(ids.filter(|id| marked.contains(id.as_str())).cloned().collect())
+    }
+
+    /// Marks what is still as it was read. What somebody else has locked is left alone.
+    pub(super) async fn mark_unlocked(&self, receipts: &[Receipt]) -> Result<HashMap<ThreadId, Mark>, DbErr> {
+        let Some(first) = receipts.first() else { return Ok(HashMap::new()) };
+        let threads = self.mapping().await?;
+        let by_id: HashMap<&str, &Receipt> = receipts.iter().map(|it| (it.thread_id.as_str(), it)).collect();
+        let transaction = self.db.begin_marking().await?;
+        let mut select = Query::select()
+            .expr_as(id_as_text(threads), "thread_id_text")
+            .expr_as(close_written(threads), "close_written")
+            .from(threads.table())
+            .cond_where(threads.is_candidate())
+            .and_where(is_one_of(threads, by_id.keys().copied()))
+            .to_owned();
+        match self.backend() {
+            DbBackend::Postgres => {
+                select.lock_with_behavior(LockType::NoKeyUpdate, LockBehavior::SkipLocked);
+            }
+            DbBackend::MySql => {
+                select.lock_with_behavior(LockType::Update, LockBehavior::SkipLocked);
+            }
+            _ => {}
+        }
+        let mut unchanged = Vec::new();
+        for row in transaction.query_all(&select).await? {
+            let id: String = row.try_get("", "thread_id_text")?;
+            let written: Option<String> = row.try_get("", "close_written")?;
+            unchanged.extend(by_id.get(id.as_str()).filter(|receipt| receipt.close.written == written).copied());
+        }
+        let mut marks = HashMap::new();
+        if !unchanged.is_empty() {
+            let ids = unchanged.iter().map(|receipt| receipt.thread_id.as_str());
+            let marked = self.set_marks(threads, &transaction, ids, first.at).await?;
+            unchanged.retain(|receipt| marked.contains(receipt.thread_id.as_str()));
+            self.write_receipts(&transaction, unchanged.iter().copied()).await?;
+            marks.extend(unchanged.iter().map(|receipt| (receipt.thread_id.clone(), Mark::Set)));
+        }
+        transaction.commit().await?;
+        let others: Vec<_> = receipts.iter().filter(|receipt| !marks.contains_key(&receipt.thread_id)).collect();
+        if !others.is_empty() {
+            marks.extend(self.why_not_marked(threads, &others).await?);
+        }
+        Ok(marks)
+    }
+
+    async fn why_not_marked(&self, threads: &Mapping, receipts: &[&Receipt]) -> Result<HashMap<ThreadId, Mark>, DbErr> {
+        let wanted: Vec<_> = receipts.iter().map(|receipt| receipt.thread_id.clone()).collect();
+        let ids = wanted.iter().map(ThreadId::as_str);
+        let select = self.select_rows(threads, None).and_where(is_one_of(threads, ids)).to_owned();
+        let rows = rows_of(&self.db.query_all(&select).await?, &wanted)?;
+        let why = |receipt: &&Receipt| {
+            let mark = match rows.threads.get(&receipt.thread_id) {
+                None => Mark::NoRow,
+                Some(row) if !row.closed => Mark::Reopened,
+                Some(row) if row.marked => Mark::AlreadySet,
+                Some(row) if row.close.written != receipt.close.written => Mark::Reopened,
+                Some(_) => Mark::Busy,
+            };
+            (receipt.thread_id.clone(), mark)
+        };
+        Ok(receipts.iter().map(why).collect())
+    }
+
+    /// Sets the marks of rows that are locked. Returns the ids of those that have one now, as text.
+    async fn set_marks<'a>(
+        &self,
+        threads: &Mapping,
+        transaction: &DatabaseTransaction,
+        ids: impl Iterator<Item = &'a str>,
+        at: DateTime<Utc>,
+    ) -> Result<HashSet<String>, DbErr> {
+        let ids: Vec<_> = ids.collect();
+        let mut update = guarded_mark(threads, at);
+        update.and_where(is_one_of(threads, ids.iter().copied()));
+        let has_mark = || Expr::col(mark(threads)).is_not_null();
+        if self.backend() == DbBackend::MySql {
+            // Its updates do not say which rows they changed, and a trigger may have undone it.
+            transaction.execute(&update).await?;
+            let select = Query::select()
+                .expr_as(id_as_text(threads), "thread_id_text")
+                .from(threads.table())
+                .and_where(is_one_of(threads, ids.iter().copied()))
+                .and_where(has_mark())
+                .to_owned();
+            return ids_of(&transaction.query_all(&select).await?);
+        }
+        // What is returned has no names of ours: the id, and whether no trigger has undone the mark.
+        update.returning(Query::returning().exprs([id_as_text(threads), has_mark()]));
+        let rows = transaction.query_all(&update).await?;
+        let is_marked = |row: &QueryResult| row.try_get_by_index::<bool>(1).unwrap_or(false);
+        rows.iter().filter(|row| is_marked(row)).map(|row| row.try_get_by_index(0)).collect()
+    }
+
+    /// Writes receipts, but for those that are written already.
+    pub(super) async fn write_receipts<'a>(
+        &self,
+        db: &impl ConnectionTrait,
+        receipts: impl IntoIterator<Item = &'a Receipt>,
+    ) -> Result<(), DbErr> {
+        let rows: Vec<_> =
+            receipts.into_iter().filter(|receipt| !receipt.is_written).map(|receipt| self.row(receipt)).collect();
+        if rows.is_empty() {
+            return Ok(());
+        }
+        volume_removal::Entity::insert_many(rows).exec_without_returning(db).await.map(drop)
+    }
+
+    fn row(&self, receipt: &Receipt) -> volume_removal::ActiveModel {
+        let event_id = match &receipt.origin {
+            Origin::Event(id) => id.clone(),
+            Origin::Sweep | Origin::Docker | Origin::Orphan | Origin::Retired => None,
+        };
+        volume_removal::ActiveModel {
+            id: NotSet,
+            thread_id: Set(receipt.thread_id.to_string()),
+            volume_name: Set(receipt.volume.to_string()),
+            outcome: Set(receipt.gone.as_str().to_owned()),
+            source: Set(receipt.origin.as_str().to_owned()),
+            event_id: Set(event_id),
+            replica: Set(self.replica.clone()),
+            removed_at: Set(receipt.at),
+        }
+    }
+}
+
+/// Marks rows that are closed and unmarked, and no others.
+fn guarded_mark(threads: &Mapping, at: DateTime<Utc>) -> UpdateStatement {
+    // Without a zone: by our own clock's UTC, and not by what the connection's zone makes of it.
+    let at = match threads.mark {
+        MarkType::Zoned => Expr::val(at),
+        MarkType::Naive => Expr::val(at.naive_utc()),
+    };
+    Query::update().table(threads.table()).value(mark(threads), at).cond_where(threads.is_candidate()).to_owned()
+}
+
+fn ids_of(rows: &[QueryResult]) -> Result<HashSet<String>, DbErr> {
+    rows.iter().map(|row| row.try_get("", "thread_id_text")).collect()
+}

@@ -1,0 +1,266 @@
+//! The sweep of one host.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use tokio::{sync::watch, time::Instant};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use super::{
+    PAGE_ROWS, Schedule,
+    classify::{Classified, Row, classify},
+    deferred::Deferred,
+    marking::mark_absent,
+    pages::pages,
+    position::Progress,
+    report::SweepReport,
+    retries::Retries,
+};
+use crate::{
+    cleanup::{Candidate, Cleaner, Database, Inventory, Scope, Threads, Volumes},
+    failure::{Dependency, Failure, Verdict},
+    health::Health,
+    metrics,
+    volume_name::ThreadId,
+};
+
+/// What a sweep needs.
+const NEEDED: [Dependency; 2] = [Dependency::Database, Dependency::Docker];
+
+/// Sweeps one host.
+pub struct Sweeper<V, T> {
+    pub(super) cleaner: Arc<Cleaner<V, T>>,
+    health: Arc<Health>,
+    pub(super) cooldown: Duration,
+    pub(super) progress: Progress,
+    /// Until when a volume is left alone that the daemon called referenced although its lists showed no container: a
+    /// mount without one. No failure, so it is in no table.
+    pub(super) cooling: Mutex<HashMap<ThreadId, Instant>>,
+    unnameable: Unnameable,
+}
+
+/// How many closed threads the latest sweep found whose ids can't name a volume.
+#[derive(Default)]
+pub(super) struct Unnameable(AtomicU64);
+
+impl Unnameable {
+    /// Logs the number when it changes, and not in every sweep.
+    pub(super) fn tell(&self, threads: u64) {
+        if self.0.swap(threads, Ordering::Relaxed) != threads && threads > 0 {
+            warn!(threads, "closed threads have ids that can't name a volume; `debug` names them at every sweep");
+        }
+    }
+}
+
+impl<V: Volumes, T: Database> Sweeper<V, T> {
+    /// A sweeper that leaves a volume alone for `cooldown` after it could not be removed for the first time.
+    pub fn new(cleaner: Arc<Cleaner<V, T>>, health: Arc<Health>, cooldown: Duration) -> Self {
+        let (progress, unnameable) = (Progress::default(), Unnameable::default());
+        Self { cleaner, health, cooldown, progress, cooling: Mutex::default(), unnameable }
+    }
+
+    /// Sweeps by the schedule, and at once when a dependency is back or events of Docker may have been missed.
+    pub async fn run(&self, schedule: Schedule) {
+        let sweep = async |stop: CancellationToken| {
+            self.sweep(false, &stop).await;
+            if self.cleaner.host.is_only() {
+                observe_backlog(self.cleaner.threads()).await;
+            }
+        };
+        schedule.run(|| self.until_ready(), |stop| sweep(stop), || self.cleaner.users.sweep_is_due()).await;
+    }
+
+    async fn until_ready(&self) {
+        if let Some((dependency, status)) = self.health.first_down(&NEEDED) {
+            let reason = status.reason.unwrap_or_default();
+            info!(%dependency, reason, "no sweeps while it is down");
+            self.health.until_up(&NEEDED).await;
+        }
+    }
+
+    /// How many candidates of the running sweep are done with.
+    pub fn progress(&self) -> watch::Receiver<u64> {
+        self.progress.watch()
+    }
+
+    /// One sweep. With `dry_run`, only says what it would do.
+    pub async fn sweep(&self, dry_run: bool, stop: &CancellationToken) -> SweepReport {
+        let began = Instant::now();
+        self.progress.begin();
+        let mut report = SweepReport { dry_run, ..SweepReport::default() };
+        if let Err(failure) = self.sweep_pages(&mut report, stop).await {
+            if let Verdict::Unavailable(dependency) = failure.verdict {
+                self.health.down(dependency, &failure.message);
+            }
+            warn!(error = %failure, "the sweep ended early");
+            report.skipped_reason = Some(failure.message);
+        }
+        if report.paused > 0 {
+            let why = self.cleaner.pause_reason().unwrap_or_default();
+            report.skipped_reason.get_or_insert_with(|| format!("removal is paused: {why}"));
+        }
+        report.duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        metrics::sweep(began.elapsed());
+        report.log();
+        report
+    }
+
+    async fn sweep_pages(&self, report: &mut SweepReport, stop: &CancellationToken) -> Result<(), Failure> {
+        self.cooling.lock().retain(|_, until| *until > Instant::now());
+        self.cleaner.look_for_pause().await?;
+        let retention = self.cleaner.policy().retention;
+        let (mut deferred, mut retries) = (Deferred::default(), Retries::default());
+        let scope = self.cleaner.host.name().map_or(Scope::All, |name| Scope::Host(name.to_owned()));
+        let mut rows = pages(self.cleaner.threads(), scope);
+        let mut due = Vec::new();
+        while let Some(page) = rows.next().await? {
+            if stop.is_cancelled() {
+                break;
+            }
+            report.candidates += page.len() as u64;
+            let (found, already_due) = (page.len(), due.len());
+            due.append(&mut deferred.take_from(page, retention));
+            self.progress.advance(found + already_due - due.len());
+            if !due.is_empty() && (rows.is_over() || due.len() >= PAGE_ROWS) {
+                self.sweep_rows(std::mem::take(&mut due), &mut retries, report, stop).await?;
+            }
+        }
+        let inventory = self.inventory().await?;
+        let found = self.look_up(&inventory, report).await?;
+        report.candidates += found.unplaced.len() as u64;
+        let mut unplaced = Deferred::default();
+        let due = unplaced.take_from(found.unplaced, retention);
+        self.sweep_classified(classify(due, &inventory), &inventory, &mut retries, report, stop).await?;
+        self.retry(retries, report, stop).await?;
+        let held_back = deferred.held + unplaced.held;
+        (report.held, report.not_due) = (report.held + held_back, report.not_due + deferred.not_due + unplaced.not_due);
+        if stop.is_cancelled() {
+            return Ok(());
+        }
+        self.unnameable.tell(report.unnameable);
+        self.sweep_deferred(deferred.rows, &inventory, report).await?;
+        self.sweep_drift(found.marked, report, stop).await?;
+        if !report.dry_run
+            && let Err(error) = self.cleaner.threads().forget_failures().await
+        {
+            // The sweep is done all the same; what is kept too long only takes space until the next one.
+            debug!(%error, "can't forget the failures of what was cleaned");
+        }
+        Ok(())
+    }
+
+    /// Sweeps rows that have been read. The list comes after them, never before: see the module's description.
+    async fn sweep_rows(
+        &self,
+        rows: Vec<Candidate>,
+        retries: &mut Retries,
+        report: &mut SweepReport,
+        stop: &CancellationToken,
+    ) -> Result<(), Failure> {
+        let inventory = self.inventory().await?;
+        self.sweep_classified(classify(rows, &inventory), &inventory, retries, report, stop).await
+    }
+
+    pub(super) async fn inventory(&self) -> Result<Inventory, Failure> {
+        self.cleaner.volumes.inventory(&self.cleaner.context.prefix).await
+    }
+
+    async fn sweep_classified(
+        &self,
+        classified: Classified,
+        inventory: &Inventory,
+        retries: &mut Retries,
+        report: &mut SweepReport,
+        stop: &CancellationToken,
+    ) -> Result<(), Failure> {
+        let Classified { absent, referenced, present, unnameable } = classified;
+        let already_later = retries.len();
+        let rows = absent.len() + referenced.len() + present.len() + usize::try_from(unnameable).unwrap_or(usize::MAX);
+        (report.failed, report.unnameable) = (report.failed + unnameable, report.unnameable + unnameable);
+        report.referenced += referenced.len() as u64;
+        for (row, containers) in referenced {
+            self.cleaner.users.use_volume(&row.thread, &containers);
+        }
+        let (cooling, present): (Vec<_>, Vec<_>) = {
+            let cooling = self.cooling.lock();
+            present.into_iter().partition(|row| cooling.contains_key(&row.thread))
+        };
+        report.cooling_down += cooling.len() as u64;
+        let mut removable: Vec<_> = present.into_iter().map(|row| row.thread).collect();
+        self.set_failed_aside(&mut removable, retries, report).await?;
+        if report.dry_run {
+            report.not_found += absent.len() as u64;
+            let would_be = if self.cleaner.pause_reason().is_some() { &mut report.paused } else { &mut report.removed };
+            *would_be += removable.len() as u64;
+            return Ok(());
+        }
+        let unmarked = self.mark_if_proven(absent, inventory, report).await?;
+        let mut unmarked: Vec<_> = unmarked.into_iter().map(|row| row.thread).collect();
+        self.set_failed_aside(&mut unmarked, retries, report).await?;
+        removable.extend(unmarked);
+        let later = retries.len().saturating_sub(already_later);
+        self.progress.advance(rows.saturating_sub(removable.len() + later));
+        self.remove(removable, report, stop).await.map(drop)
+    }
+
+    /// Marks the deferred threads whose volume is gone by itself.
+    async fn sweep_deferred(
+        &self,
+        deferred: Vec<Candidate>,
+        inventory: &Inventory,
+        report: &mut SweepReport,
+    ) -> Result<(), Failure> {
+        // They are no failures: as long as they wait, nobody needs to know whether their volume is there.
+        if !inventory.warnings.is_empty() {
+            return Ok(());
+        }
+        let absent = classify(deferred, inventory).absent;
+        let held = absent.iter().filter(|row| row.held).count() as u64;
+        let not_due = absent.len() as u64 - held;
+        (report.held, report.not_due) = (report.held - held, report.not_due - not_due);
+        if report.dry_run {
+            report.not_found += absent.len() as u64;
+            return Ok(());
+        }
+        let unmarked = self.mark_if_proven(absent, inventory, report).await?;
+        report.failed += unmarked.len() as u64;
+        Ok(())
+    }
+
+    /// Marks the threads of volumes that the list lacks, if that proves their absence. Returns those that could not be
+    /// marked with others.
+    async fn mark_if_proven(
+        &self,
+        absent: Vec<Row>,
+        inventory: &Inventory,
+        report: &mut SweepReport,
+    ) -> Result<Vec<Row>, Failure> {
+        if absent.is_empty() {
+            return Ok(Vec::new());
+        }
+        if let Some(warning) = inventory.warnings.first() {
+            warn!(warning, threads = absent.len(), "Docker's list may lack volumes, so none is taken for absent");
+            report.failed += absent.len() as u64;
+            return Ok(Vec::new());
+        }
+        // After the list, so that it was this daemon that made it.
+        self.cleaner.volumes.prove_identity().await?;
+        mark_absent(&self.cleaner.context, absent, report).await
+    }
+}
+
+/// Counts what is left to do, for the metrics.
+pub(super) async fn observe_backlog(threads: &impl Threads) {
+    match threads.backlog().await {
+        Ok(backlog) => metrics::backlog(backlog.unmarked, backlog.oldest_closed_at),
+        Err(error) => debug!(%error, "can't count what is left to do"),
+    }
+}
