@@ -7,9 +7,9 @@
 //! `DOCKER_HOST` has none of our volumes, and would have every thread marked. So an answer of "not there" counts only
 //! from the daemon whose identity is pinned ([`Docker::pin`]).
 
-mod holders;
-mod inspection;
-mod releases;
+mod containers;
+mod daemon_facts;
+mod events;
 mod transport;
 
 use std::{
@@ -27,8 +27,8 @@ use bollard::{
     query_parameters::{ListContainersOptionsBuilder, ListVolumesOptionsBuilder, RemoveVolumeOptions},
 };
 
-pub use holders::{FoundVolume, Holder};
-pub use inspection::{Inspection, RemovalRefused, VolumeFacts};
+pub use containers::{FoundVolume, Holder};
+pub use daemon_facts::{Inspection, RemovalRefused, VolumeFacts};
 pub use transport::Endpoint;
 
 use tokio::time::Instant;
