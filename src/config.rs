@@ -4,6 +4,7 @@
 //! refused with one line that says where it stands; a secret is never repeated in it.
 
 mod checks;
+mod endpoint;
 mod hosts;
 mod secret_url;
 mod settings;
@@ -27,6 +28,7 @@ use self::{
     sources::{FileValues, Values, refuse_unknown_variables},
 };
 pub use self::{
+    endpoint::Endpoint,
     hosts::DockerHost,
     secret_url::SecretUrl,
     settings::{SETTINGS, Setting, flag_of},

@@ -14,7 +14,7 @@ pub(crate) use self::words::times;
 use self::words::{of_holder, of_receipt};
 use crate::{
     breaker::Pause,
-    docker::{FoundVolume, Holder},
+    docker::{FoundVolume, Holder, Identity},
     failed_cleanup::Failing,
     retention::Due,
     store::{Hold, Sweeper, ThreadRow, WrittenReceipt},
@@ -141,8 +141,11 @@ fn of_closed(rows: &Rows, is_marked: bool, docker: Option<&Daemon>) -> Vec<Reaso
     };
     let stranger = match &rows.pinned {
         None => Some(Reason::NoDaemonPinned),
-        Some(pinned) if *pinned != daemon.identity => Some(Reason::OtherDaemon),
-        Some(_) => None,
+        Some(pinned) => {
+            let (pinned, answering) = (pinned.clone(), daemon.identity.clone());
+            let is_pinned = Identity::from_text(pinned).is_that_of(&Identity::from_text(answering));
+            (!is_pinned).then_some(Reason::OtherDaemon)
+        }
     };
     if let Some(stranger) = stranger {
         return marked.into_iter().chain([stranger]).collect();

@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::{
     breaker::Pause,
     coordinator::{Backlog, ONLY_HOST},
+    docker::Identity,
     explain::times,
     failed_cleanup::Failing,
     failure::{Dependency, Failure},
@@ -166,7 +167,10 @@ impl Report {
         let queues = section(&mut errors, "queues", queues);
         let daemons = section(&mut errors, "daemons", rows.daemons).map(|daemons| {
             let answering = |name: &str| hosts.iter().find(|host| host.name == name)?.answering.as_ref().ok();
-            let answers = |pinned: &PinnedDaemon| Some(*answering(&pinned.name)? == pinned.identity);
+            let answers = |pinned: &PinnedDaemon| {
+                let answering = Identity::from_text(answering(&pinned.name)?.clone());
+                Some(Identity::from_text(pinned.identity.clone()).is_that_of(&answering))
+            };
             daemons.into_iter().map(|pinned| KnownDaemon { answers: answers(&pinned), pinned }).collect()
         });
         let hosts: Vec<_> = hosts.into_iter().filter(|host| host.name != ONLY_HOST).collect();

@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use super::{
     ConfigError,
     checks::number,
+    endpoint::Endpoint,
     sources::{HostTable, Values},
 };
 use crate::{
     coordinator::ONLY_HOST,
-    docker::Endpoint,
     tls::{self, Identity, TlsFiles},
 };
 
