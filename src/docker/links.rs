@@ -114,10 +114,11 @@ impl Link<'_> {
         self.line.proven.store(self.connection(), Ordering::Relaxed);
     }
 
-    /// Whether the daemon on this connection was the pinned one.
+    /// Whether there is a connection, and the daemon at its end is the pinned one.
     pub(super) fn is_proven(&self) -> bool {
-        let connection = self.connection();
-        connection > 0 && self.line.proven.load(Ordering::Relaxed) == connection
+        let is_open = |open: &Option<Connection>| open.as_ref().is_some_and(|open| !open.requests.is_closed());
+        self.line.proven.load(Ordering::Relaxed) == self.connection()
+            && self.line.open.try_lock().is_ok_and(|open| is_open(&open))
     }
 }
 

@@ -24,7 +24,6 @@ use volume_reaper::{
 
 use crate::{
     scripted_daemon::{Answer, Scripted},
-    transport::is_root,
     world::{On, PrivateHost, World, eventually, world},
 };
 
@@ -277,13 +276,19 @@ async fn the_same_id_with_another_data_root_is_refused_with_the_cause() {
     }
 }
 
+/// Where a private daemon has its data and its configuration.
+fn files(host: &PrivateHost) -> PathBuf {
+    host.files_of("any").ancestors().nth(4).expect("a folder").to_owned()
+}
+
 #[tokio::test]
 async fn a_cloned_host_with_the_id_of_the_first_is_refused() {
     let [host, clone] = PrivateHost::several().await;
-    let root =
-        |host: &PrivateHost| -> PathBuf { host.files_of("any").ancestors().nth(3).expect("the data root").to_owned() };
     clone.control("stop").await;
-    std::fs::copy(root(&host).join("engine-id"), root(&clone).join("engine-id")).expect("copied");
+    // Where Docker keeps its id, from version 23 on and before.
+    let ids = ["data/engine-id", "etc/key.json"].map(|file| (files(&host).join(file), files(&clone).join(file)));
+    let copied = ids.iter().filter(|(from, to)| std::fs::copy(from, to).is_ok()).count();
+    assert_ne!(copied, 0, "{ids:?}");
     clone.control("start").await;
     let mut world = world(On::Sqlite).await;
     world.set("DOCKER_HOST", host.endpoint());
@@ -299,23 +304,28 @@ async fn a_cloned_host_with_the_id_of_the_first_is_refused() {
 /// A volume driver that the test serves; it keeps its volumes nowhere.
 struct Plugin {
     name: String,
+    dir: TempDir,
     volumes: Arc<Mutex<HashSet<String>>>,
     server: Option<Scripted>,
 }
 
 impl Plugin {
-    fn start(name: &str) -> Self {
-        let mut plugin = Self { name: name.to_owned(), volumes: Arc::default(), server: None };
+    /// A plugin that this daemon knows.
+    fn start(name: &str, host: &PrivateHost) -> Self {
+        let dir = TempDir::with_prefix("vr-").expect("a directory");
+        let mut plugin = Self { name: name.to_owned(), dir, volumes: Arc::default(), server: None };
+        let specs = files(host).join("etc/plugins");
+        std::fs::create_dir_all(&specs).expect("a folder");
+        std::fs::write(specs.join(format!("{name}.spec")), format!("unix://{}", plugin.socket())).expect("written");
         plugin.serve();
         plugin
     }
 
     fn socket(&self) -> String {
-        format!("/run/docker/plugins/{}.sock", self.name)
+        self.dir.path().join("plugin.sock").display().to_string()
     }
 
     fn serve(&mut self) {
-        std::fs::create_dir_all("/run/docker/plugins").expect("a folder");
         let volumes = Arc::clone(&self.volumes);
         self.server = Some(Scripted::unix(&self.socket(), move |request, body| {
             let asked: Value = serde_json::from_slice(body).unwrap_or_default();
@@ -350,23 +360,13 @@ impl Plugin {
     }
 }
 
-impl Drop for Plugin {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(self.socket());
-    }
-}
-
 #[tokio::test]
 async fn a_volume_whose_plugin_is_gone_after_a_restart_of_the_daemon_stays_unmarked() {
-    if !is_root() {
-        eprintln!("not run: only root can serve a plugin where the daemon looks for it");
-        return;
-    }
     let host = PrivateHost::start("a").await;
     let mut world = world(On::Sqlite).await;
     world.set("DOCKER_HOST", host.endpoint());
     world.set("VOLUME_REAPER_RECONCILE_INTERVAL", "1s");
-    let mut plugin = Plugin::start(&world.name);
+    let mut plugin = Plugin::start(&world.name, &host);
     let request = bollard::models::VolumeCreateRequest {
         name: Some(world.volume("t1")),
         driver: Some(plugin.name.clone()),
