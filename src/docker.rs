@@ -102,11 +102,11 @@ impl Docker {
     /// From now on `identity` is the daemon whose word counts.
     pub fn pin(&self, identity: Identity) {
         let mut pinned = self.pinned.write().unwrap_or_else(PoisonError::into_inner);
-        if pinned.as_ref() != Some(&identity) {
+        if pinned.as_ref().is_some_and(|before| *before != identity) {
             // What was proven over these was another's identity.
             self.links.close_idle();
-            *pinned = Some(identity);
         }
+        *pinned = Some(identity);
     }
 
     fn pinned(&self) -> Option<Identity> {

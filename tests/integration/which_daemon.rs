@@ -305,6 +305,8 @@ async fn a_cloned_host_with_the_id_of_the_first_is_refused() {
 struct Plugin {
     name: String,
     dir: TempDir,
+    /// Where the daemon reads of it.
+    spec: PathBuf,
     volumes: Arc<Mutex<HashSet<String>>>,
     server: Option<Scripted>,
 }
@@ -312,22 +314,21 @@ struct Plugin {
 impl Plugin {
     /// A plugin that this daemon knows.
     fn start(name: &str, host: &PrivateHost) -> Self {
-        let dir = TempDir::with_prefix("vr-").expect("a directory");
-        let mut plugin = Self { name: name.to_owned(), dir, volumes: Arc::default(), server: None };
         let specs = files(host).join("etc/plugins");
         std::fs::create_dir_all(&specs).expect("a folder");
-        std::fs::write(specs.join(format!("{name}.spec")), format!("unix://{}", plugin.socket())).expect("written");
+        let dir = TempDir::with_prefix("vr-").expect("a directory");
+        let spec = specs.join(format!("{name}.spec"));
+        let mut plugin = Self { name: name.to_owned(), dir, spec, volumes: Arc::default(), server: None };
         plugin.serve();
         plugin
     }
 
-    fn socket(&self) -> String {
-        self.dir.path().join("plugin.sock").display().to_string()
-    }
-
     fn serve(&mut self) {
+        let socket = self.dir.path().join("plugin.sock").display().to_string();
+        let _ = std::fs::remove_file(&socket);
+        std::fs::write(&self.spec, format!("unix://{socket}")).expect("written");
         let volumes = Arc::clone(&self.volumes);
-        self.server = Some(Scripted::unix(&self.socket(), move |request, body| {
+        self.server = Some(Scripted::unix(&socket, move |request, body| {
             let asked: Value = serde_json::from_slice(body).unwrap_or_default();
             let name = asked["Name"].as_str().unwrap_or_default().to_owned();
             let found = |name: &str| json!({"Name": name, "Mountpoint": "/tmp"});
@@ -356,7 +357,7 @@ impl Plugin {
 
     fn stop(&mut self) {
         self.server = None;
-        std::fs::remove_file(self.socket()).expect("removed");
+        std::fs::remove_file(&self.spec).expect("removed");
     }
 }
 
