@@ -4,8 +4,8 @@
 //! force a daemon answers 204 for a volume that is not there, and forgets one that its driver failed to delete.
 //!
 //! A daemon that does not have a volume proves nothing unless it is the daemon that the volume was on: a wrong
-//! `DOCKER_HOST` has none of our volumes, and would have every thread marked. So an answer of "not there" counts only if
-//! the daemon said on the same connection, after it, that it is the pinned one ([`Docker::pin`]).
+//! `DOCKER_HOST` has none of our volumes, and would have every thread marked. So an answer of "not there" counts only
+//! if the daemon said on the same connection, after it, that it is the pinned one ([`Docker::pin`]).
 
 mod answers;
 mod containers;
@@ -51,8 +51,8 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 const LONGEST_REMOVAL: Duration = Duration::from_hours(1);
 /// For the question whether the daemon is there at all, which it answers from memory.
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
-/// A removal whose kept connection turns out to be closed is sent again only if that shows so soon: later, the thread may
-/// have been reopened, and the volume be a new one.
+/// A removal whose kept connection turns out to be closed is sent again only if that shows so soon: later, the thread
+/// may have been reopened, and the volume be a new one.
 const AT_ONCE: Duration = Duration::from_millis(200);
 
 /// One Docker daemon.

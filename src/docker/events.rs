@@ -35,8 +35,8 @@ impl Releases for Docker {
     }
 }
 
-/// What an event frees. Docker calls the end of a container `destroy`, Podman `remove`. The filters are for types and for
-/// actions, each for itself, so that there are others too.
+/// What an event frees. Docker calls the end of a container `destroy`, Podman `remove`. The filters are for types and
+/// for actions, each for itself, so that there are others too.
 fn release(event: EventMessage) -> Option<Release> {
     let id = event.actor?.id?;
     match (event.typ?, event.action?.as_str()) {

@@ -85,9 +85,10 @@ impl Identity {
 }
 
 /// What an id with two data roots means, and what to do.
-pub(crate) const OTHER_ROOT: &str = "the same Docker id with another data root: an unmounted disk, or a second daemon of \
-                                     a cloned host. Mount the disk, or give the clone an id of its own (stop it, delete \
-                                     `engine-id` in its data root, on Docker before 23 /etc/docker/key.json, start it)";
+pub(crate) const OTHER_ROOT: &str = "the same Docker id with another data root: an unmounted disk, or a second daemon \
+                                     of a cloned host. Mount the disk, or give the clone an id of its own (stop it, \
+                                     delete `engine-id` in its data root, before version 23 /etc/docker/key.json, and \
+                                     start it)";
 
 #[cfg(test)]
 mod tests {

@@ -69,14 +69,14 @@ impl Docker {
         Ok(Inventory { present: ours.into_iter().map(|(thread, _)| thread).collect(), referenced, warnings })
     }
 
-    /// A warning for each driver of our volumes that the daemon has not: it says nothing of such a driver's volumes, and
+    /// A warning for each driver of our volumes that the daemon lacks: it says nothing of such a driver's volumes, and
     /// does not warn of that either.
     fn missing_drivers(&self, plugins: &[String]) -> Vec<String> {
         let missing = self.drivers().into_iter().filter(|driver| !plugins.contains(driver));
         let warning = |driver| {
             format!(
-                "the volume driver {driver:?}, which had volumes of ours, is not among the daemon's: start its plugin, or \
-                 restart this service if it is gone for good"
+                "the volume driver {driver:?}, which had volumes of ours, is not among the daemon's: start its plugin, \
+                 or restart this service if it is gone for good"
             )
         };
         missing.map(warning).collect()

@@ -35,7 +35,7 @@ const CLIENT_TIMEOUT_SECS: u64 = 24 * 60 * 60;
 /// After this an address that neither accepts nor refuses is taken to be down.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Links that nobody uses are kept so long: what lies between may have forgotten a connection that is idle for longer.
-const LONGEST_IDLE: Duration = Duration::from_secs(60);
+const LONGEST_IDLE: Duration = Duration::from_mins(1);
 /// So many links are kept; as many as anybody has removals in flight.
 const MOST_IDLE: usize = 512;
 

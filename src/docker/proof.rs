@@ -19,15 +19,15 @@ use super::{
 };
 use crate::failure::Failure;
 
-/// How often a daemon is asked who it is at the first contact. Of two that answer in turn or by chance, one is taken for
-/// the only one once in 65,536 times at most.
+/// How often a daemon is asked who it is at the first contact. Of two that answer in turn or by chance, one is taken
+/// for the only one once in 65,536 times at most.
 const QUESTIONS: u32 = 16;
 /// How often after a contradiction: then the question is asked for as long as it lasts.
 const QUESTIONS_IN_DOUBT: u32 = 32;
 /// After a contradiction the daemon is not asked again for so long.
 const DOUBT: Duration = Duration::from_secs(1);
 /// Another daemon so soon after the pinned one was there need not have taken its place: both may be there.
-const LATELY: Duration = Duration::from_secs(60);
+const LATELY: Duration = Duration::from_mins(1);
 
 /// What is known of who answers at the address.
 #[derive(Default)]

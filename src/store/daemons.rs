@@ -148,7 +148,8 @@ fn is_pinned(name: &str, pinned: &Identity, answering: &Identity) -> Result<(), 
     Err(Failure::unavailable(
         Dependency::Docker,
         format!(
-            "unknown daemon: the database knows daemon {name:?} as {}, but {} answers: {why}, run `volume-reaper hosts adopt`",
+            "unknown daemon: the database knows daemon {name:?} as {}, but {} answers: {why}, run \
+             `volume-reaper hosts adopt`",
             pinned.as_str(),
             answering.as_str()
         ),
