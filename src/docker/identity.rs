@@ -4,10 +4,10 @@ use bollard::models::SystemInfo;
 
 /// Who a daemon is.
 ///
-/// Docker keeps an id (`Info.ID`), which alone is not enough: the same id may come with another data root, when a disk is
-/// not mounted or a host was cloned, and none of our volumes is there. So it is the id with the data root, as in
-/// `8b1a9953@/var/lib/docker`. Podman invents a new id at every call, so there it is the host's
-/// name with the storage root.
+/// Docker keeps an id (`Info.ID`), which alone is not enough: the same id may come with another data root, when a disk
+/// is not mounted or a host was cloned, and none of our volumes is there. So it is the id with the data root, as in
+/// `8b1a9953@/var/lib/docker`. Podman invents a new id at every call, so there it is the host's name with the storage
+/// root.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity(String);
 

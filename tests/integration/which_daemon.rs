@@ -224,11 +224,13 @@ async fn a_removal_whose_answer_was_lost_is_asked_again_and_not_called_removed()
 
 #[tokio::test]
 async fn a_removal_without_an_answer_is_no_outcome() {
-    let daemon = Scripted::tcp(|_, request| match request.starts_with("DELETE ") {
-        true => Answer::Close,
-        false => answer("a", request, |_| false),
-    })
-    .await;
+    let daemon =
+        Scripted::tcp(
+            |_, request| {
+                if request.starts_with("DELETE ") { Answer::Close } else { answer("a", request, |_| false) }
+            },
+        )
+        .await;
     let docker = Docker::new(daemon.endpoint(), TIMEOUT);
     docker.pin(identity("a@/data"));
     let removal = docker.remove(&volume("t1")).await.expect_err("no answer");
