@@ -3,8 +3,7 @@
 //! 1. Lock and read the rows: an event wakes us, the database decides. Holds and the pause are read in the same
 //!    statement, and a database that can't be written to fails here, before anything was removed.
 //! 2. Remove the volumes side by side, never with force.
-//! 3. A volume that is not there is proven absent only by the daemon that we know, and by one alone only if the thread
-//!    can be on no other host.
+//! 3. That a volume is not there is proven by this host's daemon alone only if the thread can be on no other.
 //! 4. Mark those that were removed or proven absent, write their receipts, and commit.
 //! 5. Answer who asked, and only now: what is not committed has failed.
 //!
@@ -210,18 +209,15 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
         removal.await
     }
 
-    /// What an ended removal means. Nothing is said to be absent by a daemon that we do not know.
-    async fn judge(&self, job: &Job, removed: Removed) -> Found {
+    /// What an ended removal means.
+    fn judge(&self, job: &Job, removed: Removed) -> Found {
         match removed {
             Ok(Removal::Removed) => Found::Gone(Gone::Removed),
             Ok(Removal::NotFound) if self.remembered(&job.request.thread, &job.close).is_some() => {
                 Found::Gone(Gone::Removed)
             }
-            Ok(Removal::NotFound) => match self.volumes.prove_identity().await {
-                Ok(()) if job.proves_absence => Found::Gone(Gone::NotFound),
-                Ok(()) => Found::Other(Ok(Outcome::NotHere)),
-                Err(failure) => Found::Other(Err(failure)),
-            },
+            Ok(Removal::NotFound) if job.proves_absence => Found::Gone(Gone::NotFound),
+            Ok(Removal::NotFound) => Found::Other(Ok(Outcome::NotHere)),
             Ok(Removal::Referenced { containers }) => {
                 let (thread, volume) = (&job.request.thread, self.context.prefix.volume_of(&job.request.thread));
                 debug!(thread.id = %thread, volume.name = %volume, ?containers, "the volume is referenced");
@@ -236,7 +232,7 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
     async fn mark_finished(&self, finished: Vec<(Job, Removed)>, lock: Option<T::Lock>) {
         let (mut gone, mut others) = (Vec::new(), Vec::new());
         for (job, removed) in finished {
-            match self.judge(&job, removed).await {
+            match self.judge(&job, removed) {
                 Found::Gone(how) => {
                     let receipt = self.receipt(&job, how);
                     gone.push((job, receipt));
@@ -279,7 +275,7 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
     async fn finish_detached(self: Arc<Self>, job: Job, removal: impl Future<Output = Removed>) {
         let (thread, source) = (job.request.thread.clone(), job.request.origin.as_str());
         let removed = removal.await;
-        let result = match self.judge(&job, removed).await {
+        let result = match self.judge(&job, removed) {
             Found::Other(result) => result,
             Found::Gone(how) => {
                 let receipt = self.receipt(&job, how);

@@ -22,7 +22,7 @@ use crate::{
     failure::{Dependency, Failure, Verdict},
     health::Health,
     metrics,
-    volume_name::{ThreadId, VolumeName},
+    volume_name::ThreadId,
 };
 
 /// What works for one host, and what is known of its daemon.
@@ -176,7 +176,7 @@ impl<V: Volumes, T: Database> Fleet<V, T> {
         let volume = self.context().prefix.volume_of(thread);
         let mut is_everyone_asked = are_all_served;
         let mut failed = None;
-        let ask = async |worker| (worker, worker_has(worker, &volume).await);
+        let ask = async |worker| (worker, worker.cleaner.volumes.has(&volume).await);
         let (up, down): (Vec<_>, Vec<_>) = self.workers.iter().partition(|worker| worker.may_be_asked());
         for worker in down {
             worker.defer();
@@ -241,16 +241,6 @@ impl<V: Volumes, T: Database> Fleet<V, T> {
         }
         Outcome::Deferred
     }
-}
-
-/// Whether the daemon has the volume. That it has not is its own word, and that of no other.
-async fn worker_has<V: Volumes, T: Database>(worker: &HostWorker<V, T>, volume: &VolumeName) -> Result<bool, Failure> {
-    let volumes = &worker.cleaner.volumes;
-    let has = volumes.has(volume).await?;
-    if !has {
-        volumes.prove_identity().await?;
-    }
-    Ok(has)
 }
 
 impl<V: Volumes, T: Database> HostWorker<V, T> {

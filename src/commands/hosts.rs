@@ -78,6 +78,8 @@ async fn list(config: &Config, store: &Store) -> Result<(), Failure> {
 async fn look(config: &Config, host: &DockerHost) -> Result<(Identity, usize), Failure> {
     let docker = docker(config, host);
     let identity = docker.identify().await?;
+    // Only for this look: what the database has pinned may be another one.
+    docker.pin(identity.clone());
     Ok((identity, docker.inventory(&config.volume_prefix).await?.present.len()))
 }
 

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use super::{
     ConfigError,
     checks::number,
+    endpoint::Endpoint,
     sources::{HostTable, Values},
 };
 use crate::{
-    docker::Endpoint,
     host::Host,
     tls::{self, Identity, TlsFiles},
 };

@@ -5,6 +5,7 @@
 
 mod checks;
 mod docker_hosts;
+mod endpoint;
 mod secret_url;
 mod settings;
 mod sources;
@@ -28,6 +29,7 @@ use self::{
 };
 pub use self::{
     docker_hosts::DockerHost,
+    endpoint::Endpoint,
     secret_url::SecretUrl,
     settings::{SETTINGS, Setting, flag_of},
 };

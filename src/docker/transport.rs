@@ -1,160 +1,119 @@
-//! How the daemon is reached: a socket, TCP, TCP with TLS, or SSH.
+//! Connections to the daemon: over its socket, TCP, TCP with TLS, or the program `ssh`.
 
-use std::sync::Arc;
+use std::{
+    io,
+    pin::Pin,
+    process::Stdio,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
 
-use bollard::{API_DEFAULT_VERSION, BollardRequest, errors::Error};
-use hyper_rustls::HttpsConnectorBuilder;
-use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use rustls::pki_types::ServerName;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpStream, UnixStream},
+    process::{Child, ChildStderr, ChildStdin, ChildStdout, Command},
+};
+use tokio_rustls::TlsConnector;
 
-use crate::tls::TlsFiles;
+use crate::config::Endpoint;
 
-/// bollard takes whole seconds and covers only the response's head; our own timeouts are the ones that count.
-const CLIENT_TIMEOUT_SECS: u64 = 24 * 60 * 60;
+/// What is kept of what `ssh` says on its standard error.
+const LONGEST_COMPLAINT: usize = 4096;
 
-/// Where the daemon listens.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Endpoint {
-    /// The path of a socket.
-    Unix(String),
-    /// `host:port`, unencrypted.
-    Tcp(String),
-    /// `host:port` with TLS.
-    Tls(String, TlsFiles),
-    /// `user@host`, through the program `ssh` and its settings.
-    Ssh(String),
+/// Bytes to and from the daemon.
+pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+
+/// Opens a connection.
+pub(super) async fn connect(endpoint: &Endpoint) -> io::Result<Box<dyn Stream>> {
+    Ok(match endpoint {
+        Endpoint::Unix(path) => Box::new(UnixStream::connect(path).await?),
+        Endpoint::Tcp(address) => Box::new(tcp(address).await?),
+        // With our own trust in certificates, which is in no authority but Docker's own.
+        Endpoint::Tls(address, files) => {
+            let tls = TlsConnector::from(Arc::new(files.client_config().map_err(io::Error::other)?));
+            let host = address.rsplit_once(':').map_or(address.as_str(), |(host, _)| host);
+            let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned()).map_err(io::Error::other)?;
+            Box::new(tls.connect(name, tcp(address).await?).await?)
+        }
+        Endpoint::Ssh(address) => Box::new(Ssh::start(address)?),
+    })
 }
 
-impl Endpoint {
-    /// Reads an endpoint as `DOCKER_HOST` has it: `unix:///path`, `tcp://host:port` or `ssh://user@host`. With `tls`, TCP
-    /// is encrypted.
-    pub fn parse(text: &str, tls: Option<&TlsFiles>) -> Result<Self, String> {
-        if let Some(path) = text.strip_prefix("unix://") {
-            return if path.starts_with('/') {
-                Ok(Self::Unix(path.to_owned()))
-            } else {
-                Err("the path of the socket must be absolute, as in unix:///var/run/docker.sock".to_owned())
-            };
-        }
-        if let Some(address) = text.strip_prefix("ssh://") {
-            return ssh(address.trim_end_matches('/'));
-        }
-        let encrypted = text.strip_prefix("https://");
-        let address = text.strip_prefix("tcp://").or_else(|| text.strip_prefix("http://")).or(encrypted);
-        let Some(address) = address.map(|address| address.trim_end_matches('/')) else {
-            return Err("a Docker host begins with unix://, tcp:// or ssh://".to_owned());
+async fn tcp(address: &str) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(address).await?;
+    // Requests are single small packets, and each waits for its answer.
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// A program `ssh` that runs `docker system dial-stdio` on the other host, which passes bytes on to the daemon there.
+struct Ssh {
+    /// Killed when this is dropped.
+    _program: Child,
+    to: ChildStdin,
+    from: ChildStdout,
+    complaints: ChildStderr,
+    complaint: Vec<u8>,
+    has_answered: bool,
+}
+
+impl Ssh {
+    fn start(address: &str) -> io::Result<Self> {
+        let mut ssh = Command::new("ssh");
+        // Nobody is there to be asked for a password, or whether a new host is the right one.
+        ssh.args(["-T", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=accept-new", "--", address]);
+        ssh.args(["docker", "system", "dial-stdio"]);
+        ssh.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        let mut program = ssh.spawn().map_err(|error| io::Error::new(error.kind(), format!("ssh: {error}")))?;
+        let (to, from, complaints) = (program.stdin.take(), program.stdout.take(), program.stderr.take());
+        let (Some(to), Some(from), Some(complaints)) = (to, from, complaints) else {
+            return Err(io::Error::other("ssh has no standard streams"));
         };
-        if !is_address(address) {
-            return Err("the address must be host:port, as in tcp://127.0.0.1:2375".to_owned());
-        }
-        match (tls, encrypted) {
-            (Some(files), _) => Ok(Self::Tls(address.to_owned(), files.clone())),
-            (None, None) => Ok(Self::Tcp(address.to_owned())),
-            (None, Some(_)) => Err("https:// needs DOCKER_TLS_VERIFY=1 and DOCKER_CERT_PATH".to_owned()),
-        }
+        Ok(Self { _program: program, to, from, complaints, complaint: Vec::new(), has_answered: false })
     }
 
-    /// A client that connects when it is first used. Says why if there can be none.
-    pub(super) fn client(&self) -> Result<bollard::Docker, String> {
-        let client = match self {
-            Self::Unix(path) => bollard::Docker::connect_with_unix(path, CLIENT_TIMEOUT_SECS, API_DEFAULT_VERSION),
-            Self::Tcp(address) => bollard::Docker::connect_with_http(address, CLIENT_TIMEOUT_SECS, API_DEFAULT_VERSION),
-            Self::Tls(address, files) => return with_tls(address, files),
-            Self::Ssh(address) => {
-                bollard::Docker::connect_with_ssh(address, CLIENT_TIMEOUT_SECS, API_DEFAULT_VERSION, None)
+    /// What `ssh` said before it ended, in its last line: why there is no connection.
+    fn poll_complaint(&mut self, context: &mut Context<'_>) -> Poll<io::Error> {
+        loop {
+            let mut bytes = [0; 512];
+            let mut buffer = ReadBuf::new(&mut bytes);
+            let read = ready!(Pin::new(&mut self.complaints).poll_read(context, &mut buffer));
+            if read.is_err() || buffer.filled().is_empty() || self.complaint.len() >= LONGEST_COMPLAINT {
+                let said = String::from_utf8_lossy(&self.complaint);
+                let last = said.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it ended");
+                return Poll::Ready(io::Error::other(format!("ssh: {}", last.trim())));
             }
-        };
-        client.map_err(|error| error.to_string())
-    }
-}
-
-/// With our own trust in certificates: bollard's would trust the system's authorities besides Docker's own.
-fn with_tls(address: &str, files: &TlsFiles) -> Result<bollard::Docker, String> {
-    let config = files.client_config()?;
-    let connector = HttpsConnectorBuilder::new().with_tls_config(config).https_only().enable_http1().build();
-    let client = Arc::new(Client::builder(TokioExecutor::new()).build(connector));
-    let transport = move |request: BollardRequest| {
-        let client = Arc::clone(&client);
-        async move { client.request(request).await.map_err(Error::from) }
-    };
-    let address = Some(format!("https://{address}"));
-    let connected =
-        bollard::Docker::connect_with_custom_transport(transport, address, CLIENT_TIMEOUT_SECS, API_DEFAULT_VERSION);
-    connected.map_err(|error| error.to_string())
-}
-
-fn is_address(text: &str) -> bool {
-    text.rsplit_once(':')
-        .is_some_and(|(host, port)| !host.is_empty() && !host.contains(['/', '@']) && port.parse::<u16>().is_ok())
-}
-
-fn ssh(address: &str) -> Result<Endpoint, String> {
-    let (user, host) = address.rsplit_once('@').unwrap_or(("", address));
-    // What begins with a hyphen would be an option to `ssh`.
-    let is_name = |text: &str| {
-        !text.starts_with('-') && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_'))
-    };
-    if user.contains(':') {
-        return Err("it must not hold a password: ssh has keys, agents and a configuration for that".to_owned());
-    }
-    if host.contains(':') {
-        // The client library takes it for a part of the name.
-        return Err("the port is no part of it: name it in ~/.ssh/config, as Port of this Host".to_owned());
-    }
-    if host.is_empty() || !is_name(host) || !is_name(user) {
-        return Err("must be user@host, as in ssh://reaper@docker-1.example".to_owned());
-    }
-    Ok(Endpoint::Ssh(address.to_owned()))
-}
-
-impl std::fmt::Display for Endpoint {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Unix(path) => write!(f, "unix://{path}"),
-            Self::Tcp(address) | Self::Tls(address, _) => write!(f, "tcp://{address}"),
-            Self::Ssh(address) => write!(f, "ssh://{address}"),
+            self.complaint.extend_from_slice(buffer.filled());
         }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_endpoint_is_read_as_docker_writes_it() {
-        let parse = |text| Endpoint::parse(text, None);
-        assert_eq!(parse("unix:///run/d.sock"), Ok(Endpoint::Unix("/run/d.sock".to_owned())));
-        assert_eq!(parse("tcp://127.0.0.1:2375"), Ok(Endpoint::Tcp("127.0.0.1:2375".to_owned())));
-        assert_eq!(parse("http://[::1]:2375/"), Ok(Endpoint::Tcp("[::1]:2375".to_owned())));
-        assert_eq!(parse("ssh://me@docker-1/"), Ok(Endpoint::Ssh("me@docker-1".to_owned())));
-        assert_eq!(parse("ssh://docker-1"), Ok(Endpoint::Ssh("docker-1".to_owned())));
-        for text in [
-            "",
-            "unix://",
-            "unix://d.sock",
-            "tcp://",
-            "tcp://host",
-            "tcp://:1",
-            "tcp://u:p@h:1",
-            "https://h:1",
-            "ssh://",
-            "ssh://me:s3cret@h",
-            "ssh://me@h:22",
-            "ssh://-oProxyCommand=x",
-            "ssh://-x@h",
-            "ssh://h/path",
-        ] {
-            assert!(parse(text).is_err(), "{text}");
+impl AsyncRead for Ssh {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, to: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = to.filled().len();
+        ready!(Pin::new(&mut self.from).poll_read(context, to))?;
+        if to.filled().len() > before {
+            self.has_answered = true;
+        } else if !self.has_answered {
+            return Poll::Ready(Err(ready!(self.poll_complaint(context))));
         }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Ssh {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.to).poll_write(context, from)
     }
 
-    #[test]
-    fn with_certificates_tcp_is_encrypted_and_a_socket_is_not() {
-        let files = TlsFiles::default();
-        let parse = |text| Endpoint::parse(text, Some(&files));
-        let encrypted = Ok(Endpoint::Tls("docker-1:2376".to_owned(), files.clone()));
-        assert_eq!(parse("tcp://docker-1:2376"), encrypted);
-        assert_eq!(parse("https://docker-1:2376"), encrypted);
-        assert_eq!(parse("unix:///run/d.sock"), Ok(Endpoint::Unix("/run/d.sock".to_owned())));
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.to).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.to).poll_shutdown(context)
     }
 }

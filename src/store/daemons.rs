@@ -12,7 +12,7 @@ use super::{
     entities::docker_daemon::{ActiveModel, Column, Entity},
 };
 use crate::{
-    docker::Identity,
+    docker::{Identity, Likeness, OTHER_ROOT},
     failure::{Dependency, Failure},
     host::Host,
 };
@@ -44,7 +44,8 @@ impl Store {
     /// Gives the daemon that was the only one the name that it has among others. Two names for one daemon are a mistake:
     /// a thread would be looked for twice at one place, and at another not at all.
     async fn take_over_name(&self, name: &str, identity: &Identity) -> Result<(), Failure> {
-        let other = Entity::find().filter(Column::Identity.eq(identity.as_str())).filter(Column::Name.ne(name));
+        let texts = || std::iter::once(identity.as_str()).chain(identity.id_alone());
+        let other = Entity::find().filter(Column::Identity.is_in(texts())).filter(Column::Name.ne(name));
         let other = self.bounded(ROW_TIMEOUT, other.one(&self.db)).await?;
         match other {
             None => Ok(()),
@@ -52,7 +53,7 @@ impl Store {
                 let rename = Entity::update_many()
                     .col_expr(Column::Name, Expr::value(name))
                     .filter(Column::Name.eq(Host::Only.key()))
-                    .filter(Column::Identity.eq(identity.as_str()));
+                    .filter(Column::Identity.is_in(texts()));
                 self.bounded(ROW_TIMEOUT, rename.exec(&self.db)).await.map(drop)
             }
             Some(row) => Err(Failure::unavailable(
@@ -77,8 +78,19 @@ impl Store {
                 .exec_without_returning(&self.db)
                 .await?;
         }
-        let row = find().await?.ok_or_else(|| DbErr::RecordNotFound(format!("docker_daemons {name}")))?;
-        Ok(Identity::from_text(row.identity))
+        let missing = || DbErr::RecordNotFound(format!("docker_daemons {name}"));
+        let pinned = Identity::from_text(find().await?.ok_or_else(missing)?.identity);
+        if pinned.likeness(identity) != Likeness::SameId {
+            return Ok(pinned);
+        }
+        // From before the data root was looked at: the daemon with the id adds it.
+        Entity::update_many()
+            .col_expr(Column::Identity, Expr::value(identity.as_str()))
+            .filter(Column::Name.eq(name))
+            .filter(Column::Identity.eq(pinned.as_str()))
+            .exec(&self.db)
+            .await?;
+        Ok(Identity::from_text(find().await?.ok_or_else(missing)?.identity))
     }
 
     /// Pins `identity` as the daemon called `name`, whatever was pinned before. Returns the one before.
@@ -127,14 +139,18 @@ impl Store {
 
 /// Fails unless the daemon that answers is the pinned one.
 fn is_pinned(name: &str, pinned: &Identity, answering: &Identity) -> Result<(), Failure> {
-    if pinned == answering {
-        return Ok(());
-    }
+    let why = match pinned.likeness(answering) {
+        Likeness::Same | Likeness::SameId => return Ok(()),
+        Likeness::OtherRoot => format!("{OTHER_ROOT}. If its volumes were moved there for good"),
+        Likeness::Other => {
+            "a volume that this one lacks may still be on the other. If the daemon was replaced for good".to_owned()
+        }
+    };
     Err(Failure::unavailable(
         Dependency::Docker,
         format!(
-            "unknown daemon: the database knows daemon {name:?} as {}, but {} answers. A volume that this one \
-             lacks may still be on the other. If the daemon was replaced for good, run `volume-reaper hosts adopt`",
+            "unknown daemon: the database knows daemon {name:?} as {}, but {} answers: {why}, run \
+             `volume-reaper hosts adopt`",
             pinned.as_str(),
             answering.as_str()
         ),

@@ -61,7 +61,6 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
         }
         // The consumer may have removed and marked these between the list and the rows: what counts is a later list.
         let still = self.inventory().await?;
-        self.cleaner.volumes.prove_identity().await?;
         marked.retain(|thread| still.present.contains(thread));
         report.drift += marked.len() as u64;
         if report.dry_run || marked.is_empty() {

@@ -251,8 +251,6 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
             report.failed += absent.len() as u64;
             return Ok(Vec::new());
         }
-        // After the list, so that it was this daemon that made it.
-        self.cleaner.volumes.prove_identity().await?;
         mark_absent(&self.cleaner.context, absent, report).await
     }
 }

@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use futures_util::future::{join_all, try_join_all};
+use futures_util::future::join_all;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -149,8 +149,6 @@ impl<V: Volumes, T: Database> Unplaced<V, T> {
             report.not_found += absent.len() as u64;
             return Ok(());
         }
-        // After the lists, so that it was these daemons that made them.
-        try_join_all(self.fleet.workers().iter().map(|worker| worker.cleaner.volumes.prove_identity())).await?;
         let unmarked = mark_absent(self.fleet.context(), absent, report).await?;
         report.failed += unmarked.len() as u64;
         Ok(())

@@ -3,18 +3,22 @@
 use std::time::Duration;
 
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncReadExt, AsyncWriteExt, BufReader},
     net::{TcpListener, UnixListener},
+    sync::watch,
 };
 use volume_reaper::{
     cleanup::{Removal, Volumes},
-    docker::{Docker, Endpoint},
+    config::Endpoint,
+    docker::{Docker, Identity},
     failure::{Dependency, Failure, Verdict},
     volume_name::{ThreadId, VolumeName, VolumePrefix},
 };
 
 use crate::{
-    proxy::CountingProxy,
+    fault_proxy::FaultProxy,
+    proxy::{CountingProxy, HttpRequest},
+    scripted_daemon::{Answer, Scripted},
     world::{On, World, server, world},
 };
 
@@ -41,6 +45,16 @@ fn name(world: &World, id: &str) -> VolumeName {
 
 fn is_down(result: &Result<Removal, Failure>) -> bool {
     matches!(result, Err(Failure { verdict: Verdict::Unavailable(Dependency::Docker), .. }))
+}
+
+/// What a daemon says of itself that no test has started.
+const INFO: &str = r#"{"ID": "a", "DockerRootDir": "/data"}"#;
+
+/// The adapter of a daemon that says [`INFO`].
+fn scripted(endpoint: Endpoint, ping_interval: Duration) -> Docker {
+    let docker = Docker::new(endpoint, ping_interval);
+    docker.pin(Identity::from_text("a@/data".to_owned()));
+    docker
 }
 
 /// Answers every request on a TCP port with `response`; returns the endpoint.
@@ -118,23 +132,57 @@ async fn only_the_pinned_daemon_proves_anything() {
     // D20
     let docker = daemon();
     assert!(docker.prove_identity().await.is_err(), "none is pinned yet");
-    docker.pin(volume_reaper::docker::Identity::from_text("another daemon".to_owned()));
+    docker.pin(Identity::from_text("another daemon".to_owned()));
     let other = docker.prove_identity().await;
     assert_eq!(other.map_err(|failure| failure.verdict), Err(Verdict::Unavailable(Dependency::Docker)));
     assert_eq!(pinned_daemon().await.prove_identity().await, Ok(()));
 }
 
 #[tokio::test]
-async fn those_who_wait_for_a_proof_of_identity_share_the_next_one() {
+async fn removals_one_after_the_other_share_a_connection() {
     let world = world(On::Sqlite).await;
     let proxy = CountingProxy::start(world.dir.path());
     let docker = Docker::new(Endpoint::parse(&proxy.endpoint(), None).expect("valid"), TIMEOUT);
     docker.pin(docker.identify().await.expect("the daemon is there"));
-    let before = proxy.requests().len();
-    let proofs = futures_util::future::join_all((0..100).map(|_| docker.prove_identity())).await;
-    assert!(proofs.iter().all(Result::is_ok));
-    // The first one's answer may be to a question from before the others came.
-    assert_eq!(proxy.requests().len() - before, 2);
+    for number in 0..20 {
+        let id = format!("t{number}");
+        world.create_volume(&id).await;
+        assert_eq!(docker.remove(&name(&world, &id)).await, Ok(Removal::Removed));
+    }
+    assert_eq!((proxy.removals(), proxy.connections()), (20, 1));
+}
+
+#[tokio::test]
+async fn removals_at_once_have_a_connection_each_and_keep_it() {
+    let world = world(On::Sqlite).await;
+    let (proxy, endpoint) = FaultProxy::docker().await;
+    let docker = Docker::new(Endpoint::parse(&endpoint, None).expect("valid"), TIMEOUT);
+    docker.pin(docker.identify().await.expect("the daemon is there"));
+    let ids: Vec<_> = (0..64).map(|number| format!("t{number}")).collect();
+    for id in &ids {
+        world.create_volume(id).await;
+    }
+    for ids in ids.chunks(8) {
+        let removals = ids.iter().map(async |id| docker.remove(&name(&world, id)).await);
+        let removals = futures_util::future::join_all(removals).await;
+        assert!(removals.iter().all(|removal| *removal == Ok(Removal::Removed)), "{removals:?}");
+    }
+    assert!(proxy.busiest() <= 8, "{}", proxy.busiest());
+    assert_eq!(proxy.open(), proxy.busiest(), "none was closed");
+}
+
+#[tokio::test]
+async fn a_kept_connection_that_was_closed_meanwhile_fails_no_removal() {
+    let world = world(On::Sqlite).await;
+    let (proxy, endpoint) = FaultProxy::docker().await;
+    let docker = Docker::new(Endpoint::parse(&endpoint, None).expect("valid"), TIMEOUT);
+    docker.pin(docker.identify().await.expect("the daemon is there"));
+    for id in ["t1", "t2", "t3"] {
+        world.create_volume(id).await;
+        assert_eq!(docker.remove(&name(&world, id)).await, Ok(Removal::Removed));
+        proxy.cut();
+    }
+    assert_eq!(docker.remove(&name(&world, "t3")).await, Ok(Removal::NotFound));
 }
 
 #[tokio::test]
@@ -143,22 +191,25 @@ async fn a_daemon_that_is_not_there_is_down() {
     let missing = Endpoint::Unix(world.dir.path().join("no.sock").display().to_string());
     let refused = Endpoint::parse("tcp://127.0.0.1:1", None).expect("valid");
     for endpoint in [missing, refused] {
-        let removal = Docker::new(endpoint.clone(), TIMEOUT).remove(&any_volume()).await;
+        let removal = scripted(endpoint.clone(), TIMEOUT).remove(&any_volume()).await;
         assert!(is_down(&removal), "{endpoint}: {removal:?}");
     }
 }
 
 #[tokio::test]
 async fn a_page_that_is_not_found_is_no_missing_volume() {
-    let page = "HTTP/1.1 404 Not Found\r\nContent-Type: application/json\r\nContent-Length: 29\r\n\
-                Connection: close\r\n\r\n{\"message\":\"page not found\"}\n";
-    let removal = Docker::new(answering(page).await, TIMEOUT).remove(&any_volume()).await;
+    let daemon = Scripted::tcp(|_, request| match request {
+        "GET /info" => Answer::Say(200, INFO.to_owned()),
+        _ => Answer::Say(404, r#"{"message":"page not found"}"#.to_owned()),
+    })
+    .await;
+    let removal = scripted(daemon.endpoint(), TIMEOUT).remove(&any_volume()).await;
     assert_eq!(removal.map_err(|failure| failure.verdict), Err(Verdict::Transient));
 }
 
 #[tokio::test]
 async fn a_connection_that_is_cut_before_the_answer_is_down() {
-    let removal = Docker::new(answering("").await, TIMEOUT).remove(&any_volume()).await;
+    let removal = scripted(answering("").await, TIMEOUT).remove(&any_volume()).await;
     assert!(is_down(&removal), "{removal:?}");
 }
 
@@ -167,36 +218,41 @@ async fn a_socket_that_never_answers_is_down() {
     let dir = tempfile::TempDir::new().expect("a directory");
     let path = dir.path().join("silent.sock");
     let _listener = UnixListener::bind(&path).expect("a socket");
-    let docker = Docker::new(Endpoint::Unix(path.display().to_string()), TIMEOUT);
+    let docker = scripted(Endpoint::Unix(path.display().to_string()), TIMEOUT);
     let removal = docker.remove(&any_volume()).await;
     assert!(is_down(&removal), "{removal:?}");
 }
 
 #[tokio::test]
 async fn a_slow_removal_is_waited_for_while_the_daemon_answers_others() {
-    // D15: a removal that is slower than we wait is not failed; the daemon goes on with it.
+    // A removal that is slower than we wait is not failed; the daemon goes on with it.
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
+    let pings = watch::Sender::new(0);
     tokio::spawn(async move {
-        let (mut held, mut pings) = (Vec::new(), 0);
-        while let Ok((mut stream, _)) = listener.accept().await {
-            let mut request = [0; 4096];
-            let length = stream.read(&mut request).await.unwrap_or(0);
-            if request[..length].starts_with(b"DELETE") {
-                held.push(stream);
-                continue;
-            }
-            let pong = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nOK";
-            let _ = stream.write_all(pong).await;
-            pings += 1;
-            if pings == 2 {
-                for mut removal in held.drain(..) {
-                    let _ = removal.write_all(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n").await;
+        while let Ok((stream, _)) = listener.accept().await {
+            let pings = pings.clone();
+            tokio::spawn(async move {
+                let mut stream = BufReader::new(stream);
+                while let Some(request) = HttpRequest::read(&mut stream).await {
+                    let answer = match request.line.as_str() {
+                        "GET /info" => format!("200 OK\r\nContent-Length: {}\r\n\r\n{INFO}", INFO.len()),
+                        "GET /_ping" => {
+                            pings.send_modify(|pings| *pings += 1);
+                            "200 OK\r\nContent-Length: 2\r\n\r\nOK".to_owned()
+                        }
+                        _ => {
+                            pings.subscribe().wait_for(|pings| *pings >= 2).await.expect("it is asked");
+                            "204 No Content\r\n\r\n".to_owned()
+                        }
+                    };
+                    let answered = stream.write_all(format!("HTTP/1.1 {answer}").as_bytes()).await;
+                    answered.expect("it listens");
                 }
-            }
+            });
         }
     });
     let endpoint = Endpoint::parse(&format!("tcp://{address}"), None).expect("valid");
-    let removal = Docker::new(endpoint, Duration::from_millis(100)).remove(&any_volume()).await;
+    let removal = scripted(endpoint, Duration::from_millis(100)).remove(&any_volume()).await;
     assert_eq!(removal, Ok(Removal::Removed));
 }

@@ -13,7 +13,8 @@ use tempfile::TempDir;
 use tokio::process::{Child, Command};
 use volume_reaper::{
     cleanup::{Removal, Volumes},
-    docker::{Docker, Endpoint},
+    config::Endpoint,
+    docker::Docker,
     failure::Failure,
     volume_name::{ThreadId, VolumePrefix},
 };
@@ -149,6 +150,7 @@ async fn a_removal_is_told_from_an_absence_and_from_a_reference() {
         let podman = Podman::start(kind).await;
         let world = podman.world().await;
         let docker = Docker::new(Endpoint::parse(&podman.endpoint(), None).expect("valid"), Duration::from_mins(1));
+        docker.pin(docker.identify().await.expect("it is there"));
         let prefix = VolumePrefix::parse(&format!("{}_ws_", world.name)).expect("valid");
         let volume = |id: &str| prefix.volume_of(&ThreadId::parse(id).expect("valid"));
         world.create_volume("there").await;

@@ -2,11 +2,14 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional},
+    io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{UnixListener, UnixStream},
     sync::watch,
     task::JoinHandle,
@@ -17,6 +20,7 @@ use crate::world::server;
 pub(crate) struct CountingProxy {
     socket: PathBuf,
     requests: Arc<Mutex<Vec<String>>>,
+    connections: Arc<AtomicUsize>,
     is_cut: watch::Sender<bool>,
     accepting: JoinHandle<()>,
 }
@@ -42,11 +46,13 @@ impl CountingProxy {
         let listener = UnixListener::bind(&socket).expect("a socket");
         let daemon = endpoint.trim_start_matches("unix://").to_owned();
         let requests = Arc::new(Mutex::new(Vec::new()));
+        let connections = Arc::new(AtomicUsize::new(0));
         let is_cut = watch::Sender::new(false);
         let accepting = tokio::spawn({
-            let (requests, is_cut) = (Arc::clone(&requests), is_cut.clone());
+            let (requests, connections, is_cut) = (Arc::clone(&requests), Arc::clone(&connections), is_cut.clone());
             async move {
                 while let Ok((client, _)) = listener.accept().await {
+                    connections.fetch_add(1, Ordering::Relaxed);
                     let mut is_cut = is_cut.subscribe();
                     let passing = pass_on(client, daemon.clone(), Arc::clone(&requests), fail_removals);
                     tokio::spawn(async move {
@@ -58,7 +64,7 @@ impl CountingProxy {
                 }
             }
         });
-        Self { socket, requests, is_cut, accepting }
+        Self { socket, requests, connections, is_cut, accepting }
     }
 
     pub(crate) fn endpoint(&self) -> String {
@@ -75,6 +81,11 @@ impl CountingProxy {
         self.requests.lock().expect("lock").clone()
     }
 
+    /// How many connections were made to it.
+    pub(crate) fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+
     /// How many volumes the daemon was asked to remove.
     pub(crate) fn removals(&self) -> usize {
         self.requests().iter().filter(|request| request.starts_with("DELETE ")).count()
@@ -87,23 +98,76 @@ impl Drop for CountingProxy {
     }
 }
 
-/// The client makes one request a connection, so the first line is the request.
-async fn pass_on(mut client: UnixStream, daemon: String, requests: Arc<Mutex<Vec<String>>>, fail_removals: bool) {
-    let mut head = vec![0; 4096];
-    let Ok(length) = client.read(&mut head).await else { return };
-    let text = String::from_utf8_lossy(&head[..length]);
-    let line = text.lines().next().unwrap_or_default().trim_end_matches(" HTTP/1.1").to_owned();
-    let is_removal = line.starts_with("DELETE ");
-    requests.lock().expect("lock").push(line);
-    if is_removal && fail_removals {
-        let body = r#"{"message":"error removing volume path: no space left on device"}"#;
-        let head = "HTTP/1.1 500 Internal Server Error\r\nContent-Type: application/json\r\nConnection: close";
-        let response = format!("{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
-        let _ = client.write_all(response.as_bytes()).await;
-        return;
+/// Passes on one request after the other: they may come over one connection.
+async fn pass_on(client: UnixStream, daemon: String, requests: Arc<Mutex<Vec<String>>>, fail_removals: bool) {
+    let Ok(server) = UnixStream::connect(daemon).await else { return };
+    let (from_client, to_client) = client.into_split();
+    let (mut from_server, mut to_server) = server.into_split();
+    let to_client = tokio::sync::Mutex::new(to_client);
+    let down = async {
+        let mut buffer = vec![0; 64 * 1024];
+        while let Ok(length @ 1..) = from_server.read(&mut buffer).await {
+            if to_client.lock().await.write_all(&buffer[..length]).await.is_err() {
+                return;
+            }
+        }
+    };
+    let up = async {
+        let mut from_client = BufReader::new(from_client);
+        while let Some(request) = HttpRequest::read(&mut from_client).await {
+            requests.lock().expect("lock").push(request.line.clone());
+            let answered = if fail_removals && request.line.starts_with("DELETE ") {
+                let body = r#"{"message":"error removing volume path: no space left on device"}"#;
+                let head = "HTTP/1.1 500 Internal Server Error\r\nContent-Type: application/json";
+                let response = format!("{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+                to_client.lock().await.write_all(response.as_bytes()).await
+            } else {
+                to_server.write_all(&request.bytes).await
+            };
+            if answered.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        () = down => {}
+        () = up => {}
     }
-    let Ok(mut server) = UnixStream::connect(daemon).await else { return };
-    if server.write_all(&head[..length]).await.is_ok() {
-        let _ = copy_bidirectional(&mut client, &mut server).await;
+}
+
+/// A request as it came.
+pub(crate) struct HttpRequest {
+    /// Method and path.
+    pub(crate) line: String,
+    pub(crate) bytes: Vec<u8>,
+    /// Where the body begins.
+    head: usize,
+}
+
+impl HttpRequest {
+    /// The next one of a connection, with its body if its length is said.
+    pub(crate) async fn read(from: &mut (impl AsyncBufRead + Unpin)) -> Option<Self> {
+        let (mut bytes, mut length) = (Vec::new(), 0);
+        loop {
+            let before = bytes.len();
+            from.read_until(b'\n', &mut bytes).await.ok().filter(|length| *length > 0)?;
+            let line = String::from_utf8_lossy(&bytes[before..]).to_ascii_lowercase();
+            if let Some(value) = line.strip_prefix("content-length:") {
+                length = value.trim().parse().expect("a number");
+            }
+            if line.trim().is_empty() {
+                break;
+            }
+        }
+        let head = bytes.len();
+        bytes.resize(head + length, 0);
+        from.read_exact(&mut bytes[head..]).await.ok()?;
+        let text = String::from_utf8_lossy(&bytes[..head]).into_owned();
+        let line = text.lines().next().unwrap_or_default().trim_end_matches(" HTTP/1.1").to_owned();
+        Some(Self { line, bytes, head })
+    }
+
+    pub(crate) fn body(&self) -> &[u8] {
+        &self.bytes[self.head..]
     }
 }

@@ -14,7 +14,7 @@ use crate::{
 pub enum Removal {
     /// It was there and is gone.
     Removed,
-    /// The daemon that answered does not have it. Proves nothing before [`Volumes::prove_identity`].
+    /// The daemon that the volume was on does not have it: the one that is pinned, which said so itself.
     NotFound,
     /// A container or a mount uses it.
     Referenced {
@@ -43,7 +43,8 @@ pub enum Freed {
     Volume(String),
 }
 
-/// Docker, as the clean-up needs it.
+/// Docker, as the clean-up needs it. What a wrong daemon lacks proves nothing: only the answers of the pinned one count,
+/// and who implements this sees to that.
 pub trait Volumes: Send + Sync + 'static {
     /// Removes a volume, without force.
     fn remove(&self, volume: &VolumeName) -> impl Future<Output = Result<Removal, Failure>> + Send;
@@ -51,15 +52,11 @@ pub trait Volumes: Send + Sync + 'static {
     /// Fails unless the daemon answers, whatever else it is busy with.
     fn probe(&self) -> impl Future<Output = Result<(), Failure>> + Send;
 
-    /// Whether the volume is there. That it is not proves nothing before [`Volumes::prove_identity`].
+    /// Whether the volume is there. That it is not is the word of the pinned daemon.
     fn has(&self, volume: &VolumeName) -> impl Future<Output = Result<bool, Failure>> + Send;
 
-    /// Lists our volumes and which of them are referenced.
+    /// Lists our volumes and which of them are referenced, as the pinned daemon says.
     fn inventory(&self, prefix: &VolumePrefix) -> impl Future<Output = Result<Inventory, Failure>> + Send;
-
-    /// Fails unless the daemon that answers is the one that we know: a wrong one lacks all of our volumes. Asked after
-    /// whatever is to prove that a volume is absent.
-    fn prove_identity(&self) -> impl Future<Output = Result<(), Failure>> + Send;
 }
 
 /// Docker's events, as far as they free volumes.

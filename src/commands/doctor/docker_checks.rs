@@ -2,7 +2,8 @@
 
 use super::findings::{Check, Pinned, is_loopback, major_minor};
 use crate::{
-    docker::{Endpoint, Inspection, RemovalRefused},
+    config::Endpoint,
+    docker::{Identity, Inspection, Likeness, OTHER_ROOT, RemovalRefused},
     failure::Failure,
 };
 
@@ -90,8 +91,15 @@ fn identity(found: &Inspection, pinned: Pinned<'_>) -> Option<Check> {
             format!("{} answers, and none is pinned yet", answering.as_str()),
             "nothing, if this is the daemon with the volumes: the first `serve` or `sweep` pins it",
         ),
-        Some(pinned) if pinned == answering.as_str() => Check::ok(name, format!("{} as pinned", answering.as_str())),
-        Some(pinned) => other_daemon(name, pinned, answering.as_str()),
+        Some(pinned) => match Identity::from_text(pinned.to_owned()).likeness(answering) {
+            Likeness::Same | Likeness::SameId => Check::ok(name, format!("{} as pinned", answering.as_str())),
+            Likeness::OtherRoot => Check::fail(
+                name,
+                format!("{pinned} is pinned, but {} answers; nothing is removed or marked", answering.as_str()),
+                format!("{OTHER_ROOT}. If its volumes were moved there for good, run `volume-reaper hosts adopt`"),
+            ),
+            Likeness::Other => other_daemon(name, pinned, answering.as_str()),
+        },
     })
 }
 

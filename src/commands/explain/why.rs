@@ -12,7 +12,7 @@ pub(crate) use crate::commands::explain::words::times;
 use crate::commands::explain::words::{of_holder, of_receipt};
 use crate::{
     cleanup::{Pause, failing::Failing, retention::Due},
-    docker::{FoundVolume, Holder},
+    docker::{FoundVolume, Holder, Identity},
     store::{Hold, Sweeper, ThreadRow, WrittenReceipt},
     terminal::{Plain, time},
     volume_name::{ThreadId, VolumeName},
@@ -137,8 +137,11 @@ fn of_closed(rows: &Rows, is_marked: bool, docker: Option<&Daemon>) -> Vec<Reaso
     };
     let stranger = match &rows.pinned {
         None => Some(Reason::NoDaemonPinned),
-        Some(pinned) if *pinned != daemon.identity => Some(Reason::OtherDaemon),
-        Some(_) => None,
+        Some(pinned) => {
+            let (pinned, answering) = (pinned.clone(), daemon.identity.clone());
+            let is_pinned = Identity::from_text(pinned).is_that_of(&Identity::from_text(answering));
+            (!is_pinned).then_some(Reason::OtherDaemon)
+        }
     };
     if let Some(stranger) = stranger {
         return marked.into_iter().chain([stranger]).collect();

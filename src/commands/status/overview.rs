@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::{
     cleanup::{Backlog, Pause, failing::Failing},
     commands::explain::why::times,
+    docker::Identity,
     failure::{Dependency, Failure},
     queue::QueueCount,
     store::{PinnedDaemon, Removals, Sweeper},
@@ -164,7 +165,10 @@ impl Report {
         let queues = section(&mut errors, "queues", queues);
         let daemons = section(&mut errors, "daemons", rows.daemons).map(|daemons| {
             let answering = |name: &str| hosts.iter().find(|host| host.name.key() == name)?.answering.as_ref().ok();
-            let answers = |pinned: &PinnedDaemon| Some(*answering(&pinned.name)? == pinned.identity);
+            let answers = |pinned: &PinnedDaemon| {
+                let answering = Identity::from_text(answering(&pinned.name)?.clone());
+                Some(Identity::from_text(pinned.identity.clone()).is_that_of(&answering))
+            };
             daemons.into_iter().map(|pinned| KnownDaemon { answers: answers(&pinned), pinned }).collect()
         });
         let hosts: Vec<_> = hosts.into_iter().filter(|host| !host.name.is_only()).collect();

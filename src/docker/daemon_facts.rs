@@ -2,13 +2,23 @@
 
 use std::{collections::HashMap, time::Duration};
 
+use bollard::{
+    errors::Error,
+    models::SystemInfo,
+    query_parameters::{ListContainersOptionsBuilder, ListVolumesOptionsBuilder, RemoveVolumeOptions},
+};
 use chrono::{DateTime, Utc};
 
 use super::{
-    CALL_TIMEOUT, Docker, Error, Identity, ListContainersOptionsBuilder, ListVolumesOptionsBuilder, PING_TIMEOUT,
-    Removal, RemoveVolumeOptions, SystemInfo, VolumePrefix, cause, refused_removal,
+    Docker, Identity, PING_TIMEOUT,
+    answers::{cause, refused_removal},
 };
-use crate::{commands::doctor::findings::ClockReading, failure::Failure, volume_name::ThreadId};
+use crate::{
+    cleanup::Removal,
+    commands::doctor::findings::ClockReading,
+    failure::Failure,
+    volume_name::{ThreadId, VolumePrefix},
+};
 
 /// For what a busy daemon may take long for.
 const INSPECTION_TIMEOUT: Duration = Duration::from_secs(10);
@@ -55,9 +65,7 @@ pub struct VolumeFacts {
 impl Docker {
     /// Lists our volumes with what is known of them.
     pub async fn volume_facts(&self, prefix: &VolumePrefix) -> Result<Vec<VolumeFacts>, Failure> {
-        let filters = HashMap::from([("name", vec![prefix.as_str()])]);
-        let options = ListVolumesOptionsBuilder::default().filters(&filters).build();
-        let list = self.call("list_volumes", CALL_TIMEOUT, self.client()?.list_volumes(Some(options))).await?;
+        let list = self.list_volumes(&self.link()?, prefix).await?;
         let facts = list.volumes.unwrap_or_default().into_iter().filter_map(|volume| {
             let created_at = volume.created_at.and_then(|time| DateTime::parse_from_rfc3339(&time).ok());
             Some(VolumeFacts {
@@ -72,7 +80,10 @@ impl Docker {
     /// Looks at the daemon. Takes less than twenty seconds, and changes nothing: what it is asked to remove is a
     /// volume that can't be there.
     pub async fn inspect(&self, prefix: &VolumePrefix) -> Result<Inspection, Failure> {
-        let version = self.call("version", PING_TIMEOUT, self.client()?.version()).await?;
+        let version = {
+            let link = self.link()?;
+            self.call("version", PING_TIMEOUT, link.version()).await?
+        };
         let is_podman = version.components.iter().flatten().any(|part| part.name.contains("Podman"));
         let ((identity, clock), lists, may_remove) =
             tokio::join!(self.who(is_podman), self.lists(prefix), self.may_remove(prefix));
@@ -90,22 +101,25 @@ impl Docker {
 
     async fn who(&self, is_podman: bool) -> (Result<Identity, Failure>, Option<ClockReading>) {
         let asked = Utc::now();
-        let info = async { self.call("info", INSPECTION_TIMEOUT, self.client()?.info()).await };
+        let info = async {
+            let link = self.link()?;
+            self.call("info", INSPECTION_TIMEOUT, link.info()).await
+        };
         let info: Result<SystemInfo, Failure> = info.await;
         let answered = Utc::now();
         let said = info.as_ref().ok().and_then(|info| info.system_time.as_deref());
         let said = said.and_then(|time| DateTime::parse_from_rfc3339(time).ok());
         let clock = said.map(|said| ClockReading { asked, said: said.to_utc(), answered });
-        (info.map(|info| if is_podman { Identity::of_podman(&info) } else { Identity::of_docker(&info) }), clock)
+        (info.map(|info| Identity::of(&info, is_podman)), clock)
     }
 
     async fn lists(&self, prefix: &VolumePrefix) -> Result<Vec<String>, Failure> {
-        let client = self.client()?;
+        let (link, other) = (self.link()?, self.link()?);
         let filters = HashMap::from([("name", vec![prefix.as_str()])]);
         let volumes = ListVolumesOptionsBuilder::default().filters(&filters).build();
         let containers = ListContainersOptionsBuilder::default().all(true).limit(1).build();
-        let volumes = self.call("list_volumes", INSPECTION_TIMEOUT, client.list_volumes(Some(volumes)));
-        let containers = self.call("list_containers", INSPECTION_TIMEOUT, client.list_containers(Some(containers)));
+        let volumes = self.call("list_volumes", INSPECTION_TIMEOUT, link.list_volumes(Some(volumes)));
+        let containers = self.call("list_containers", INSPECTION_TIMEOUT, other.list_containers(Some(containers)));
         let (volumes, containers) = tokio::join!(volumes, containers);
         containers?;
         Ok(volumes?.warnings.unwrap_or_default())
@@ -115,8 +129,10 @@ impl Docker {
         let other = |error: &dyn std::fmt::Display| RemovalRefused::Other(error.to_string());
         let nobodys = ThreadId::parse(&format!("doctor-{}", uuid::Uuid::new_v4())).map_err(|error| other(&error))?;
         let volume = prefix.volume_of(&nobodys);
-        let client = self.client().map_err(|failure| other(&failure))?;
-        let request = client.remove_volume(volume.as_str(), None::<RemoveVolumeOptions>);
+        let link = self.link().map_err(|failure| other(&failure))?;
+        // A removal does not open a connection.
+        self.call("ping", PING_TIMEOUT, link.ping()).await.map_err(|failure| other(&failure))?;
+        let request = link.remove_volume(volume.as_str(), None::<RemoveVolumeOptions>);
         let answer = tokio::time::timeout(INSPECTION_TIMEOUT, request).await;
         match answer.unwrap_or(Err(Error::RequestTimeoutError)) {
             Err(Error::DockerResponseServerError { status_code: status @ (401 | 403), message }) => {

@@ -2,13 +2,21 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use bollard::query_parameters::InspectContainerOptions;
+use bollard::{
+    errors::Error,
+    models::Volume,
+    query_parameters::{InspectContainerOptions, ListContainersOptionsBuilder},
+};
 use chrono::{DateTime, Utc};
 use futures_util::future::join_all;
 use serde::Serialize;
 
-use super::{CALL_TIMEOUT, Docker, Error, ListContainersOptionsBuilder, Removal, cause, refused_removal, status};
-use crate::{failure::Failure, metrics, volume_name::VolumeName};
+use super::{
+    CALL_TIMEOUT, Docker,
+    answers::{cause, refused_removal, status},
+    links::Link,
+};
+use crate::{coordinator::Removal, failure::Failure, metrics, volume_name::VolumeName};
 
 /// Containers that are asked for since when they are as they are; of others only their creation is told.
 const MAX_INSPECTED: usize = 16;
@@ -44,16 +52,21 @@ pub struct Holder {
 impl Docker {
     /// The volume; `None` if this daemon does not have it, which alone proves nothing.
     pub async fn find_volume(&self, volume: &VolumeName) -> Result<Option<FoundVolume>, Failure> {
-        let request = self.client()?.inspect_volume(volume.as_str());
+        let found = self.ask_for(&self.link()?, volume).await?;
+        Ok(found.map(|found| FoundVolume {
+            driver: found.driver,
+            created_at: found.created_at,
+            labels: found.labels.into_iter().collect(),
+        }))
+    }
+
+    pub(super) async fn ask_for(&self, link: &Link<'_>, volume: &VolumeName) -> Result<Option<Volume>, Failure> {
+        let request = link.inspect_volume(volume.as_str());
         let answer = tokio::time::timeout(CALL_TIMEOUT, request).await.unwrap_or(Err(Error::RequestTimeoutError));
         metrics::docker_request(self.name.as_deref(), "inspect_volume", &status(&answer));
         match answer {
-            Ok(found) => Ok(Some(FoundVolume {
-                driver: found.driver,
-                created_at: found.created_at,
-                labels: found.labels.into_iter().collect(),
-            })),
-            // The same words as at a removal, so that not every 404 is a missing volume here either.
+            Ok(found) => Ok(Some(found)),
+            // The words are those at a removal, so that not every 404 is a missing volume here either.
             Err(Error::DockerResponseServerError { status_code: 404, message }) => {
                 match refused_removal(404, &message, volume, &self.endpoint)? {
                     Removal::NotFound => Ok(None),
@@ -67,13 +80,13 @@ impl Docker {
                 self.endpoint
             ))),
             Err(Error::RequestTimeoutError) => Err(self.timed_out(&format!("inspect {volume}"), CALL_TIMEOUT).await),
-            Err(other) => Err(self.down(&format!("inspect {volume}: {}", cause(&other)))),
+            Err(other) => Err(self.lost(&format!("inspect {volume}: {}", cause(&other)))),
         }
     }
 
     /// What removing the volume would come to. A mount without a container is not seen.
     pub(super) async fn look_before_removal(&self, volume: &VolumeName) -> Result<Removal, Failure> {
-        if self.find_volume(volume).await?.is_none() {
+        if self.look_for(&self.link()?, volume).await?.is_none() {
             return Ok(Removal::NotFound);
         }
         let holders: Vec<_> = self.holders(volume).await?.into_iter().map(|holder| holder.id).collect();
@@ -82,10 +95,10 @@ impl Docker {
 
     /// The containers that reference the volume, stopped ones included.
     pub async fn holders(&self, volume: &VolumeName) -> Result<Vec<Holder>, Failure> {
-        let client = self.client()?;
+        let link = self.link()?;
         let filters = HashMap::from([("volume", vec![volume.as_str()])]);
         let containers = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
-        let containers = self.call("list_containers", CALL_TIMEOUT, client.list_containers(Some(containers))).await?;
+        let containers = self.call("list_containers", CALL_TIMEOUT, link.list_containers(Some(containers))).await?;
         // The daemon's filter matches destinations too, and Podman's parts of names.
         let containers = containers.into_iter().filter(|container| {
             let mut mounts = container.mounts.iter().flatten();
@@ -112,8 +125,8 @@ impl Docker {
 
     /// The list says only "Up 3 hours". A container that is gone by now, or not told of, stays as it is.
     async fn look_since_when(&self, holder: &mut Holder) {
-        let Ok(client) = self.client() else { return };
-        let request = client.inspect_container(&holder.id, None::<InspectContainerOptions>);
+        let Ok(link) = self.link() else { return };
+        let request = link.inspect_container(&holder.id, None::<InspectContainerOptions>);
         let found = self.call("inspect_container", CALL_TIMEOUT, request).await;
         let Some(state) = found.ok().and_then(|found| found.state) else { return };
         let since = match holder.state.as_str() {

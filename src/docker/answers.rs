@@ -1,0 +1,117 @@
+//! What the daemon's answers mean.
+
+use bollard::errors::Error;
+
+use crate::{
+    config::Endpoint,
+    cleanup::Removal,
+    failure::{Dependency, Failure},
+    volume_name::VolumeName,
+};
+
+/// What an answer other than 2xx to a removal means. Facts of moby (`daemon/volume`) and Podman, per status:
+///
+/// - 404 is a missing volume only if the message says so and names it; a missing driver, plugin or page is 404 too.
+/// - 409 is a volume in use, by containers that the message lists; stopped ones count.
+/// - 500 "has active mounts" is in use as well: a mount without a container.
+/// - 500 "outside of the local volume root" will not change: the volume's directory is not where it belongs.
+/// - 502, 503, 504 come from something in front of a daemon that is not there.
+pub(super) fn refused_removal(
+    status_code: u16,
+    message: &str,
+    volume: &VolumeName,
+    endpoint: &Endpoint,
+) -> Result<Removal, Failure> {
+    let error = || format!("docker at {endpoint}: removing {volume}: {status_code} {message}");
+    match status_code {
+        404 if message.contains(volume.as_str()) && message.trim_end().ends_with("no such volume") => {
+            Ok(Removal::NotFound)
+        }
+        409 if message.contains("in use") || message.contains("being used") => {
+            Ok(Removal::Referenced { containers: container_ids(message) })
+        }
+        500 if message.contains("has active mounts") => Ok(Removal::Referenced { containers: container_ids(message) }),
+        500 if message.contains("outside of") && message.contains("volume root") => Err(Failure::permanent(error())),
+        400 => Err(Failure::permanent(error())),
+        502..=504 => Err(Failure::unavailable(Dependency::Docker, error())),
+        _ => Err(Failure::transient(error())),
+    }
+}
+
+/// The container ids in a message: runs of 64 hexadecimal digits, in Docker's wording and in Podman's.
+fn container_ids(message: &str) -> Vec<String> {
+    message
+        .split(|c: char| !c.is_ascii_alphanumeric())
+        .filter(|word| word.len() == 64 && word.chars().all(|c| c.is_ascii_hexdigit()))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// The status label of a metric.
+pub(super) fn status<R>(answer: &Result<R, Error>) -> String {
+    match answer {
+        Ok(_) => "ok".to_owned(),
+        Err(Error::DockerResponseServerError { status_code, .. }) => status_code.to_string(),
+        Err(Error::RequestTimeoutError) => "timeout".to_owned(),
+        Err(_) => "unreachable".to_owned(),
+    }
+}
+
+/// The innermost cause: the client's own messages stop at "client error (Connect)".
+pub(super) fn cause(error: &Error) -> String {
+    let mut innermost: &dyn std::error::Error = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    innermost.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        failure::Verdict,
+        volume_name::{ThreadId, VolumePrefix},
+    };
+
+    const ID: &str = "4f66ad9a0b2e0d1b5f4ac1d2f3b4c5d6e7f8091a2b3c4d5e6f708192a3b4c5d6";
+
+    #[test]
+    fn every_answer_to_a_removal_has_its_meaning() {
+        let prefix = VolumePrefix::parse("ha_ws_").expect("valid");
+        let volume = prefix.volume_of(&ThreadId::parse("t1").expect("valid"));
+        let endpoint = Endpoint::Unix("/run/docker.sock".to_owned());
+        let meaning = |status_code, message: &str| match refused_removal(status_code, message, &volume, &endpoint) {
+            Ok(Removal::Removed) => "removed",
+            Ok(Removal::NotFound) => "not_found",
+            Ok(Removal::Referenced { containers }) if containers == [ID] => "referenced by ID",
+            Ok(Removal::Referenced { .. }) => "referenced",
+            Err(Failure { verdict: Verdict::Permanent, .. }) => "permanent",
+            Err(Failure { verdict: Verdict::Transient, .. }) => "transient",
+            Err(Failure { verdict: Verdict::Unavailable(_), .. }) => "unavailable",
+        };
+        for (status_code, message, expected) in [
+            (404, "get ha_ws_t1: no such volume", "not_found"),
+            (404, "no volume with name \"ha_ws_t1\" found: no such volume", "not_found"),
+            (404, "get other: no such volume", "transient"),
+            (404, "get ha_ws_t1: no such volume driver", "transient"),
+            (404, "plugin \"nfs\" not found", "transient"),
+            (404, "page not found", "transient"),
+            (404, "", "transient"),
+            (409, &format!("remove ha_ws_t1: volume is in use - [{ID}]"), "referenced by ID"),
+            (409, &format!("volume ha_ws_t1 is being used by the following container(s): {ID}"), "referenced by ID"),
+            (409, "a prune operation is already running", "transient"),
+            (500, "remove ha_ws_t1: volume has active mounts", "referenced"),
+            (500, "unable to remove a directory outside of the local volume root /var/lib/docker", "permanent"),
+            (500, "error removing volume path '/x': device or resource busy", "transient"),
+            (500, "", "transient"),
+            (400, "bad parameter", "permanent"),
+            (403, "forbidden", "transient"),
+            (502, "bad gateway", "unavailable"),
+            (503, "no backend", "unavailable"),
+            (504, "gateway timeout", "unavailable"),
+        ] {
+            assert_eq!(meaning(status_code, message), expected, "{status_code} {message}");
+        }
+    }
+}
