@@ -15,7 +15,7 @@ mod transport;
 use std::{
     collections::HashMap,
     sync::{
-        OnceLock, RwLock,
+        OnceLock,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -31,6 +31,7 @@ pub use holders::{FoundVolume, Holder};
 pub use inspection::{Inspection, RemovalRefused, VolumeFacts};
 pub use transport::Endpoint;
 
+use parking_lot::RwLock;
 use tokio::time::Instant;
 
 use crate::{
@@ -151,13 +152,13 @@ impl Docker {
 
     /// From now on `identity` is the daemon whose word counts.
     pub fn pin(&self, identity: Identity) {
-        *self.pinned.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(identity);
+        *self.pinned.write() = Some(identity);
     }
 
     /// Whether the daemon that answers now is the pinned one.
     async fn ask_identity(&self) -> Result<(), Failure> {
         let info = self.call("info", CALL_TIMEOUT, self.client()?.info()).await?;
-        let pinned = self.pinned.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+        let pinned = self.pinned.read().clone();
         match pinned {
             Some(pinned) if pinned.is_that_of(&info) => Ok(()),
             Some(_) => Err(self.down("another daemon answers than the one that is pinned in the database")),

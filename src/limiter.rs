@@ -9,12 +9,9 @@
 //! A removal that takes longer than its caller waits ([`Turn::outlast`]) no longer keeps others from their turn: it may be
 //! stuck for good, in a driver that holds no lock.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::{sync::Notify, time::Instant};
 
 /// A removal that is quicker than this is never slow: a busy disk takes as long for a few files.
@@ -82,7 +79,7 @@ impl Limiter {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 
@@ -251,7 +248,7 @@ mod tests {
             let (limiter, order) = (Arc::clone(&limiter), Arc::clone(&order));
             tasks.push(tokio::spawn(async move {
                 let _turn = limiter.turn().await;
-                order.lock().expect("lock").push(number);
+                order.lock().push(number);
             }));
             tokio::task::yield_now().await;
         }
@@ -259,6 +256,6 @@ mod tests {
         for task in tasks {
             task.await.expect("its turn");
         }
-        assert_eq!(*order.lock().expect("lock"), [0, 1, 2, 3, 4]);
+        assert_eq!(*order.lock(), [0, 1, 2, 3, 4]);
     }
 }
