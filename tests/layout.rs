@@ -1,5 +1,5 @@
-//! The layout of the source, read from its text: imports run downward only, a library stays in its room, and files, lines
-//! and names keep their limits. Needs no server, and nothing of the crate.
+//! The layout of the source, read from its text: imports run downward only, a library stays in its room, and files,
+//! lines and names keep their limits. Needs no server, and nothing of the crate.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -278,8 +278,8 @@ fn end_of_braces(code: &str) -> usize {
     code.len()
 }
 
-/// The rooms that paths lead to, with line numbers: `crate::a`, `crate::{a, b::c}`, the library's name in `main.rs`, and as
-/// many `super::` as it takes to leave the room.
+/// The rooms that paths lead to, with line numbers: `crate::a`, `crate::{a, b::c}`, the library's name in `main.rs`, and
+/// as many `super::` as it takes to leave the room.
 fn imported_rooms(path: &str, code: &str) -> Vec<(usize, String)> {
     let depth = path.matches('/').count() - usize::from(folder_of_children(path) != path.trim_end_matches(".rs"));
     let upward = "super::".repeat(depth);
