@@ -278,7 +278,7 @@ fn end_of_braces(code: &str) -> usize {
     code.len()
 }
 
-/// The rooms that paths lead to, with line numbers: `crate::a`, `crate::{a, b::c}`, the library's name in `main.rs`, and
+/// The rooms that paths lead to, with line numbers: `crate::a`, `crate::{a, b::c}`, the library in `main.rs`, and
 /// as many `super::` as it takes to leave the room.
 fn imported_rooms(path: &str, code: &str) -> Vec<(usize, String)> {
     let depth = path.matches('/').count() - usize::from(folder_of_children(path) != path.trim_end_matches(".rs"));
