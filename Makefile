@@ -30,9 +30,10 @@ test: ## all tests, on private servers
 	cargo test --locked --workspace --tests --no-run
 	deploy/local/servers run -- cargo test --locked --workspace --tests
 
-check: ## format, clippy, and the tests that need no server; for between two edits
+# For between two edits: clippy on what the tests, benches and examples do is left to `lint`, which takes twice as long.
+check: ## format, clippy, and the tests that need no server
 	cargo fmt --all --check
-	cargo clippy --locked --workspace --all-targets -- -D warnings
+	cargo clippy --locked --workspace --lib --bins -- -D warnings
 	if cargo nextest --version >/dev/null 2>&1; then cargo nextest run $(UNIT_TESTS); else cargo test $(UNIT_TESTS); fi
 
 soak: ## 20,000 events with a fault every second, and an account of them; SOAK_EVENTS=2000 SOAK_SECONDS=40 for less
