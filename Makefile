@@ -4,25 +4,37 @@
 # MariaDB and small tools from the distribution where they are missing (as root, or with sudo), and run private servers.
 
 CARGO_DENY = 0.20.2
+# What runs without a server. A process for each test where nextest is installed.
+UNIT_TESTS = --locked --workspace --lib --test layout
 
 .DEFAULT_GOAL = help
-.PHONY: help demo test soak bench lint audit build cargo-deny
+.PHONY: help demo test check soak bench lint audit build cargo-deny
 # One after the other, also under `make -j`: each of them takes all cores, and cargo's lock.
 .NOTPARALLEL:
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1 - \2/p' Makefile
 
+# Not the release build: `test` finds all of it compiled, and the other way round. The demo waits for servers, not for code.
 demo: ## see it work, on a RabbitMQ and a Docker daemon that live as long as the demo
 	deploy/local/install rabbitmq-server docker.io
-	cargo build --locked --release --bins --example demo
-	deploy/local/servers run broker docker -- cargo run --locked --release --quiet --example demo
+	cargo build --locked --bins --example demo
+	deploy/local/servers run broker docker -- cargo run --locked --quiet --example demo
 
+# Under nextest each test would import the image for its containers anew, and win nothing: two run at a time either way.
+# `--tests` leaves out the example soak, which only `soak` runs; the integration tests run the example publish.
 test: ## all tests, on private servers
 	deploy/local/install
 	deploy/image/program >/dev/null
-	cargo test --locked --workspace --no-run
-	deploy/local/servers run -- cargo test --locked --workspace
+	cargo build --locked --bins --example publish
+	cargo test --locked --workspace --tests --no-run
+	deploy/local/servers run -- cargo test --locked --workspace --tests
+
+# For between two edits: clippy on what the tests, benches and examples do is left to `lint`, which takes twice as long.
+check: ## format, clippy, and the tests that need no server
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --lib --bins -- -D warnings
+	if cargo nextest --version >/dev/null 2>&1; then cargo nextest run $(UNIT_TESTS); else cargo test $(UNIT_TESTS); fi
 
 soak: ## 20,000 events with a fault every second, and an account of them; SOAK_EVENTS=2000 SOAK_SECONDS=40 for less
 	deploy/local/install rabbitmq-server docker.io postgresql

@@ -320,4 +320,31 @@ mod tests {
             assert_eq!(flag(&matches, "prefetch").as_deref(), Some("7"), "{line:?}");
         }
     }
+
+    /// The help of a command and of those below it, as `--help` prints it, each under its name.
+    fn helps(command: &mut clap::Command, name: &str, helps: &mut Vec<(String, String)>) {
+        helps.push((name.to_owned(), command.render_long_help().to_string()));
+        for below in command.get_subcommands_mut().filter(|below| below.get_name() != "help") {
+            let name = format!("{name} {}", below.get_name());
+            self::helps(below, &name, helps);
+        }
+    }
+
+    #[test]
+    fn the_help_reads_well() {
+        const SETTINGS: &str = "\nSettings (flag, environment";
+        let mut whole = command();
+        whole.build();
+        let mut all = Vec::new();
+        helps(&mut whole, "volume-reaper", &mut all);
+        let (_, program) = all.remove(0);
+        let (_, settings) = program.split_once(SETTINGS).expect("the settings");
+        let commands = all.iter().map(|(name, help)| {
+            let (own, its_settings) = help.split_once(SETTINGS).expect("the settings");
+            assert_eq!(its_settings, settings, "{name} has the settings of the whole program");
+            format!("$ {name} --help\n{own}")
+        });
+        insta::assert_snapshot!("help_of_each_command", commands.collect::<String>());
+        insta::assert_snapshot!("help", program);
+    }
 }

@@ -1,5 +1,6 @@
-//! Events per second through consume, remove, mark and acknowledge, beside the daemon's own rate of removals. The time of
-//! a round of events is that from its first receipt to its last: neither the program's start nor the publishing is in it.
+//! Events per second through consume, remove, mark and acknowledge, beside the daemon's own rate of removals. The time
+//! of a round of events is that from its first receipt to its last: neither the program's start nor the publishing is
+//! in it.
 
 use crate::setup::{Result, Setup, create, daemon_alone, docker, rate, spread, stop, until};
 

@@ -1,7 +1,7 @@
 //! The first day: an old table full of closed threads whose volumes are long gone, and none of them marked.
 //!
-//! Beside it the old way that this service replaces: thread by thread, asking Docker which containers hold the volume and
-//! removing it by force, the newest 100 a minute. It is measured on a sample and extrapolated.
+//! Beside it the old way that this service replaces: thread by thread, asking Docker which containers hold the volume
+//! and removing it by force, the newest 100 a minute. It is measured on a sample and extrapolated.
 
 use std::{
     collections::HashMap,

@@ -3,11 +3,11 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     path::PathBuf,
-    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use chrono::{DateTime, Utc};
+use parking_lot::Mutex;
 use serde_json::Value;
 
 use crate::{
@@ -36,7 +36,7 @@ impl Notes {
     /// Something that fails the soak.
     pub(crate) fn incident(&self, what: String) {
         self.say(&format!("VIOLATED: {what}"));
-        self.incidents.lock().unwrap_or_else(PoisonError::into_inner).push(what);
+        self.incidents.lock().push(what);
     }
 
     /// Checks an invariant.
@@ -50,7 +50,7 @@ impl Notes {
     }
 
     pub(crate) fn incidents(&self) -> Vec<String> {
-        self.incidents.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.incidents.lock().clone()
     }
 }
 

@@ -42,8 +42,8 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    /// How often each comes, of 22 times. A server's start takes seconds: if their kills were as frequent as the others,
-    /// nothing would ever be up at once.
+    /// How often each comes, of 22 times. A server's start takes seconds: if their kills were as frequent as the
+    /// others, nothing would ever be up at once.
     const WEIGHTS: [(Self, usize); 9] = [
         (Self::BrokerKilled, 1),
         (Self::DatabaseKilled, 2),

@@ -37,7 +37,7 @@ impl Dice {
 pub(crate) enum Fate {
     /// Closes, with an event; its volume is free to go.
     Removed,
-    /// The same, but there never was a volume.
+    /// Closes, with an event; there never was a volume.
     Absent,
     /// The event comes some seconds before the close is committed.
     Overtaken,
@@ -51,7 +51,7 @@ pub(crate) enum Fate {
     Open,
     /// Closes, is reopened with a new volume once it is marked, gets a late event, and stays open.
     Reopened,
-    /// The same, but it closes once more.
+    /// Closes, is reopened with a new volume once it is marked, gets a late event, and closes once more.
     ClosedAgain,
     /// There is no such thread, only an event.
     Unknown,

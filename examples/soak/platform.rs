@@ -5,7 +5,7 @@ use std::{
     collections::BTreeSet,
     fmt::Display,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -17,6 +17,7 @@ use bollard::{
     query_parameters::{CreateContainerOptionsBuilder, ListVolumesOptions, RemoveContainerOptions},
 };
 use futures_util::{StreamExt, TryStreamExt, stream};
+use parking_lot::Mutex;
 use sea_orm::{ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbBackend, QueryResult, Statement};
 use tokio::{task::JoinSet, time::timeout};
 
@@ -176,7 +177,7 @@ impl Platform {
         let id = format!("{}/{number}", thread.id);
         self.broker.publish(&id, body).await;
         let published = Published { id, thread: thread.id.clone(), fate: thread.fate, dead_letter };
-        self.published.lock().unwrap_or_else(PoisonError::into_inner).push(published);
+        self.published.lock().push(published);
     }
 
     async fn is_marked(&self, thread: &Thread) -> bool {
@@ -192,7 +193,7 @@ impl Platform {
     // --- After the faults, and to see how far it is ---
 
     pub(crate) fn published(&self) -> Vec<Published> {
-        self.published.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.published.lock().clone()
     }
 
     pub(crate) async fn query(&self, sql: &str) -> Try<Vec<QueryResult>> {

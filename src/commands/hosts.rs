@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 
 use super::{
     docker,
-    output::{confirm, require_terminal, say},
+    output::{confirm, require_terminal, say, write},
     read_only_store, require_schema, store,
 };
 use crate::{
@@ -16,7 +16,7 @@ use crate::{
     config::{Config, DockerHost},
     docker::Identity,
     failure::Failure,
-    store::Store,
+    store::{PinnedDaemon, Store},
     terminal::Plain,
     volume_name::ThreadId,
 };
@@ -44,34 +44,45 @@ pub(super) async fn run(config: &Config, action: HostsAction) -> Result<ExitCode
 }
 
 async fn list(config: &Config, store: &Store) -> Result<(), Failure> {
-    let mut unmarked = store.unmarked_by_host().await?;
-    let mut pinned: BTreeMap<_, _> =
-        store.pinned_daemons().await?.into_iter().map(|daemon| (daemon.name, daemon.identity)).collect();
+    let unmarked = store.unmarked_by_host().await?;
+    let pinned = store.pinned_daemons().await?;
     let found = join_all(config.docker_hosts.iter().map(|host| look(config, host))).await;
-    for (host, found) in config.docker_hosts.iter().zip(found) {
-        say(format!("{}  {}", host.name, host.endpoint))?;
-        say(format!("  pinned     {}", pinned.remove(host.name.key()).as_deref().unwrap_or("none yet")))?;
+    write(&listing(&config.docker_hosts, found, pinned, unmarked))
+}
+
+/// The hosts of the configuration with what was found there, and then what only the database knows.
+fn listing(
+    hosts: &[DockerHost],
+    found: Vec<Result<(Identity, usize), Failure>>,
+    pinned: Vec<PinnedDaemon>,
+    mut unmarked: BTreeMap<Option<String>, u64>,
+) -> String {
+    let mut pinned: BTreeMap<_, _> = pinned.into_iter().map(|daemon| (daemon.name, daemon.identity)).collect();
+    let mut lines = Vec::new();
+    for (host, found) in hosts.iter().zip(found) {
+        lines.push(format!("{}  {}", host.name, host.endpoint));
+        lines.push(format!("  pinned     {}", pinned.remove(host.name.key()).as_deref().unwrap_or("none yet")));
         match found {
             Ok((identity, volumes)) => {
-                say(format!("  answering  {}", identity.as_str()))?;
-                say(format!("  volumes    {volumes} of ours"))?;
+                lines.push(format!("  answering  {}", identity.as_str()));
+                lines.push(format!("  volumes    {volumes} of ours"));
             }
-            Err(failure) => say(format!("  answering  nobody: {failure}"))?,
+            Err(failure) => lines.push(format!("  answering  nobody: {failure}")),
         }
-        say_unmarked(host.name.name().and_then(|name| unmarked.remove(&Some(name.to_owned()))))?;
+        lines.extend(host.name.name().and_then(|name| unmarked.remove(&Some(name.to_owned()))).map(unmarked_line));
     }
     for (name, identity) in pinned {
-        say(format!("{}  pinned, and none of this configuration's", Plain(&name)))?;
-        say(format!("  pinned     {}", Plain(&identity)))?;
-        say_unmarked(unmarked.remove(&Some(name)))?;
+        lines.push(format!("{}  pinned, and none of this configuration's", Plain(&name)));
+        lines.push(format!("  pinned     {}", Plain(&identity)));
+        lines.extend(unmarked.remove(&Some(name)).map(unmarked_line));
     }
     for (host, threads) in unmarked.into_iter().filter(|(_, threads)| *threads > 0) {
-        say(host.map_or_else(
+        lines.push(host.map_or_else(
             || format!("{threads} closed threads that name no host are not marked"),
             |host| format!("{}  {threads} closed threads name it, and nothing else knows it", Plain(&host)),
-        ))?;
+        ));
     }
-    Ok(())
+    lines.into_iter().map(|line| line + "\n").collect()
 }
 
 /// Who answers, and how many volumes of ours it has.
@@ -83,8 +94,8 @@ async fn look(config: &Config, host: &DockerHost) -> Result<(Identity, usize), F
     Ok((identity, docker.inventory(&config.volume_prefix).await?.present.len()))
 }
 
-fn say_unmarked(threads: Option<u64>) -> Result<(), Failure> {
-    threads.map_or(Ok(()), |threads| say(format!("  unmarked   {threads} closed threads name this host")))
+fn unmarked_line(threads: u64) -> String {
+    format!("  unmarked   {threads} closed threads name this host")
 }
 
 async fn adopt(config: &Config, store: &Store, name: Option<&str>, dry_run: bool) -> Result<(), Failure> {
@@ -207,4 +218,45 @@ async fn mark_all_of(config: &Config, store: &Store, name: &str) -> Result<usize
 
 fn not_configured(name: &str) -> Failure {
     Failure::permanent(format!("there is no host {name:?} in VOLUME_REAPER_DOCKER_HOSTS or VOLUME_REAPER_HOST"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{config::Endpoint, failure::Dependency, host::Host};
+
+    fn host(name: &str, endpoint: &str) -> DockerHost {
+        let endpoint = Endpoint::parse(endpoint, None).expect("valid");
+        DockerHost { name: Host::from_key(name), endpoint, concurrency: 4 }
+    }
+
+    fn pinned(name: &str, identity: &str) -> PinnedDaemon {
+        let pinned_at = chrono::DateTime::from_timestamp(1_800_000_000, 0).expect("valid");
+        PinnedDaemon { name: name.to_owned(), identity: identity.to_owned(), pinned_at }
+    }
+
+    fn daemon(identity: &str, volumes: usize) -> (Identity, usize) {
+        (Identity::from_text(identity.to_owned()), volumes)
+    }
+
+    #[test]
+    fn the_list_of_the_only_host_reads_well() {
+        let hosts = [host(Host::Only.key(), "unix:///var/run/docker.sock")];
+        let unmarked = BTreeMap::from([(None, 2)]);
+        insta::assert_snapshot!(
+            "list_of_the_only_host",
+            listing(&hosts, vec![Ok(daemon("ID", 3))], Vec::new(), unmarked)
+        );
+    }
+
+    #[test]
+    fn the_list_of_several_hosts_reads_well() {
+        let hosts = [host("a", "tcp://10.0.0.1:2375"), host("b", "ssh://reaper@b"), host("c", "unix:///c.sock")];
+        let down = Err(Failure::unavailable(Dependency::Docker, "docker at ssh://reaper@b: no answer within 10s"));
+        let found = vec![Ok(daemon("ID-A", 12)), down, Ok(daemon("ID-C2", 0))];
+        let pinned = vec![pinned("a", "ID-A"), pinned("b", "ID-B"), pinned("c", "ID-C1"), pinned("old", "ID\x1b[2J")];
+        let unmarked = [(Some("a"), 7), (Some("b"), 1), (Some("old"), 5), (Some("typo"), 2), (None, 3)];
+        let unmarked = unmarked.into_iter().map(|(host, threads)| (host.map(str::to_owned), threads)).collect();
+        insta::assert_snapshot!("list_of_several_hosts", listing(&hosts, found, pinned, unmarked));
+    }
 }

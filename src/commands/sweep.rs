@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     fleet,
-    output::{json, say},
+    output::{json, say, write},
     prepare_database, prepare_docker, prepare_dry_run, read_only_fleet,
 };
 use crate::{
@@ -60,7 +60,7 @@ pub(super) async fn run(config: &Config, dry_run: bool, as_json: bool) -> Result
     if as_json {
         say(json(&report))?;
     } else {
-        print(&report)?;
+        write(&text(&report))?;
     }
     threads.close().await?;
     let failed = report.failed > 0 || report.skipped_reason.is_some();
@@ -112,18 +112,65 @@ async fn show_progress(mut of_hosts: Vec<watch::Receiver<u64>>) {
     }
 }
 
-fn print(report: &SweepReport) -> Result<(), Failure> {
+/// The report for people.
+fn text(report: &SweepReport) -> String {
     let SweepReport { candidates, removed, not_found, referenced, cooling_down, failed, drift, orphans, .. } = report;
-    let SweepReport { not_due, held, paused, removing, misplaced, .. } = report;
+    let SweepReport { not_due, held, paused, removing, busy, misplaced, duration_ms, .. } = report;
     let would = if report.dry_run { " (dry run: nothing was changed)" } else { "" };
-    say(format!("{candidates} closed threads were not marked{would}"))?;
-    say(format!("  removed     {removed}\n  not found   {not_found}\n  referenced  {referenced}"))?;
-    say(format!("  not due     {not_due}\n  held        {held}\n  paused      {paused}"))?;
-    say(format!("  removing    {removing}\n  cooling     {cooling_down}\n  failed      {failed}"))?;
-    say(format!("  drift       {drift}\n  orphans     {orphans}\n  misplaced   {misplaced}"))?;
-    say(format!("  took        {} ms", report.duration_ms))?;
-    match &report.skipped_reason {
-        Some(reason) => say(format!("ended early: {reason}")),
-        None => Ok(()),
+    let ended = report.skipped_reason.as_ref().map(|reason| format!("ended early: {reason}\n")).unwrap_or_default();
+    format!(
+        "{candidates} closed threads were not marked{would}
+  removed     {removed}
+  not found   {not_found}
+  referenced  {referenced}
+  not due     {not_due}
+  held        {held}
+  paused      {paused}
+  removing    {removing}
+  busy        {busy}
+  cooling     {cooling_down}
+  failed      {failed}
+  drift       {drift}
+  orphans     {orphans}
+  misplaced   {misplaced}
+  took        {duration_ms} ms
+{ended}"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A report whose every count is another number.
+    fn report() -> SweepReport {
+        SweepReport {
+            candidates: 91,
+            removed: 21,
+            not_found: 2,
+            referenced: 3,
+            not_due: 4,
+            held: 5,
+            paused: 6,
+            removing: 7,
+            busy: 13,
+            cooling_down: 8,
+            failed: 9,
+            unnameable: 1,
+            drift: 10,
+            orphans: 11,
+            misplaced: 12,
+            skipped_reason: None,
+            dry_run: false,
+            duration_ms: 1234,
+        }
+    }
+
+    #[test]
+    fn a_report_reads_well() {
+        insta::assert_snapshot!("report", text(&report()));
+        let skipped_reason = Some("host \"b\": docker at unix:///b.sock: connection refused".to_owned());
+        let cut_short = SweepReport { dry_run: true, skipped_reason, ..report() };
+        insta::assert_snapshot!("report_of_a_dry_run_that_ended_early", text(&cut_short));
     }
 }

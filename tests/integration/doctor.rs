@@ -106,14 +106,14 @@ fn rabbitmqctl(arguments: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// The same world, but with a database of which not even the file is there.
+/// A world with a database of which not even the file is there.
 async fn without_file() -> World {
     let mut world = World::without_schema(On::Sqlite).await;
     world.set("DATABASE_URL", format!("sqlite://{}/none.db?mode=rwc", world.dir.path().display()));
     world
 }
 
-/// The same world for a user of its own with these permissions: configure, write, read.
+/// Gives the world a user of its own on the broker, with these permissions: configure, write, read.
 fn as_user(world: &mut World, permissions: [&str; 3]) {
     rabbitmqctl(&["add_user", &world.name, "s3cret"]);
     let [configure, write, read] = permissions;

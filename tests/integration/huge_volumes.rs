@@ -1,5 +1,5 @@
-//! A volume with very many files: Docker's driver holds one lock while it deletes them, so its removal is slow, and whoever
-//! creates a volume meanwhile waits behind all that we had queued.
+//! A volume with very many files: Docker's driver holds one lock while it deletes them, so its removal is slow, and
+//! whoever creates a volume meanwhile waits behind all that we had queued.
 
 use std::{path::Path, time::Instant};
 

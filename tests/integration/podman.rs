@@ -1,4 +1,4 @@
-//! The same against Podman, by its Docker-compatible API.
+//! The clean-up against Podman, by its Docker-compatible API.
 
 use std::{path::Path, process::Stdio, time::Duration};
 

@@ -31,12 +31,12 @@ impl CountingProxy {
         Self::before(dir, &server("DOCKER_HOST"))
     }
 
-    /// The same in front of another daemon.
+    /// Listens in front of another daemon.
     pub(crate) fn before(dir: &Path, endpoint: &str) -> Self {
         Self::listen(dir, endpoint, false)
     }
 
-    /// The same, but answers removals itself, with the error of a full disk.
+    /// Listens in front of the daemon, but answers removals itself, with the error of a full disk.
     pub(crate) fn start_failing_removals(dir: &Path) -> Self {
         Self::listen(dir, &server("DOCKER_HOST"), true)
     }

@@ -160,7 +160,7 @@ impl World {
         serving
     }
 
-    /// The same, and waits until its first sweeps are over: what is closed from here on is the events' first.
+    /// Starts `serve` and waits until its first sweeps are over: what is closed from here on is the events' first.
     pub(crate) async fn serve_idle(&self) -> Serving {
         let serving = self.serve().await;
         // Each of several hosts has one of its own, and there is one of what is on none.
@@ -182,7 +182,7 @@ impl World {
         self.start_as(&["serve"], Stdio::inherit()).await
     }
 
-    /// The same with arguments, and with its standard output.
+    /// Starts the program with arguments and a standard output, and waits until it answers HTTP.
     pub(crate) async fn start_as(&self, arguments: &[&str], stdout: Stdio) -> Serving {
         let log = self.dir.path().join(format!("serve-{}.log", NUMBER.fetch_add(1, Ordering::Relaxed)));
         let file = std::fs::File::create(&log).expect("a log file");

@@ -209,7 +209,15 @@ pub(super) type Pinned<'a> = Option<Option<&'a str>>;
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use super::*;
+    use crate::{
+        docker::{Endpoint, Identity, Inspection as DaemonFacts, RemovalRefused},
+        failure::{Dependency, Failure},
+        queue::{Answer, Contents, Counts, Hello, Inspection as BrokerFacts, LoginRefused, QueueFacts},
+        store::{Inspection as DatabaseFacts, MigrationStatus, Part, Schema},
+    };
 
     #[test]
     fn a_report_is_ok_unless_a_check_failed() {
@@ -257,5 +265,173 @@ mod tests {
         for text in ["", "unknown", "4"] {
             assert_eq!(major_minor(text), None, "{text}");
         }
+    }
+
+    /// Settings whose servers are on other hosts, and whose connections to them are not encrypted.
+    fn config(env: &[(&str, &str)]) -> Config {
+        let servers = [
+            ("AMQP_URL", "amqp://reaper:secret@broker/"),
+            ("DATABASE_URL", "postgres://reaper:secret@db/platform"),
+            ("DOCKER_HOST", "tcp://10.0.0.1:2375"),
+        ];
+        let env: HashMap<_, _> =
+            servers.iter().chain(env).map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        Config::load(|_| None, &env, None).expect("valid")
+    }
+
+    fn clock(ahead_seconds: i64) -> ClockReading {
+        let now = DateTime::from_timestamp(1_800_000_000, 0).expect("valid");
+        ClockReading { asked: now, said: now + TimeDelta::seconds(ahead_seconds), answered: now }
+    }
+
+    fn broker(queues: &Queues) -> BrokerFacts {
+        let queue = |name: String, messages| QueueFacts {
+            name,
+            there: Answer::Yes(Counts { messages, consumers: 1 }),
+            as_ours: Some(Answer::Yes(())),
+        };
+        let contents = Contents {
+            exchange: Answer::Yes(()),
+            exchange_as_ours: Some(Answer::Yes(())),
+            queues: vec![queue(queues.work(), 2), queue(queues.dead_letter(), 0)],
+            may_bind: Some(Answer::Yes(())),
+            may_consume: Some(Answer::Yes(())),
+            may_publish: Answer::Yes(()),
+        };
+        let hello = Hello { product: "RabbitMQ".to_owned(), version: "4.3.6".to_owned() };
+        BrokerFacts { hello, login: Ok(Ok(contents)) }
+    }
+
+    fn database() -> DatabaseFacts {
+        let migration = |name: &str| MigrationStatus { name: name.to_owned(), applied: true };
+        let schema = Schema {
+            missing_columns: Ok(Some(Vec::new())),
+            index: Ok(Part::AsOurs),
+            reads_whole_table: Ok(Some(false)),
+            trigger: Ok(Part::AsOurs),
+            may_write: Ok(()),
+            pinned: Ok(Vec::new()),
+        };
+        DatabaseFacts {
+            version: "PostgreSQL 17.6".to_owned(),
+            encrypted: Some(true),
+            clock: Some(clock(0)),
+            migrations: Ok(["m1_threads", "m2_mark"].map(migration).into()),
+            schema: Some(schema),
+        }
+    }
+
+    fn daemon() -> DaemonFacts {
+        DaemonFacts {
+            is_podman: false,
+            version: "28.5.1".to_owned(),
+            api_version: "1.51".to_owned(),
+            identity: Ok(Identity::from_text("ID".to_owned())),
+            clock: Some(clock(0)),
+            lists: Ok(Vec::new()),
+            may_remove: Ok(()),
+        }
+    }
+
+    fn report(
+        config: &Config,
+        broker: impl FnOnce(&Queues) -> Result<BrokerFacts, queue::Unreachable>,
+        database: &Result<DatabaseFacts, store::Unreachable>,
+        docker: &Result<DaemonFacts, Failure>,
+        pinned: Option<&str>,
+    ) -> Report {
+        let queues = Queues::new(config);
+        let mut checks = settings::verdicts(config);
+        checks.extend(broker::verdicts(&queues, &broker(&queues)));
+        checks.extend(database::verdicts(config, database));
+        checks.extend(docker::verdicts(&config.docker_hosts[0].endpoint, docker, Some(pinned)));
+        Report::new(checks)
+    }
+
+    #[test]
+    fn the_report_on_what_is_well_reads_well() {
+        let encrypted = [("AMQP_URL", "amqps://reaper:secret@broker/"), ("DOCKER_HOST", "ssh://reaper@docker")];
+        let config = config(&encrypted);
+        insta::assert_snapshot!(
+            "all_well",
+            report(&config, |queues| Ok(broker(queues)), &Ok(database()), &Ok(daemon()), Some("ID"))
+        );
+    }
+
+    #[test]
+    fn the_report_on_what_is_to_be_looked_at_reads_well() {
+        let config = config(&[("VOLUME_REAPER_DOCKER_TIMEOUT", "20m"), ("VOLUME_REAPER_TOPOLOGY", "check")]);
+        let broker = |queues: &Queues| {
+            let mut facts = broker(queues);
+            "3.13.7".clone_into(&mut facts.hello.version);
+            let contents = facts.login.as_mut().expect("logged in").as_mut().expect("known");
+            contents.exchange_as_ours = Some(Answer::Forbidden("ACCESS_REFUSED".to_owned()));
+            contents.queues[0].there = Answer::Yes(Counts { messages: 7, consumers: 0 });
+            contents.queues[0].as_ours = Some(Answer::Differs("inequivalent arg 'x-delivery-limit'".to_owned()));
+            contents.queues[1].there = Answer::Yes(Counts { messages: 3, consumers: 0 });
+            contents.may_publish = Answer::Unknown("no answer within 5s".to_owned());
+            Ok(facts)
+        };
+        let mut database = DatabaseFacts { encrypted: Some(false), clock: Some(clock(-65)), ..database() };
+        database.schema.as_mut().expect("a schema").reads_whole_table = Ok(Some(true));
+        let docker = DaemonFacts {
+            version: "19.03.1".to_owned(),
+            api_version: "1.40".to_owned(),
+            lists: Ok(vec!["driver nfs: timed out".to_owned()]),
+            clock: Some(clock(8)),
+            ..daemon()
+        };
+        insta::assert_snapshot!("to_look_at", report(&config, broker, &Ok(database), &Ok(docker), None));
+    }
+
+    #[test]
+    fn the_report_on_what_is_broken_reads_well() {
+        let config = config(&[]);
+        let broker = |queues: &Queues| {
+            let mut facts = broker(queues);
+            "3.9.1".clone_into(&mut facts.hello.version);
+            let contents = facts.login.as_mut().expect("logged in").as_mut().expect("known");
+            contents.exchange = Answer::Missing("NOT_FOUND".to_owned());
+            contents.queues[0].as_ours = Some(Answer::Differs("inequivalent arg 'x-queue-type'".to_owned()));
+            contents.queues[1].there = Answer::Forbidden("ACCESS_REFUSED".to_owned());
+            contents.may_bind = Some(Answer::Forbidden("ACCESS_REFUSED".to_owned()));
+            contents.may_consume = Some(Answer::Forbidden("ACCESS_REFUSED".to_owned()));
+            contents.may_publish = Answer::Forbidden("ACCESS_REFUSED".to_owned());
+            Ok(facts)
+        };
+        let mut database = database();
+        let schema = database.schema.as_mut().expect("a schema");
+        (schema.index, schema.trigger) = (Ok(Part::Missing), Ok(Part::Disabled));
+        schema.may_write = Err(Failure::permanent("permission denied for table volume_removals"));
+        let forbidden = Err(RemovalRefused::Forbidden("403 from the proxy".to_owned()));
+        let lists = Err(Failure::permanent("403 from the proxy"));
+        let docker = DaemonFacts { may_remove: forbidden, lists, ..daemon() };
+        insta::assert_snapshot!("broken", report(&config, broker, &Ok(database), &Ok(docker), Some("ANOTHER")));
+    }
+
+    #[test]
+    fn the_report_on_a_new_installation_reads_well() {
+        let config = config(&[]);
+        let broker = |queues: &Queues| {
+            let refused = LoginRefused::VirtualHost("NOT_ALLOWED - vhost not found".to_owned());
+            Ok(BrokerFacts { login: Err(refused), ..broker(queues) })
+        };
+        let pending = vec![MigrationStatus { name: "m1_threads".to_owned(), applied: false }];
+        let database = DatabaseFacts { migrations: Ok(pending), schema: None, ..database() };
+        insta::assert_snapshot!("new_installation", report(&config, broker, &Ok(database), &Ok(daemon()), None));
+    }
+
+    #[test]
+    fn the_report_on_what_does_not_answer_reads_well() {
+        let config = config(&[]);
+        let broker = |_: &Queues| Err(queue::Unreachable::NotAmqp("it closed the connection".to_owned()));
+        let database = Err(store::Unreachable::Connect("database at postgres://db: connection refused".to_owned()));
+        let docker =
+            Failure::unavailable(Dependency::Docker, "docker at unix:///var/run/docker.sock: Permission denied");
+        let mut checks = report(&config, broker, &database, &Err(docker), None).checks;
+        let refused = Failure::unavailable(Dependency::Docker, "docker at tcp://10.0.0.2:2375: connection refused");
+        let endpoint = Endpoint::Tcp("10.0.0.2:2375".to_owned());
+        checks.extend(docker::verdicts(&endpoint, &Err(refused), None).into_iter().map(|check| check.of("b")));
+        insta::assert_snapshot!("nothing_answers", Report::new(checks));
     }
 }

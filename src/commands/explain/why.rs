@@ -484,4 +484,93 @@ mod tests {
         let four = answer(&|_, daemon| daemon.holders = ["a", "b", "c", "d"].map(holder).into());
         assert!(four.ends_with(" and 1 more hold it"), "{four}");
     }
+
+    fn receipt(outcome: &str, source: &str) -> WrittenReceipt {
+        WrittenReceipt {
+            outcome: outcome.to_owned(),
+            source: source.to_owned(),
+            event_id: (source == "event").then(|| "e1".to_owned()),
+            replica: "r1".to_owned(),
+            removed_at: now(),
+            volume_name: "ha_ws_t1".to_owned(),
+        }
+    }
+
+    /// What `explain` prints of a thread whose volume is there.
+    fn text(change: impl FnOnce(&mut Rows, &mut Daemon)) -> String {
+        Explanation::new(changed(change)).to_string()
+    }
+
+    /// What `explain` prints of a marked thread whose volume is not there.
+    fn text_of_gone(change: impl FnOnce(&mut Rows)) -> String {
+        text(|rows, daemon| {
+            mark(rows);
+            daemon.found = None;
+            change(rows);
+        })
+    }
+
+    #[test]
+    fn the_answer_about_a_volume_that_is_there_reads_well() {
+        let later = now() + chrono::TimeDelta::hours(1);
+        let hold = |until| Hold { reason: "audit 7".to_owned(), held_at: now(), until };
+        let answers = [
+            text(|_, _| {}),
+            text(|rows, _| rows.sweeper = None),
+            text(|_, daemon| {
+                daemon.host = Some("a".to_owned());
+                daemon.holders = vec![holder("web")];
+            }),
+            text(|_, daemon| daemon.holders = ["a", "b", "c", "d"].map(holder).into()),
+            text(|rows, _| rows.failure = Some(failed())),
+            text(|rows, _| {
+                rows.hold = Some(hold(None));
+                rows.due = Due::At(later);
+                let (reason, paused_by) = ("too many".to_owned(), "ops".to_owned());
+                rows.pause = Some(Pause { paused_at: now(), reason, paused_by });
+            }),
+            text(|rows, _| {
+                rows.hold = Some(hold(Some(later)));
+                rows.due = Due::Never;
+            }),
+            text(|rows, _| mark(rows)),
+            text(|rows, _| {
+                let row = rows.row.as_mut().expect("a row");
+                (row.closed, row.closed_at, row.status) = (false, None, Some("open".to_owned()));
+            }),
+            text(|rows, _| rows.row = None),
+        ];
+        insta::assert_snapshot!("volume_is_there", answers.join("\n"));
+    }
+
+    #[test]
+    fn the_answer_about_a_volume_that_is_gone_reads_well() {
+        let origins = ["event", "docker", "orphan", "sweep", "retired"].map(|source| receipt("removed", source));
+        let mut answers: Vec<_> = origins.map(|it| text_of_gone(|rows| rows.receipts = vec![it])).into();
+        answers.extend([
+            text_of_gone(|rows| rows.receipts = vec![receipt("not_found", "sweep")]),
+            text_of_gone(|_| {}),
+            text_of_gone(|rows| rows.row.as_mut().expect("a row").marked_at = None),
+            text(|_, daemon| daemon.found = None),
+            text(|rows, daemon| {
+                rows.row = None;
+                daemon.found = None;
+            }),
+        ]);
+        insta::assert_snapshot!("volume_is_gone", answers.join("\n"));
+    }
+
+    #[test]
+    fn the_answer_about_what_can_not_be_known_reads_well() {
+        let other = |pinned: Option<&str>| text(|rows, _| rows.pinned = pinned.map(str::to_owned));
+        let database_down = || Err("database at postgres://db: connection refused".to_owned());
+        let answers = [
+            other(Some("ANOTHER")),
+            other(None),
+            Explanation::new(Facts { database: database_down(), ..facts() }).to_string(),
+            Explanation::new(with_docker_down(|_, _| {})).to_string(),
+            Explanation::new(Facts { database: database_down(), ..with_docker_down(|_, _| {}) }).to_string(),
+        ];
+        insta::assert_snapshot!("not_known", answers.join("\n"));
+    }
 }

@@ -456,4 +456,127 @@ mod tests {
         assert_eq!(text.lines().count(), 10, "{text}");
         assert!(!text.contains('\x1b'), "{text}");
     }
+
+    fn now() -> DateTime<Utc> {
+        DateTime::from_timestamp(1_800_000_000, 0).expect("valid")
+    }
+
+    fn ago(seconds: i64) -> DateTime<Utc> {
+        now() - chrono::TimeDelta::seconds(seconds)
+    }
+
+    fn sweeper(holder: &str, expires_at: DateTime<Utc>) -> Sweeper {
+        Sweeper { holder: holder.to_owned(), epoch: 3, expires_at }
+    }
+
+    fn pinned(name: &str, identity: &str) -> PinnedDaemon {
+        PinnedDaemon { name: name.to_owned(), identity: identity.to_owned(), pinned_at: ago(1_000_000) }
+    }
+
+    fn queue(name: &str, messages: u32, consumers: u32) -> QueueCount {
+        let name = format!("volume-reaper.{name}");
+        QueueCount { name, messages: Some(messages), consumers: Some(consumers), error: None }
+    }
+
+    fn host(name: &str, answering: Result<&str, &str>) -> Host {
+        let down = |what| Failure::unavailable(Dependency::Docker, format!("docker at unix:///{name}.sock: {what}"));
+        Host { name: name.to_owned(), answering: answering.map(str::to_owned).map_err(down) }
+    }
+
+    /// One host on which everything answers, and nothing is left to do.
+    fn facts() -> Facts {
+        let rows = Rows {
+            backlog: Ok(Backlog { unmarked: 0, oldest_closed_at: None }),
+            removals: Ok(Removals::default()),
+            failing: Ok(FailingThreads { threads: 0, worst: Vec::new() }),
+            pause: Ok(None),
+            pauses: Ok(BTreeMap::new()),
+            sweeper: Ok(Some(sweeper("replica-1", now() + chrono::TimeDelta::seconds(20)))),
+            sweepers: Ok(BTreeMap::new()),
+            unmarked_by_host: Ok(BTreeMap::new()),
+            daemons: Ok(vec![pinned(ONLY_HOST, "ID")]),
+        };
+        Facts {
+            now: now(),
+            database: Ok(rows),
+            queues: Ok(vec![queue("thread-closed", 0, 2), queue("retry.1s", 0, 0), queue("dead-letter", 0, 0)]),
+            hosts: vec![host(ONLY_HOST, Ok("ID"))],
+        }
+    }
+
+    /// [`facts`] after `change` was made to what the database says.
+    fn changed(change: impl FnOnce(&mut Rows)) -> Facts {
+        let mut facts = facts();
+        change(facts.database.as_mut().expect("it answers"));
+        facts
+    }
+
+    fn failing_thread(thread_id: &str, attempts: u64, error: &str) -> FailingThread {
+        let failed = crate::failed_cleanup::FailedCleanup {
+            attempts,
+            first_failed_at: ago(7200),
+            failed_at: ago(60),
+            error: error.to_owned(),
+            replica: "replica-1".to_owned(),
+        };
+        let next_try_at = now() + chrono::TimeDelta::minutes(10);
+        FailingThread { thread_id: thread_id.to_owned(), failing: Failing { failed, next_try_at } }
+    }
+
+    fn paused(reason: &str) -> Pause {
+        Pause { paused_at: ago(600), reason: reason.to_owned(), paused_by: "ops".to_owned() }
+    }
+
+    #[test]
+    fn the_report_of_a_quiet_service_reads_well() {
+        insta::assert_snapshot!("quiet", Report::new(facts()));
+    }
+
+    #[test]
+    fn the_report_of_a_busy_service_reads_well() {
+        let counts =
+            |removed, not_found| BTreeMap::from([("not_found".to_owned(), not_found), ("removed".to_owned(), removed)]);
+        let mut busy = changed(|rows| {
+            rows.backlog = Ok(Backlog { unmarked: 1204, oldest_closed_at: Some(ago(90_061)) });
+            rows.removals = Ok(Removals { last_hour: counts(31, 2), last_day: counts(4012, 77) });
+            let worst = vec![failing_thread("t1", 12, "disk full"), failing_thread("t2", 1, "two\nlines")];
+            rows.failing = Ok(FailingThreads { threads: 14, worst });
+            rows.pause = Ok(Some(paused("the new release removes too much")));
+            rows.sweeper = Ok(Some(sweeper("replica-2", ago(1))));
+            rows.daemons = Ok(vec![pinned(ONLY_HOST, "ANOTHER"), pinned("old", "ID-OLD")]);
+        });
+        let forbidden = Some("access to queue refused".to_owned());
+        let unknown = QueueCount { messages: None, consumers: None, error: forbidden, ..queue("dead-letter", 0, 0) };
+        busy.queues = Ok(vec![queue("thread-closed", 512, 2), queue("retry.1s", 3, 0), unknown]);
+        insta::assert_snapshot!("busy", Report::new(busy));
+    }
+
+    #[test]
+    fn the_report_of_several_hosts_reads_well() {
+        let mut several = changed(|rows| {
+            rows.daemons = Ok(vec![pinned("a", "ID-A"), pinned("b", "ID-B")]);
+            rows.pauses = Ok(BTreeMap::from([("b".to_owned(), Some(paused("its disk is looked at")))]));
+            let current = sweeper("replica-1", now() + chrono::TimeDelta::seconds(20));
+            rows.sweepers = Ok(BTreeMap::from([("a".to_owned(), Some(current)), ("b".to_owned(), None)]));
+            let by_host = [(None, 3), (Some("a".to_owned()), 1), (Some("old".to_owned()), 2)];
+            rows.unmarked_by_host = Ok(BTreeMap::from(by_host));
+        });
+        several.hosts = vec![host("a", Ok("ID-A")), host("b", Err("connection refused"))];
+        insta::assert_snapshot!("several_hosts", Report::new(several));
+    }
+
+    #[test]
+    fn the_report_of_what_does_not_answer_reads_well() {
+        let down = |dependency: Dependency| Failure::unavailable(dependency, format!("{dependency} at x: refused"));
+        let facts = Facts {
+            now: now(),
+            database: Err(down(Dependency::Database)),
+            queues: Err(down(Dependency::Broker)),
+            hosts: vec![host(ONLY_HOST, Err("connection refused"))],
+        };
+        insta::assert_snapshot!("nothing_answers", Report::new(facts));
+        let mut unread = changed(|rows| rows.removals = Err(Failure::permanent("no right to read volume_removals")));
+        unread.hosts.push(host("b", Ok("ID-B")));
+        insta::assert_snapshot!("a_section_is_unread", Report::new(unread));
+    }
 }
