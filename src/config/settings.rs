@@ -23,7 +23,7 @@ const fn secret(key: &'static str, env: &'static str, default: &'static str, hel
     Setting { key, env, default, help, secret: true }
 }
 
-/// All settings. The table in the README is checked against this one.
+/// All settings. The table in `docs/settings.md` is checked against this one.
 pub const SETTINGS: &[Setting] = &[
     secret(
         "database_url",
@@ -217,4 +217,20 @@ pub const SETTINGS: &[Setting] = &[
 #[must_use]
 pub fn flag_of(key: &str) -> String {
     format!("--{}", key.replace('_', "-"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_about_settings_has_each_of_them_and_no_other() {
+        let code = SETTINGS.iter().map(|Setting { key, env, default, help, .. }| {
+            let default = if default.is_empty() { " ".to_owned() } else { format!(" `{default}` ") };
+            format!("| `{env}` | `{key}` |{default}| {help} |")
+        });
+        let page = include_str!("../../docs/settings.md");
+        let table = page.lines().filter(|line| line.starts_with("| `"));
+        assert_eq!(table.collect::<Vec<_>>().join("\n"), code.collect::<Vec<_>>().join("\n"));
+    }
 }

@@ -618,10 +618,10 @@ async fn a_long_transaction_on_the_table_delays_the_migration_and_nobody_else() 
     }
 }
 
-/// The SQL of the README's section about rights, for roles and a table of this test.
+/// The SQL of the section about rights in `docs/postgresql.md`, for roles and a table of this test.
 fn grants(world: &World, part: &str) -> String {
-    let readme = include_str!("../../README.md");
-    let (_, section) = readme.split_once("### Rights in PostgreSQL").expect("the section");
+    let page = include_str!("../../docs/postgresql.md");
+    let (_, section) = page.split_once("## Rights").expect("the section");
     let (_, section) = section.split_once(part).expect("the part");
     let lines =
         section.lines().skip_while(|line| !line.starts_with("    ")).take_while(|line| line.starts_with("    "));
@@ -639,7 +639,7 @@ fn url_of(world: &World, role: &str) -> String {
     url.into()
 }
 
-/// A world whose platform, migrator and server are roles of their own, with the README's grants.
+/// A world whose platform, migrator and server are roles of their own, with the grants of `docs/postgresql.md`.
 async fn with_roles() -> World {
     let mut world = prisma().await;
     let name = world.name.clone();
@@ -668,7 +668,7 @@ async fn serve_as_server(world: &mut World) -> Serving {
 }
 
 #[tokio::test]
-async fn the_rights_that_the_readme_lists_are_enough() {
+async fn the_rights_that_the_page_about_postgresql_lists_are_enough() {
     let mut world = with_roles().await;
     for digit in [1, 2] {
         world.create_volume(&format!("{UUID}{digit}")).await;

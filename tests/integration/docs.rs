@@ -1,8 +1,12 @@
-//! The programs in `docs/`, as they stand there.
+//! The documents: their programs are run as they stand there, and what they refer to is there.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    path::{Path, PathBuf},
+};
 
 use tokio::process::Command;
+use volume_reaper::config::Config;
 
 use crate::world::{On, World, connect, eventually, world};
 
@@ -174,5 +178,173 @@ async fn the_page_for_who_has_a_table_of_their_own_works_as_it_stands() {
             world.as_text("column_name")
         );
         assert_eq!(world.texts(&columns).await, ["id", "threadStatus", "closedAt"], "{on:?}");
+    }
+}
+
+// --- What needs no server ---
+
+/// All documents, by their path below the root.
+fn documents() -> BTreeMap<PathBuf, String> {
+    let is_document = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "md");
+    let files = ["", "docs", "docs/decisions"].into_iter().flat_map(|dir| {
+        let entries = std::fs::read_dir(root().join(dir)).expect("a directory");
+        entries.map(move |entry| Path::new(dir).join(entry.expect("readable").file_name()))
+    });
+    let read = |path: PathBuf| {
+        let text = std::fs::read_to_string(root().join(&path)).expect("readable");
+        (path, text)
+    };
+    files.filter(is_document).map(read).collect()
+}
+
+/// The lines of a document that are no code, and with their number.
+fn prose(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let mut is_code = false;
+    text.lines().enumerate().filter_map(move |(index, line)| {
+        let is_fence = line.trim_start().starts_with("```");
+        is_code ^= is_fence;
+        (!is_code && !is_fence && !line.starts_with("    ")).then_some((index + 1, line))
+    })
+}
+
+/// The targets of the links in a line.
+fn links(line: &str) -> impl Iterator<Item = &str> {
+    line.split("](").skip(1).map(|rest| rest.split_once(')').expect("a link ends").0)
+}
+
+/// The anchors that GitHub makes of a document's headings: lower case, no punctuation, dashes for spaces.
+fn anchors(text: &str) -> BTreeSet<String> {
+    let headings = prose(text).filter(|(_, line)| line.starts_with('#'));
+    let anchor = |heading: &str| {
+        let heading = heading.trim_start_matches('#').trim().to_lowercase().replace(' ', "-");
+        heading.chars().filter(|c| c.is_alphanumeric() || matches!(c, '-' | '_')).collect()
+    };
+    headings.map(|(_, heading)| anchor(heading)).collect()
+}
+
+/// Where a relative link leads: a path below the root, and an anchor there; `None` for an address.
+fn target<'a>(from: &Path, link: &'a str) -> Option<(PathBuf, Option<&'a str>)> {
+    if link.contains("://") {
+        return None;
+    }
+    let (file, anchor) = link.split_once('#').map_or((link, None), |(file, anchor)| (file, Some(anchor)));
+    let mut path = if file.is_empty() { from.to_owned() } else { from.parent().expect("a folder").to_owned() };
+    for part in Path::new(file) {
+        if part == ".." {
+            assert!(path.pop(), "{}: {link} leads out of the repository", from.display());
+        } else {
+            path.push(part);
+        }
+    }
+    Some((path, anchor))
+}
+
+/// The links of the documents that lead nowhere.
+fn broken(documents: &BTreeMap<PathBuf, String>) -> Vec<String> {
+    let mut broken = Vec::new();
+    for (from, text) in documents {
+        for (number, line) in prose(text) {
+            for link in links(line) {
+                let Some((path, anchor)) = target(from, link) else { continue };
+                let is_there = match (documents.get(&path), anchor) {
+                    (Some(text), Some(anchor)) => anchors(text).contains(anchor),
+                    (Some(_), None) => true,
+                    (None, anchor) => anchor.is_none() && root().join(&path).exists(),
+                };
+                if !is_there {
+                    broken.push(format!("{}:{number}: {link}", from.display()));
+                }
+            }
+        }
+    }
+    broken
+}
+
+#[test]
+fn every_link_and_anchor_in_the_documents_leads_somewhere() {
+    assert_eq!(broken(&documents()), [""; 0]);
+}
+
+#[test]
+fn a_link_that_leads_nowhere_is_found() {
+    let page =
+        "# A page\n[a](b.md) [b](#a-page) [c](#no-page) [d](../Cargo.toml) [e](../no.toml) [f](https://a.example)\n";
+    let documents = BTreeMap::from([(PathBuf::from("docs/a.md"), page.to_owned())]);
+    assert_eq!(broken(&documents), ["docs/a.md:2: b.md", "docs/a.md:2: #no-page", "docs/a.md:2: ../no.toml"]);
+}
+
+#[test]
+fn every_document_is_reached_from_the_readme() {
+    let documents = documents();
+    let mut reached = BTreeSet::new();
+    let mut next = vec![PathBuf::from("README.md")];
+    while let Some(page) = next.pop() {
+        let Some(text) = documents.get(&page) else { continue };
+        let links = prose(text).flat_map(|(_, line)| links(line)).filter_map(|link| target(&page, link));
+        next.extend(links.map(|(path, _)| path).filter(|path| !reached.contains(path)));
+        reached.insert(page);
+    }
+    let unreached: Vec<_> = documents.keys().filter(|page| !reached.contains(*page)).collect();
+    assert!(unreached.is_empty(), "{unreached:?}");
+}
+
+#[test]
+fn the_readme_has_at_most_150_lines() {
+    let lines = documents()[Path::new("README.md")].lines().count();
+    assert!(lines <= 150, "{lines} lines");
+}
+
+/// What a text calls as a command of ours: the words behind `volume-reaper`.
+fn commands(text: &str) -> BTreeSet<String> {
+    let words =
+        text.split("volume-reaper ").skip(1).map(|rest| rest.split(|c: char| !c.is_ascii_lowercase() && c != '-'));
+    words
+        .filter_map(|mut words| words.next())
+        .filter(|word| !word.is_empty() && !word.starts_with('-'))
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn the_documents_name_no_command_that_is_not_there_and_the_readme_has_them_all() {
+    let there: BTreeSet<_> =
+        volume_reaper::cli::command().get_subcommands().map(|command| command.get_name().to_owned()).collect();
+    for (page, text) in documents() {
+        let unknown: Vec<_> = commands(&text).difference(&there).cloned().collect();
+        assert_eq!(unknown, [""; 0], "{}", page.display());
+    }
+    let readme = &documents()[Path::new("README.md")];
+    let missing: Vec<_> = there.iter().filter(|name| !readme.contains(&format!("`volume-reaper {name}"))).collect();
+    assert_eq!(missing, ["release", "resume"], "and these two stand beside hold and pause");
+    assert!(readme.contains("`release THREAD_ID`") && readme.contains("`resume [--on HOST]`"));
+}
+
+#[test]
+fn the_page_about_operating_has_the_metrics_of_the_code_and_no_other() {
+    let names = |text: &str, before: char| -> BTreeSet<String> {
+        let ends = text.split(before).filter_map(|rest| rest.strip_prefix("volume_reaper_"));
+        ends.map(|rest| rest.chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect()).collect()
+    };
+    let page = &documents()[Path::new("docs/operate.md")];
+    let table: String = page.lines().filter(|line| line.starts_with("| `volume_reaper_")).collect();
+    assert_eq!(names(&table, '`'), names(include_str!("../../src/metrics.rs"), '"'));
+}
+
+#[test]
+fn the_file_in_the_page_about_settings_is_taken() {
+    let file = block("settings.md", "toml");
+    let config = Config::load(|_| None, &HashMap::new(), Some((PathBuf::from("settings.toml"), file)));
+    let config = config.expect("valid");
+    assert_eq!((config.host_names(), config.retry_delays.len()), (vec!["docker-1".to_owned()], 3));
+}
+
+#[test]
+fn the_documents_name_no_word_of_make_that_is_not_there() {
+    let makefile = include_str!("../../Makefile");
+    for (page, text) in documents() {
+        for rest in text.split("`make ").skip(1) {
+            let word: String = rest.chars().take_while(char::is_ascii_lowercase).collect();
+            assert!(makefile.contains(&format!("\n{word}: ")), "{}: make {word}", page.display());
+        }
     }
 }

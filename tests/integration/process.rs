@@ -209,13 +209,3 @@ async fn the_metrics_are_those_of_the_contract() {
     assert_eq!(removed[0]["level"], json!("INFO"));
     assert_eq!(removed[0]["thread.id"], json!("t1"));
 }
-
-#[test]
-fn the_settings_table_of_the_readme_is_that_of_the_code() {
-    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).expect("readable");
-    for setting in volume_reaper::config::SETTINGS {
-        let default = if setting.default.is_empty() { String::new() } else { format!("`{}`", setting.default) };
-        let row = format!("| `{}` | `{}` | {default} | {} |", setting.env, setting.key, setting.help);
-        assert!(readme.contains(&row.replace("|  |", "| |")), "the README lacks this row:\n{row}");
-    }
-}
