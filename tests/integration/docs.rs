@@ -342,9 +342,44 @@ fn the_file_in_the_page_about_settings_is_taken() {
 fn the_documents_name_no_word_of_make_that_is_not_there() {
     let makefile = include_str!("../../Makefile");
     for (page, text) in documents() {
-        for rest in text.split("`make ").skip(1) {
+        for rest in text.split("`make ").skip(1).chain(text.split("\n    make ").skip(1)) {
             let word: String = rest.chars().take_while(char::is_ascii_lowercase).collect();
             assert!(makefile.contains(&format!("\n{word}: ")), "{}: make {word}", page.display());
         }
+    }
+}
+
+#[test]
+fn the_documents_name_no_setting_that_is_not_there() {
+    let is_there = |name: &str| {
+        name == volume_reaper::config::CONFIG_ENV
+            || volume_reaper::config::SETTINGS.iter().any(|setting| setting.env == name)
+    };
+    for (page, text) in documents() {
+        for rest in text.split("VOLUME_REAPER_").skip(1) {
+            let end = rest.find(|c: char| !c.is_ascii_uppercase() && c != '_').unwrap_or(rest.len());
+            let name = format!("VOLUME_REAPER_{}", &rest[..end]);
+            // `VOLUME_REAPER_*` and `VOLUME_REAPER_THREADS_...` stand for several.
+            assert!(name.ends_with('_') || is_there(&name), "{}: {name}", page.display());
+        }
+    }
+}
+
+#[test]
+fn the_code_map_has_the_folders_that_there_are_and_names_files_that_are_there() {
+    let page = &documents()[Path::new("ARCHITECTURE.md")];
+    let entries = std::fs::read_dir(root().join("src")).expect("a directory").map(|entry| entry.expect("readable"));
+    let folders = entries.filter(|entry| entry.path().is_dir()).map(|entry| entry.file_name().into_string());
+    for folder in folders.map(|name| name.expect("Unicode")) {
+        assert!(page.contains(&format!("\n| `src/{folder}/` |")), "the map lacks src/{folder}/");
+    }
+    let is_path = |name: &&str| {
+        let ends = name.ends_with('/') || Path::new(name).extension().is_some_and(|extension| extension == "rs");
+        ends && name.contains('/')
+    };
+    let names: Vec<_> = page.split('`').skip(1).step_by(2).filter(is_path).collect();
+    assert!(names.len() > 10, "{names:?}");
+    for name in names {
+        assert!(root().join(name).exists() || root().join("src").join(name).exists(), "{name} is not there");
     }
 }
