@@ -3,8 +3,8 @@
 use bollard::errors::Error;
 
 use crate::{
-    config::Endpoint,
     cleanup::Removal,
+    config::Endpoint,
     failure::{Dependency, Failure},
     volume_name::VolumeName,
 };

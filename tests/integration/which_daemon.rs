@@ -15,8 +15,8 @@ use tokio::{
     net::{UnixListener, UnixStream},
 };
 use volume_reaper::{
-    config::Endpoint,
     cleanup::{Removal, Volumes},
+    config::Endpoint,
     docker::{Docker, Identity},
     failure::{Dependency, Failure, Verdict},
     volume_name::{ThreadId, VolumeName, VolumePrefix},
