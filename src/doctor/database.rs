@@ -1,6 +1,6 @@
 //! What the facts about the database mean.
 
-use migrations::{BOOKKEEPING_TABLE, REOPEN_TRIGGER, UNMARKED_INDEX};
+use migrations::{BOOKKEEPING_TABLE, REOPEN_TRIGGER};
 
 use super::{Check, is_loopback};
 use crate::{
@@ -16,7 +16,7 @@ pub(super) fn verdicts(config: &Config, found: &Result<Inspection, Unreachable>)
         Ok(found) => found,
     };
     let mut checks = vec![Check::ok("database.reachable", format!("{} at {}", found.version, config.database_url))];
-    checks.extend(found.encrypted.map(|encrypted| transport(config, encrypted)));
+    checks.extend(found.encrypted.map(|encrypted| transport(config, encrypted, found.verifying_parameter)));
     checks.extend(found.clock.map(|clock| clock.verdict("database.clock", "the database's")));
     checks.push(migrations(config, &found.migrations));
     checks.extend(found.schema.iter().flat_map(|schema| schema_verdicts(config, schema)));
@@ -42,7 +42,7 @@ fn unreachable_verdict(unreachable: &Unreachable) -> Check {
     Check::fail("database.reachable", format!("{why} (not checked: schema, rights, clock, the pinned daemon)"), mend)
 }
 
-fn transport(config: &Config, encrypted: bool) -> Check {
+fn transport(config: &Config, encrypted: bool, parameter: &str) -> Check {
     let (name, host) = ("database.tls", config.database_url.host().unwrap_or("localhost"));
     if encrypted {
         Check::ok(name, "encrypted")
@@ -50,7 +50,6 @@ fn transport(config: &Config, encrypted: bool) -> Check {
         Check::ok(name, "not encrypted, and does not leave this host")
     } else {
         let why = format!("not encrypted: every row can be read on the way to {host}");
-        let parameter = if is_mysql(config) { "ssl-mode=VERIFY_IDENTITY" } else { "sslmode=verify-full" };
         Check::warn(name, why, format!("turn TLS on at the server, and add ?{parameter} to DATABASE_URL"))
     }
 }
@@ -89,14 +88,14 @@ fn schema_verdicts(config: &Config, schema: &Schema) -> Vec<Check> {
         "database.index",
         "the index over closed and unmarked threads",
         "every sweep reads the whole table",
-        &again(&drop_index(config), "m20261123_000003_unmarked_index"),
+        &again(&schema.before_index_again, "m20261126_000005_unmarked_index"),
         &schema.index,
     ));
     checks.push(part(
         "database.trigger",
         "the trigger that clears a reopened thread's mark",
         "the volume of a thread that is closed a second time is never removed",
-        &again("", "m20261123_000004_reopen_trigger"),
+        &again("", "m20261126_000006_reopen_trigger"),
         &schema.trigger,
     ));
     checks.extend(plan(&schema.reads_whole_table));
@@ -105,9 +104,10 @@ fn schema_verdicts(config: &Config, schema: &Schema) -> Vec<Check> {
         Err(error) => Check::fail(
             "database.rights",
             format!("marks and receipts can't be written: {error}"),
-            "connect to a server and as a user that may SELECT and UPDATE the threads table, and SELECT and INSERT in \
-             volume_removals, docker_daemons, thread_holds, removal_pause, leases and cleanup_failures, UPDATE in the last \
-             four, and DELETE in thread_holds and cleanup_failures",
+            "connect to a server and as a user that may SELECT and UPDATE the threads table, SELECT and INSERT in \
+             volume_removals, SELECT in volume_reaper_migrations and volume_reaper_additions, and SELECT, INSERT and UPDATE \
+             in the other tables volume_reaper_...; in volume_reaper_daemons, volume_reaper_holds and \
+             volume_reaper_failures DELETE too",
         ),
     });
     checks
@@ -128,15 +128,6 @@ fn columns(config: &Config, missing: &Result<Option<Vec<String>>, Failure>) -> C
     }
 }
 
-fn is_mysql(config: &Config) -> bool {
-    matches!(config.database_url.scheme(), "mysql" | "mariadb")
-}
-
-/// On MySQL the migration does it.
-fn drop_index(config: &Config) -> String {
-    if is_mysql(config) { String::new() } else { format!("DROP INDEX IF EXISTS {UNMARKED_INDEX}; ") }
-}
-
 /// How to have a migration applied again. Taking it back would take back those after it, and with them the receipts.
 fn again(before: &str, migration: &str) -> String {
     format!(
@@ -148,6 +139,7 @@ fn again(before: &str, migration: &str) -> String {
 fn part(name: &str, what: &str, consequence: &str, again: &str, found: &Result<Part, Failure>) -> Check {
     match found {
         Ok(Part::AsOurs) => Check::ok(name, format!("{what} is there")),
+        Ok(Part::OutOfSight) => Check::ok(name, format!("{what} is not for this user to see, and was not looked at")),
         Ok(Part::Missing) => Check::fail(name, format!("{what} is not there: {consequence}"), again),
         Ok(Part::Disabled) => {
             let mend = format!("find out who disabled it, and run ALTER TABLE ... ENABLE TRIGGER {REOPEN_TRIGGER}");

@@ -9,7 +9,7 @@ use sea_orm::{
 
 use super::{
     ROW_TIMEOUT, Store,
-    entities::docker_daemon::{ActiveModel, Column, Entity},
+    entities::daemon::{ActiveModel, Column, Entity},
 };
 use crate::{
     coordinator::ONLY_HOST,
@@ -77,7 +77,7 @@ impl Store {
                 .exec_without_returning(&self.db)
                 .await?;
         }
-        let row = find().await?.ok_or_else(|| DbErr::RecordNotFound(format!("docker_daemons {name}")))?;
+        let row = find().await?.ok_or_else(|| DbErr::RecordNotFound(format!("volume_reaper_daemons {name}")))?;
         Ok(Identity::from_text(row.identity))
     }
 

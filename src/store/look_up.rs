@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::{
     PAGE_TIMEOUT, ROW_TIMEOUT, Store,
-    entities::{docker_daemon, lease, volume_removal},
+    entities::{daemon, lease, volume_removal},
     threads::{closed_at, host_at, host_column, time_at},
 };
 use crate::{failure::Failure, volume_name::ThreadId};
@@ -151,7 +151,7 @@ impl Store {
 
     /// All pinned daemons, by name.
     pub async fn pinned_daemons(&self) -> Result<Vec<PinnedDaemon>, Failure> {
-        let select = docker_daemon::Entity::find().order_by_asc(docker_daemon::Column::Name);
+        let select = daemon::Entity::find().order_by_asc(daemon::Column::Name);
         let rows = self.bounded(ROW_TIMEOUT, select.all(&self.db)).await?;
         let rows = rows.into_iter();
         Ok(rows.map(|row| PinnedDaemon { name: row.name, identity: row.identity, pinned_at: row.pinned_at }).collect())

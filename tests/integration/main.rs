@@ -21,6 +21,7 @@ mod fleet_hosts;
 mod holds;
 mod huge_volumes;
 mod orphans;
+mod ownership;
 mod pauses;
 mod pgbouncer;
 mod podman;

@@ -1,0 +1,83 @@
+//! What MySQL's catalogue is asked.
+
+use sea_orm_migration::{prelude::*, sea_orm::QueryResult};
+
+use super::MySql;
+use crate::{Column, Dialect, Takes, ThreadsTable};
+
+pub(super) const TABLES: &str = "SELECT CAST(table_name AS char) AS name FROM information_schema.tables \
+                                 WHERE table_schema = DATABASE() AND table_type = 'BASE TABLE' ORDER BY 1";
+
+/// Names of tables are told apart by case unless the server says that they are not.
+pub(super) fn columns(dialect: &MySql, names: &ThreadsTable) -> String {
+    let table = dialect.literal(&names.table);
+    format!(
+        "SELECT CASE WHEN tables.table_type = 'BASE TABLE' AND tables.engine <> 'InnoDB' THEN 'other engine' \
+         ELSE CAST(tables.table_type AS char) END AS kind, CAST(columns.column_name AS char) AS name, \
+         coalesce(columns.column_default, 'NULL') <> 'NULL' OR columns.extra LIKE '%on update%' \
+          OR columns.extra LIKE '%generated%' AS fills_itself, \
+         columns.is_nullable = 'YES' AS is_nullable, CAST(columns.column_type AS char) AS type_name, \
+         CAST(columns.data_type AS char) AS base, EXISTS (\
+          SELECT 1 FROM information_schema.statistics AS found WHERE found.table_schema = columns.table_schema \
+          AND found.table_name = columns.table_name AND found.column_name = columns.column_name \
+          AND found.non_unique = 0 AND found.sub_part IS NULL AND NOT EXISTS (\
+           SELECT 1 FROM information_schema.statistics AS other WHERE other.table_schema = found.table_schema \
+           AND other.table_name = found.table_name AND other.index_name = found.index_name AND other.seq_in_index > 1)\
+         ) AS is_unique \
+         FROM information_schema.columns AS columns JOIN information_schema.tables AS tables \
+         ON tables.table_schema = columns.table_schema AND tables.table_name = columns.table_name \
+         WHERE columns.table_schema = DATABASE() AND columns.table_name = {table} \
+         AND (BINARY columns.table_name = {table} OR @@lower_case_table_names > 0) ORDER BY columns.ordinal_position"
+    )
+}
+
+pub(super) fn column(row: &QueryResult) -> Result<Column, DbErr> {
+    let (type_name, base): (String, String) = (row.try_get("", "type_name")?, row.try_get("", "base")?);
+    let takes = match base.as_str() {
+        "char" | "varchar" | "tinytext" | "text" | "mediumtext" | "longtext" => Takes::Text,
+        "enum" => Takes::Enum(labels(&type_name)),
+        "uuid" => Takes::Uuid,
+        "tinyint" | "smallint" | "mediumint" | "int" | "bigint" if type_name.contains("unsigned") => Takes::Unsigned,
+        "tinyint" | "smallint" | "mediumint" | "int" | "bigint" => Takes::Integer,
+        "bit" if type_name == "bit(1)" => Takes::Boolean,
+        "datetime" | "timestamp" => Takes::Naive,
+        _ => Takes::Other,
+    };
+    Ok(Column {
+        name: row.try_get("", "name")?,
+        takes,
+        is_unlimited: base.ends_with("text"),
+        is_nullable: row.try_get("", "is_nullable")?,
+        is_unique: row.try_get("", "is_unique")?,
+        fills_itself: row.try_get("", "fills_itself")?,
+        type_name,
+    })
+}
+
+/// The labels in a type such as `enum('open','it''s closed')`.
+fn labels(type_name: &str) -> Vec<String> {
+    let labels = type_name.strip_prefix("enum('").and_then(|rest| rest.strip_suffix("')")).unwrap_or_default();
+    labels.split("','").map(|label| label.replace("''", "'")).collect()
+}
+
+pub(super) fn relations(dialect: &MySql, names: &[&str]) -> String {
+    let names: Vec<_> = names.iter().map(|name| dialect.literal(name)).collect();
+    format!(
+        "SELECT CAST(tables.table_name AS char) AS name, CAST(coalesce((\
+          SELECT GROUP_CONCAT(columns.column_name ORDER BY columns.ordinal_position) \
+          FROM information_schema.columns AS columns WHERE columns.table_schema = tables.table_schema \
+          AND columns.table_name = tables.table_name), '') AS char) AS columns \
+         FROM information_schema.tables AS tables WHERE tables.table_schema = DATABASE() \
+         AND tables.table_name IN ({}) ORDER BY tables.table_name",
+        names.join(", ")
+    )
+}
+
+/// `IF EXISTS` is not known for indexes.
+pub(super) fn indexes(dialect: &MySql, names: &ThreadsTable) -> String {
+    let table = dialect.literal(&names.table);
+    format!(
+        "SELECT DISTINCT CAST(index_name AS char) AS name FROM information_schema.statistics \
+         WHERE table_schema = DATABASE() AND table_name = {table} AND index_name LIKE 'volume!_re%' ESCAPE '!'"
+    )
+}

@@ -1,0 +1,32 @@
+//! Connections to PostgreSQL.
+
+use migrations::Postgres;
+use sea_orm::ConnectOptions;
+
+use crate::store::engine::{Access, Connecting};
+
+impl Connecting for Postgres {
+    fn usual_port(&self) -> u16 {
+        5432
+    }
+
+    /// Rows that a policy hides are an error, and not rows that are not there. PgBouncer refuses a connection that wants
+    /// this to be set, or digits.
+    fn adapt(&self, options: &mut ConnectOptions, access: Access, is_behind_pooler: bool) {
+        options.map_sqlx_postgres_opts(move |postgres| {
+            if is_behind_pooler {
+                return postgres.statement_cache_capacity(0).extra_float_digits(None);
+            }
+            let postgres = postgres.options([("row_security", "off")]);
+            match access {
+                Access::Work | Access::Look => postgres,
+                Access::Read => postgres.options([("default_transaction_read_only", "on")]),
+            }
+        });
+    }
+
+    /// The connection may have others' prepared statements, and not our settings.
+    fn after_begin_behind_pooler(&self) -> Option<&'static str> {
+        Some("DEALLOCATE ALL; SET LOCAL row_security = off")
+    }
+}
