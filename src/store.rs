@@ -18,6 +18,7 @@ mod pauses;
 mod pool;
 mod postgres;
 mod recording;
+mod rows;
 mod schema_facts;
 mod sqlite;
 mod threads;

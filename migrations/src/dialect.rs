@@ -154,6 +154,24 @@ pub trait Dialect: fmt::Debug + Send + Sync {
     fn indexes_in_the_way(&self, _names: &ThreadsTable) -> Option<String> {
         None
     }
+
+    /// The query for what speaks against using the threads table at all: each `name` goes on after "table ...".
+    fn obstacles(&self, _names: &ThreadsTable) -> Option<String> {
+        None
+    }
+
+    /// The query for what this user lacks to change the schema, in the same way.
+    fn lacks(&self, _names: &ThreadsTable) -> Option<String> {
+        None
+    }
+
+    /// The query for the `name` of each table that is called so and is not found, because it is elsewhere.
+    fn elsewhere(&self, _names: &ThreadsTable) -> Option<String> {
+        None
+    }
+
+    /// The query for the `name` of each trigger of somebody else's that runs before the threads table is updated.
+    fn other_triggers(&self, names: &ThreadsTable) -> String;
 }
 
 impl PartialEq for dyn Dialect {

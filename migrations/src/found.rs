@@ -5,11 +5,13 @@ use sea_orm_migration::prelude::*;
 use crate::{
     Bookkeeping, Dialect, Mapping, ThreadsTable,
     bookkeeping::{query, texts},
+    refused,
     table::{Table, no_such_table},
 };
 
 /// The threads table and what of ours is there.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Found {
     /// How to address the table.
     pub mapping: Mapping,
@@ -56,6 +58,11 @@ impl Found {
         if table.is_none() && !names.is_ours() {
             return Err(no_such_table(db, dialect, names).await?);
         }
+        if table.is_none() {
+            check_elsewhere(db, dialect, names).await?;
+        }
+        check_obstacles(db, dialect, names, dialect.obstacles(names)).await?;
+        check_obstacles(db, dialect, names, dialect.lacks(names)).await?;
         let mapping = table.as_ref().map_or_else(|| Ok(Mapping::of_ours(dialect, names)), |table| table.fit(names))?;
         // What follows is made of the column that will be there.
         let mapping = Mapping { has_mark: true, ..mapping };
@@ -121,6 +128,34 @@ impl Mapping {
         if needs_ours {
             table.needed(&names.mark, "VOLUME_REAPER_THREADS_MARK_COLUMN")?;
         }
-        table.fit(names)
+        let mapping = table.fit(names)?;
+        check_obstacles(db, dialect, names, dialect.obstacles(names)).await?;
+        Ok(mapping)
+    }
+}
+
+/// Fails if the threads table can't be used for one of the reasons that a query gives.
+async fn check_obstacles(
+    db: &impl ConnectionTrait,
+    dialect: &dyn Dialect,
+    names: &ThreadsTable,
+    query: Option<String>,
+) -> Result<(), DbErr> {
+    let Some(query) = query else { return Ok(()) };
+    match texts(db, dialect, &query).await?.first() {
+        None => Ok(()),
+        Some(obstacle) => refused(format!("table {names} {obstacle}")),
+    }
+}
+
+/// Fails if we would make a threads table beside one that is only not looked for where it is.
+async fn check_elsewhere(db: &impl ConnectionTrait, dialect: &dyn Dialect, names: &ThreadsTable) -> Result<(), DbErr> {
+    let Some(query) = dialect.elsewhere(names) else { return Ok(()) };
+    match texts(db, dialect, &query).await?.first() {
+        None => Ok(()),
+        Some(other) => refused(format!(
+            "there is no table {names} where this connection looks, but there is {other}: name its schema in \
+             VOLUME_REAPER_THREADS_SCHEMA, or as ?schema= in DATABASE_URL. Nothing was changed"
+        )),
     }
 }

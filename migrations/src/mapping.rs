@@ -158,7 +158,20 @@ impl Mapping {
         }
     }
 
-    /// The mark, where it is read.
+    /// The time of the close, where it is read: null where there is none, or none that can be read.
+    #[must_use]
+    pub fn read_closed_at(&self) -> Expr {
+        let closed_at = self.names.closed_at.as_ref();
+        closed_at.map_or_else(Expr::null, |name| self.dialect.readable_time(Expr::col(Alias::new(name))))
+    }
+
+    /// When the thread was marked, where that is read: null also where it can't be read.
+    #[must_use]
+    pub fn read_marked_at(&self) -> Expr {
+        if self.has_mark { self.dialect.readable_time(Expr::col(Alias::new(&self.names.mark))) } else { Expr::null() }
+    }
+
+    /// The mark, where it only matters whether there is one.
     #[must_use]
     pub fn read_mark(&self) -> Expr {
         if self.has_mark { Expr::col(Alias::new(&self.names.mark)) } else { Expr::null() }

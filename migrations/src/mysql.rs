@@ -150,4 +150,12 @@ impl Dialect for MySql {
     fn indexes_in_the_way(&self, names: &ThreadsTable) -> Option<String> {
         Some(catalog::indexes(self, names))
     }
+
+    fn obstacles(&self, names: &ThreadsTable) -> Option<String> {
+        Some(catalog::obstacles(self, names))
+    }
+
+    fn other_triggers(&self, names: &ThreadsTable) -> String {
+        catalog::other_triggers(self, names)
+    }
 }

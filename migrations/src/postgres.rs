@@ -111,4 +111,20 @@ impl Dialect for Postgres {
     fn indexes_in_the_way(&self, _names: &ThreadsTable) -> Option<String> {
         Some(catalog::INVALID_INDEXES.to_owned())
     }
+
+    fn obstacles(&self, names: &ThreadsTable) -> Option<String> {
+        Some(catalog::obstacles(self, names))
+    }
+
+    fn lacks(&self, names: &ThreadsTable) -> Option<String> {
+        Some(catalog::lacks(self, names))
+    }
+
+    fn elsewhere(&self, names: &ThreadsTable) -> Option<String> {
+        Some(catalog::elsewhere(self, names))
+    }
+
+    fn other_triggers(&self, names: &ThreadsTable) -> String {
+        catalog::other_triggers(self, names)
+    }
 }

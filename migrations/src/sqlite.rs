@@ -48,10 +48,9 @@ impl Dialect for Sqlite {
         parts::drop_trigger()
     }
 
-    /// Any value may stand in any column. What the database itself can't read as a time, the library can't either.
+    /// Any value may stand in any column, and the client library says which it can't read.
     fn readable_time(&self, column: Expr) -> Expr {
-        let is_readable = Expr::from(Func::cust("datetime").arg(column.clone())).is_not_null();
-        CaseStatement::new().case(is_readable, column).finally(Expr::null()).into()
+        column
     }
 
     /// A transaction that writes has the whole file to itself.
@@ -84,5 +83,9 @@ impl Dialect for Sqlite {
 
     fn relations(&self, names: &[&str]) -> String {
         catalog::relations(self, names)
+    }
+
+    fn other_triggers(&self, names: &ThreadsTable) -> String {
+        catalog::other_triggers(self, names)
     }
 }

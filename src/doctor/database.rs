@@ -98,6 +98,7 @@ fn schema_verdicts(config: &Config, schema: &Schema) -> Vec<Check> {
         &again("", "m20261126_000006_reopen_trigger"),
         &schema.trigger,
     ));
+    checks.extend(other_triggers(config, &schema.other_triggers));
     checks.extend(plan(&schema.reads_whole_table));
     checks.push(match &schema.may_write {
         Ok(()) => Check::ok("database.rights", "marks and receipts can be written"),
@@ -147,6 +148,25 @@ fn part(name: &str, what: &str, consequence: &str, again: &str, found: &Result<P
         }
         Ok(Part::Broken(how)) => Check::fail(name, format!("{what}: {how}"), again),
         Err(error) => Check::fail(name, format!("{what} can't be looked at: {error}"), "look into the database's log"),
+    }
+}
+
+/// What such a trigger does can't be known: it may drop an update, or change what it writes.
+fn other_triggers(config: &Config, found: &Result<Vec<String>, Failure>) -> Option<Check> {
+    let name = "database.other-triggers";
+    match found {
+        Ok(triggers) if triggers.is_empty() => None,
+        Ok(triggers) => Some(Check::warn(
+            name,
+            format!(
+                "each update of table {} goes through {} first: if that drops it or changes {}, threads stay unmarked",
+                config.threads,
+                triggers.join(", "),
+                config.threads.mark
+            ),
+            "see that it lets an update of that column pass as it is",
+        )),
+        Err(error) => Some(Check::warn(name, format!("can't be looked at: {error}"), "look into the database's log")),
     }
 }
 

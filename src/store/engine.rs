@@ -74,7 +74,7 @@ pub(super) trait Connecting {
     }
 
     /// What each connection is told.
-    fn adapt(&self, options: &mut ConnectOptions, access: Access, is_behind_pooler: bool);
+    fn adapt(&self, options: &mut ConnectOptions, access: Access, url: &SecretUrl);
 
     /// What a transaction begins with behind a pooler.
     fn after_begin_behind_pooler(&self) -> Option<&'static str> {

@@ -32,7 +32,6 @@ impl Pool {
         access: Access,
         limit: u32,
     ) -> Result<Self, DbErr> {
-        let is_behind_pooler = url.is_behind_pooler();
         let mut options = ConnectOptions::new(engine.address(url));
         options
             .max_connections(engine.most_connections(limit))
@@ -43,8 +42,8 @@ impl Pool {
             .connect_lazy(true)
             // Statements of healthy work are nobody's business; what fails is logged where it is handled.
             .sqlx_logging(false);
-        engine.adapt(&mut options, access, is_behind_pooler);
-        Ok(Self { connections: Database::connect(options).await?, engine, is_behind_pooler })
+        engine.adapt(&mut options, access, url);
+        Ok(Self { connections: Database::connect(options).await?, engine, is_behind_pooler: url.is_behind_pooler() })
     }
 
     pub(super) fn is_behind_pooler(&self) -> bool {

@@ -85,6 +85,8 @@ pub struct Schema {
     pub reads_whole_table: Result<Option<bool>, Failure>,
     /// The trigger that clears the mark.
     pub trigger: Result<Part, Failure>,
+    /// Triggers of somebody else's that run before the threads table is updated.
+    pub other_triggers: Result<Vec<String>, Failure>,
     /// Whether what we do with rows would be allowed.
     pub may_write: Result<(), Failure>,
     /// The pinned daemons.
@@ -137,6 +139,7 @@ impl Store {
             before_index_again: self.engine.before_index_again(),
             reads_whole_table: self.reads_whole_table().await.map_err(failed),
             trigger: self.trigger().await.map_err(failed),
+            other_triggers: self.other_triggers().await.map_err(failed),
             may_write: self.may_write().await.map_err(failed),
             pinned: self.pinned_daemons().await,
         }
@@ -165,6 +168,11 @@ impl Store {
 
     async fn trigger(&self) -> Result<Part, DbErr> {
         self.engine.trigger(&self.db, self.mapping().await?).await
+    }
+
+    async fn other_triggers(&self) -> Result<Vec<String>, DbErr> {
+        let rows = self.db.rows(self.engine.dialect().other_triggers(&self.threads)).await?;
+        rows.iter().map(|row| row.try_get("", "name")).collect()
     }
 
     async fn reads_whole_table(&self) -> Result<Option<bool>, DbErr> {

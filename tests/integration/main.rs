@@ -20,6 +20,7 @@ mod fleet;
 mod fleet_hosts;
 mod holds;
 mod huge_volumes;
+mod obstacles;
 mod orphans;
 mod ownership;
 mod pauses;

@@ -3,7 +3,7 @@
 use crate::world::{On, World, world};
 
 /// The one line of a command that is refused.
-async fn refusal(world: &World, arguments: &[&str]) -> String {
+pub(crate) async fn refusal(world: &World, arguments: &[&str]) -> String {
     let output = world.run(arguments).await;
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let error = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -135,8 +135,7 @@ async fn on_postgresql_two_services_in_two_schemas_have_tables_of_their_own() {
     }
     let url = world.settings["DATABASE_URL"].clone();
     for schema in ["one", "two"] {
-        let sep = if url.contains('?') { '&' } else { '?' };
-        world.set("DATABASE_URL", format!("{url}{sep}options=-c%20search_path%3D{schema}"));
+        world.set("DATABASE_URL", format!("{url}?schema={schema}"));
         assert!(world.run(&["migrate"]).await.status.success(), "{schema}");
     }
     let leases = "SELECT nspname::text FROM pg_class JOIN pg_namespace n ON n.oid = relnamespace \

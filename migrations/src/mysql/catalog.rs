@@ -3,7 +3,7 @@
 use sea_orm_migration::{prelude::*, sea_orm::QueryResult};
 
 use super::MySql;
-use crate::{Column, Dialect, Takes, ThreadsTable};
+use crate::{Column, Dialect, REOPEN_TRIGGER, Takes, ThreadsTable};
 
 pub(super) const TABLES: &str = "SELECT CAST(table_name AS char) AS name FROM information_schema.tables \
                                  WHERE table_schema = DATABASE() AND table_type = 'BASE TABLE' ORDER BY 1";
@@ -79,5 +79,24 @@ pub(super) fn indexes(dialect: &MySql, names: &ThreadsTable) -> String {
     format!(
         "SELECT DISTINCT CAST(index_name AS char) AS name FROM information_schema.statistics \
          WHERE table_schema = DATABASE() AND table_name = {table} AND index_name LIKE 'volume!_re%' ESCAPE '!'"
+    )
+}
+
+pub(super) fn obstacles(dialect: &MySql, names: &ThreadsTable) -> String {
+    let [table, status] = [&names.table, &names.status].map(|name| dialect.literal(name));
+    format!(
+        "SELECT CAST(CONCAT('has a status ', column_name, ' that is generated, and can''t be looked at before an update: set \
+          VOLUME_REAPER_THREADS_STATUS_COLUMN to the column that it is made from') AS char) AS name \
+         FROM information_schema.columns WHERE table_schema = DATABASE() AND table_name = {table} \
+         AND column_name = {status} AND extra LIKE '%generated%' AND extra NOT LIKE '%default_generated%'"
+    )
+}
+
+pub(super) fn other_triggers(dialect: &MySql, names: &ThreadsTable) -> String {
+    let table = dialect.literal(&names.table);
+    format!(
+        "SELECT CAST(trigger_name AS char) AS name FROM information_schema.triggers WHERE trigger_schema = DATABASE() \
+         AND event_object_table = {table} AND action_timing = 'BEFORE' AND event_manipulation = 'UPDATE' \
+         AND trigger_name <> '{REOPEN_TRIGGER}' ORDER BY 1"
     )
 }

@@ -3,7 +3,7 @@
 use sea_orm_migration::{prelude::*, sea_orm::QueryResult};
 
 use super::Postgres;
-use crate::{Column, Dialect, REOPEN_TRIGGER, Takes, ThreadsTable};
+use crate::{BOOKKEEPING_TABLE, Column, Dialect, REOPEN_TRIGGER, Takes, ThreadsTable};
 
 pub(super) const TABLES: &str = "SELECT CASE WHEN pg_table_is_visible(pg_class.oid) THEN CAST(relname AS text) \
      ELSE nspname || '.' || relname END AS name FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace \
@@ -23,8 +23,8 @@ pub(super) fn columns(dialect: &Postgres, names: &ThreadsTable) -> String {
           AND indnkeyatts = 1 AND indkey[0] = attnum) AS is_unique \
          FROM pg_attribute JOIN pg_class class ON class.oid = attrelid JOIN pg_type type ON type.oid = atttypid \
          JOIN pg_type base ON base.oid = CASE type.typtype WHEN 'd' THEN type.typbasetype ELSE type.oid END \
-         WHERE attrelid = to_regclass({}) AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
-        dialect.literal(&names.table_sql(dialect))
+         WHERE attrelid = {} AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
+        regclass(dialect, names)
     )
 }
 
@@ -71,6 +71,66 @@ pub(super) fn is_same_table(dialect: &Postgres, one: &str, other: &str) -> Strin
 }
 
 pub(super) fn trigger(dialect: &Postgres, names: &ThreadsTable) -> String {
-    let table = dialect.literal(&names.table_sql(dialect));
-    format!("SELECT 1 FROM pg_trigger WHERE tgname = '{REOPEN_TRIGGER}' AND tgrelid = to_regclass({table})")
+    let table = regclass(dialect, names);
+    format!("SELECT 1 FROM pg_trigger WHERE tgname = '{REOPEN_TRIGGER}' AND tgrelid = {table}")
+}
+
+/// Row-level security that counts for this user: its policies would have us take rows for missing, or marks for set.
+pub(super) fn obstacles(dialect: &Postgres, names: &ThreadsTable) -> String {
+    let table = regclass(dialect, names);
+    let status = dialect.literal(&names.status);
+    format!(
+        "SELECT what AS name FROM (\
+         SELECT 1 AS place, 'is under row-level security for ' || quote_ident(current_user) || ', which may hide rows, or \
+          keep them from being marked: ALTER ROLE ' || quote_ident(current_user) || ' BYPASSRLS' AS what \
+          WHERE row_security_active(CAST({table} AS oid)) \
+         UNION ALL SELECT 2, 'has tables that inherit from it (' || string_agg(CAST(CAST(inhrelid AS regclass) AS text), \
+          ', ') || '), whose rows would be seen here and have neither our trigger nor our index, which is not supported' \
+          FROM pg_inherits WHERE inhparent = {table} HAVING count(*) > 0 \
+         UNION ALL SELECT 3, 'is a partition of ' || CAST(CAST(inhparent AS regclass) AS text) || ', which is not supported' \
+          FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid WHERE inhrelid = {table} AND relispartition \
+         UNION ALL SELECT 4, 'has the rule ' || quote_ident(rulename) || ', which rewrites updates: with it, marks would get \
+          lost' FROM pg_rewrite WHERE ev_class = {table} AND ev_type = '2' \
+         UNION ALL SELECT 5, 'has a status ' || quote_ident(attname) || ' that is generated, and can''t be looked at before \
+          an update: set VOLUME_REAPER_THREADS_STATUS_COLUMN to the column that it is made from' \
+          FROM pg_attribute WHERE attrelid = {table} AND attname = {status} AND attgenerated <> ''\
+         ) AS obstacles ORDER BY place"
+    )
+}
+
+pub(super) fn lacks(dialect: &Postgres, names: &ThreadsTable) -> String {
+    let table = regclass(dialect, names);
+    format!(
+        "SELECT 'belongs to ' || quote_ident(pg_get_userbyid(relowner)) || ', and only its owner can add a column, an index \
+          or a trigger: GRANT ' || quote_ident(pg_get_userbyid(relowner)) || ' TO ' || quote_ident(current_user) AS name \
+          FROM pg_class WHERE oid = {table} AND NOT pg_has_role(relowner, 'USAGE') \
+         UNION ALL SELECT 'can be had, but ' || quote_ident(current_user) || ' may not make tables beside it: \
+          GRANT CREATE ON SCHEMA ' || quote_ident(current_schema()) || ' TO ' || quote_ident(current_user) \
+          WHERE NOT has_schema_privilege(current_schema(), 'CREATE')"
+    )
+}
+
+/// In another schema than those that are looked in, unless it is another volume-reaper's own.
+pub(super) fn elsewhere(dialect: &Postgres, names: &ThreadsTable) -> String {
+    let table = dialect.literal(&names.table);
+    format!(
+        "SELECT quote_ident(nspname) || '.' || quote_ident(relname) AS name FROM pg_class \
+         JOIN pg_namespace ON pg_namespace.oid = relnamespace WHERE relname = {table} AND relkind IN ('r', 'p', 'v', 'm', 'f') \
+         AND nspname !~ '^pg_' AND nspname <> 'information_schema' AND NOT EXISTS (SELECT 1 FROM pg_class AS beside \
+          WHERE beside.relnamespace = pg_class.relnamespace AND beside.relname = '{BOOKKEEPING_TABLE}') ORDER BY 1"
+    )
+}
+
+/// By the bits of its type: 1 for each row, 2 before, 16 when updated.
+pub(super) fn other_triggers(dialect: &Postgres, names: &ThreadsTable) -> String {
+    format!(
+        "SELECT CAST(tgname AS text) AS name FROM pg_trigger WHERE tgrelid = {} AND NOT tgisinternal \
+         AND tgname <> '{REOPEN_TRIGGER}' AND tgtype & 19 = 19 AND tgenabled <> 'D' ORDER BY 1",
+        regclass(dialect, names)
+    )
+}
+
+/// The table as the search path finds it.
+fn regclass(dialect: &Postgres, names: &ThreadsTable) -> String {
+    format!("to_regclass({})", dialect.literal(&names.table_sql(dialect)))
 }

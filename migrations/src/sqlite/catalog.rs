@@ -3,7 +3,7 @@
 use sea_orm_migration::{prelude::*, sea_orm::QueryResult};
 
 use super::Sqlite;
-use crate::{Column, Dialect, Takes, ThreadsTable};
+use crate::{Column, Dialect, REOPEN_TRIGGER, Takes, ThreadsTable};
 
 pub(super) const TABLES: &str =
     "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite!_%' ESCAPE '!' ORDER BY 1";
@@ -13,11 +13,11 @@ pub(super) fn columns(dialect: &Sqlite, names: &ThreadsTable) -> String {
     format!(
         "SELECT (SELECT type FROM sqlite_master WHERE name = {table} COLLATE NOCASE AND type IN ('table', 'view')) \
          AS kind, name, type AS type_name, NOT \"notnull\" AS is_nullable, \
-         coalesce(upper(dflt_value), 'NULL') <> 'NULL' AS fills_itself, \
+         coalesce(upper(dflt_value), 'NULL') <> 'NULL' OR hidden > 1 AS fills_itself, \
          (pk = 1 AND (SELECT max(pk) FROM pragma_table_info({table})) = 1) OR EXISTS (\
           SELECT 1 FROM pragma_index_list({table}) AS list WHERE list.\"unique\" AND NOT list.partial \
           AND (SELECT group_concat(coalesce(info.name, ''), '/') FROM pragma_index_info(list.name) AS info) \
-          = columns.name) AS is_unique FROM pragma_table_info({table}) AS columns ORDER BY cid"
+          = columns.name) AS is_unique FROM pragma_table_xinfo({table}) AS columns ORDER BY cid"
     )
 }
 
@@ -53,5 +53,13 @@ pub(super) fn relations(dialect: &Sqlite, names: &[&str]) -> String {
          FROM pragma_table_info(sqlite_master.name) AS info), '') AS columns \
          FROM sqlite_master WHERE name COLLATE NOCASE IN ({}) ORDER BY name",
         names.join(", ")
+    )
+}
+
+pub(super) fn other_triggers(dialect: &Sqlite, names: &ThreadsTable) -> String {
+    let table = dialect.literal(&names.table);
+    format!(
+        "SELECT name FROM sqlite_master WHERE type = 'trigger' AND tbl_name = {table} COLLATE NOCASE \
+         AND name <> '{REOPEN_TRIGGER}' AND upper(sql) LIKE '%BEFORE%UPDATE%ON%' ORDER BY 1"
     )
 }

@@ -20,7 +20,7 @@ impl Connecting for MySql {
     }
 
     /// Moments are in UTC by agreement, whatever the server's zone, and whatever the URL says.
-    fn adapt(&self, options: &mut ConnectOptions, access: Access, _is_behind_pooler: bool) {
+    fn adapt(&self, options: &mut ConnectOptions, access: Access, _url: &SecretUrl) {
         options.map_sqlx_mysql_opts(|mysql| mysql.timezone(Some("+00:00".to_owned())));
         if access == Access::Read {
             options.map_sqlx_mysql_pool_opts(|pool| {

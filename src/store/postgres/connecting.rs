@@ -1,9 +1,12 @@
 //! Connections to PostgreSQL.
 
-use migrations::Postgres;
+use migrations::{Dialect, Postgres};
 use sea_orm::ConnectOptions;
 
-use crate::store::engine::{Access, Connecting};
+use crate::{
+    config::SecretUrl,
+    store::engine::{Access, Connecting},
+};
 
 impl Connecting for Postgres {
     fn usual_port(&self) -> u16 {
@@ -12,10 +15,14 @@ impl Connecting for Postgres {
 
     /// Rows that a policy hides are an error, and not rows that are not there. PgBouncer refuses a connection that wants
     /// this to be set, or digits.
-    fn adapt(&self, options: &mut ConnectOptions, access: Access, is_behind_pooler: bool) {
-        options.map_sqlx_postgres_opts(move |postgres| {
+    fn adapt(&self, options: &mut ConnectOptions, access: Access, url: &SecretUrl) {
+        let (is_behind_pooler, schema) = (url.is_behind_pooler(), url.schema());
+        options.map_sqlx_postgres_opts(move |mut postgres| {
             if is_behind_pooler {
                 return postgres.statement_cache_capacity(0).extra_float_digits(None);
+            }
+            if let Some(schema) = &schema {
+                postgres = postgres.options([("search_path", in_options(&Postgres.quoted(schema)))]);
             }
             let postgres = postgres.options([("row_security", "off")]);
             match access {
@@ -29,4 +36,10 @@ impl Connecting for Postgres {
     fn after_begin_behind_pooler(&self) -> Option<&'static str> {
         Some("DEALLOCATE ALL; SET LOCAL row_security = off")
     }
+}
+
+/// A value among the server's options, where a blank or a backslash needs another one before it (PostgreSQL's manual,
+/// `options` of libpq).
+fn in_options(value: &str) -> String {
+    value.replace('\\', "\\\\").replace(' ', "\\ ")
 }

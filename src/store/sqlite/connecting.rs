@@ -5,7 +5,10 @@ use std::ops::Not;
 use migrations::Sqlite;
 use sea_orm::{ConnectOptions, SqliteTransactionMode, TransactionOptions, sqlx::sqlite::SqliteJournalMode};
 
-use crate::store::engine::{Access, Connecting};
+use crate::{
+    config::SecretUrl,
+    store::engine::{Access, Connecting},
+};
 
 impl Connecting for Sqlite {
     /// There is no server.
@@ -19,7 +22,7 @@ impl Connecting for Sqlite {
         1
     }
 
-    fn adapt(&self, options: &mut ConnectOptions, access: Access, _is_behind_pooler: bool) {
+    fn adapt(&self, options: &mut ConnectOptions, access: Access, _url: &SecretUrl) {
         options.map_sqlx_sqlite_opts(move |sqlite| match access {
             Access::Work => {
                 // Then readers and a writer do not block each other. A file that is there already stays as somebody made it.
