@@ -1,8 +1,8 @@
 //! The database: the threads port of the coordinator, the receipts and the pinned daemons.
 //!
 //! The threads table is the platform's and is addressed by configured names; our own tables by entities. PostgreSQL,
-//! SQLite and MySQL (which is MariaDB too) are served by the same statements; what differs lies in a folder for each, see
-//! [`engine`].
+//! SQLite and MySQL (which is MariaDB too) are served by the same statements; what differs lies in a folder for each,
+//! see [`engine`].
 
 mod daemons;
 mod engine;
@@ -96,8 +96,8 @@ impl Store {
         })
     }
 
-    /// A store for who only reads: the database itself refuses to be written to, unless a pooler stands before it, whose
-    /// connections are others' too.
+    /// A store for who only reads: the database itself refuses to be written to, unless a pooler stands before it,
+    /// whose connections are others' too.
     pub async fn read_only(url: &SecretUrl, threads: ThreadsTable, connections: u32) -> Result<Self, Failure> {
         let engine = engine_of(url);
         let pool = Pool::open(engine, url, Access::Read, connections).await;

@@ -39,7 +39,8 @@ pub struct Bookkeeping {
 }
 
 impl Bookkeeping {
-    /// Reads it. Fails if it is none, if this version can't go on from there, or if it was made for another threads table.
+    /// Reads it. Fails if it is none, if this version can't go on from there, or if it was made for another threads
+    /// table.
     pub async fn read(db: &impl ConnectionTrait, dialect: &dyn Dialect, names: &ThreadsTable) -> Result<Self, DbErr> {
         let all: Vec<_> = BOOKKEEPING.iter().map(|(name, _)| *name).chain(OUR_TABLES).collect();
         let mut found = Self::default();
@@ -111,8 +112,8 @@ impl Bookkeeping {
             return Ok(());
         }
         refused(format!(
-            "{} in this database was not made by volume-reaper, which needs that name: rename it, or give volume-reaper a \
-             schema or a database of its own. Nothing was changed",
+            "{} in this database was not made by volume-reaper, which needs that name: rename it, or give \
+             volume-reaper a schema or a database of its own. Nothing was changed",
             self.not_ours.join(", ")
         ))
     }
@@ -133,15 +134,15 @@ fn check_versions(versions: &[String]) -> Result<(), DbErr> {
     let Some(first) = unknown.first() else { return Ok(()) };
     if first.starts_with(BEFORE_THE_FIRST_RELEASE) {
         return refused(format!(
-            "this database was migrated by a volume-reaper from before its first release ({first}): take that back with \
-             `volume-reaper migrate down --all` of that version, or drop the tables volume_removals, docker_daemons, leases, \
-             thread_holds, removal_pause, cleanup_failures, {ADDITIONS_TABLE} and {BOOKKEEPING_TABLE} by hand, and migrate \
-             again. Nothing was changed"
+            "this database was migrated by a volume-reaper from before its first release ({first}): take that back \
+             with `volume-reaper migrate down --all` of that version, or drop the tables volume_removals, \
+             docker_daemons, leases, thread_holds, removal_pause, cleanup_failures, {ADDITIONS_TABLE} and \
+             {BOOKKEEPING_TABLE} by hand, and migrate again. Nothing was changed"
         ));
     }
     refused(format!(
-        "this database was migrated by a newer volume-reaper ({first}): use that version, or have it take that back with \
-         `volume-reaper migrate down`"
+        "this database was migrated by a newer volume-reaper ({first}): use that version, or have it take that back \
+         with `volume-reaper migrate down`"
     ))
 }
 

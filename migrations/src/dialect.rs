@@ -62,8 +62,8 @@ pub trait Dialect: fmt::Debug + Send + Sync {
         Expr::current_timestamp()
     }
 
-    /// How to make the table with the receipts, which has these columns, and its indexes: by thread, of the removals alone
-    /// for the budgets, and by time.
+    /// How to make the table with the receipts, which has these columns, and its indexes: by thread, of the removals
+    /// alone for the budgets, and by time.
     fn create_receipts(&self, table: TableCreateStatement) -> Vec<String>;
 
     // --- The threads table ---
@@ -90,8 +90,8 @@ pub trait Dialect: fmt::Debug + Send + Sync {
         Expr::col(Alias::new(column)).cast_as(self.text_type()).eq(text)
     }
 
-    /// What has to be asked of a row that the index of the ids found for this text, if its collation may take others for
-    /// equal.
+    /// What has to be asked of a row that the index of the ids found for this text, if its collation may take others
+    /// for equal.
     fn is_exactly(&self, _column: &str, _text: &str) -> Option<Expr> {
         None
     }

@@ -1,8 +1,8 @@
 //! The schema of Volume Reaper: one file per change, each additive and reversible.
 //!
 //! The threads table belongs to the platform. We add one column, one index and one trigger to it; only where there is
-//! no table of that name, and the names are the default ones, is it created. The other tables are ours: `volume_removals`,
-//! which is for everybody to read, and those whose names begin with `volume_reaper_`.
+//! no table of that name, and the names are the default ones, is it created. The other tables are ours:
+//! `volume_removals`, which is for everybody to read, and those whose names begin with `volume_reaper_`.
 
 mod bookkeeping;
 mod change;

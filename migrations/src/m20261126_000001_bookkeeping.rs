@@ -32,8 +32,11 @@ impl Change for Migration {
         statements
     }
 
+    /// With the tables that it knows: where a migration is not taken back when it fails in its middle, there may be
+    /// some that nobody else would ever drop.
     fn down(&self) -> Vec<String> {
-        let dialect = self.0.mapping.dialect;
-        vec![sql(dialect, Table::drop().table(ADDITIONS_TABLE).if_exists())]
+        let noted = self.0.bookkeeping.own_tables.iter().map(String::as_str);
+        let drop = |table: &str| sql(self.0.mapping.dialect, Table::drop().table(Alias::new(table)).if_exists());
+        noted.chain([ADDITIONS_TABLE]).map(drop).collect()
     }
 }

@@ -12,8 +12,8 @@ use crate::{
 pub(crate) struct Migration(pub(crate) Found);
 
 impl Change for Migration {
-    /// That a table is ours is written down first: MySQL does not take back what was done before something failed, and to
-    /// the next try the table would be somebody else's.
+    /// That a table is ours is written down first: MySQL does not take back what was done before something failed, and
+    /// to the next try the table would be somebody else's.
     fn up(&self) -> Vec<String> {
         let noted = &self.0.bookkeeping.own_tables;
         let news = OUR_TABLES.iter().filter(|table| !noted.iter().any(|noted| noted == *table));
@@ -72,8 +72,8 @@ fn create(dialect: &dyn Dialect) -> Vec<String> {
         .col(number("epoch").not_null())
         .col(time("expires_at").not_null())
         .to_owned();
-    // Threads that are not to be cleaned, whatever their status. Without a foreign key: a hold may come before its thread,
-    // and the platform may delete its rows as it likes.
+    // Threads that are not to be cleaned, whatever their status. Without a foreign key: a hold may come before its
+    // thread, and the platform may delete its rows as it likes.
     let holds = dialect
         .table("volume_reaper_holds")
         .col(key("thread_id"))
@@ -90,8 +90,8 @@ fn create(dialect: &dyn Dialect) -> Vec<String> {
         .col(text("paused_by"))
         .col(time("resumed_at"))
         .to_owned();
-    // Clean-ups that failed, one row per thread for as long as it is closed and unmarked: sweeps back off by them, across
-    // replicas and restarts.
+    // Clean-ups that failed, one row per thread for as long as it is closed and unmarked: sweeps back off by them,
+    // across replicas and restarts.
     let failures = dialect
         .table("volume_reaper_failures")
         .col(key("thread_id"))

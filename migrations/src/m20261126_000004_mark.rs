@@ -1,4 +1,5 @@
-//! The mark: our column in the threads table, unless the platform has one already. That one is used as it is, and stays.
+//! The mark: our column in the threads table, unless the platform has one already. That one is used as it is, and
+//! stays.
 
 use sea_orm_migration::prelude::*;
 

@@ -8,8 +8,8 @@ use crate::{Found, change::Change};
 pub(crate) struct Migration(pub(crate) Found);
 
 impl Change for Migration {
-    /// An index is built on PostgreSQL without blocking the platform's writes, and `CREATE INDEX CONCURRENTLY` can't run
-    /// in a transaction.
+    /// An index is built on PostgreSQL without blocking the platform's writes, and `CREATE INDEX CONCURRENTLY` can't
+    /// run in a transaction.
     fn is_transaction(&self) -> bool {
         false
     }

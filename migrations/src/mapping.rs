@@ -131,7 +131,8 @@ impl Mapping {
         self.dialect.is_text(column, text)
     }
 
-    /// An id as a value of its column's type, so that the column's own index finds it; `None` if no row can have that id.
+    /// An id as a value of its column's type, so that the column's own index finds it; `None` if no row can have that
+    /// id.
     ///
     /// Only the spelling that the database itself gives is an id: others may name other volumes.
     #[must_use]

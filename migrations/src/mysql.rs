@@ -53,8 +53,8 @@ impl Dialect for MySql {
         ColumnDef::new(Alias::new(name)).string_len(255).to_owned()
     }
 
-    /// In UTC by agreement, with the milliseconds that we write: `TIMESTAMP` would end in 2038, and on old servers change
-    /// by itself with its row.
+    /// In UTC by agreement, with the milliseconds that we write: `TIMESTAMP` would end in 2038, and on old servers
+    /// change by itself with its row.
     fn time(&self, name: &str) -> ColumnDef {
         ColumnDef::new(Alias::new(name)).custom("datetime(3)").to_owned()
     }
@@ -125,7 +125,8 @@ impl Dialect for MySql {
         match names.schema {
             None => Ok(catalog::columns(self, names)),
             Some(_) => refused(
-                "MySQL's schemas are its databases: name it in DATABASE_URL, and leave VOLUME_REAPER_THREADS_SCHEMA empty",
+                "MySQL's schemas are its databases: name it in DATABASE_URL, and leave VOLUME_REAPER_THREADS_SCHEMA \
+                 empty",
             ),
         }
     }

@@ -35,7 +35,8 @@ fn unreachable_verdict(unreachable: &Unreachable) -> Check {
         ),
         Unreachable::NoDatabase(why) => (
             why,
-            "correct the database in DATABASE_URL, or create it; `volume-reaper migrate` and `serve` make SQLite's file",
+            "correct the database in DATABASE_URL, or create it; `volume-reaper migrate` and `serve` make SQLite's \
+             file",
         ),
         Unreachable::Other(why) => (why, "look into the database's log, and at DATABASE_URL"),
     };
@@ -106,8 +107,8 @@ fn schema_verdicts(config: &Config, schema: &Schema) -> Vec<Check> {
             "database.rights",
             format!("marks and receipts can't be written: {error}"),
             "connect to a server and as a user that may SELECT and UPDATE the threads table, SELECT and INSERT in \
-             volume_removals, SELECT in volume_reaper_migrations and volume_reaper_additions, and SELECT, INSERT and UPDATE \
-             in the other tables volume_reaper_...; in volume_reaper_daemons, volume_reaper_holds and \
+             volume_removals, SELECT in volume_reaper_migrations and volume_reaper_additions, and SELECT, INSERT and \
+             UPDATE in the other tables volume_reaper_...; in volume_reaper_daemons, volume_reaper_holds and \
              volume_reaper_failures DELETE too",
         ),
     });

@@ -18,8 +18,8 @@ use crate::{
 };
 
 impl Store {
-    /// Pins `identity` as the daemon called `name` if none is pinned yet, unless this store only reads. Fails if another
-    /// one is, or if it is pinned under another name.
+    /// Pins `identity` as the daemon called `name` if none is pinned yet, unless this store only reads. Fails if
+    /// another one is, or if it is pinned under another name.
     pub async fn pin_daemon(&self, name: &str, identity: &Identity) -> Result<(), Failure> {
         if self.is_bare() {
             return Ok(());
@@ -41,8 +41,8 @@ impl Store {
         Ok(row.map(|row| Identity::from_text(row.identity)))
     }
 
-    /// Gives the daemon that was the only one the name that it has among others. Two names for one daemon are a mistake:
-    /// a thread would be looked for twice at one place, and at another not at all.
+    /// Gives the daemon that was the only one the name that it has among others. Two names for one daemon are a
+    /// mistake: a thread would be looked for twice at one place, and at another not at all.
     async fn take_over_name(&self, name: &str, identity: &Identity) -> Result<(), Failure> {
         let other = Entity::find().filter(Column::Identity.eq(identity.as_str())).filter(Column::Name.ne(name));
         let other = self.bounded(ROW_TIMEOUT, other.one(&self.db)).await?;

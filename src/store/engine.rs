@@ -1,6 +1,6 @@
-//! What differs by database, beyond its SQL: how one connects, what its errors mean, how replicas take turns to migrate,
-//! and what `doctor` asks. A trait by subject, a folder by database, and a file in it by trait; which database it is is
-//! chosen once, by the scheme of its URL.
+//! What differs by database, beyond its SQL: how one connects, what its errors mean, how replicas take turns to
+//! migrate, and what `doctor` asks. A trait by subject, a folder by database, and a file in it by trait; which database
+//! it is is chosen once, by the scheme of its URL.
 
 use migrations::{Dialect, Mapping, MySql, Postgres, Sqlite, ThreadsTable};
 use sea_orm::{

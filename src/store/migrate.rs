@@ -64,6 +64,9 @@ impl Store {
 
     /// Takes back the last `steps` migrations, or all of them. The threads table stays, without our additions.
     pub async fn migrate_down(&self, steps: Option<u32>) -> Result<(), Failure> {
+        if self.migration_status().await?.iter().all(|migration| !migration.applied) {
+            return Ok(());
+        }
         self.migrate(Direction::Down(steps)).await
     }
 

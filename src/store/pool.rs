@@ -3,7 +3,8 @@
 //! PgBouncer in transaction mode gives each transaction another of the server's connections, with the prepared
 //! statements that others left there under the names that the client library gives to ours. So behind one
 //! (`pgbouncer=true` in the URL, as Prisma has it) every statement is part of a transaction that begins by forgetting
-//! them. From version 1.21 on PgBouncer can keep them apart itself (`max_prepared_statements`), and none of this is needed.
+//! them. From version 1.21 on PgBouncer can keep them apart itself (`max_prepared_statements`), and none of this is
+//! needed.
 
 use sea_orm::{
     ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, ExecResult,

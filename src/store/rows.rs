@@ -3,8 +3,8 @@
 use chrono::{DateTime, NaiveDateTime, Utc};
 use sea_orm::{DbErr, QueryResult};
 
-/// A moment. One without a zone is UTC; what can't be read at all counts as none, so that under a retention the thread is
-/// kept.
+/// A moment. One without a zone is UTC; what can't be read at all counts as none, so that under a retention the thread
+/// is kept.
 pub(super) fn time(row: &QueryResult, name: &str) -> Option<DateTime<Utc>> {
     let without_zone = || {
         let time = row.try_get::<Option<NaiveDateTime>>("", name).ok().flatten();

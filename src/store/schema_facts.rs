@@ -226,8 +226,8 @@ impl Store {
     }
 }
 
-/// Whether a definition was made for the closed value that is configured: with another one, the index would be of no use
-/// and the trigger clear every mark.
+/// Whether a definition was made for the closed value that is configured: with another one, the index would be of no
+/// use and the trigger clear every mark.
 pub(super) fn is_for_this_status(threads: &Mapping, definition: &str) -> Part {
     let closed = threads.closed_sql();
     if definition.to_lowercase().contains(&format!(" {}", closed.to_lowercase())) {

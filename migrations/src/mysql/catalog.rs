@@ -85,8 +85,8 @@ pub(super) fn indexes(dialect: &MySql, names: &ThreadsTable) -> String {
 pub(super) fn obstacles(dialect: &MySql, names: &ThreadsTable) -> String {
     let [table, status] = [&names.table, &names.status].map(|name| dialect.literal(name));
     format!(
-        "SELECT CAST(CONCAT('has a status ', column_name, ' that is generated, and can''t be looked at before an update: set \
-          VOLUME_REAPER_THREADS_STATUS_COLUMN to the column that it is made from') AS char) AS name \
+        "SELECT CAST(CONCAT('has a status ', column_name, ' that is generated, and can''t be looked at before an \
+         update: set VOLUME_REAPER_THREADS_STATUS_COLUMN to the column that it is made from') AS char) AS name \
          FROM information_schema.columns WHERE table_schema = DATABASE() AND table_name = {table} \
          AND column_name = {status} AND extra LIKE '%generated%' AND extra NOT LIKE '%default_generated%'"
     )

@@ -1,5 +1,6 @@
-//! What we add to MySQL's threads table: an index over all rows, since there are no partial ones. It begins with what the
-//! condition asks for, so that the closed and unmarked rows lie together in it, by their id, and a sweep reads as little.
+//! What we add to MySQL's threads table: an index over all rows, since there are no partial ones. It begins with what
+//! the condition asks for, so that the closed and unmarked rows lie together in it, by their id, and a sweep reads as
+//! little.
 
 use sea_orm_migration::prelude::*;
 

@@ -10,8 +10,8 @@ pub(super) const TABLES: &str = "SELECT CASE WHEN pg_table_is_visible(pg_class.o
      WHERE relkind IN ('r', 'p') AND nspname !~ '^pg_' AND nspname <> 'information_schema' ORDER BY 1";
 
 /// What an interrupted concurrent build left is of no use, and `IF NOT EXISTS` would take it for good.
-pub(super) const INVALID_INDEXES: &str = "SELECT CAST(relname AS text) AS name FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid \
-     WHERE relname LIKE 'volume!_re%' ESCAPE '!' AND NOT indisvalid";
+pub(super) const INVALID_INDEXES: &str = "SELECT CAST(relname AS text) AS name FROM pg_index \
+     JOIN pg_class ON pg_class.oid = indexrelid WHERE relname LIKE 'volume!_re%' ESCAPE '!' AND NOT indisvalid";
 
 pub(super) fn columns(dialect: &Postgres, names: &ThreadsTable) -> String {
     format!(
@@ -79,35 +79,50 @@ pub(super) fn trigger(dialect: &Postgres, names: &ThreadsTable) -> String {
 pub(super) fn obstacles(dialect: &Postgres, names: &ThreadsTable) -> String {
     let table = regclass(dialect, names);
     let status = dialect.literal(&names.status);
-    format!(
-        "SELECT what AS name FROM (\
-         SELECT 1 AS place, 'is under row-level security for ' || quote_ident(current_user) || ', which may hide rows, or \
-          keep them from being marked: ALTER ROLE ' || quote_ident(current_user) || ' BYPASSRLS' AS what \
-          WHERE row_security_active(CAST({table} AS oid)) \
-         UNION ALL SELECT 2, 'has tables that inherit from it (' || string_agg(CAST(CAST(inhrelid AS regclass) AS text), \
-          ', ') || '), whose rows would be seen here and have neither our trigger nor our index, which is not supported' \
-          FROM pg_inherits WHERE inhparent = {table} HAVING count(*) > 0 \
-         UNION ALL SELECT 3, 'is a partition of ' || CAST(CAST(inhparent AS regclass) AS text) || ', which is not supported' \
-          FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid WHERE inhrelid = {table} AND relispartition \
-         UNION ALL SELECT 4, 'has the rule ' || quote_ident(rulename) || ', which rewrites updates: with it, marks would get \
-          lost' FROM pg_rewrite WHERE ev_class = {table} AND ev_type = '2' \
-         UNION ALL SELECT 5, 'has a status ' || quote_ident(attname) || ' that is generated, and can''t be looked at before \
-          an update: set VOLUME_REAPER_THREADS_STATUS_COLUMN to the column that it is made from' \
-          FROM pg_attribute WHERE attrelid = {table} AND attname = {status} AND attgenerated <> ''\
-         ) AS obstacles ORDER BY place"
-    )
+    let [user, rule, column] = ["current_user", "rulename", "attname"].map(|name| format!("quote_ident({name})"));
+    [
+        format!(
+            "SELECT 'is under row-level security for ' || {user} || ', which may hide rows, or keep them from being \
+             marked: ALTER ROLE ' || {user} || ' BYPASSRLS' AS name WHERE row_security_active(CAST({table} AS oid))"
+        ),
+        format!(
+            "SELECT 'has tables that inherit from it (' || string_agg(CAST(CAST(inhrelid AS regclass) AS text), ', ') \
+             || '), which is not supported: their rows have neither our trigger nor our index' \
+             FROM pg_inherits WHERE inhparent = {table} HAVING count(*) > 0"
+        ),
+        format!(
+            "SELECT 'is a partition of ' || CAST(CAST(inhparent AS regclass) AS text) || ', which is not supported' \
+             FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid WHERE inhrelid = {table} AND relispartition"
+        ),
+        format!(
+            "SELECT 'has the rule ' || {rule} || ', which rewrites updates, so that marks would get lost' \
+             FROM pg_rewrite WHERE ev_class = {table} AND ev_type = '2'"
+        ),
+        format!(
+            "SELECT 'has a status ' || {column} || ' that is generated, and can''t be looked at before an update: set \
+             VOLUME_REAPER_THREADS_STATUS_COLUMN to the column that it is made from' \
+             FROM pg_attribute WHERE attrelid = {table} AND attname = {status} AND attgenerated <> ''"
+        ),
+    ]
+    .join(" UNION ALL ")
 }
 
 pub(super) fn lacks(dialect: &Postgres, names: &ThreadsTable) -> String {
     let table = regclass(dialect, names);
-    format!(
-        "SELECT 'belongs to ' || quote_ident(pg_get_userbyid(relowner)) || ', and only its owner can add a column, an index \
-          or a trigger: GRANT ' || quote_ident(pg_get_userbyid(relowner)) || ' TO ' || quote_ident(current_user) AS name \
-          FROM pg_class WHERE oid = {table} AND NOT pg_has_role(relowner, 'USAGE') \
-         UNION ALL SELECT 'can be had, but ' || quote_ident(current_user) || ' may not make tables beside it: \
-          GRANT CREATE ON SCHEMA ' || quote_ident(current_schema()) || ' TO ' || quote_ident(current_user) \
-          WHERE NOT has_schema_privilege(current_schema(), 'CREATE')"
-    )
+    let [owner, user, schema] =
+        ["pg_get_userbyid(relowner)", "current_user", "current_schema()"].map(|name| format!("quote_ident({name})"));
+    [
+        format!(
+            "SELECT 'belongs to ' || {owner} || ', and only its owner can add a column, an index or a trigger: \
+             GRANT ' || {owner} || ' TO ' || {user} AS name \
+             FROM pg_class WHERE oid = {table} AND NOT pg_has_role(relowner, 'USAGE')"
+        ),
+        format!(
+            "SELECT 'can''t have our tables beside it: GRANT CREATE ON SCHEMA ' || {schema} || ' TO ' || {user} \
+             WHERE NOT has_schema_privilege(current_schema(), 'CREATE')"
+        ),
+    ]
+    .join(" UNION ALL ")
 }
 
 /// In another schema than those that are looked in, unless it is another volume-reaper's own.
@@ -115,9 +130,10 @@ pub(super) fn elsewhere(dialect: &Postgres, names: &ThreadsTable) -> String {
     let table = dialect.literal(&names.table);
     format!(
         "SELECT quote_ident(nspname) || '.' || quote_ident(relname) AS name FROM pg_class \
-         JOIN pg_namespace ON pg_namespace.oid = relnamespace WHERE relname = {table} AND relkind IN ('r', 'p', 'v', 'm', 'f') \
-         AND nspname !~ '^pg_' AND nspname <> 'information_schema' AND NOT EXISTS (SELECT 1 FROM pg_class AS beside \
-          WHERE beside.relnamespace = pg_class.relnamespace AND beside.relname = '{BOOKKEEPING_TABLE}') ORDER BY 1"
+         JOIN pg_namespace ON pg_namespace.oid = relnamespace WHERE relname = {table} \
+         AND relkind IN ('r', 'p', 'v', 'm', 'f') AND nspname !~ '^pg_' AND nspname <> 'information_schema' AND NOT EXISTS (SELECT 1 FROM pg_class \
+         AS beside WHERE beside.relnamespace = pg_class.relnamespace AND beside.relname = '{BOOKKEEPING_TABLE}') \
+         ORDER BY 1"
     )
 }
 

@@ -1,5 +1,5 @@
-//! What we add to PostgreSQL's threads table: a partial index, which has all that a sweep reads, so that it does not touch
-//! the table itself, and a trigger before each update.
+//! What we add to PostgreSQL's threads table: a partial index, which has all that a sweep reads, so that it does not
+//! touch the table itself, and a trigger before each update.
 
 use sea_orm_migration::prelude::*;
 

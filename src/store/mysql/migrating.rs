@@ -1,7 +1,7 @@
 //! The turns to migrate MySQL.
 //!
-//! The lock belongs to a connection, which our transaction keeps to itself, and what is set for the connection counts for
-//! all that is done on it; a change of the schema ends the transaction, and not the lock.
+//! The lock belongs to a connection, which our transaction keeps to itself, and what is set for the connection counts
+//! for all that is done on it; a change of the schema ends the transaction, and not the lock.
 
 use migrations::{MySql, ThreadsTable};
 use sea_orm::{ConnectionTrait, DatabaseTransaction, DbErr, prelude::async_trait::async_trait};

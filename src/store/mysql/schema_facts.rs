@@ -73,7 +73,8 @@ impl SchemaFacts for MySql {
         let table = MySql.literal(&threads.names.table);
         let rows = db.rows(format!(
             "SELECT action_statement AS definition FROM information_schema.triggers WHERE trigger_schema = DATABASE() \
-             AND event_object_schema = DATABASE() AND event_object_table = {table} AND trigger_name = '{REOPEN_TRIGGER}'"
+             AND event_object_schema = DATABASE() AND event_object_table = {table} AND trigger_name = \
+             '{REOPEN_TRIGGER}'"
         ));
         let rows = rows.await?;
         let Some(row) = rows.first() else { return trigger_out_of_sight(db).await };

@@ -13,8 +13,8 @@ impl Connecting for Postgres {
         5432
     }
 
-    /// Rows that a policy hides are an error, and not rows that are not there. PgBouncer refuses a connection that wants
-    /// this to be set, or digits.
+    /// Rows that a policy hides are an error, and not rows that are not there. PgBouncer refuses a connection that
+    /// wants this to be set, or digits.
     fn adapt(&self, options: &mut ConnectOptions, access: Access, url: &SecretUrl) {
         let (is_behind_pooler, schema) = (url.is_behind_pooler(), url.schema());
         options.map_sqlx_postgres_opts(move |mut postgres| {

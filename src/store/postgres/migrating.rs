@@ -1,7 +1,7 @@
 //! The turns to migrate PostgreSQL.
 //!
-//! The lock is a transaction of its own, because the index is built outside of any, and not the connection's, so that it
-//! works through a pooler too. It is asked for and not waited for: a waiting statement holds a snapshot, and
+//! The lock is a transaction of its own, because the index is built outside of any, and not the connection's, so that
+//! it works through a pooler too. It is asked for and not waited for: a waiting statement holds a snapshot, and
 //! `CREATE INDEX CONCURRENTLY` waits for snapshots, so that both would wait for ever.
 
 use migrations::{Dialect, Postgres, ThreadsTable};

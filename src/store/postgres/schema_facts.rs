@@ -37,7 +37,8 @@ impl SchemaFacts for Postgres {
     async fn index(&self, db: &Pool, threads: &Mapping) -> Result<Part, DbErr> {
         let rows = db.rows(format!(
             "SELECT indisvalid AND indisready AS is_valid, coalesce(pg_get_expr(indpred, indrelid), '') AS definition \
-             FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid WHERE relname = '{UNMARKED_INDEX}' AND indrelid = {}",
+             FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid WHERE relname = '{UNMARKED_INDEX}' AND indrelid \
+             = {}",
             regclass(&threads.names)
         ));
         let rows = rows.await?;

@@ -25,7 +25,8 @@ impl Connecting for Sqlite {
     fn adapt(&self, options: &mut ConnectOptions, access: Access, _url: &SecretUrl) {
         options.map_sqlx_sqlite_opts(move |sqlite| match access {
             Access::Work => {
-                // Then readers and a writer do not block each other. A file that is there already stays as somebody made it.
+                // Then readers and a writer do not block each other. A file that is there already stays as somebody
+                // made it.
                 let is_new = sqlite.get_filename().metadata().is_ok_and(|file| file.len() > 0).not();
                 if is_new { sqlite.journal_mode(SqliteJournalMode::Wal) } else { sqlite }
             }
