@@ -8,7 +8,8 @@ use crate::{Column, Dialect, REOPEN_TRIGGER, Takes, ThreadsTable};
 pub(super) const TABLES: &str = "SELECT CAST(table_name AS char) AS name FROM information_schema.tables \
                                  WHERE table_schema = DATABASE() AND table_type = 'BASE TABLE' ORDER BY 1";
 
-/// Names of tables are told apart by case unless the server says that they are not.
+/// Each part names the database and the table itself: what is compared with another part's is looked for in all
+/// databases of the server. Names of tables are told apart by case unless the server says that they are not.
 pub(super) fn columns(dialect: &MySql, names: &ThreadsTable) -> String {
     let table = dialect.literal(&names.table);
     format!(
@@ -18,14 +19,14 @@ pub(super) fn columns(dialect: &MySql, names: &ThreadsTable) -> String {
           OR columns.extra LIKE '%generated%' AS fills_itself, \
          columns.is_nullable = 'YES' AS is_nullable, CAST(columns.column_type AS char) AS type_name, \
          CAST(columns.data_type AS char) AS base, EXISTS (\
-          SELECT 1 FROM information_schema.statistics AS found WHERE found.table_schema = columns.table_schema \
-          AND found.table_name = columns.table_name AND found.column_name = columns.column_name \
+          SELECT 1 FROM information_schema.statistics AS found WHERE found.table_schema = DATABASE() \
+          AND found.table_name = {table} AND found.column_name = columns.column_name \
           AND found.non_unique = 0 AND found.sub_part IS NULL AND NOT EXISTS (\
-           SELECT 1 FROM information_schema.statistics AS other WHERE other.table_schema = found.table_schema \
-           AND other.table_name = found.table_name AND other.index_name = found.index_name AND other.seq_in_index > 1)\
+           SELECT 1 FROM information_schema.statistics AS other WHERE other.table_schema = DATABASE() \
+           AND other.table_name = {table} AND other.index_name = found.index_name AND other.seq_in_index > 1)\
          ) AS is_unique \
          FROM information_schema.columns AS columns JOIN information_schema.tables AS tables \
-         ON tables.table_schema = columns.table_schema AND tables.table_name = columns.table_name \
+         ON tables.table_schema = DATABASE() AND tables.table_name = columns.table_name AND tables.table_name = {table} \
          WHERE columns.table_schema = DATABASE() AND columns.table_name = {table} \
          AND (BINARY columns.table_name = {table} OR @@lower_case_table_names > 0) ORDER BY columns.ordinal_position"
     )
@@ -63,12 +64,10 @@ fn labels(type_name: &str) -> Vec<String> {
 pub(super) fn relations(dialect: &MySql, names: &[&str]) -> String {
     let names: Vec<_> = names.iter().map(|name| dialect.literal(name)).collect();
     format!(
-        "SELECT CAST(tables.table_name AS char) AS name, CAST(coalesce((\
-          SELECT GROUP_CONCAT(columns.column_name ORDER BY columns.ordinal_position) \
-          FROM information_schema.columns AS columns WHERE columns.table_schema = tables.table_schema \
-          AND columns.table_name = tables.table_name), '') AS char) AS columns \
-         FROM information_schema.tables AS tables WHERE tables.table_schema = DATABASE() \
-         AND tables.table_name IN ({}) ORDER BY tables.table_name",
+        "SELECT CAST(table_name AS char) AS name, \
+         CAST(GROUP_CONCAT(column_name ORDER BY ordinal_position) AS char) AS columns \
+         FROM information_schema.columns WHERE table_schema = DATABASE() AND table_name IN ({}) \
+         GROUP BY table_name ORDER BY table_name",
         names.join(", ")
     )
 }
