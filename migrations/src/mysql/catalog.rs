@@ -26,7 +26,8 @@ pub(super) fn columns(dialect: &MySql, names: &ThreadsTable) -> String {
            AND other.table_name = {table} AND other.index_name = found.index_name AND other.seq_in_index > 1)\
          ) AS is_unique \
          FROM information_schema.columns AS columns JOIN information_schema.tables AS tables \
-         ON tables.table_schema = DATABASE() AND tables.table_name = columns.table_name AND tables.table_name = {table} \
+         ON tables.table_schema = DATABASE() AND tables.table_name = columns.table_name \
+         AND tables.table_name = {table} \
          WHERE columns.table_schema = DATABASE() AND columns.table_name = {table} \
          AND (BINARY columns.table_name = {table} OR @@lower_case_table_names > 0) ORDER BY columns.ordinal_position"
     )

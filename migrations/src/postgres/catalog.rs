@@ -132,7 +132,8 @@ pub(super) fn elsewhere(dialect: &Postgres, names: &ThreadsTable) -> String {
         "SELECT quote_ident(nspname) || '.' || quote_ident(relname) AS name FROM pg_class \
          JOIN pg_namespace ON pg_namespace.oid = relnamespace WHERE relname = {table} \
          AND relkind IN ('r', 'p', 'v', 'm', 'f') AND nspname !~ '^pg_' AND nspname <> 'information_schema' \
-         AND NOT EXISTS (SELECT 1 FROM pg_class AS beside WHERE beside.relnamespace = pg_class.relnamespace AND beside.relname = '{BOOKKEEPING_TABLE}') \
+         AND NOT EXISTS (SELECT 1 FROM pg_class AS beside \
+          WHERE beside.relnamespace = pg_class.relnamespace AND beside.relname = '{BOOKKEEPING_TABLE}') \
          ORDER BY 1"
     )
 }
