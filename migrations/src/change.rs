@@ -1,9 +1,8 @@
 //! A change of the schema as the SQL that makes it, so that it can be shown before it is executed.
 
-use sea_orm_migration::{
-    prelude::*,
-    sea_orm::{DbBackend, StatementBuilder},
-};
+use sea_orm_migration::{prelude::*, sea_orm::StatementBuilder};
+
+use crate::Dialect;
 
 /// What one migration does. Pure: what it depends on was looked up before.
 pub trait Change: MigrationName + Send + Sync {
@@ -13,10 +12,10 @@ pub trait Change: MigrationName + Send + Sync {
     }
 
     /// The statements that make it.
-    fn up(&self, backend: DbBackend) -> Vec<String>;
+    fn up(&self) -> Vec<String>;
 
     /// The statements that take it back.
-    fn down(&self, backend: DbBackend) -> Vec<String>;
+    fn down(&self) -> Vec<String>;
 }
 
 /// A change that the migration library executes.
@@ -35,11 +34,11 @@ impl MigrationTrait for Executed {
     }
 
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        execute(manager, self.0.up(manager.get_database_backend())).await
+        execute(manager, self.0.up()).await
     }
 
     async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        execute(manager, self.0.down(manager.get_database_backend())).await
+        execute(manager, self.0.down()).await
     }
 }
 
@@ -51,6 +50,6 @@ async fn execute(manager: &SchemaManager<'_>, statements: Vec<String>) -> Result
 }
 
 /// A statement in SQL.
-pub(crate) fn sql(backend: DbBackend, statement: &impl StatementBuilder) -> String {
-    statement.build(&backend).to_string()
+pub(crate) fn sql(dialect: &dyn Dialect, statement: &impl StatementBuilder) -> String {
+    statement.build(&dialect.backend()).to_string()
 }

@@ -1,38 +1,59 @@
 //! The schema of Volume Reaper: one file per change, each additive and reversible.
 //!
 //! The threads table belongs to the platform. We add one column, one index and one trigger to it; only where there is
-//! no table of that name, and the names are the default ones, is it created. The other tables are ours.
+//! no table of that name, and the names are the default ones, is it created. The other tables are ours:
+//! `volume_removals`, which is for everybody to read, and those whose names begin with `volume_reaper_`.
 
-mod catalog;
+mod bookkeeping;
 mod change;
-mod m20261123_000001_threads;
-mod m20261123_000002_mark;
-mod m20261123_000003_unmarked_index;
-mod m20261123_000004_reopen_trigger;
-mod m20261123_000005_volume_removals;
-mod m20261123_000006_docker_daemons;
-mod m20261123_000007_leases;
-mod m20261123_000008_holds;
-mod m20261123_000009_removal_pause;
-mod m20261123_000010_failures;
+mod dialect;
+mod found;
+mod m20261126_000001_bookkeeping;
+mod m20261126_000002_threads;
+mod m20261126_000003_tables;
+mod m20261126_000004_mark;
+mod m20261126_000005_unmarked_index;
+mod m20261126_000006_reopen_trigger;
 mod mapping;
+mod mysql;
+mod postgres;
+mod sqlite;
+mod table;
 
-pub use catalog::Found;
+pub use bookkeeping::Bookkeeping;
 pub use change::Change;
 use change::Executed;
+pub use dialect::Dialect;
+pub use found::Found;
 pub use mapping::{Closed, IdType, Mapping, MarkType};
+pub use mysql::MySql;
+pub use postgres::Postgres;
+use sea_orm_migration::prelude::*;
 pub use sea_orm_migration::{MigrationStatus as Status, MigratorTraitSelf};
-use sea_orm_migration::{prelude::*, sea_orm::DbBackend};
+pub use sqlite::Sqlite;
+pub use table::{Column, Takes};
 
 /// The index over closed and unmarked rows.
-pub use m20261123_000003_unmarked_index::NAME as UNMARKED_INDEX;
-/// The trigger that clears the mark of a row that is not closed.
-pub use m20261123_000004_reopen_trigger::NAME as REOPEN_TRIGGER;
+pub const UNMARKED_INDEX: &str = "volume_reaper_unmarked_threads";
+/// The trigger that clears the mark of a row that is not closed, and its function on PostgreSQL.
+pub const REOPEN_TRIGGER: &str = "volume_reaper_clear_mark";
 
-/// Our own bookkeeping table: the platform may use sea-orm's migrations too, under their default name.
+/// The migrations that were applied. Our own table: the platform may use sea-orm's migrations too, under their default
+/// name.
 pub const BOOKKEEPING_TABLE: &str = "volume_reaper_migrations";
-/// The columns that we added to tables of the platform: only those are taken away again.
-pub(crate) const ADDITIONS_TABLE: &str = "volume_reaper_additions";
+/// What else of the database is ours, and whose threads table it was made for: only what is ours is taken away again.
+pub const ADDITIONS_TABLE: &str = "volume_reaper_additions";
+/// The receipts.
+pub const RECEIPTS_TABLE: &str = "volume_removals";
+/// All tables of ours but those of the bookkeeping.
+pub const OUR_TABLES: [&str; 6] = [
+    RECEIPTS_TABLE,
+    "volume_reaper_daemons",
+    "volume_reaper_leases",
+    "volume_reaper_holds",
+    "volume_reaper_pauses",
+    "volume_reaper_failures",
+];
 
 /// What the threads table and its columns are called.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,6 +82,15 @@ impl ThreadsTable {
     pub fn is_ours(&self) -> bool {
         Self { host: None, ..self.clone() } == Self::default()
     }
+
+    /// The table in SQL, with its schema if one is set.
+    #[must_use]
+    pub fn table_sql(&self, dialect: &dyn Dialect) -> String {
+        match &self.schema {
+            Some(schema) => format!("{}.{}", dialect.quoted(schema), dialect.quoted(&self.table)),
+            None => dialect.quoted(&self.table),
+        }
+    }
 }
 
 impl Default for ThreadsTable {
@@ -78,28 +108,39 @@ impl Default for ThreadsTable {
     }
 }
 
-/// The migrations, for a threads table as it was found.
+impl std::fmt::Display for ThreadsTable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.schema {
+            Some(schema) => write!(f, "{schema:?}.{:?}", self.table),
+            None => write!(f, "{:?}", self.table),
+        }
+    }
+}
+
+/// The migrations, for a database as it was found.
 pub struct Migrator {
     /// What was found.
     pub found: Found,
 }
 
 impl Migrator {
+    /// What the migrations are called.
+    pub(crate) fn names() -> Vec<String> {
+        let unseen = Self { found: Found::unseen(&Postgres, &ThreadsTable::default()) };
+        unseen.changes().iter().map(|change| change.name().to_owned()).collect()
+    }
+
     /// What each migration does, in their order.
     #[must_use]
     pub fn changes(&self) -> Vec<Box<dyn Change>> {
         let found = || self.found.clone();
         vec![
-            Box::new(m20261123_000001_threads::Migration(found())),
-            Box::new(m20261123_000002_mark::Migration(found())),
-            Box::new(m20261123_000003_unmarked_index::Migration(found())),
-            Box::new(m20261123_000004_reopen_trigger::Migration(found())),
-            Box::new(m20261123_000005_volume_removals::Migration),
-            Box::new(m20261123_000006_docker_daemons::Migration),
-            Box::new(m20261123_000007_leases::Migration),
-            Box::new(m20261123_000008_holds::Migration),
-            Box::new(m20261123_000009_removal_pause::Migration(found())),
-            Box::new(m20261123_000010_failures::Migration),
+            Box::new(m20261126_000001_bookkeeping::Migration(found())),
+            Box::new(m20261126_000002_threads::Migration(found())),
+            Box::new(m20261126_000003_tables::Migration(found())),
+            Box::new(m20261126_000004_mark::Migration(found())),
+            Box::new(m20261126_000005_unmarked_index::Migration(found())),
+            Box::new(m20261126_000006_reopen_trigger::Migration(found())),
         ]
     }
 }
@@ -122,61 +163,7 @@ pub fn is_removal() -> Expr {
     Expr::col("outcome").eq(Expr::Constant("removed".into()))
 }
 
-/// A change of the threads table waits so long for its lock, and no longer: whoever wants to write waits behind it. On
-/// MySQL that counts until it is set otherwise; SQLite's lock is the whole file's, which the migration holds already.
-fn lock_timeout(backend: DbBackend) -> Vec<String> {
-    match backend {
-        DbBackend::Postgres => vec!["SET LOCAL lock_timeout = '2s'".to_owned()],
-        DbBackend::MySql => vec!["SET SESSION lock_wait_timeout = 2".to_owned()],
-        _ => Vec::new(),
-    }
-}
-
-/// A table of ours, to be created. On MySQL with a collation that tells all ids apart, also those that differ in case.
-fn our_table(backend: DbBackend, name: impl IntoTableRef) -> TableCreateStatement {
-    let mut table = Table::create().table(name).if_not_exists().to_owned();
-    if backend == DbBackend::MySql {
-        table.engine("InnoDB").character_set("utf8mb4").collate("utf8mb4_bin");
-    }
-    table
-}
-
-/// A column with a text that stands in a key: MySQL wants to know how long it gets there, and 255 is twice a thread's id.
-fn key_text(backend: DbBackend, name: impl IntoIden) -> ColumnDef {
-    let mut column = ColumnDef::new(name);
-    if backend == DbBackend::MySql {
-        column.string_len(255)
-    } else {
-        column.text()
-    };
-    column
-}
-
-/// A column with a moment. On MySQL in UTC by agreement, with the milliseconds that we write: `TIMESTAMP` would end in
-/// 2038, and on old servers change by itself with its row.
-fn time(backend: DbBackend, name: impl IntoIden) -> ColumnDef {
-    let mut column = ColumnDef::new(name);
-    if backend == DbBackend::MySql {
-        column.custom("datetime(3)")
-    } else {
-        column.timestamp_with_time_zone()
-    };
-    column
-}
-
-/// An identifier in quotes.
-#[must_use]
-pub fn quoted(backend: DbBackend, identifier: &str) -> String {
-    if backend == DbBackend::MySql {
-        format!("`{}`", identifier.replace('`', "``"))
-    } else {
-        format!("\"{}\"", identifier.replace('"', "\"\""))
-    }
-}
-
-/// A text in single quotes. On MySQL a backslash escapes.
-#[must_use]
-pub fn literal(backend: DbBackend, text: &str) -> String {
-    let text = if backend == DbBackend::MySql { text.replace('\\', "\\\\") } else { text.to_owned() };
-    format!("'{}'", text.replace('\'', "''"))
+/// That the database can't be used as it is, and why.
+pub(crate) fn refused<T>(why: impl Into<String>) -> Result<T, DbErr> {
+    Err(DbErr::Migration(why.into()))
 }

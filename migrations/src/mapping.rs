@@ -1,9 +1,9 @@
 //! How statements address the threads table: by the names that the configuration gives it, and with values of the types
 //! that its columns have.
 
-use sea_orm_migration::{prelude::*, sea_orm::DbBackend};
+use sea_orm_migration::prelude::*;
 
-use crate::{ThreadsTable, literal, quoted};
+use crate::{Dialect, ThreadsTable};
 
 /// The type of the ids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +44,7 @@ pub enum MarkType {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mapping {
     /// Whose SQL it is.
-    pub backend: DbBackend,
+    pub dialect: &'static dyn Dialect,
     /// What table and columns are called.
     pub names: ThreadsTable,
     /// The type of the ids.
@@ -61,9 +61,9 @@ pub struct Mapping {
 
 impl Mapping {
     /// The table that we make ourselves.
-    pub(crate) fn of_ours(names: &ThreadsTable, backend: DbBackend) -> Self {
+    pub(crate) fn of_ours(dialect: &'static dyn Dialect, names: &ThreadsTable) -> Self {
         Self {
-            backend,
+            dialect,
             names: names.clone(),
             id: IdType::Text,
             closed: Closed::Text(names.closed_value.clone()),
@@ -86,7 +86,7 @@ impl Mapping {
     /// The table in SQL.
     #[must_use]
     pub fn table_sql(&self) -> String {
-        self.names.table_sql(self.backend)
+        self.names.table_sql(self.dialect)
     }
 
     /// The column with the ids, where it has to be told from others of that name.
@@ -99,7 +99,7 @@ impl Mapping {
         }
     }
 
-    /// The same as a text; an id that is one already as it is, so that the column's own index serves.
+    /// The column with the ids as a text; one that has texts as it is, so that the column's own index serves.
     #[must_use]
     pub fn qualified_id_as_text(&self) -> Expr {
         match self.id {
@@ -111,35 +111,28 @@ impl Mapping {
     /// An expression as text.
     #[must_use]
     pub fn as_text(&self, expression: Expr) -> Expr {
-        expression.cast_as(if self.backend == DbBackend::MySql { "char" } else { "text" })
+        expression.cast_as(self.dialect.text_type())
     }
 
     /// The condition that selects the row with an id; `None` if no row can have it.
     ///
-    /// A collation of MySQL's may take ids for equal that are not, such as those that differ in case: found by the index
-    /// as the collation has it, the id is then compared byte by byte. Otherwise one thread's close would remove the
-    /// volume of another.
+    /// Found by the column's index, as its collation has it, a text is then compared byte by byte where collations may
+    /// take others for equal.
     #[must_use]
     pub fn is_thread(&self, id: &str) -> Option<Condition> {
         let found = Condition::all().add(Expr::col(Alias::new(&self.names.id)).eq(self.id_value(id)?));
-        if self.backend != DbBackend::MySql || self.id != IdType::Text {
-            return Some(found);
-        }
-        Some(found.add(self.is_text(&self.names.id, id)))
+        let is_exactly = (self.id == IdType::Text).then(|| self.dialect.is_exactly(&self.names.id, id)).flatten();
+        Some(found.add_option(is_exactly))
     }
 
     /// The condition that a column has this text, byte by byte, whatever its collation takes for equal.
     #[must_use]
     pub fn is_text(&self, column: &str, text: &str) -> Expr {
-        if self.backend != DbBackend::MySql {
-            return self.as_text(Expr::col(Alias::new(column))).eq(text);
-        }
-        let column = quoted(self.backend, column);
-        let bytes = format!("CAST(CONVERT({column} USING utf8mb4) AS BINARY) = CAST(? AS BINARY)");
-        Expr::cust_with_values(bytes, [text])
+        self.dialect.is_text(column, text)
     }
 
-    /// An id as a value of its column's type, so that the column's own index finds it; `None` if no row can have that id.
+    /// An id as a value of its column's type, so that the column's own index finds it; `None` if no row can have that
+    /// id.
     ///
     /// Only the spelling that the database itself gives is an id: others may name other volumes.
     #[must_use]
@@ -149,9 +142,7 @@ impl Mapping {
             // The inner cast says how the parameter is sent, the outer one what it becomes. Without a length, which
             // would cut it.
             IdType::Blanked => Some(Expr::val(id).cast_as("text").cast_as("bpchar")),
-            // MariaDB makes one of a text by itself.
-            IdType::Uuid if self.backend == DbBackend::MySql => is_uuid(id).then(|| Expr::val(id)),
-            IdType::Uuid => is_uuid(id).then(|| Expr::val(id).cast_as("text").cast_as("uuid")),
+            IdType::Uuid => is_uuid(id).then(|| self.dialect.uuid_value(id)),
             // Never narrower than the column: the cast of a number that does not fit is an error.
             IdType::Integer => id.parse().ok().filter(|number: &i64| number.to_string() == id).map(Expr::val),
             IdType::Unsigned => id.parse().ok().filter(|number: &u64| number.to_string() == id).map(Expr::val),
@@ -163,13 +154,25 @@ impl Mapping {
     pub fn status_as_text(&self) -> Expr {
         let status = Expr::col(Alias::new(&self.names.status));
         match self.closed {
-            // MySQL's text of a bit is a byte.
-            Closed::Boolean(_) if self.backend == DbBackend::MySql => self.as_text(status.add(0)),
-            Closed::Text(_) | Closed::Boolean(_) | Closed::Integer(_) => self.as_text(status),
+            Closed::Boolean(_) => self.dialect.boolean_as_text(status),
+            Closed::Text(_) | Closed::Integer(_) => self.as_text(status),
         }
     }
 
-    /// The mark, where it is read.
+    /// The time of the close, where it is read: null where there is none, or none that can be read.
+    #[must_use]
+    pub fn read_closed_at(&self) -> Expr {
+        let closed_at = self.names.closed_at.as_ref();
+        closed_at.map_or_else(Expr::null, |name| self.dialect.readable_time(Expr::col(Alias::new(name))))
+    }
+
+    /// When the thread was marked, where that is read: null also where it can't be read.
+    #[must_use]
+    pub fn read_marked_at(&self) -> Expr {
+        if self.has_mark { self.dialect.readable_time(Expr::col(Alias::new(&self.names.mark))) } else { Expr::null() }
+    }
+
+    /// The mark, where it only matters whether there is one.
     #[must_use]
     pub fn read_mark(&self) -> Expr {
         if self.has_mark { Expr::col(Alias::new(&self.names.mark)) } else { Expr::null() }
@@ -199,19 +202,9 @@ impl Mapping {
     #[must_use]
     pub fn closed_sql(&self) -> String {
         match &self.closed {
-            Closed::Text(text) => literal(self.backend, text),
+            Closed::Text(text) => self.dialect.literal(text),
             Closed::Boolean(boolean) => boolean.to_string(),
             Closed::Integer(number) => number.to_string(),
-        }
-    }
-
-    /// An object of ours that lies beside the table, in SQL.
-    pub(crate) fn beside(&self, name: &str, backend: DbBackend) -> String {
-        match &self.names.schema {
-            Some(schema) if backend == DbBackend::Postgres => {
-                format!("{}.{}", quoted(backend, schema), quoted(backend, name))
-            }
-            _ => quoted(backend, name),
         }
     }
 }
@@ -228,9 +221,10 @@ fn is_uuid(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Postgres;
 
     fn mapping(id: IdType) -> Mapping {
-        Mapping { id, ..Mapping::of_ours(&ThreadsTable::default(), DbBackend::Postgres) }
+        Mapping { id, ..Mapping::of_ours(&Postgres, &ThreadsTable::default()) }
     }
 
     #[test]

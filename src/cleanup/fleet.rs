@@ -176,13 +176,14 @@ impl<V: Volumes, T: Database> Fleet<V, T> {
         let volume = self.context().prefix.volume_of(thread);
         let mut is_everyone_asked = are_all_served;
         let mut failed = None;
-        let ask = async |worker| (worker, worker.cleaner.volumes.has(&volume).await);
         let (up, down): (Vec<_>, Vec<_>) = self.workers.iter().partition(|worker| worker.may_be_asked());
         for worker in down {
             worker.defer();
             is_everyone_asked = false;
         }
-        let mut answers: FuturesUnordered<_> = up.into_iter().map(ask).collect();
+        let volume = &volume;
+        let ask = up.into_iter().map(|worker| async move { (worker, worker.cleaner.volumes.has(volume).await) });
+        let mut answers: FuturesUnordered<_> = ask.collect();
         while let Some((worker, answer)) = answers.next().await {
             match answer {
                 Ok(false) => {}

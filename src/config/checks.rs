@@ -5,7 +5,10 @@ use std::{
     time::Duration,
 };
 
-use super::{ConfigError, SecretUrl, secret_url::POOLER};
+use super::{
+    ConfigError, SecretUrl,
+    secret_url::{POOLER, SCHEMA},
+};
 use crate::tls::{self, Identity};
 
 pub(super) const SECOND: Duration = Duration::from_secs(1);
@@ -110,6 +113,12 @@ pub(super) fn check_postgres_tls(url: &SecretUrl, default_mode: &str) -> Result<
             "sslcert" | "ssl-cert" => file(&|path| tls::certificates(path).map(drop))?,
             "sslkey" | "ssl-key" => file(&|path| tls::private_key(path).map(drop))?,
             POOLER if !["true", "false"].contains(&&*value) => return Err("pgbouncer must be true or false".to_owned()),
+            SCHEMA if value.is_empty() => return Err("schema must name a schema, or be left out".to_owned()),
+            SCHEMA if url.is_behind_pooler() => {
+                return Err("schema can't be set through a pooler: leave it out, and set it for the user instead \
+                            (ALTER ROLE ... SET search_path = ...)"
+                    .to_owned());
+            }
             "sslpassword" => return Err("sslpassword is not supported: sslkey must not be encrypted".to_owned()),
             _ => {}
         }
@@ -149,6 +158,11 @@ pub(super) fn check_mysql(url: &SecretUrl) -> Result<(), String> {
             "ssl-cert" | "sslcert" => file(&|path| tls::certificates(path).map(drop))?,
             "ssl-key" | "sslkey" => file(&|path| tls::private_key(path).map(drop))?,
             POOLER => return Err("pgbouncer is a parameter for PostgreSQL".to_owned()),
+            SCHEMA => {
+                return Err(
+                    "schema is a parameter for PostgreSQL: here it is the database that the URL names".to_owned()
+                );
+            }
             other if other.starts_with("ssl") => {
                 return Err(format!("there is no parameter {other}, only ssl-mode, ssl-ca, ssl-cert and ssl-key"));
             }

@@ -407,6 +407,7 @@ mod tests {
             ("mysql://h/d?ssl-mode=VERIFY_CA&ssl-ca=/no/such.pem", "ssl-ca /no/such.pem: No such file"),
             ("mysql://h/d?ssl-ca=-----BEGIN", "ssl-ca verifies nothing with ssl-mode=PREFERRED: "),
             ("mysql://h/d?pgbouncer=true", "pgbouncer is a parameter for PostgreSQL"),
+            ("mysql://h/d?schema=app", "schema is a parameter for PostgreSQL"),
             ("mariadb://h/d?sslrootcert=ca.pem", "there is no parameter sslrootcert, only ssl-mode, "),
         ] {
             let error = with(url).expect_err(url);

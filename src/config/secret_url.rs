@@ -10,6 +10,8 @@ pub struct SecretUrl(pub(super) Url);
 
 /// The parameter of a database's URL that says that a pooler stands before it; Prisma's name for it.
 pub(super) const POOLER: &str = "pgbouncer";
+/// The parameter of a URL that names a schema, as Prisma has it.
+pub(super) const SCHEMA: &str = "schema";
 
 impl SecretUrl {
     /// Checks the form and the scheme.
@@ -34,14 +36,21 @@ impl SecretUrl {
         self.0.query_pairs().any(|(key, value)| key == POOLER && value == "true")
     }
 
+    /// The schema that PostgreSQL shall look in, and make our tables in, as Prisma's URLs say it.
+    #[must_use]
+    pub fn schema(&self) -> Option<String> {
+        self.0.query_pairs().find(|(key, _)| key == SCHEMA).map(|(_, value)| value.into_owned())
+    }
+
     /// The URL with its password, without what only we understand.
     #[must_use]
     pub fn for_driver(&self) -> String {
-        if self.0.query_pairs().all(|(key, _)| key != POOLER) {
+        let is_ours = |key: &str| [POOLER, SCHEMA].contains(&key);
+        if self.0.query_pairs().all(|(key, _)| !is_ours(&key)) {
             return self.expose().to_owned();
         }
         let mut url = self.0.clone();
-        let kept: Vec<_> = self.0.query_pairs().filter(|(key, _)| key != POOLER).collect();
+        let kept: Vec<_> = self.0.query_pairs().filter(|(key, _)| !is_ours(key)).collect();
         if kept.is_empty() {
             url.set_query(None);
         } else {

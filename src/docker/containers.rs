@@ -16,7 +16,7 @@ use super::{
     answers::{cause, refused_removal, status},
     links::Link,
 };
-use crate::{coordinator::Removal, failure::Failure, metrics, volume_name::VolumeName};
+use crate::{cleanup::Removal, failure::Failure, metrics, volume_name::VolumeName};
 
 /// Containers that are asked for since when they are as they are; of others only their creation is told.
 const MAX_INSPECTED: usize = 16;

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     cleanup::Removal,
-    commands::doctor::findings::ClockReading,
+    clock::ClockReading,
     failure::Failure,
     volume_name::{ThreadId, VolumePrefix},
 };

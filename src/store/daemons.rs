@@ -9,7 +9,7 @@ use sea_orm::{
 
 use super::{
     ROW_TIMEOUT, Store,
-    entities::docker_daemon::{ActiveModel, Column, Entity},
+    entities::daemon::{ActiveModel, Column, Entity},
 };
 use crate::{
     docker::{Identity, Likeness, OTHER_ROOT},
@@ -18,8 +18,8 @@ use crate::{
 };
 
 impl Store {
-    /// Pins `identity` as the daemon called `name` if none is pinned yet, unless this store only reads. Fails if another
-    /// one is, or if it is pinned under another name.
+    /// Pins `identity` as the daemon called `name` if none is pinned yet, unless this store only reads. Fails if
+    /// another one is, or if it is pinned under another name.
     pub async fn pin_daemon(&self, name: &str, identity: &Identity) -> Result<(), Failure> {
         if self.is_bare() {
             return Ok(());
@@ -41,8 +41,8 @@ impl Store {
         Ok(row.map(|row| Identity::from_text(row.identity)))
     }
 
-    /// Gives the daemon that was the only one the name that it has among others. Two names for one daemon are a mistake:
-    /// a thread would be looked for twice at one place, and at another not at all.
+    /// Gives the daemon that was the only one the name that it has among others. Two names for one daemon are a
+    /// mistake: a thread would be looked for twice at one place, and at another not at all.
     async fn take_over_name(&self, name: &str, identity: &Identity) -> Result<(), Failure> {
         let texts = || std::iter::once(identity.as_str()).chain(identity.id_alone());
         let other = Entity::find().filter(Column::Identity.is_in(texts())).filter(Column::Name.ne(name));
@@ -78,7 +78,7 @@ impl Store {
                 .exec_without_returning(&self.db)
                 .await?;
         }
-        let missing = || DbErr::RecordNotFound(format!("docker_daemons {name}"));
+        let missing = || DbErr::RecordNotFound(format!("volume_reaper_daemons {name}"));
         let pinned = Identity::from_text(find().await?.ok_or_else(missing)?.identity);
         if pinned.likeness(identity) != Likeness::SameId {
             return Ok(pinned);

@@ -26,11 +26,11 @@ pub(super) mod volume_removal {
 }
 
 /// A daemon whose identity is pinned.
-pub(super) mod docker_daemon {
+pub(super) mod daemon {
     use sea_orm::entity::prelude::*;
 
     #[derive(Clone, Debug, DeriveEntityModel)]
-    #[sea_orm(table_name = "docker_daemons")]
+    #[sea_orm(table_name = "volume_reaper_daemons")]
     pub struct Model {
         #[sea_orm(primary_key, auto_increment = false)]
         pub name: String,
@@ -45,11 +45,11 @@ pub(super) mod docker_daemon {
 }
 
 /// A thread whose clean-up failed.
-pub(super) mod cleanup_failure {
+pub(super) mod failure {
     use sea_orm::entity::prelude::*;
 
     #[derive(Clone, Debug, DeriveEntityModel)]
-    #[sea_orm(table_name = "cleanup_failures")]
+    #[sea_orm(table_name = "volume_reaper_failures")]
     pub struct Model {
         #[sea_orm(primary_key, auto_increment = false)]
         pub thread_id: String,
@@ -71,7 +71,7 @@ pub(super) mod lease {
     use sea_orm::entity::prelude::*;
 
     #[derive(Clone, Debug, DeriveEntityModel)]
-    #[sea_orm(table_name = "leases")]
+    #[sea_orm(table_name = "volume_reaper_leases")]
     pub struct Model {
         #[sea_orm(primary_key, auto_increment = false)]
         pub name: String,
@@ -87,11 +87,11 @@ pub(super) mod lease {
 }
 
 /// A thread that is not to be cleaned.
-pub(super) mod thread_hold {
+pub(super) mod hold {
     use sea_orm::entity::prelude::*;
 
     #[derive(Clone, Debug, DeriveEntityModel)]
-    #[sea_orm(table_name = "thread_holds")]
+    #[sea_orm(table_name = "volume_reaper_holds")]
     pub struct Model {
         #[sea_orm(primary_key, auto_increment = false)]
         pub thread_id: String,
@@ -107,11 +107,11 @@ pub(super) mod thread_hold {
 }
 
 /// Whether removal is paused: one row, which stays for `resumed_at`.
-pub(super) mod removal_pause {
+pub(super) mod pause {
     use sea_orm::entity::prelude::*;
 
     #[derive(Clone, Debug, DeriveEntityModel)]
-    #[sea_orm(table_name = "removal_pause")]
+    #[sea_orm(table_name = "volume_reaper_pauses")]
     pub struct Model {
         #[sea_orm(primary_key, auto_increment = false)]
         pub name: String,

@@ -11,7 +11,7 @@ use sea_orm::{
 
 use super::{
     PAGE_TIMEOUT, ROW_TIMEOUT, Store,
-    entities::cleanup_failure::{ActiveModel, Column, Entity, Model},
+    entities::failure::{ActiveModel, Column, Entity, Model},
 };
 use crate::{
     cleanup::failing::{FailedCleanup, error_to_keep},

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::{
     ROW_TIMEOUT, Store,
-    entities::thread_hold::{ActiveModel, Column, Entity, Model},
+    entities::hold::{ActiveModel, Column, Entity, Model},
 };
 use crate::{failure::Failure, volume_name::ThreadId};
 

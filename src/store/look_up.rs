@@ -11,8 +11,9 @@ use serde::Serialize;
 
 use super::{
     PAGE_TIMEOUT, ROW_TIMEOUT, Store,
-    entities::{docker_daemon, lease, volume_removal},
-    threads::{closed_at, host_column, host_of, time_of},
+    entities::{daemon, lease, volume_removal},
+    rows::{host, time},
+    threads::host_column,
 };
 use crate::{failure::Failure, volume_name::ThreadId};
 
@@ -95,29 +96,29 @@ impl Store {
         let Some(is_thread) = threads.is_thread(thread.as_str()) else {
             return Ok(None);
         };
-        let mark = || Expr::col(Alias::new(&threads.names.mark));
+        // Under other names than the columns', which some of these texts are not.
         let select = Query::select()
             .expr_as(threads.status_as_text(), "status_text")
             .expr_as(threads.is_closed(), "is_closed")
-            .expr_as(mark().is_not_null(), "is_marked")
-            .expr_as(closed_at(threads), "closed_at")
-            .expr_as(mark(), "marked_at")
-            .expr_as(threads.as_text(threads.qualified_id()), "thread_id_text")
-            .expr_as(host_column(threads), "host")
+            .expr_as(Expr::col(Alias::new(&threads.names.mark)).is_not_null(), "is_marked")
+            .expr_as(threads.read_closed_at(), "read_closed_at")
+            .expr_as(threads.read_marked_at(), "read_marked_at")
+            .expr_as(threads.as_text(threads.qualified_id()), "id_text")
+            .expr_as(host_column(threads), "host_text")
             .from(threads.table())
             .cond_where(is_thread)
             .to_owned();
         let row = self.db.query_one(&select).await?;
         // As in `find`: what the database takes for the same id may be another volume's name.
-        let row = row.filter(|row| row.try_get::<String>("", "thread_id_text").is_ok_and(|id| id == thread.as_str()));
+        let row = row.filter(|row| row.try_get::<String>("", "id_text").is_ok_and(|id| id == thread.as_str()));
         let read = |row: sea_orm::QueryResult| {
             Ok(ThreadRow {
                 status: row.try_get("", "status_text")?,
                 closed: row.try_get::<Option<bool>>("", "is_closed")?.unwrap_or(false),
                 marked: row.try_get("", "is_marked")?,
-                closed_at: time_of(&row, "closed_at"),
-                marked_at: time_of(&row, "marked_at"),
-                host: host_of(&row, "host")?,
+                closed_at: time(&row, "read_closed_at"),
+                marked_at: time(&row, "read_marked_at"),
+                host: host(&row, "host_text")?,
             })
         };
         row.map(read).transpose()
@@ -151,7 +152,7 @@ impl Store {
 
     /// All pinned daemons, by name.
     pub async fn pinned_daemons(&self) -> Result<Vec<PinnedDaemon>, Failure> {
-        let select = docker_daemon::Entity::find().order_by_asc(docker_daemon::Column::Name);
+        let select = daemon::Entity::find().order_by_asc(daemon::Column::Name);
         let rows = self.bounded(ROW_TIMEOUT, select.all(&self.db)).await?;
         let rows = rows.into_iter();
         Ok(rows.map(|row| PinnedDaemon { name: row.name, identity: row.identity, pinned_at: row.pinned_at }).collect())
@@ -166,7 +167,7 @@ impl Store {
             }
             // By its place in the list: an expression that is grouped by has to be the same one, parameters included.
             let count = Query::select()
-                .expr_as(host_column(threads), "host")
+                .expr_as(host_column(threads), "host_text")
                 .expr_as(Func::count(Expr::val(1)), "threads")
                 .from(threads.table())
                 .cond_where(threads.is_candidate())
@@ -174,7 +175,7 @@ impl Store {
                 .to_owned();
             let mut by_host = BTreeMap::new();
             for row in self.db.query_all(&count).await? {
-                *by_host.entry(host_of(&row, "host")?).or_default() +=
+                *by_host.entry(host(&row, "host_text")?).or_default() +=
                     row.try_get::<i64>("", "threads")?.unsigned_abs();
             }
             Ok(by_host)
@@ -194,7 +195,7 @@ impl Store {
         use volume_removal::{Column, Entity};
         let count = Query::select()
             .column(Column::Outcome)
-            .expr(Func::count(Expr::col(Column::Id)))
+            .expr_as(Func::count(Expr::col(Column::Id)), "volumes")
             .from(Entity)
             .and_where(Expr::col(Column::RemovedAt).gte(since))
             .group_by_col(Column::Outcome)
@@ -202,7 +203,7 @@ impl Store {
         self.bounded(PAGE_TIMEOUT, async {
             let rows = self.db.query_all(&count).await?;
             let count = |row: &sea_orm::QueryResult| {
-                Ok((row.try_get_by_index(0)?, row.try_get_by_index::<i64>(1)?.unsigned_abs()))
+                Ok((row.try_get("", "outcome")?, row.try_get::<i64>("", "volumes")?.unsigned_abs()))
             };
             rows.iter().map(count).collect()
         })

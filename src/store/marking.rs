@@ -9,8 +9,8 @@ use chrono::{DateTime, Utc};
 use migrations::{Mapping, MarkType};
 use sea_orm::{
     ActiveValue::{NotSet, Set},
-    ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, EntityTrait, ExprTrait, QueryResult,
-    sea_query::{Expr, LockBehavior, LockType, Query, SelectStatement, UpdateStatement},
+    ConnectionTrait, DatabaseTransaction, DbErr, EntityTrait, ExprTrait, QueryResult,
+    sea_query::{Expr, Query, UpdateStatement},
 };
 
 use super::{
@@ -42,9 +42,14 @@ impl Store {
             let ids = || wanted.iter().map(ThreadId::as_str);
             let mut select = self.select_rows(threads, host);
             select.cond_where(threads.is_candidate()).and_where(is_one_of(threads, ids()));
-            self.guard(&mut select, limit);
+            // In the same statement: a standby's rows lag behind, and are no ground for a removal.
+            select.expr_as(threads.dialect.may_write(), "may_write");
+            if let Some(ends) = self.engine.end_of_frozen_transaction(limit + FROZEN_MARGIN) {
+                select.expr_as(Expr::cust(ends), "frozen_until");
+            }
+            threads.dialect.lock_free_rows(&mut select);
             let rows = lock.query_all(&select).await?;
-            let refuses_writes = rows.first().map(|row| row.try_get::<bool>("", "refuses_writes")).transpose()?;
+            let may_write = rows.first().map(|row| row.try_get::<bool>("", "may_write")).transpose()?;
             let mut rows = rows_of(&rows, wanted)?;
             let mut busy = HashSet::new();
             if rows.threads.len() < wanted.len() {
@@ -57,38 +62,13 @@ impl Store {
                 (rows.pause, rows.unserved_host) = (rows.pause.or(pause), rows.unserved_host.or(unserved_host));
                 rows.threads.extend(others);
             }
-            Ok((rows, busy, refuses_writes.unwrap_or(false)))
+            Ok((rows, busy, may_write.unwrap_or(true)))
         };
-        let (rows, busy, refuses_writes) = self.bounded(ROW_TIMEOUT, locked).await?;
-        if refuses_writes {
+        let (rows, busy, may_write) = self.bounded(ROW_TIMEOUT, locked).await?;
+        if !may_write {
             return Err(self.not_writable());
         }
         Ok(Locked { rows, busy, lock })
-    }
-
-    /// Locks what is selected, without waiting, and asks in the same statement whether the server may be written to: a
-    /// standby's rows lag behind, and are no ground for a removal.
-    fn guard(&self, select: &mut SelectStatement, limit: Duration) {
-        match self.backend() {
-            DbBackend::Postgres => {
-                let idle_ms = (limit + FROZEN_MARGIN).as_millis();
-                let set = format!("(SELECT set_config('idle_in_transaction_session_timeout', '{idle_ms}', true))");
-                // A standby refuses the lock itself.
-                select
-                    .expr_as(Expr::cust(set), "frozen_after")
-                    .expr_as(Expr::cust("false"), "refuses_writes")
-                    .lock_with_behavior(LockType::NoKeyUpdate, LockBehavior::SkipLocked);
-            }
-            DbBackend::MySql => {
-                select
-                    .expr_as(Expr::cust("@@global.read_only NOT IN ('0', 'OFF')"), "refuses_writes")
-                    .lock_with_behavior(LockType::Update, LockBehavior::SkipLocked);
-            }
-            // The transaction has the whole file's lock, which a file that can't be written to does not give.
-            _ => {
-                select.expr_as(Expr::cust("0"), "refuses_writes");
-            }
-        }
     }
 
     fn not_writable(&self) -> Failure {
@@ -132,15 +112,7 @@ impl Store {
             .cond_where(threads.is_candidate())
             .and_where(is_one_of(threads, by_id.keys().copied()))
             .to_owned();
-        match self.backend() {
-            DbBackend::Postgres => {
-                select.lock_with_behavior(LockType::NoKeyUpdate, LockBehavior::SkipLocked);
-            }
-            DbBackend::MySql => {
-                select.lock_with_behavior(LockType::Update, LockBehavior::SkipLocked);
-            }
-            _ => {}
-        }
+        threads.dialect.lock_free_rows(&mut select);
         let mut unchanged = Vec::new();
         for row in transaction.query_all(&select).await? {
             let id: String = row.try_get("", "thread_id_text")?;
@@ -193,8 +165,8 @@ impl Store {
         let mut update = guarded_mark(threads, at);
         update.and_where(is_one_of(threads, ids.iter().copied()));
         let has_mark = || Expr::col(mark(threads)).is_not_null();
-        if self.backend() == DbBackend::MySql {
-            // Its updates do not say which rows they changed, and a trigger may have undone it.
+        if !transaction.support_returning() {
+            // Whose updates do not say which rows they changed; and a trigger may have undone it.
             transaction.execute(&update).await?;
             let select = Query::select()
                 .expr_as(id_as_text(threads), "thread_id_text")

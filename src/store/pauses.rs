@@ -11,7 +11,7 @@ use sea_orm::{
 use super::{
     ROW_TIMEOUT, Store,
     entities::{
-        removal_pause::{ActiveModel, Column, Entity, Model},
+        pause::{ActiveModel, Column, Entity, Model},
         volume_removal,
     },
 };

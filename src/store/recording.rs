@@ -27,9 +27,9 @@ impl Store {
         let looked = self.bounded(ROW_TIMEOUT, async { Ok(self.db.query_one(&look).await.map(drop)) }).await?;
         looked.map_err(|error| {
             Failure::permanent(format!(
-                "database at {}: threads can be recorded only in a table that `volume-reaper migrate` created, with the \
-                 column {REOPENED_AT}, and {:?} is another one: leave out VOLUME_REAPER_UNKNOWN_THREADS=record, or use \
-                 another database ({error})",
+                "database at {}: threads can be recorded only in a table that `volume-reaper migrate` created, with \
+                 the column {REOPENED_AT}, and {:?} is another one: leave out VOLUME_REAPER_UNKNOWN_THREADS=record, \
+                 or use another database ({error})",
                 self.url, self.threads.table
             ))
         })
@@ -44,8 +44,8 @@ impl Store {
         self.bounded(ROW_TIMEOUT, self.db.execute(&insert)).await.map(drop)
     }
 
-    /// A close without a time is believed of a thread that is new. Later it could be an old one that came twice, and the
-    /// thread in use again.
+    /// A close without a time is believed of a thread that is new. Later it could be an old one that came twice, and
+    /// the thread in use again.
     fn record_first_close(&self, thread: &ThreadId) -> InsertStatement {
         let row =
             [thread.as_str().into(), self.threads.closed_value.as_str().into(), Utc::now().trunc_subsecs(3).into()];

@@ -3,14 +3,16 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use chrono::{DateTime, NaiveDateTime, Utc};
 use migrations::Mapping;
 use sea_orm::{
     ConnectionTrait, DatabaseTransaction, DbErr, ExprTrait, QueryResult,
     sea_query::{Alias, Condition, Expr, Func, Order, Query, SelectStatement},
 };
 
-use super::{PAGE_TIMEOUT, ROW_TIMEOUT, Store};
+use super::{
+    PAGE_TIMEOUT, ROW_TIMEOUT, Store,
+    rows::{host, time},
+};
 use crate::{
     cleanup::{
         Backlog, Candidate, Close, Failures, Locked, Mark, Pause, Pauses, Receipt, Receipts, Report, Rows, Scope,
@@ -22,16 +24,16 @@ use crate::{
 
 impl Store {
     /// Selects what a clean-up wants to know of rows, and of the pause on this host.
-    pub(super) fn select_rows(&self, threads: &Mapping, host: Option<&str>) -> SelectStatement {
+    pub(super) fn select_rows(&self, threads: &Mapping, on: Option<&str>) -> SelectStatement {
         Query::select()
             .expr_as(id_as_text(threads), "thread_id_text")
             .expr_as(threads.is_closed(), "is_closed")
             .expr_as(threads.read_mark().is_not_null(), "is_marked")
-            .expr_as(closed_at(threads), "closed_at")
+            .expr_as(threads.read_closed_at(), "read_closed_at")
             .expr_as(close_written(threads), "close_written")
             .expr_as(self.is_held(threads.as_text(threads.qualified_id())), "is_held")
-            .expr_as(host_column(threads), "host")
-            .expr_as(self.pause_reason(host), "pause_reason")
+            .expr_as(host_column(threads), "host_text")
+            .expr_as(self.pause_reason(on), "pause_reason")
             .expr_as(self.unserved_host_column(), "unserved_host")
             .from(threads.table())
             .to_owned()
@@ -50,7 +52,7 @@ impl Store {
         let mut select = Query::select()
             // Under another name than the column's: by that name the rows would be ordered as texts, past the index.
             .expr_as(id_as_text(threads), "thread_id_text")
-            .expr_as(closed_at(threads), "closed_at")
+            .expr_as(threads.read_closed_at(), "read_closed_at")
             .expr_as(close_written(threads), "close_written")
             .expr_as(self.is_held(threads.as_text(threads.qualified_id())), "is_held")
             .from(threads.table())
@@ -94,14 +96,14 @@ impl Store {
         let threads = self.mapping().await?;
         let count = Query::select()
             .expr_as(Expr::col(id(threads)).count(), "unmarked")
-            .expr_as(Func::min(closed_at(threads)), "oldest_closed_at")
+            .expr_as(Func::min(threads.read_closed_at()), "oldest_closed_at")
             .from(threads.table())
             .cond_where(threads.is_candidate())
             .to_owned();
         let row = self.db.query_one(&count).await?;
         Ok(Backlog {
             unmarked: row.as_ref().and_then(|row| row.try_get::<i64>("", "unmarked").ok()).unwrap_or(0).unsigned_abs(),
-            oldest_closed_at: row.and_then(|row| time_of(&row, "oldest_closed_at")),
+            oldest_closed_at: row.and_then(|row| time(&row, "oldest_closed_at")),
         })
     }
 }
@@ -200,7 +202,7 @@ pub(super) fn rows_of(rows: &[QueryResult], wanted: &[ThreadId]) -> Result<Rows,
             marked: row.try_get("", "is_marked")?,
             close: close_of(row),
             held: row.try_get("", "is_held")?,
-            host: host_of(row, "host")?,
+            host: host(row, "host_text")?,
         };
         found.threads.insert(thread, row);
     }
@@ -229,10 +231,6 @@ pub(super) fn host_column(threads: &Mapping) -> Expr {
     threads.names.host.as_ref().map_or_else(Expr::null, |host| threads.as_text(Expr::col(Alias::new(host))))
 }
 
-pub(super) fn host_of(row: &QueryResult, column: &str) -> Result<Option<String>, DbErr> {
-    Ok(row.try_get::<Option<String>>("", column)?.filter(|host| !host.is_empty()))
-}
-
 /// The condition that selects the rows of a scope; `None` if there can be none.
 fn is_in_scope(threads: &Mapping, scope: &Scope) -> Option<Condition> {
     let all = Condition::all();
@@ -247,10 +245,6 @@ fn is_in_scope(threads: &Mapping, scope: &Scope) -> Option<Condition> {
     }
 }
 
-pub(super) fn closed_at(threads: &Mapping) -> Expr {
-    threads.names.closed_at.as_ref().map_or_else(Expr::null, |closed_at| Expr::col(Alias::new(closed_at)))
-}
-
 /// The time of a close as the database writes it: tells one close from another whatever its type is.
 pub(super) fn close_written(threads: &Mapping) -> Expr {
     let column = threads.names.closed_at.as_ref();
@@ -259,15 +253,5 @@ pub(super) fn close_written(threads: &Mapping) -> Expr {
 
 fn close_of(row: &QueryResult) -> Close {
     let written = row.try_get::<Option<String>>("", "close_written").ok().flatten();
-    Close { at: time_of(row, "closed_at"), written }
-}
-
-/// The time of a close. One without a zone is UTC; what we can't read at all counts as none, so that under a retention
-/// the thread is kept.
-pub(super) fn time_of(row: &QueryResult, column: &str) -> Option<DateTime<Utc>> {
-    let without_zone = || {
-        let time = row.try_get::<Option<NaiveDateTime>>("", column).ok().flatten();
-        time.map(|time| time.and_utc())
-    };
-    row.try_get::<Option<DateTime<Utc>>>("", column).unwrap_or_else(|_| without_zone())
+    Close { at: time(row, "read_closed_at"), written }
 }

@@ -11,28 +11,25 @@ pub(super) struct Pages<'a, T> {
     threads: &'a T,
     scope: Scope,
     after: Option<String>,
-    is_over: bool,
+    is_short: bool,
 }
 
 /// The pages of a scope. Each begins after the last id of the one before: what is marked meanwhile skips no row.
 pub(super) fn pages<T: Threads>(threads: &T, scope: Scope) -> Pages<'_, T> {
-    Pages { threads, scope, after: None, is_over: false }
+    Pages { threads, scope, after: None, is_short: false }
 }
 
 impl<T: Threads> Pages<'_, T> {
-    /// The next page; none after the last one.
+    /// The next page; none when there are no more rows, those included that came while pages were read.
     pub(super) async fn next(&mut self) -> Result<Option<Vec<Candidate>>, Failure> {
-        if self.is_over {
-            return Ok(None);
-        }
         let page = self.threads.candidates(&self.scope, self.after.as_deref(), PAGE_ROWS as u64).await?;
-        self.is_over = page.len() < PAGE_ROWS;
+        self.is_short = page.len() < PAGE_ROWS;
         self.after = page.last().map(|last| last.id.clone()).or(self.after.take());
-        Ok(Some(page))
+        Ok(Some(page).filter(|page| !page.is_empty()))
     }
 
-    /// Whether there is no further page.
-    pub(super) fn is_over(&self) -> bool {
-        self.is_over
+    /// Whether the latest page had all rows that there were.
+    pub(super) fn is_short(&self) -> bool {
+        self.is_short
     }
 }

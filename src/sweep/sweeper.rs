@@ -129,7 +129,7 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
             let (found, already_due) = (page.len(), due.len());
             due.append(&mut deferred.take_from(page, retention));
             self.progress.advance(found + already_due - due.len());
-            if !due.is_empty() && (rows.is_over() || due.len() >= PAGE_ROWS) {
+            if !due.is_empty() && (rows.is_short() || due.len() >= PAGE_ROWS) {
                 self.sweep_rows(std::mem::take(&mut due), &mut retries, report, stop).await?;
             }
         }

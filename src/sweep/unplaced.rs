@@ -111,7 +111,7 @@ impl<V: Volumes, T: Database> Unplaced<V, T> {
                 return Ok(());
             }
             read.append(&mut page);
-            if !read.is_empty() && (rows.is_over() || read.len() >= ROWS_A_LIST) {
+            if !read.is_empty() && (rows.is_short() || read.len() >= ROWS_A_LIST) {
                 self.sweep_rows(std::mem::take(&mut read), report).await?;
             }
         }

@@ -827,7 +827,7 @@ async fn a_column_of_ours_stays_ours_when_the_migration_ended_right_after_it() {
     let world = adopting(On::Mysql, tables, &[("CLOSED_AT_COLUMN", "")]).await;
     let output = world.run(&["migrate", "up", "--dry-run"]).await;
     let plan = String::from_utf8_lossy(&output.stdout).into_owned();
-    let (done, _) = plan.split_once("-- m20261123_000003").expect("the next migration");
+    let (done, _) = plan.split_once("-- m20261126_000005").expect("the next migration");
     for statement in done.lines().filter(|line| !line.starts_with("--")) {
         world.execute(statement).await;
         if statement.contains("ADD COLUMN") {
@@ -862,11 +862,11 @@ async fn failures_of_an_adopted_tables_threads_back_off_and_are_forgotten_when_s
         for failed in ["7", "8", "0", "gone"] {
             let failure = format!("'{failed}', 1, '{now}', '{now}', 'test', 'test'");
             let columns = "thread_id, attempts, first_failed_at, failed_at, error, replica";
-            world.execute(&format!("INSERT INTO cleanup_failures ({columns}) VALUES ({failure})")).await;
+            world.execute(&format!("INSERT INTO volume_reaper_failures ({columns}) VALUES ({failure})")).await;
         }
         assert_eq!(counts(&world.sweep().await), (0, 1), "{on:?} {id}");
         assert!(world.has_volume("7").await, "{on:?} {id}: not before its time");
-        assert_eq!(world.texts("SELECT thread_id FROM cleanup_failures").await, ["7"], "{on:?} {id}");
+        assert_eq!(world.texts("SELECT thread_id FROM volume_reaper_failures").await, ["7"], "{on:?} {id}");
     }
 }
 

@@ -9,7 +9,11 @@ use std::{
 };
 
 use volume_reaper::{
-    cleanup::{Origin, Outcome, Policy, Removal, fleet::Fleet, policy::Limits},
+    cleanup::{
+        Origin, Outcome, Policy, Removal,
+        fleet::Fleet,
+        policy::{Limits, Locking},
+    },
     delivery::{
         consumer::{Consumer, Message},
         settlement::Settlement,
@@ -18,7 +22,7 @@ use volume_reaper::{
     health::Health,
 };
 
-use crate::fakes::{LIMITS, Row, calls, cleaner, cleaner_with, referenced, row, set_row, thread, under};
+use crate::fakes::{FakeCleaner, LIMITS, Row, calls, cleaner, cleaner_with, referenced, row, set_row, thread, under};
 
 #[tokio::test]
 async fn the_cleaner_marks_on_success_and_on_not_found() {
@@ -80,8 +84,27 @@ async fn a_failed_mark_is_a_failed_clean_up_and_the_next_try_marks() {
     assert!(row(&cleaner, "t1").mark.is_none());
 
     *cleaner.volumes.answer.lock().expect("lock") = Ok(Removal::NotFound);
-    assert_eq!(cleaner.clean(&thread("t1"), Origin::Sweep).await, Ok(Outcome::NotFound));
-    assert_eq!(row(&cleaner, "t1").receipts, ["not_found"]);
+    // It was us who removed it, and that is what its receipt says.
+    assert_eq!(cleaner.clean(&thread("t1"), Origin::Sweep).await, Ok(Outcome::Removed));
+    assert_eq!(row(&cleaner, "t1").receipts, ["removed"]);
+}
+
+#[tokio::test]
+async fn a_mark_that_does_nothing_on_a_locked_row_is_a_failure_that_says_why() {
+    let keep = |rows: &_| {
+        set_row(rows, "t1", Row { closed: true, held: true, closed_at: Some(chrono::Utc::now()), ..Row::default() });
+        Ok(())
+    };
+    let cleaner = Arc::new(cleaner_with(Ok(Removal::Removed), keep, |_| Ok(())));
+    let failure = cleaner.clean(&thread("t1"), Origin::Sweep).await.expect_err("nothing was marked");
+    assert_eq!(failure.verdict, Verdict::Transient);
+    assert!(failure.message.contains("row-level security"), "{failure}");
+}
+
+/// What never locks, so that others can come between a removal and its mark.
+fn without_locks(cleaner: FakeCleaner) -> FakeCleaner {
+    let locking = Locking { limit: Duration::ZERO, ..LIMITS.locking };
+    under(cleaner, Policy::default(), Limits { locking, ..LIMITS })
 }
 
 #[tokio::test]
@@ -90,7 +113,7 @@ async fn a_thread_that_is_reopened_between_removal_and_mark_is_not_marked() {
         set_row(rows, "t1", Row::default());
         Ok(())
     };
-    let cleaner = Arc::new(cleaner_with(Ok(Removal::Removed), reopen, |_| Ok(())));
+    let cleaner = Arc::new(without_locks(cleaner_with(Ok(Removal::Removed), reopen, |_| Ok(()))));
     assert_eq!(cleaner.clean(&thread("t1"), Origin::Sweep).await, Ok(Outcome::Reopened));
     assert!(row(&cleaner, "t1").mark.is_none());
     assert!(row(&cleaner, "t1").receipts.is_empty());
@@ -103,7 +126,7 @@ async fn who_loses_the_race_for_the_mark_finds_the_thread_already_clean() {
         set_row(rows, "t1", marked);
         Ok(())
     };
-    let cleaner = Arc::new(cleaner_with(Ok(Removal::NotFound), other_marks, |_| Ok(())));
+    let cleaner = Arc::new(without_locks(cleaner_with(Ok(Removal::NotFound), other_marks, |_| Ok(()))));
     assert_eq!(cleaner.clean(&thread("t1"), Origin::Sweep).await, Ok(Outcome::AlreadyClean));
     assert_eq!(row(&cleaner, "t1").receipts, ["removed"]);
 }

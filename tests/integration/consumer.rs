@@ -195,7 +195,7 @@ async fn the_last_rung_of_a_transient_error_is_the_dead_letter_queue_and_the_row
     assert_eq!(serving.stop().await, Some(0));
     world.set("DOCKER_HOST", crate::world::server("DOCKER_HOST"));
     assert_eq!(world.sweep().await["cooling_down"], 1);
-    world.execute("UPDATE cleanup_failures SET failed_at = '2000-01-01 00:00:00+00:00'").await;
+    world.execute("UPDATE volume_reaper_failures SET failed_at = '2000-01-01 00:00:00+00:00'").await;
     assert_eq!(world.sweep().await["removed"], 1);
 }
 

@@ -131,11 +131,12 @@ async fn the_inventory_has_our_volumes_and_who_holds_them() {
 async fn only_the_pinned_daemon_proves_anything() {
     // D20
     let docker = daemon();
-    assert!(docker.prove_identity().await.is_err(), "none is pinned yet");
+    let absent = VolumePrefix::parse("ha_ws_").expect("valid").volume_of(&ThreadId::parse("absent").expect("valid"));
+    assert!(docker.has(&absent).await.is_err(), "none is pinned yet");
     docker.pin(Identity::from_text("another daemon".to_owned()));
-    let other = docker.prove_identity().await;
+    let other = docker.has(&absent).await;
     assert_eq!(other.map_err(|failure| failure.verdict), Err(Verdict::Unavailable(Dependency::Docker)));
-    assert_eq!(pinned_daemon().await.prove_identity().await, Ok(()));
+    assert_eq!(pinned_daemon().await.has(&absent).await, Ok(false));
 }
 
 #[tokio::test]

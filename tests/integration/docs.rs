@@ -335,7 +335,10 @@ fn the_file_in_the_page_about_settings_is_taken() {
     let file = block("settings.md", "toml");
     let config = Config::load(|_| None, &HashMap::new(), Some((PathBuf::from("settings.toml"), file)));
     let config = config.expect("valid");
-    assert_eq!((config.host_names(), config.retry_delays.len()), (vec!["docker-1".to_owned()], 3));
+    assert_eq!(
+        (config.host_names(), config.retry_delays.len()),
+        (vec![volume_reaper::host::Host::Named("docker-1".to_owned())], 3)
+    );
 }
 
 #[test]

@@ -243,12 +243,14 @@ async fn where_nothing_is_nothing_is_made() {
 #[tokio::test]
 async fn what_is_there_stays_as_it_is() {
     let world = served(On::Postgres).await;
-    world.execute("DELETE FROM docker_daemons").await;
+    world.execute("DELETE FROM volume_reaper_daemons").await;
     world.closed_with_volume("t1").await;
     world.publish_closed("t1").await;
     let rows = async || {
         let mut rows = Vec::new();
-        for table in ["threads", "volume_removals", "docker_daemons", "leases", "volume_reaper_migrations"] {
+        for table in
+            ["threads", "volume_removals", "volume_reaper_daemons", "volume_reaper_leases", "volume_reaper_migrations"]
+        {
             rows.extend(world.texts(&format!("SELECT row_to_json(t)::text FROM {table} t ORDER BY 1")).await);
         }
         rows.extend(world.texts("SELECT last_value::text || is_called::text FROM volume_removals_id_seq").await);
@@ -408,7 +410,7 @@ async fn a_schema_that_is_behind_is_told_with_what_is_pending() {
     for on in On::ALL {
         let world = served(on).await;
         assert!(world.run(&["migrate", "down"]).await.status.success());
-        doctor(&world).await.only_failure("database.migrations", "m20261123_000010_failures");
+        doctor(&world).await.only_failure("database.migrations", "m20261126_000006_reopen_trigger");
     }
 }
 
@@ -505,12 +507,15 @@ async fn a_user_who_may_not_mark_is_told() {
     world.set("DATABASE_URL", url);
     doctor(&world).await.only_failure("database.rights", "permission denied");
 
-    let grant = "GRANT UPDATE ON threads, removal_pause TO {}; \
-                 GRANT INSERT ON volume_removals, docker_daemons, removal_pause TO {}; \
-                 GRANT INSERT, UPDATE, DELETE ON cleanup_failures TO {}";
+    let grant = "GRANT UPDATE ON threads TO {}; GRANT INSERT ON volume_removals TO {}; \
+                 GRANT INSERT, UPDATE ON volume_reaper_daemons, volume_reaper_pauses TO {}; \
+                 GRANT INSERT, UPDATE, DELETE ON volume_reaper_failures TO {}";
     world.execute(&grant.replace("{}", &user)).await;
     doctor(&world).await.only_failure("database.rights", "sequence");
     world.execute(&format!("GRANT USAGE ON SEQUENCE volume_removals_id_seq TO {user}")).await;
+    // Without a lease there would be no sweep.
+    doctor(&world).await.only_failure("database.rights", "permission denied for table volume_reaper_leases");
+    world.execute(&format!("GRANT INSERT, UPDATE ON volume_reaper_leases TO {user}")).await;
     assert_eq!(doctor(&world).await.code, Some(0));
 }
 
@@ -569,11 +574,11 @@ async fn a_large_table_that_sweeps_would_read_as_a_whole_is_told() {
 #[tokio::test]
 async fn a_daemon_other_than_the_pinned_one_is_told() {
     let world = served(On::Sqlite).await;
-    world.execute("UPDATE docker_daemons SET identity = 'the-old-host'").await;
+    world.execute("UPDATE volume_reaper_daemons SET identity = 'the-old-host'").await;
     let diagnosis = doctor(&world).await;
     diagnosis.only_failure("docker.identity", "the-old-host is pinned");
     assert!(diagnosis.mend("docker.identity").contains("hosts adopt"));
-    assert_eq!(world.texts("SELECT identity FROM docker_daemons").await, ["the-old-host"]);
+    assert_eq!(world.texts("SELECT identity FROM volume_reaper_daemons").await, ["the-old-host"]);
 }
 
 #[tokio::test]

@@ -61,10 +61,10 @@ async fn written(world: &World) -> Vec<String> {
     for (table, columns) in [
         ("threads", "id || status || COALESCE(CAST(workspace_volume_removed_at AS char(30)), '-')"),
         ("volume_removals", "thread_id"),
-        ("docker_daemons", "identity"),
-        ("leases", "CAST(epoch AS char(9))"),
-        ("cleanup_failures", "thread_id"),
-        ("removal_pause", "reason"),
+        ("volume_reaper_daemons", "identity"),
+        ("volume_reaper_leases", "CAST(epoch AS char(9))"),
+        ("volume_reaper_failures", "thread_id"),
+        ("volume_reaper_pauses", "reason"),
     ] {
         let found = world.texts(&format!("SELECT {columns} FROM {table} ORDER BY 1")).await;
         rows.extend(found.into_iter().map(|row| format!("{table} {row}")));
@@ -154,7 +154,7 @@ async fn a_budget_that_would_be_used_up_is_told_and_pauses_nothing() {
     let removed = dry.entries().iter().filter(|entry| entry["outcome"] == "removed").count();
     assert_eq!(removed, 1);
     assert_eq!(dry.serving.stop().await, Some(0));
-    assert!(world.texts("SELECT reason FROM removal_pause").await.iter().all(String::is_empty));
+    assert!(world.texts("SELECT reason FROM volume_reaper_pauses").await.iter().all(String::is_empty));
 }
 
 #[tokio::test]

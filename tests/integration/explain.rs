@@ -50,7 +50,7 @@ async fn swept(on: On) -> World {
     let world = world(on).await;
     world.sweep().await;
     let lease = "('sweep', 'replica-1/x', 1, '2100-01-01 00:00:00')";
-    world.execute(&format!("INSERT INTO leases (name, holder, epoch, expires_at) VALUES {lease}")).await;
+    world.execute(&format!("INSERT INTO volume_reaper_leases (name, holder, epoch, expires_at) VALUES {lease}")).await;
     world
 }
 
@@ -181,9 +181,9 @@ async fn a_daemon_that_is_not_the_pinned_one_proves_nothing() {
     let world = swept(On::Sqlite).await;
     world.open_thread("t1").await;
     world.close_thread("t1").await;
-    world.execute("UPDATE docker_daemons SET identity = 'another'").await;
+    world.execute("UPDATE volume_reaper_daemons SET identity = 'another'").await;
     explain(&world, "t1").await.is(0, &["other_daemon"], "than the pinned one (another)");
-    world.execute("DELETE FROM docker_daemons").await;
+    world.execute("DELETE FROM volume_reaper_daemons").await;
     explain(&world, "t1").await.is(0, &["no_daemon_pinned"], "no Docker daemon is pinned yet");
 }
 

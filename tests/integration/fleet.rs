@@ -321,10 +321,10 @@ async fn the_only_host_becomes_one_of_several_by_its_name() {
     let mut world = world(On::Sqlite).await;
     world.set("DOCKER_HOST", a.endpoint());
     assert!(world.run(&["sweep"]).await.status.success());
-    assert_eq!(world.texts("SELECT name FROM docker_daemons").await, ["default"]);
+    assert_eq!(world.texts("SELECT name FROM volume_reaper_daemons").await, ["default"]);
     world.use_hosts(hosts);
     assert_eq!(world.sweep().await["skipped_reason"], Value::Null);
-    assert_eq!(world.texts("SELECT name FROM docker_daemons ORDER BY name").await, ["a", "b"]);
+    assert_eq!(world.texts("SELECT name FROM volume_reaper_daemons ORDER BY name").await, ["a", "b"]);
 }
 
 #[tokio::test]

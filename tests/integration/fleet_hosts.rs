@@ -140,7 +140,7 @@ async fn hosts_that_come_are_replaced_and_go_are_shown_with_what_it_means() {
     }
     assert_eq!(world.receipts("t1").await, ["not_found/retired"]);
     assert!(world.mark("t3").await.is_none() && world.mark("open").await.is_none());
-    assert_eq!(world.texts("SELECT name FROM docker_daemons").await, ["a"]);
+    assert_eq!(world.texts("SELECT name FROM volume_reaper_daemons").await, ["a"]);
 
     // Without it, the others' word is enough again.
     world.use_hosts(std::slice::from_ref(a));

@@ -60,7 +60,7 @@ async fn a_hold_whose_time_is_over_does_not_count() {
         assert_eq!(world.sweep().await["held"], json!(2), "{on:?}");
         // An hour later, for one of them.
         let over = world.moment(chrono::Utc::now() - chrono::TimeDelta::milliseconds(1));
-        world.execute(&format!("UPDATE thread_holds SET until = '{over}' WHERE thread_id = 'over'")).await;
+        world.execute(&format!("UPDATE volume_reaper_holds SET until = '{over}' WHERE thread_id = 'over'")).await;
         let report = world.sweep().await;
         assert_eq!((&report["held"], &report["removed"]), (&json!(1), &json!(1)), "{on:?}: {report}");
         assert!(world.has_volume("lasting").await && !world.has_volume("over").await, "{on:?}");
@@ -89,7 +89,7 @@ async fn a_second_hold_replaces_the_first_and_says_so() {
         let (code, out, _) = said(&world, &["hold", "t1", "--reason", "an audit", "--until", "7d"]).await;
         assert_eq!(code, Some(0));
         assert!(out.contains("in place of a hold until it is released: a dispute"), "{out}");
-        assert_eq!(world.texts("SELECT reason FROM thread_holds").await, ["an audit"], "{on:?}");
+        assert_eq!(world.texts("SELECT reason FROM volume_reaper_holds").await, ["an audit"], "{on:?}");
     }
 }
 
@@ -108,7 +108,7 @@ async fn a_hold_that_makes_no_sense_is_refused_with_one_line_and_holds_nothing()
         assert_eq!((code, out.as_str()), (Some(1), ""), "{arguments:?}: {error}");
         assert!(error.contains(expected) && error.lines().count() == 1, "{arguments:?}: {error}");
     }
-    assert!(world.texts("SELECT thread_id FROM thread_holds").await.is_empty());
+    assert!(world.texts("SELECT thread_id FROM volume_reaper_holds").await.is_empty());
 }
 
 #[tokio::test]

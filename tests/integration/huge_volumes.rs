@@ -77,7 +77,7 @@ async fn a_removal_that_is_slower_than_the_timeout_has_not_failed() {
     world.until_marked("huge").await;
     assert_eq!(world.receipts("huge").await, ["removed/event"]);
     assert_eq!(proxy.removals(), 1);
-    assert_eq!(world.texts("SELECT thread_id FROM cleanup_failures").await, [""; 0]);
+    assert_eq!(world.texts("SELECT thread_id FROM volume_reaper_failures").await, [""; 0]);
     assert_eq!(world.messages(&world.dead_letter_queue()).await, 0);
     assert_eq!(serving.stop().await, Some(0));
 }

@@ -166,7 +166,7 @@ async fn a_pause_without_a_reason_is_refused() {
     let output = world.run(&["pause", "--reason", ""]).await;
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("--reason is empty"), "{output:?}");
-    assert!(world.texts("SELECT name FROM removal_pause").await.is_empty());
+    assert!(world.texts("SELECT name FROM volume_reaper_pauses").await.is_empty());
 }
 
 #[tokio::test]

@@ -82,7 +82,8 @@ async fn events_sweeps_and_the_lease_work_through_pgbouncer_in_transaction_mode(
         assert_eq!(world.receipts(id).await.len(), 1);
     }
     // The one that sweeps is killed: it can't give its lease back.
-    let holder = || async { world.texts("SELECT holder FROM leases").await.pop().expect("somebody sweeps") };
+    let holder =
+        || async { world.texts("SELECT holder FROM volume_reaper_leases").await.pop().expect("somebody sweeps") };
     let before = holder().await;
     let (mut sweeping, waiting) = if before.starts_with("first/") { (first, second) } else { (second, first) };
     sweeping.signal("KILL");

@@ -152,7 +152,7 @@ async fn another_daemon_is_not_believed_until_it_is_adopted() {
     world.open_thread("t1").await;
     world.close_thread("t1").await;
     assert_eq!(world.sweep().await["not_found"], json!(1));
-    world.execute("UPDATE docker_daemons SET identity = 'the-old-host'").await;
+    world.execute("UPDATE volume_reaper_daemons SET identity = 'the-old-host'").await;
     world.open_thread("t2").await;
     world.close_thread("t2").await;
 

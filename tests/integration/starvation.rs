@@ -155,11 +155,11 @@ async fn a_failing_row_survives_a_restart_and_is_forgotten_when_it_is_cleaned() 
         assert_eq!((&second["failed"], &second["cooling_down"]), (&json!(0), &json!(1)), "{on:?}");
         assert_eq!(proxy.removals(), 1, "{on:?}");
         let attempts = world.as_text("attempts");
-        let noted = &format!("SELECT concat(thread_id, ' ', {attempts}, ' ', replica) FROM cleanup_failures");
+        let noted = &format!("SELECT concat(thread_id, ' ', {attempts}, ' ', replica) FROM volume_reaper_failures");
         assert_eq!(world.texts(noted).await, ["t1 1 replica-1"], "{on:?}");
 
         world.set("DOCKER_HOST", daemon);
-        world.execute("UPDATE cleanup_failures SET failed_at = '2000-01-01 00:00:00'").await;
+        world.execute("UPDATE volume_reaper_failures SET failed_at = '2000-01-01 00:00:00'").await;
         assert_eq!(world.sweep().await["removed"], json!(1), "{on:?}");
         assert_eq!(world.texts(noted).await, [""; 0], "{on:?}");
     }

@@ -134,13 +134,13 @@ async fn queues_that_are_not_there_are_named_and_nothing_is_made() {
     let queue = &report["queues"][0];
     assert!(queue["messages"].is_null() && queue["error"].as_str().expect("why").contains("NOT_FOUND"), "{queue}");
     assert!(!world.has_queue(&world.work_queue()).await);
-    assert_eq!(world.texts("SELECT name FROM docker_daemons").await, [""; 0]);
+    assert_eq!(world.texts("SELECT name FROM volume_reaper_daemons").await, [""; 0]);
 }
 
 #[tokio::test]
 async fn another_daemon_than_the_pinned_one_is_told() {
     let world = busy(On::Sqlite).await;
-    world.execute("UPDATE docker_daemons SET identity = 'another'").await;
+    world.execute("UPDATE volume_reaper_daemons SET identity = 'another'").await;
     let (code, report) = status(&world).await;
     assert_eq!((code, &report["daemons"][0]["answers"]), (Some(0), &json!(false)));
     assert!(text(&world).await.contains("default: another, pinned at "));

@@ -255,5 +255,8 @@ async fn one_service_reaches_its_hosts_by_socket_by_tls_and_by_ssh() {
     };
     sweep("first").await;
     sweep("again").await;
-    assert_eq!(world.texts("SELECT name FROM docker_daemons ORDER BY name").await, ["by-socket", "by-ssh", "by-tls"]);
+    assert_eq!(
+        world.texts("SELECT name FROM volume_reaper_daemons ORDER BY name").await,
+        ["by-socket", "by-ssh", "by-tls"]
+    );
 }

@@ -1,8 +1,8 @@
 //! What the facts about the database mean.
 
-use migrations::{BOOKKEEPING_TABLE, REOPEN_TRIGGER, UNMARKED_INDEX};
+use migrations::{BOOKKEEPING_TABLE, REOPEN_TRIGGER};
 
-use super::findings::{Check, is_loopback};
+use super::findings::{Check, clock_verdict, is_loopback};
 use crate::{
     config::Config,
     failure::Failure,
@@ -16,8 +16,8 @@ pub(super) fn verdicts(config: &Config, found: &Result<Inspection, Unreachable>)
         Ok(found) => found,
     };
     let mut checks = vec![Check::ok("database.reachable", format!("{} at {}", found.version, config.database_url))];
-    checks.extend(found.encrypted.map(|encrypted| transport(config, encrypted)));
-    checks.extend(found.clock.map(|clock| clock.verdict("database.clock", "the database's")));
+    checks.extend(found.encrypted.map(|encrypted| transport(config, encrypted, found.verifying_parameter)));
+    checks.extend(found.clock.map(|clock| clock_verdict(clock, "database.clock", "the database's")));
     checks.push(migrations(config, &found.migrations));
     checks.extend(found.schema.iter().flat_map(|schema| schema_verdicts(config, schema)));
     checks
@@ -35,14 +35,15 @@ fn unreachable_verdict(unreachable: &Unreachable) -> Check {
         ),
         Unreachable::NoDatabase(why) => (
             why,
-            "correct the database in DATABASE_URL, or create it; `volume-reaper migrate` and `serve` make SQLite's file",
+            "correct the database in DATABASE_URL, or create it; `volume-reaper migrate` and `serve` make SQLite's \
+             file",
         ),
         Unreachable::Other(why) => (why, "look into the database's log, and at DATABASE_URL"),
     };
     Check::fail("database.reachable", format!("{why} (not checked: schema, rights, clock, the pinned daemon)"), mend)
 }
 
-fn transport(config: &Config, encrypted: bool) -> Check {
+fn transport(config: &Config, encrypted: bool, parameter: &str) -> Check {
     let (name, host) = ("database.tls", config.database_url.host().unwrap_or("localhost"));
     if encrypted {
         Check::ok(name, "encrypted")
@@ -50,7 +51,6 @@ fn transport(config: &Config, encrypted: bool) -> Check {
         Check::ok(name, "not encrypted, and does not leave this host")
     } else {
         let why = format!("not encrypted: every row can be read on the way to {host}");
-        let parameter = if is_mysql(config) { "ssl-mode=VERIFY_IDENTITY" } else { "sslmode=verify-full" };
         Check::warn(name, why, format!("turn TLS on at the server, and add ?{parameter} to DATABASE_URL"))
     }
 }
@@ -89,25 +89,27 @@ fn schema_verdicts(config: &Config, schema: &Schema) -> Vec<Check> {
         "database.index",
         "the index over closed and unmarked threads",
         "every sweep reads the whole table",
-        &again(&drop_index(config), "m20261123_000003_unmarked_index"),
+        &again(&schema.before_index_again, "m20261126_000005_unmarked_index"),
         &schema.index,
     ));
     checks.push(part(
         "database.trigger",
         "the trigger that clears a reopened thread's mark",
         "the volume of a thread that is closed a second time is never removed",
-        &again("", "m20261123_000004_reopen_trigger"),
+        &again("", "m20261126_000006_reopen_trigger"),
         &schema.trigger,
     ));
+    checks.extend(other_triggers(config, &schema.other_triggers));
     checks.extend(plan(&schema.reads_whole_table));
     checks.push(match &schema.may_write {
         Ok(()) => Check::ok("database.rights", "marks and receipts can be written"),
         Err(error) => Check::fail(
             "database.rights",
             format!("marks and receipts can't be written: {error}"),
-            "connect to a server and as a user that may SELECT and UPDATE the threads table, and SELECT and INSERT in \
-             volume_removals, docker_daemons, thread_holds, removal_pause, leases and cleanup_failures, UPDATE in the last \
-             four, and DELETE in thread_holds and cleanup_failures",
+            "connect to a server and as a user that may SELECT and UPDATE the threads table, SELECT and INSERT in \
+             volume_removals, SELECT in volume_reaper_migrations and volume_reaper_additions, and SELECT, INSERT and \
+             UPDATE in the other tables volume_reaper_...; in volume_reaper_daemons, volume_reaper_holds and \
+             volume_reaper_failures DELETE too",
         ),
     });
     checks
@@ -128,15 +130,6 @@ fn columns(config: &Config, missing: &Result<Option<Vec<String>>, Failure>) -> C
     }
 }
 
-fn is_mysql(config: &Config) -> bool {
-    matches!(config.database_url.scheme(), "mysql" | "mariadb")
-}
-
-/// On MySQL the migration does it.
-fn drop_index(config: &Config) -> String {
-    if is_mysql(config) { String::new() } else { format!("DROP INDEX IF EXISTS {UNMARKED_INDEX}; ") }
-}
-
 /// How to have a migration applied again. Taking it back would take back those after it, and with them the receipts.
 fn again(before: &str, migration: &str) -> String {
     format!(
@@ -148,6 +141,7 @@ fn again(before: &str, migration: &str) -> String {
 fn part(name: &str, what: &str, consequence: &str, again: &str, found: &Result<Part, Failure>) -> Check {
     match found {
         Ok(Part::AsOurs) => Check::ok(name, format!("{what} is there")),
+        Ok(Part::OutOfSight) => Check::ok(name, format!("{what} is not for this user to see, and was not looked at")),
         Ok(Part::Missing) => Check::fail(name, format!("{what} is not there: {consequence}"), again),
         Ok(Part::Disabled) => {
             let mend = format!("find out who disabled it, and run ALTER TABLE ... ENABLE TRIGGER {REOPEN_TRIGGER}");
@@ -155,6 +149,25 @@ fn part(name: &str, what: &str, consequence: &str, again: &str, found: &Result<P
         }
         Ok(Part::Broken(how)) => Check::fail(name, format!("{what}: {how}"), again),
         Err(error) => Check::fail(name, format!("{what} can't be looked at: {error}"), "look into the database's log"),
+    }
+}
+
+/// What such a trigger does can't be known: it may drop an update, or change what it writes.
+fn other_triggers(config: &Config, found: &Result<Vec<String>, Failure>) -> Option<Check> {
+    let name = "database.other-triggers";
+    match found {
+        Ok(triggers) if triggers.is_empty() => None,
+        Ok(triggers) => Some(Check::warn(
+            name,
+            format!(
+                "each update of table {} goes through {} first: if that drops it or changes {}, threads stay unmarked",
+                config.threads,
+                triggers.join(", "),
+                config.threads.mark
+            ),
+            "see that it lets an update of that column pass as it is",
+        )),
+        Err(error) => Some(Check::warn(name, format!("can't be looked at: {error}"), "look into the database's log")),
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the facts about the Docker daemon mean.
 
-use super::findings::{Check, Pinned, is_loopback, major_minor};
+use super::findings::{Check, Pinned, clock_verdict, is_loopback, major_minor};
 use crate::{
     config::Endpoint,
     docker::{Identity, Inspection, Likeness, OTHER_ROOT, RemovalRefused},
@@ -23,7 +23,7 @@ pub(super) fn verdicts(endpoint: &Endpoint, found: &Result<Inspection, Failure>,
     checks.extend(identity(found, pinned));
     checks.push(lists(found));
     checks.push(removal(found));
-    checks.extend(found.clock.map(|clock| clock.verdict("docker.clock", "the daemon's")));
+    checks.extend(found.clock.map(|clock| clock_verdict(clock, "docker.clock", "the daemon's")));
     checks
 }
 

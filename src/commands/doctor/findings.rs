@@ -7,12 +7,13 @@
 
 use std::fmt;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::TimeDelta;
 use futures_util::future::join_all;
 use serde::Serialize;
 
 use super::{broker_checks, database_checks, docker_checks, settings_checks};
 use crate::{
+    clock::ClockReading,
     config::Config,
     docker::Docker,
     queue::{self, Queues},
@@ -154,41 +155,18 @@ async fn database(config: &Config) -> Result<store::Inspection, store::Unreachab
     found
 }
 
-/// What a server's clock said, between two looks at ours.
-#[derive(Clone, Copy, Debug)]
-pub struct ClockReading {
-    /// Our clock when the server was asked.
-    pub asked: DateTime<Utc>,
-    /// The server's clock.
-    pub said: DateTime<Utc>,
-    /// Our clock when the answer was there.
-    pub answered: DateTime<Utc>,
-}
-
-impl ClockReading {
-    /// How far the server's clock is certainly ahead of ours; negative if it is behind.
-    fn ahead(self) -> TimeDelta {
-        if self.said < self.asked {
-            self.said - self.asked
-        } else if self.said > self.answered {
-            self.said - self.answered
-        } else {
-            TimeDelta::zero()
-        }
+/// What is to be said of a server's clock.
+pub(super) fn clock_verdict(reading: ClockReading, name: &str, whose: &str) -> Check {
+    let ahead = reading.ahead();
+    if ahead.abs() <= TOLERATED_SKEW {
+        return Check::ok(name, format!("{whose} clock agrees with this host's"));
     }
-
-    pub(super) fn verdict(self, name: &str, whose: &str) -> Check {
-        let ahead = self.ahead();
-        if ahead.abs() <= TOLERATED_SKEW {
-            return Check::ok(name, format!("{whose} clock agrees with this host's"));
-        }
-        let side = if ahead > TimeDelta::zero() { "ahead of" } else { "behind" };
-        Check::warn(
-            name,
-            format!("{whose} clock is {} s {side} this host's", ahead.abs().num_seconds()),
-            "run a time service such as chrony on both hosts",
-        )
-    }
+    let side = if ahead > TimeDelta::zero() { "ahead of" } else { "behind" };
+    Check::warn(
+        name,
+        format!("{whose} clock is {} s {side} this host's", ahead.abs().num_seconds()),
+        "run a time service such as chrony on both hosts",
+    )
 }
 
 /// Whether traffic to `host` stays on this machine.
@@ -211,9 +189,12 @@ pub(super) type Pinned<'a> = Option<Option<&'a str>>;
 mod tests {
     use std::collections::HashMap;
 
+    use chrono::DateTime;
+
     use super::*;
     use crate::{
-        docker::{Endpoint, Identity, Inspection as DaemonFacts, RemovalRefused},
+        config::Endpoint,
+        docker::{Identity, Inspection as DaemonFacts, RemovalRefused},
         failure::{Dependency, Failure},
         queue::{Answer, Contents, Counts, Hello, Inspection as BrokerFacts, LoginRefused, QueueFacts},
         store::{Inspection as DatabaseFacts, MigrationStatus, Part, Schema},
@@ -237,7 +218,8 @@ mod tests {
     fn a_clock_is_skewed_only_by_what_the_wait_does_not_explain() {
         let at = |seconds: i64| DateTime::from_timestamp(1_000_000 + seconds, 0).expect("valid");
         let verdict = |said: i64| {
-            let check = ClockReading { asked: at(0), said: at(said), answered: at(10) }.verdict("clock", "its");
+            let reading = ClockReading { asked: at(0), said: at(said), answered: at(10) };
+            let check = clock_verdict(reading, "clock", "its");
             (check.status, check.why)
         };
         for agreeing in [-5, 0, 7, 15] {
@@ -305,6 +287,8 @@ mod tests {
     fn database() -> DatabaseFacts {
         let migration = |name: &str| MigrationStatus { name: name.to_owned(), applied: true };
         let schema = Schema {
+            before_index_again: String::new(),
+            other_triggers: Ok(Vec::new()),
             missing_columns: Ok(Some(Vec::new())),
             index: Ok(Part::AsOurs),
             reads_whole_table: Ok(Some(false)),
@@ -313,6 +297,7 @@ mod tests {
             pinned: Ok(Vec::new()),
         };
         DatabaseFacts {
+            verifying_parameter: "sslmode=verify-full",
             version: "PostgreSQL 17.6".to_owned(),
             encrypted: Some(true),
             clock: Some(clock(0)),
@@ -341,10 +326,10 @@ mod tests {
         pinned: Option<&str>,
     ) -> Report {
         let queues = Queues::new(config);
-        let mut checks = settings::verdicts(config);
-        checks.extend(broker::verdicts(&queues, &broker(&queues)));
-        checks.extend(database::verdicts(config, database));
-        checks.extend(docker::verdicts(&config.docker_hosts[0].endpoint, docker, Some(pinned)));
+        let mut checks = settings_checks::verdicts(config);
+        checks.extend(broker_checks::verdicts(&queues, &broker(&queues)));
+        checks.extend(database_checks::verdicts(config, database));
+        checks.extend(docker_checks::verdicts(&config.docker_hosts[0].endpoint, docker, Some(pinned)));
         Report::new(checks)
     }
 
@@ -431,7 +416,7 @@ mod tests {
         let mut checks = report(&config, broker, &database, &Err(docker), None).checks;
         let refused = Failure::unavailable(Dependency::Docker, "docker at tcp://10.0.0.2:2375: connection refused");
         let endpoint = Endpoint::Tcp("10.0.0.2:2375".to_owned());
-        checks.extend(docker::verdicts(&endpoint, &Err(refused), None).into_iter().map(|check| check.of("b")));
+        checks.extend(docker_checks::verdicts(&endpoint, &Err(refused), None).into_iter().map(|check| check.of("b")));
         insta::assert_snapshot!("nothing_answers", Report::new(checks));
     }
 }

@@ -10,6 +10,7 @@ use crate::{
     commands::explain::why::times,
     docker::Identity,
     failure::{Dependency, Failure},
+    host::Host,
     queue::QueueCount,
     store::{PinnedDaemon, Removals, Sweeper},
     terminal::{Plain, time},
@@ -388,8 +389,7 @@ impl Report {
 
     /// Whether the configuration has a host of this name.
     fn is_asked(&self, daemon: &str) -> bool {
-        self.hosts.iter().any(|host| host.name == daemon)
-            || (self.hosts.is_empty() && daemon == crate::host::Host::Only.key())
+        self.hosts.iter().any(|host| host.name == daemon) || (self.hosts.is_empty() && daemon == Host::Only.key())
     }
 
     fn write_queues(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -448,7 +448,7 @@ mod tests {
             now: Utc::now(),
             database: Err(down(Dependency::Database)),
             queues: Err(down(Dependency::Broker)),
-            hosts: vec![AskedHost { name: crate::host::Host::Only, answering: Err(down(Dependency::Docker)) }],
+            hosts: vec![AskedHost { name: Host::Only, answering: Err(down(Dependency::Docker)) }],
         };
         let report = Report::new(facts);
         assert!(!report.ok);
@@ -478,9 +478,9 @@ mod tests {
         QueueCount { name, messages: Some(messages), consumers: Some(consumers), error: None }
     }
 
-    fn host(name: &str, answering: Result<&str, &str>) -> Host {
+    fn host(name: &str, answering: Result<&str, &str>) -> AskedHost {
         let down = |what| Failure::unavailable(Dependency::Docker, format!("docker at unix:///{name}.sock: {what}"));
-        Host { name: name.to_owned(), answering: answering.map(str::to_owned).map_err(down) }
+        AskedHost { name: Host::from_key(name), answering: answering.map(str::to_owned).map_err(down) }
     }
 
     /// One host on which everything answers, and nothing is left to do.
@@ -494,13 +494,13 @@ mod tests {
             sweeper: Ok(Some(sweeper("replica-1", now() + chrono::TimeDelta::seconds(20)))),
             sweepers: Ok(BTreeMap::new()),
             unmarked_by_host: Ok(BTreeMap::new()),
-            daemons: Ok(vec![pinned(ONLY_HOST, "ID")]),
+            daemons: Ok(vec![pinned(Host::Only.key(), "ID")]),
         };
         Facts {
             now: now(),
             database: Ok(rows),
             queues: Ok(vec![queue("thread-closed", 0, 2), queue("retry.1s", 0, 0), queue("dead-letter", 0, 0)]),
-            hosts: vec![host(ONLY_HOST, Ok("ID"))],
+            hosts: vec![host(Host::Only.key(), Ok("ID"))],
         }
     }
 
@@ -512,7 +512,7 @@ mod tests {
     }
 
     fn failing_thread(thread_id: &str, attempts: u64, error: &str) -> FailingThread {
-        let failed = crate::failed_cleanup::FailedCleanup {
+        let failed = crate::cleanup::failing::FailedCleanup {
             attempts,
             first_failed_at: ago(7200),
             failed_at: ago(60),
@@ -543,7 +543,7 @@ mod tests {
             rows.failing = Ok(FailingThreads { threads: 14, worst });
             rows.pause = Ok(Some(paused("the new release removes too much")));
             rows.sweeper = Ok(Some(sweeper("replica-2", ago(1))));
-            rows.daemons = Ok(vec![pinned(ONLY_HOST, "ANOTHER"), pinned("old", "ID-OLD")]);
+            rows.daemons = Ok(vec![pinned(Host::Only.key(), "ANOTHER"), pinned("old", "ID-OLD")]);
         });
         let forbidden = Some("access to queue refused".to_owned());
         let unknown = QueueCount { messages: None, consumers: None, error: forbidden, ..queue("dead-letter", 0, 0) };
@@ -572,7 +572,7 @@ mod tests {
             now: now(),
             database: Err(down(Dependency::Database)),
             queues: Err(down(Dependency::Broker)),
-            hosts: vec![host(ONLY_HOST, Err("connection refused"))],
+            hosts: vec![host(Host::Only.key(), Err("connection refused"))],
         };
         insta::assert_snapshot!("nothing_answers", Report::new(facts));
         let mut unread = changed(|rows| rows.removals = Err(Failure::permanent("no right to read volume_removals")));

@@ -1,0 +1,161 @@
+//! What there is in a database before it is changed: the threads table, what of it is ours, and what else is.
+
+use sea_orm_migration::prelude::*;
+
+use crate::{
+    Bookkeeping, Dialect, Mapping, ThreadsTable,
+    bookkeeping::{query, texts},
+    refused,
+    table::{Table, no_such_table},
+};
+
+/// The threads table and what of ours is there.
+#[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
+pub struct Found {
+    /// How to address the table.
+    pub mapping: Mapping,
+    /// What is noted as ours.
+    pub bookkeeping: Bookkeeping,
+    /// The table is there.
+    pub has_table: bool,
+    /// It has the column for the mark.
+    pub has_mark: bool,
+    /// That column was added by us, and may be taken away.
+    pub mark_is_ours: bool,
+    /// It has the trigger that clears the mark. Looked at only where that can't be dropped without having looked.
+    pub has_trigger: bool,
+    /// Indexes of ours that have to be dropped by a statement of its own before they are made.
+    pub indexes_in_the_way: Vec<String>,
+}
+
+impl Found {
+    /// What is known without having looked: enough to list the migrations.
+    #[must_use]
+    pub fn unseen(dialect: &'static dyn Dialect, names: &ThreadsTable) -> Self {
+        Self {
+            mapping: Mapping::of_ours(dialect, names),
+            bookkeeping: Bookkeeping::default(),
+            has_table: false,
+            has_mark: false,
+            mark_is_ours: false,
+            has_trigger: false,
+            indexes_in_the_way: Vec::new(),
+        }
+    }
+
+    /// Looks before `up`. Fails if there is no such table that we could use, unless it is ours to make, or if what we
+    /// would make can't be.
+    pub async fn to_add(
+        db: &impl ConnectionTrait,
+        dialect: &'static dyn Dialect,
+        names: &ThreadsTable,
+    ) -> Result<Self, DbErr> {
+        let bookkeeping = Bookkeeping::read(db, dialect, names).await?;
+        bookkeeping.check_places()?;
+        let table = Table::read(db, dialect, names).await?;
+        // Other names than ours mean a table of the platform's: one that is not there is misspelt, not missing.
+        if table.is_none() && !names.is_ours() {
+            return Err(no_such_table(db, dialect, names).await?);
+        }
+        if table.is_none() {
+            check_elsewhere(db, dialect, names).await?;
+        }
+        check_obstacles(db, dialect, names, dialect.obstacles(names)).await?;
+        check_obstacles(db, dialect, names, dialect.lacks(names)).await?;
+        let mapping = table.as_ref().map_or_else(|| Ok(Mapping::of_ours(dialect, names)), |table| table.fit(names))?;
+        // What follows is made of the column that will be there.
+        let mapping = Mapping { has_mark: true, ..mapping };
+        Self::with(db, bookkeeping, mapping, table.as_ref()).await
+    }
+
+    /// Looks before `down`, which also works on a table that does not fit any more, or is gone.
+    pub async fn to_take_away(
+        db: &impl ConnectionTrait,
+        dialect: &'static dyn Dialect,
+        names: &ThreadsTable,
+    ) -> Result<Self, DbErr> {
+        let bookkeeping = Bookkeeping::read(db, dialect, names).await?;
+        let table = Table::read(db, dialect, names).await?;
+        let mapping = table.as_ref().and_then(|table| table.fit(names).ok());
+        let mapping = mapping.unwrap_or_else(|| Mapping::of_ours(dialect, names));
+        Self::with(db, bookkeeping, mapping, table.as_ref()).await
+    }
+
+    async fn with(
+        db: &impl ConnectionTrait,
+        bookkeeping: Bookkeeping,
+        mapping: Mapping,
+        table: Option<&Table>,
+    ) -> Result<Self, DbErr> {
+        let (dialect, names) = (mapping.dialect, &mapping.names);
+        let has_trigger = match dialect.trigger(names) {
+            Some(sql) => !query(db, dialect, &sql).await?.is_empty(),
+            None => false,
+        };
+        let indexes_in_the_way = match dialect.indexes_in_the_way(names) {
+            Some(sql) => texts(db, dialect, &sql).await?,
+            None => Vec::new(),
+        };
+        Ok(Self {
+            has_table: table.is_some(),
+            has_mark: table.is_some_and(|table| table.column(&names.mark).is_some()),
+            // Of whichever table: there is one installation, which may have written its name in another way.
+            mark_is_ours: bookkeeping.columns.iter().any(|(_, column)| *column == names.mark),
+            has_trigger,
+            indexes_in_the_way,
+            bookkeeping,
+            mapping,
+        })
+    }
+}
+
+impl Mapping {
+    /// How to address the table, all of whose columns have to be there; the mark, and the bookkeeping, only if
+    /// `needs_ours`.
+    pub async fn detect(
+        db: &impl ConnectionTrait,
+        dialect: &'static dyn Dialect,
+        names: &ThreadsTable,
+        needs_ours: bool,
+    ) -> Result<Self, DbErr> {
+        if needs_ours {
+            Bookkeeping::read(db, dialect, names).await?;
+        }
+        let Some(table) = Table::read(db, dialect, names).await? else {
+            return Err(no_such_table(db, dialect, names).await?);
+        };
+        if needs_ours {
+            table.needed(&names.mark, "VOLUME_REAPER_THREADS_MARK_COLUMN")?;
+        }
+        let mapping = table.fit(names)?;
+        check_obstacles(db, dialect, names, dialect.obstacles(names)).await?;
+        Ok(mapping)
+    }
+}
+
+/// Fails if the threads table can't be used for one of the reasons that a query gives.
+async fn check_obstacles(
+    db: &impl ConnectionTrait,
+    dialect: &dyn Dialect,
+    names: &ThreadsTable,
+    query: Option<String>,
+) -> Result<(), DbErr> {
+    let Some(query) = query else { return Ok(()) };
+    match texts(db, dialect, &query).await?.first() {
+        None => Ok(()),
+        Some(obstacle) => refused(format!("table {names} {obstacle}")),
+    }
+}
+
+/// Fails if we would make a threads table beside one that is only not looked for where it is.
+async fn check_elsewhere(db: &impl ConnectionTrait, dialect: &dyn Dialect, names: &ThreadsTable) -> Result<(), DbErr> {
+    let Some(query) = dialect.elsewhere(names) else { return Ok(()) };
+    match texts(db, dialect, &query).await?.first() {
+        None => Ok(()),
+        Some(other) => refused(format!(
+            "there is no table {names} where this connection looks, but there is {other}: name its schema in \
+             VOLUME_REAPER_THREADS_SCHEMA, or as ?schema= in DATABASE_URL. Nothing was changed"
+        )),
+    }
+}

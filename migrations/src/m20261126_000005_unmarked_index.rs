@@ -1,0 +1,24 @@
+//! The index over closed and unmarked rows: what makes a sweep over millions of marked threads cost one page.
+
+use sea_orm_migration::prelude::*;
+
+use crate::{Found, change::Change};
+
+#[derive(DeriveMigrationName)]
+pub(crate) struct Migration(pub(crate) Found);
+
+impl Change for Migration {
+    /// An index is built on PostgreSQL without blocking the platform's writes, and `CREATE INDEX CONCURRENTLY` can't
+    /// run in a transaction.
+    fn is_transaction(&self) -> bool {
+        false
+    }
+
+    fn up(&self) -> Vec<String> {
+        self.0.mapping.dialect.create_index(&self.0)
+    }
+
+    fn down(&self) -> Vec<String> {
+        self.0.mapping.dialect.drop_index(&self.0)
+    }
+}

@@ -1,0 +1,130 @@
+//! PostgreSQL.
+
+mod catalog;
+mod parts;
+
+use sea_orm_migration::{
+    prelude::*,
+    sea_orm::{DbBackend, QueryResult},
+    sea_query::{LockBehavior, LockType},
+};
+
+use crate::{Column, Dialect, Found, Mapping, MarkType, Takes, ThreadsTable};
+
+/// PostgreSQL.
+#[derive(Debug)]
+pub struct Postgres;
+
+impl Dialect for Postgres {
+    fn backend(&self) -> DbBackend {
+        DbBackend::Postgres
+    }
+
+    fn beside(&self, names: &ThreadsTable, object: &str) -> String {
+        match &names.schema {
+            Some(schema) => format!("{}.{}", self.quoted(schema), self.quoted(object)),
+            None => self.quoted(object),
+        }
+    }
+
+    fn create_receipts(&self, table: TableCreateStatement) -> Vec<String> {
+        parts::create_receipts(&table)
+    }
+
+    fn lock_timeout(&self) -> Vec<String> {
+        vec!["SET LOCAL lock_timeout = '2s'".to_owned()]
+    }
+
+    fn create_index(&self, found: &Found) -> Vec<String> {
+        parts::create_index(found)
+    }
+
+    fn drop_index(&self, found: &Found) -> Vec<String> {
+        parts::drop_index(found)
+    }
+
+    fn create_trigger(&self, mapping: &Mapping) -> Vec<String> {
+        parts::create_trigger(mapping)
+    }
+
+    fn drop_trigger(&self, found: &Found) -> Vec<String> {
+        parts::drop_trigger(found)
+    }
+
+    /// The inner cast says how the parameter is sent, the outer one what it becomes.
+    fn uuid_value(&self, uuid: &str) -> Expr {
+        Expr::val(uuid).cast_as("text").cast_as("uuid")
+    }
+
+    /// Infinities and what lies outside of the calendar's four digits.
+    fn readable_time(&self, column: Expr) -> Expr {
+        let is_readable =
+            column.clone().gte(Expr::cust("'0001-01-01'")).and(column.clone().lt(Expr::cust("'10000-01-01'")));
+        CaseStatement::new().case(is_readable, column).finally(Expr::null()).into()
+    }
+
+    /// Whoever only inserts a row that refers to one of these does not wait.
+    fn lock_free_rows(&self, select: &mut SelectStatement) {
+        select.lock_with_behavior(LockType::NoKeyUpdate, LockBehavior::SkipLocked);
+    }
+
+    fn may_write(&self) -> Expr {
+        Expr::cust("NOT pg_is_in_recovery() AND current_setting('transaction_read_only') = 'off'")
+    }
+
+    fn columns(&self, names: &ThreadsTable) -> Result<String, DbErr> {
+        Ok(catalog::columns(self, names))
+    }
+
+    fn column(&self, row: &QueryResult) -> Result<Column, DbErr> {
+        catalog::column(row)
+    }
+
+    fn keeps_times(&self, takes: &Takes) -> Option<MarkType> {
+        match takes {
+            Takes::Zoned => Some(MarkType::Zoned),
+            Takes::Naive => Some(MarkType::Naive),
+            _ => None,
+        }
+    }
+
+    fn has_case_in_columns(&self) -> bool {
+        true
+    }
+
+    fn tables(&self) -> &'static str {
+        catalog::TABLES
+    }
+
+    fn relations(&self, names: &[&str]) -> String {
+        catalog::relations(self, names)
+    }
+
+    fn is_same_table(&self, one: &str, other: &str) -> Option<String> {
+        Some(catalog::is_same_table(self, one, other))
+    }
+
+    fn trigger(&self, names: &ThreadsTable) -> Option<String> {
+        Some(catalog::trigger(self, names))
+    }
+
+    fn indexes_in_the_way(&self, _names: &ThreadsTable) -> Option<String> {
+        Some(catalog::INVALID_INDEXES.to_owned())
+    }
+
+    fn obstacles(&self, names: &ThreadsTable) -> Option<String> {
+        Some(catalog::obstacles(self, names))
+    }
+
+    fn lacks(&self, names: &ThreadsTable) -> Option<String> {
+        Some(catalog::lacks(self, names))
+    }
+
+    fn elsewhere(&self, names: &ThreadsTable) -> Option<String> {
+        Some(catalog::elsewhere(self, names))
+    }
+
+    fn other_triggers(&self, names: &ThreadsTable) -> String {
+        catalog::other_triggers(self, names)
+    }
+}

@@ -1,0 +1,91 @@
+//! SQLite.
+
+mod catalog;
+mod parts;
+
+use sea_orm_migration::{
+    prelude::*,
+    sea_orm::{DbBackend, QueryResult},
+};
+
+use crate::{Column, Dialect, Found, Mapping, MarkType, Takes, ThreadsTable, refused};
+
+/// SQLite.
+#[derive(Debug)]
+pub struct Sqlite;
+
+impl Dialect for Sqlite {
+    fn backend(&self) -> DbBackend {
+        DbBackend::Sqlite
+    }
+
+    fn beside(&self, _names: &ThreadsTable, object: &str) -> String {
+        self.quoted(object)
+    }
+
+    fn create_receipts(&self, table: TableCreateStatement) -> Vec<String> {
+        parts::create_receipts(&table)
+    }
+
+    /// The lock is the whole file's, which the migration holds already.
+    fn lock_timeout(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn create_index(&self, found: &Found) -> Vec<String> {
+        parts::create_index(found)
+    }
+
+    fn drop_index(&self, _found: &Found) -> Vec<String> {
+        parts::drop_index()
+    }
+
+    fn create_trigger(&self, mapping: &Mapping) -> Vec<String> {
+        parts::create_trigger(mapping)
+    }
+
+    fn drop_trigger(&self, _found: &Found) -> Vec<String> {
+        parts::drop_trigger()
+    }
+
+    /// Any value may stand in any column, and the client library says which it can't read.
+    fn readable_time(&self, column: Expr) -> Expr {
+        column
+    }
+
+    /// A transaction that writes has the whole file to itself.
+    fn lock_free_rows(&self, _select: &mut SelectStatement) {}
+
+    /// Only a transaction that begins to write can say.
+    fn may_write(&self) -> Expr {
+        Expr::cust("1 = 1")
+    }
+
+    fn columns(&self, names: &ThreadsTable) -> Result<String, DbErr> {
+        match names.schema {
+            None => Ok(catalog::columns(self, names)),
+            Some(_) => refused("SQLite has no schemas: leave VOLUME_REAPER_THREADS_SCHEMA empty"),
+        }
+    }
+
+    fn column(&self, row: &QueryResult) -> Result<Column, DbErr> {
+        catalog::column(row)
+    }
+
+    /// Times are texts.
+    fn keeps_times(&self, takes: &Takes) -> Option<MarkType> {
+        matches!(takes, Takes::Text | Takes::Anything).then_some(MarkType::Zoned)
+    }
+
+    fn tables(&self) -> &'static str {
+        catalog::TABLES
+    }
+
+    fn relations(&self, names: &[&str]) -> String {
+        catalog::relations(self, names)
+    }
+
+    fn other_triggers(&self, names: &ThreadsTable) -> String {
+        catalog::other_triggers(self, names)
+    }
+}

@@ -1,0 +1,6 @@
+//! MySQL, which is MariaDB too.
+
+mod connecting;
+mod errors;
+mod migrating;
+mod schema_facts;

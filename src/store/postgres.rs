@@ -1,0 +1,6 @@
+//! PostgreSQL.
+
+mod connecting;
+mod errors;
+mod migrating;
+mod schema_facts;

@@ -1,0 +1,6 @@
+//! SQLite.
+
+mod connecting;
+mod errors;
+mod migrating;
+mod schema_facts;

@@ -1,0 +1,50 @@
+//! Connections to SQLite's file.
+
+use std::ops::Not;
+
+use migrations::Sqlite;
+use sea_orm::{ConnectOptions, SqliteTransactionMode, TransactionOptions, sqlx::sqlite::SqliteJournalMode};
+
+use crate::{
+    config::SecretUrl,
+    store::engine::{Access, Connecting},
+};
+
+impl Connecting for Sqlite {
+    /// There is no server.
+    fn usual_port(&self) -> u16 {
+        0
+    }
+
+    /// There is one writer at a time. With one connection they queue up in the pool, fairly, instead of polling the
+    /// file's lock.
+    fn most_connections(&self, _asked: u32) -> u32 {
+        1
+    }
+
+    fn adapt(&self, options: &mut ConnectOptions, access: Access, _url: &SecretUrl) {
+        options.map_sqlx_sqlite_opts(move |sqlite| match access {
+            Access::Work => {
+                // Then readers and a writer do not block each other. A file that is there already stays as somebody
+                // made it.
+                let is_new = sqlite.get_filename().metadata().is_ok_and(|file| file.len() > 0).not();
+                if is_new { sqlite.journal_mode(SqliteJournalMode::Wal) } else { sqlite }
+            }
+            Access::Look => sqlite.create_if_missing(false),
+            Access::Read => sqlite.create_if_missing(false).pragma("query_only", "ON"),
+        });
+    }
+
+    /// Whoever reads first and then writes is refused if somebody else wrote in between.
+    fn marking(&self) -> TransactionOptions {
+        self.writing()
+    }
+
+    /// It wants to know beforehand.
+    fn writing(&self) -> TransactionOptions {
+        TransactionOptions {
+            sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
+            ..TransactionOptions::default()
+        }
+    }
+}
