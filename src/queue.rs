@@ -5,11 +5,13 @@
 //! the delayed-message plugin is not replicated. So we count attempts in a header of our own, and wait in queues of
 //! our own: one per step of the ladder, each with a time to live that dead-letters back to the work queue.
 
+mod broker_facts;
 mod connection;
 mod counting;
-mod dead_letters;
+mod difference;
+mod greeting;
 mod headers;
-mod inspection;
+mod parking_lot;
 mod publisher;
 mod settle;
 mod subscription;
@@ -17,9 +19,9 @@ mod topology;
 
 use std::time::Duration;
 
+pub use broker_facts::{Answer, Contents, Counts, Hello, Inspection, LoginRefused, QueueFacts, Unreachable, inspect};
 pub use counting::{QueueCount, count};
-pub use dead_letters::{DeadLetters, Held, Parked, Size, Then};
-pub use inspection::{Answer, Contents, Counts, Hello, Inspection, LoginRefused, QueueFacts, Unreachable, inspect};
+pub use parking_lot::{DeadLetters, Held, Parked, Size, Then};
 pub use publisher::Publisher;
 pub use subscription::Subscription;
 

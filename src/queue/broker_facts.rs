@@ -12,16 +12,15 @@
 //! - The right to consume: with an argument that the broker refuses, after it has looked at the rights.
 //! - The right to publish: a mandatory message to a queue that can't be there, which comes back.
 
-use std::{future::Future, io, str::FromStr, time::Duration};
+use std::{future::Future, str::FromStr, time::Duration};
 
-use futures_util::{AsyncReadExt, AsyncWriteExt, future::join_all};
+use futures_util::future::join_all;
 use lapin::{
     BasicProperties, Channel, Connection, ConnectionProperties, ErrorKind, ExchangeKind,
     options::{
         BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions, QueueDeclareOptions,
     },
-    protocol::{AMQPClass, connection::AMQPMethod, parse_class},
-    tcp::{AsyncTcpStream, RustlsConnector},
+    tcp::RustlsConnector,
     types::{AMQPValue, FieldTable},
     uri::AMQPUri,
 };
@@ -29,9 +28,10 @@ use uuid::Uuid;
 
 use super::{
     Queues, connection,
+    difference::Difference,
+    greeting::greet,
     topology::{self, Definition},
 };
-use crate::tls::Problem;
 
 /// For name, connection, TLS and greeting together.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
@@ -41,8 +41,6 @@ const LOGIN_TIMEOUT: Duration = Duration::from_secs(5);
 const QUESTIONS_TIMEOUT: Duration = Duration::from_secs(6);
 /// For a goodbye at which nothing can be lost.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
-/// A greeting has some 500 bytes; what announces more than this is no broker.
-const GREETING_MAX_BYTES: usize = 64 * 1024;
 /// More arguments than a queue can have.
 const MAX_DIFFERENCES: usize = 32;
 
@@ -168,59 +166,6 @@ pub async fn inspect(queues: &Queues) -> Result<Inspection, Unreachable> {
 
 fn no_answer(limit: Duration) -> String {
     format!("no answer within {}", humantime::format_duration(limit))
-}
-
-// --- Greeting -----------------------------------------------------------------------------------------------------
-
-async fn greet(uri: &AMQPUri, tls: Option<&RustlsConnector>) -> Result<Hello, Unreachable> {
-    let text = |error: io::Error| error.to_string();
-    let (host, port) = (uri.authority.host.as_str(), uri.authority.port);
-    let addresses = tokio::net::lookup_host((host, port)).await.map_err(|error| Unreachable::Name(text(error)))?;
-    let runtime = lapin::runtime::default_runtime().map_err(|error| Unreachable::Connect(error.to_string()))?;
-    let stream = AsyncTcpStream::connect(&runtime, addresses.collect::<Vec<_>>()).await;
-    let mut stream = stream.map_err(|error| Unreachable::Connect(text(error)))?;
-    // A server that wants a certificate of ours says so after the handshake.
-    let or = |error: io::Error, other: fn(String) -> Unreachable| match Problem::of(&error) {
-        Some(problem) => Unreachable::Tls(problem.to_string()),
-        None => other(error.to_string()),
-    };
-    if let Some(connector) = tls {
-        let encrypted = stream.into_rustls(connector, host).await;
-        stream = encrypted.map_err(|error| or(error, Unreachable::Connect))?;
-    }
-    let greeting = async {
-        stream.write_all(b"AMQP\x00\x00\x09\x01").await?;
-        stream.flush().await?;
-        let mut head = [0; 7];
-        stream.read_exact(&mut head).await?;
-        let length = greeting_length(head)?;
-        let mut payload = vec![0; length];
-        stream.read_exact(&mut payload).await?;
-        read_greeting(&payload)
-    };
-    greeting.await.map_err(|error| or(error, Unreachable::NotAmqp))
-}
-
-/// The payload's length in bytes, from a frame's head: type (1 is a method), channel, length.
-fn greeting_length([kind, _, _, length @ ..]: [u8; 7]) -> io::Result<usize> {
-    let length = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
-    if kind == 1 && length <= GREETING_MAX_BYTES {
-        Ok(length)
-    } else {
-        Err(io::Error::new(io::ErrorKind::InvalidData, "it is no method frame"))
-    }
-}
-
-/// The product and version in a greeting (`connection.start`).
-fn read_greeting(payload: &[u8]) -> io::Result<Hello> {
-    let Ok((_, AMQPClass::Connection(AMQPMethod::Start(start)))) = parse_class(payload) else {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "its first method is not connection.start"));
-    };
-    let property = |key: &str| match start.server_properties.inner().get(key) {
-        Some(AMQPValue::LongString(text)) => text.to_string(),
-        _ => "unknown".to_owned(),
-    };
-    Ok(Hello { product: property("product"), version: property("version") })
 }
 
 /// Connects as `name`, which the broker's management shows.
@@ -362,36 +307,6 @@ async fn as_ours(connection: &Connection, name: &str, ours: FieldTable) -> Answe
     if differences.is_empty() { Answer::Yes(()) } else { Answer::Differs(differences.join("; ")) }
 }
 
-/// An argument that differs, read from the broker's text, such as `PRECONDITION_FAILED - inequivalent arg
-/// 'x-delivery-limit' for queue 'q' in vhost '/': received the value '1000' of type 'long' but current is none`.
-struct Difference {
-    argument: String,
-    /// What is there; `None` if the argument is not.
-    current: Option<AMQPValue>,
-    /// For people.
-    text: String,
-}
-
-impl Difference {
-    fn read(text: &str) -> Option<Self> {
-        let (argument, rest) = text.split_once("inequivalent arg '")?.1.split_once('\'')?;
-        let (_, values) = rest.split_once(": received ")?;
-        let (received, current) = values.split_once(" but current is ")?;
-        let value = if current == "none" {
-            None
-        } else {
-            let (value, kind) = current.strip_prefix("the value '")?.rsplit_once("' of type '")?;
-            Some(match kind.trim_end_matches('\'') {
-                "longstr" => AMQPValue::LongString(value.into()),
-                "bool" => AMQPValue::Boolean(value == "true"),
-                _ => AMQPValue::LongLongInt(value.parse().ok()?),
-            })
-        };
-        let text = format!("{argument} would be {received} but is {current}");
-        Some(Self { argument: argument.to_owned(), current: value, text })
-    }
-}
-
 impl<T> Answer<T> {
     fn map<U>(self, change: impl FnOnce(T) -> U) -> Answer<U> {
         match self {
@@ -437,39 +352,4 @@ async fn may_publish(connection: &Connection, queues: &Queues) -> Answer<()> {
         sent.await?.await.map(drop)
     })
     .await
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_difference_is_read_from_the_brokers_text() {
-        let read = |values: &str| {
-            let text = format!("PRECONDITION_FAILED - inequivalent arg 'x-a' for queue 'q: b' in vhost '/': {values}");
-            Difference::read(&text).map(|difference| (difference.argument, difference.current, difference.text))
-        };
-        let (number, text) = ("the value '7' of type 'signedint'", "the value 'it's' of type 'longstr'");
-        assert_eq!(
-            read(&format!("received none but current is {number}")),
-            Some(("x-a".to_owned(), Some(AMQPValue::LongLongInt(7)), format!("x-a would be none but is {number}")))
-        );
-        assert_eq!(
-            read(&format!("received {number} but current is {text}")).and_then(|(_, current, _)| current),
-            Some(AMQPValue::LongString("it's".into()))
-        );
-        assert_eq!(read(&format!("received {number} but current is none")).map(|(_, current, _)| current), Some(None));
-        assert_eq!(read("received 'true' but current is 'false'"), None);
-    }
-
-    #[test]
-    fn what_is_no_greeting_is_refused() {
-        assert!(greeting_length(*b"HTTP/1.").is_err());
-        // TLS: an alert record.
-        assert!(greeting_length([0x15, 3, 3, 0, 2, 2, 0x46]).is_err());
-        assert!(greeting_length([1, 0, 0, 0xff, 0, 0, 0]).is_err());
-        assert_eq!(greeting_length([1, 0, 0, 0, 0, 2, 0]).expect("a length"), 512);
-        assert!(read_greeting(b"").is_err());
-        assert!(read_greeting(&[0; 100]).is_err());
-    }
 }
