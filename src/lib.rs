@@ -5,6 +5,7 @@
 //! in the [`store`]; [`settlement`] decides what becomes of the message. The [`reconciler`] calls the same coordinator for
 //! what events missed.
 
+mod body;
 pub mod breaker;
 pub mod cli;
 pub mod cloud_event;
@@ -17,10 +18,12 @@ pub mod docker;
 pub mod doctor;
 pub mod dry_run;
 pub mod event;
+mod event_time;
 pub mod explain;
 pub mod failed_cleanup;
 pub mod failure;
 pub mod fleet;
+mod foreign_envelope;
 pub mod health;
 pub mod http;
 pub mod lease;
