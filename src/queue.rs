@@ -11,8 +11,10 @@ mod counting;
 mod difference;
 mod greeting;
 mod headers;
+mod isolate;
 mod parking_lot;
 mod publisher;
+mod raw;
 mod settle;
 mod subscription;
 mod topology;
@@ -58,6 +60,8 @@ pub struct Queues {
     pub retry_delays: Vec<Duration>,
     /// Whether we create what is missing.
     pub topology: Topology,
+    /// How often exchange and bindings are looked at again.
+    pub look_again: Duration,
 }
 
 impl Queues {
@@ -80,6 +84,7 @@ impl Queues {
             hosts: config.host_names().into_iter().filter(|host| host != ONLY_HOST).collect(),
             retry_delays: config.retry_delays.clone(),
             topology: config.topology,
+            look_again: config.reconcile_interval,
         }
     }
 

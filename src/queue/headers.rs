@@ -27,19 +27,31 @@ pub(super) const REPLAYED: &str = "volume-reaper-replayed";
 
 /// Set on the event of a thread that was reopened, whose routing key is lost on its way: that is the delay queue's.
 pub(super) const REOPENED: &str = "volume-reaper-reopened";
+/// Set on the event of one host's thread that was handed back, whose routing key is lost likewise.
+const HOST: &str = "volume-reaper-host";
 
 /// All headers of a message are in one frame: if they are larger, the broker closes the connection.
 const MAX_ERROR_BYTES: usize = 1024;
 /// What a frame with headers holds besides those of others, in bytes: its own head, ours with the error, and a dozen
 /// properties of at most 256.
 const RESERVED_FRAME_BYTES: usize = 5 * 1024;
+/// The headers that we set.
+const OURS: [&str; 8] = [ATTEMPT, REASON, ERROR, FIRST_SEEN, PARKED_AT, REPLAYED, REOPENED, HOST];
+/// One of that name that is larger was not set by us.
+const MAX_OUR_BYTES: usize = 2 * MAX_ERROR_BYTES;
+/// The largest frame that the library takes from RabbitMQ, by default 128 KiB, less what is in it besides headers.
+const MOST_HEADER_BYTES: usize = 128 * 1024 - 64;
+/// Levels of tables and lists within a header; the broker's own `x-death` has two.
+const MOST_LEVELS: usize = 16;
+/// More attempts than any retry schedule has: what a forged header says beyond that changes nothing.
+const MOST_ATTEMPTS: usize = 1000;
 /// Persistent: a retry survives the broker's restart.
 const PERSISTENT: u8 = 2;
 
 /// How often the delivery was tried before; what is no sensible number counts as never.
 pub(super) fn failed_attempts(properties: &BasicProperties) -> usize {
     let value = properties.headers().as_ref().and_then(|headers| headers.inner().get(ATTEMPT));
-    value.and_then(integer).and_then(|attempts| usize::try_from(attempts).ok()).unwrap_or(0)
+    value.and_then(integer).and_then(|attempts| usize::try_from(attempts).ok()).unwrap_or(0).min(MOST_ATTEMPTS)
 }
 
 /// The headers with text.
@@ -58,6 +70,23 @@ pub(super) fn reopened(properties: BasicProperties) -> BasicProperties {
     let mut headers = properties.headers().clone().unwrap_or_default();
     headers.insert(REOPENED.into(), AMQPValue::Boolean(true));
     properties.with_headers(headers)
+}
+
+/// The host whose event the message is, if it was handed back and came by that host's routing key.
+pub(super) fn host(properties: &BasicProperties) -> Option<&str> {
+    text(properties.headers().as_ref()?.inner().get(HOST)?)
+}
+
+/// The properties of the same message for the end of the queue that it came from, with what its routing key said.
+pub(super) fn handed_back(original: &BasicProperties, is_reopened: bool, host: Option<&str>) -> BasicProperties {
+    let mut headers = headers_without(original, is_the_brokers);
+    if is_reopened {
+        headers.insert(REOPENED.into(), AMQPValue::Boolean(true));
+    }
+    if let Some(host) = host {
+        headers.insert(HOST.into(), long(host));
+    }
+    same_message(original, headers)
 }
 
 /// The properties of the same message for its next stop: a delay queue or the parking lot.
@@ -187,15 +216,15 @@ fn long(text: &str) -> AMQPValue {
     AMQPValue::LongString(text.into())
 }
 
-/// The same properties with headers that fit into a frame of `frame_max` bytes: what others set is left behind, the
-/// largest first, since the message matters more than they do.
+/// The same properties with headers that fit into a frame of `frame_max` bytes: what is not one of the few that we set
+/// is left behind, the largest first, since the message matters more than they do.
 pub(super) fn fitting(properties: BasicProperties, frame_max: u32) -> BasicProperties {
     let limit = usize::try_from(frame_max).unwrap_or(usize::MAX).saturating_sub(RESERVED_FRAME_BYTES);
     let Some(headers) = properties.headers() else { return properties };
-    let is_ours = |key: &str| key.starts_with(OUR_PREFIX);
+    let is_ours = |key: &str, bytes: usize| OURS.contains(&key) && bytes <= MAX_OUR_BYTES;
     let mut others: Vec<_> = (headers.inner().iter())
-        .filter(|(key, _)| !is_ours(key.as_str()))
         .map(|(key, value)| (encoded_bytes(key, value), key.clone()))
+        .filter(|(bytes, key)| !is_ours(key.as_str(), *bytes))
         .collect();
     others.sort();
     let mut total: usize = others.iter().map(|(bytes, _)| bytes).sum();
@@ -209,6 +238,49 @@ pub(super) fn fitting(properties: BasicProperties, frame_max: u32) -> BasicPrope
         total -= bytes;
     }
     properties.with_headers(kept.into())
+}
+
+/// Whether the headers are larger than any frame that the library takes.
+pub(super) fn exceed_frames(properties: &BasicProperties) -> bool {
+    let headers = properties.headers().iter().flat_map(FieldTable::inner);
+    headers.map(|(key, value)| encoded_bytes(key, value)).sum::<usize>() > MOST_HEADER_BYTES
+}
+
+/// Takes away the headers that nest deeper than anybody means: what is done with a header is done level by level, and a
+/// frame has room for 26,000.
+pub(super) fn take_deep(properties: &mut BasicProperties) {
+    let Some(headers) = properties.headers() else { return };
+    let deep: Vec<_> =
+        headers.inner().iter().filter(|(_, value)| nests_deeper(value)).map(|(key, _)| key.clone()).collect();
+    if deep.is_empty() {
+        return;
+    }
+    let mut kept = headers.inner().clone();
+    for key in deep {
+        warn!(header = key.as_str(), "a header nests too deep to be sent on, and is left behind");
+        kept.remove(&key);
+    }
+    *properties = std::mem::take(properties).with_headers(kept.into());
+}
+
+/// Whether a value has more than [`MOST_LEVELS`]; looks no deeper.
+fn nests_deeper(value: &AMQPValue) -> bool {
+    let mut level = vec![value];
+    for _ in 0..MOST_LEVELS {
+        if level.is_empty() {
+            return false;
+        }
+        level = level.into_iter().flat_map(parts).collect();
+    }
+    !level.is_empty()
+}
+
+fn parts(value: &AMQPValue) -> Vec<&AMQPValue> {
+    match value {
+        AMQPValue::FieldTable(table) => table.inner().values().collect(),
+        AMQPValue::FieldArray(array) => array.as_slice().iter().collect(),
+        _ => Vec::new(),
+    }
 }
 
 fn encoded_bytes(key: &ShortString, value: &AMQPValue) -> usize {
@@ -346,6 +418,40 @@ mod tests {
         assert_eq!(kept(131_072), "large small volume-reaper-reason");
         assert_eq!(kept(8192), "small volume-reaper-reason");
         assert_eq!(kept(4096), "volume-reaper-reason");
+    }
+
+    #[test]
+    fn a_large_header_with_our_prefix_is_left_behind_too() {
+        for key in ["volume-reaper-junk", ERROR, REPLAYED] {
+            let mut headers = FieldTable::default();
+            headers.insert(key.into(), long(&"x".repeat(130_850)));
+            headers.insert(REASON.into(), long("undecodable"));
+            let fitting = fitting(BasicProperties::default().with_headers(headers), 131_072);
+            assert_eq!(headers_of(&fitting).inner().len(), 1, "{key}");
+            assert!(headers_of(&fitting).contains_key(REASON), "{key}");
+        }
+    }
+
+    #[test]
+    fn headers_that_nest_too_deep_are_taken_away_and_no_others() {
+        let nested = |levels: usize| {
+            (0..levels).fold(AMQPValue::Void, |inner, level| {
+                if level % 2 == 0 {
+                    AMQPValue::FieldArray(vec![inner].into())
+                } else {
+                    AMQPValue::FieldTable(BTreeMap::from([("k".into(), inner)]).into())
+                }
+            })
+        };
+        let mut headers = FieldTable::default();
+        headers.insert("flat".into(), long("x"));
+        headers.insert("deep".into(), nested(MOST_LEVELS - 1));
+        headers.insert("too-deep".into(), nested(MOST_LEVELS + 1));
+        let mut properties = BasicProperties::default().with_headers(headers).with_message_id("m-1".into());
+        take_deep(&mut properties);
+        let kept: Vec<_> = headers_of(&properties).inner().keys().map(|key| key.as_str().to_owned()).collect();
+        assert_eq!(kept, ["deep", "flat"]);
+        assert!(properties.message_id().is_some());
     }
 
     #[test]

@@ -5,11 +5,11 @@
 //! what we hold is given back: first cancelled, then given back, or the broker would deliver it to us again at once.
 //! A delivery is acknowledged on the channel that it came from, or not at all.
 
-use std::{sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use futures_util::{Stream, StreamExt};
 use lapin::{
-    Consumer as Deliveries, Event,
+    BasicProperties, Consumer as Deliveries, Event,
     message::Delivery,
     options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions},
     types::{FieldTable, ShortString},
@@ -23,9 +23,10 @@ use tracing::{Instrument, debug, error, error_span, info, warn};
 
 use super::{
     Publisher, Queues,
-    connection::{Link, REQUEST_TIMEOUT, bounded, failure},
-    headers,
+    connection::{Link, REQUEST_TIMEOUT, bounded, failure, is_unreadable},
+    headers, isolate,
     settle::{came_as_reopened, execute, give_back},
+    topology,
 };
 use crate::{
     consumer::{Consumer, Message},
@@ -33,7 +34,7 @@ use crate::{
     failure::{Dependency, Failure, Verdict},
     health::Health,
     metrics,
-    reconnect::Delays,
+    reconnect::{Delays, jittered},
     settlement::Settlement,
 };
 
@@ -58,6 +59,19 @@ pub struct Subscription<V, T> {
     pub prefetch: u16,
 }
 
+/// How a connection was lost.
+struct Lost {
+    failure: Failure,
+    /// Over a message that the library can't read, which would come again at once.
+    is_unreadable: bool,
+}
+
+impl From<Failure> for Lost {
+    fn from(failure: Failure) -> Self {
+        Self { failure, is_unreadable: false }
+    }
+}
+
 /// Why deliveries are no longer taken, while the connection is fine.
 enum Pause {
     Stopped,
@@ -79,9 +93,12 @@ impl<V: Volumes, T: Threads> Subscription<V, T> {
                 Ok(None) => break,
                 Ok(Some(link)) => {
                     was_connected = true;
-                    let ended = self.receive(&link, &mut work, stop).await;
+                    let ended = tokio::select! {
+                        ended = self.receive(&link, &mut work, stop) => ended,
+                        never = self.keep_bound(&link) => match never {},
+                    };
                     if ended.is_ok() {
-                        finish(&mut work, abort).await;
+                        self.finish(&mut work, abort).await;
                     }
                     link.close().await;
                     match ended {
@@ -90,9 +107,13 @@ impl<V: Volumes, T: Threads> Subscription<V, T> {
                     }
                 }
                 Err(refused) if refused.verdict == Verdict::Permanent && !was_connected => return Err(refused),
-                Err(refused) => refused,
+                Err(refused) => refused.into(),
             };
-            self.health.down(Dependency::Broker, &lost.message);
+            if lost.is_unreadable && self.isolate(stop).await {
+                delays.reset();
+                continue;
+            }
+            self.health.down(Dependency::Broker, &lost.failure.message);
             if began.elapsed() >= STABLE_AFTER {
                 delays.reset();
             }
@@ -102,9 +123,43 @@ impl<V: Volumes, T: Threads> Subscription<V, T> {
             }
         }
         // Deliveries of a lost connection: the broker has them back, but a removal should not be cut in the middle.
-        finish(&mut work, abort).await;
+        self.finish(&mut work, abort).await;
         self.publisher.close().await;
         Ok(())
+    }
+
+    /// Parks what the library can't read. Returns whether there was something, so that it is worth to connect at once.
+    async fn isolate(&self, stop: &CancellationToken) -> bool {
+        // A copy of the queue is gone with the connection.
+        if self.queues.are_copies {
+            return false;
+        }
+        match isolate::park_unreadable(&self.queues, &self.publisher, stop).await {
+            Ok(parked) => {
+                info!(parked, "the client library lost its connection over messages that it can't read");
+                parked > 0
+            }
+            Err(failure) => {
+                warn!(error = %failure, "messages that the client library can't read could not be parked");
+                false
+            }
+        }
+    }
+
+    /// Looks at exchange and bindings again, time after time.
+    async fn keep_bound(&self, link: &Link) -> Infallible {
+        loop {
+            tokio::time::sleep(jittered(self.queues.look_again)).await;
+            if self.queues.are_copies {
+                continue;
+            }
+            let exchange = &self.queues.exchange;
+            match topology::bind_again(&link.connection, &self.queues).await {
+                Ok(true) => warn!(exchange, "the exchange was gone: it is declared and bound again"),
+                Ok(false) => debug!(exchange, "the exchange is there, and the queue bound to it"),
+                Err(failure) => warn!(exchange, error = %failure, "exchange and bindings are not as they should be"),
+            }
+        }
     }
 
     async fn connect(&self, stop: &CancellationToken) -> Result<Option<Link>, Failure> {
@@ -126,7 +181,7 @@ impl<V: Volumes, T: Threads> Subscription<V, T> {
         link: &Link,
         work: &mut JoinSet<Option<Delivery>>,
         stop: &CancellationToken,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), Lost> {
         let mut events = Box::pin(link.connection.events_listener());
         // Otherwise the subscription decides: a broker can accept connections and serve no queue.
         if self.health.first_down(&NEEDED).is_some() {
@@ -136,7 +191,7 @@ impl<V: Volumes, T: Threads> Subscription<V, T> {
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 lost = self.connection_lost(&mut events) => return Err(lost),
-                () = give_back_finished(work) => {}
+                () = self.give_back_finished(work) => {}
                 () = self.health.until_up(&NEEDED) => {
                     let mut deliveries = self.subscribe(link).await?;
                     let taking = self.take(&mut deliveries, &mut events, work, stop).await;
@@ -175,7 +230,7 @@ impl<V: Volumes, T: Threads> Subscription<V, T> {
         events: &mut (impl Stream<Item = Event> + Unpin),
         work: &mut JoinSet<Option<Delivery>>,
         stop: &CancellationToken,
-    ) -> Result<(Pause, Vec<Delivery>), Failure> {
+    ) -> Result<(Pause, Vec<Delivery>), Lost> {
         loop {
             tokio::select! {
                 biased;
@@ -190,11 +245,11 @@ impl<V: Volumes, T: Threads> Subscription<V, T> {
                     Some(Ok(delivery)) => {
                         work.spawn(self.handle(delivery, stop.clone()));
                     }
-                    Some(Err(error)) => return Err(failure(&self.queues.url, "receive", &error)),
+                    Some(Err(error)) => return Err(self.lost("receive", &error)),
                     // The stream must not be asked again after its end: it would never answer.
                     None => return Err(Failure::unavailable(Dependency::Broker, format!(
                         "broker at {}: it cancelled the subscription to {:?}", self.queues.url, self.queues.work()
-                    ))),
+                    )).into()),
                 },
             }
         }
@@ -216,20 +271,19 @@ impl<V: Volumes, T: Threads> Subscription<V, T> {
         if !held.is_empty() {
             debug!(deliveries = held.len(), "giving back what was not begun");
         }
-        for delivery in &held {
-            give_back(delivery).await;
-        }
+        give_back(&held, &self.queues, &self.publisher).await;
         Ok(())
     }
 
     fn handle(
         &self,
-        delivery: Delivery,
+        mut delivery: Delivery,
         stop: CancellationToken,
     ) -> impl Future<Output = Option<Delivery>> + Send + 'static {
         let consumer = Arc::clone(&self.consumer);
         let publisher = Arc::clone(&self.publisher);
         let queues = self.queues.clone();
+        headers::take_deep(&mut delivery.properties);
         let failed_attempts = headers::failed_attempts(&delivery.properties);
         let came_as_reopened = came_as_reopened(&delivery, &queues);
         // At the highest level, or a filter that lets only errors through would take the span's fields from them.
@@ -246,19 +300,50 @@ impl<V: Volumes, T: Threads> Subscription<V, T> {
             if !delivery.acker.usable() {
                 return None;
             }
-            let host = queues.host_of(delivery.routing_key.as_str());
-            let settlement = consumer.handle(&Message { came_as_reopened, host, ..message(&delivery) }).await;
+            let host = queues.host_of(delivery.routing_key.as_str()).or_else(|| headers::host(&delivery.properties));
+            let settlement = consumer
+                .handle(&Message { came_as_reopened, host, ..message(&delivery.properties, &delivery.data) })
+                .await;
             log(&settlement);
             execute(delivery, &settlement, &queues, &publisher, &stop).await
         }
         .instrument(span)
     }
 
+    /// Waits for work to finish and gives back what comes of it; never returns while there is none.
+    async fn give_back_finished(&self, work: &mut JoinSet<Option<Delivery>>) {
+        match work.join_next().await {
+            Some(finished) => {
+                if let Some(delivery) = returned(finished) {
+                    give_back(&[delivery], &self.queues, &self.publisher).await;
+                }
+            }
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Finishes what is in flight, or drops it when `abort` is cancelled.
+    async fn finish(&self, work: &mut JoinSet<Option<Delivery>>, abort: &CancellationToken) {
+        while !work.is_empty() {
+            tokio::select! {
+                () = self.give_back_finished(work) => {}
+                () = abort.cancelled() => {
+                    warn!(deliveries = work.len(), "left unfinished; the broker delivers them again");
+                    work.shutdown().await;
+                }
+            }
+        }
+    }
+
+    fn lost(&self, what: &str, error: &lapin::Error) -> Lost {
+        Lost { failure: failure(&self.queues.url, what, error), is_unreadable: is_unreadable(error) }
+    }
+
     /// Returns when the connection is lost. Logs what else the broker says of it.
-    async fn connection_lost(&self, events: &mut (impl Stream<Item = Event> + Unpin)) -> Failure {
+    async fn connection_lost(&self, events: &mut (impl Stream<Item = Event> + Unpin)) -> Lost {
         loop {
             match events.next().await {
-                Some(Event::Error(error)) => return failure(&self.queues.url, "connection", &error),
+                Some(Event::Error(error)) => return self.lost("connection", &error),
                 Some(Event::ConnectionBlocked(reason)) => warn!(reason, "the broker blocks publishing"),
                 Some(Event::ConnectionUnblocked) => info!("the broker takes messages again"),
                 Some(_) => {}
@@ -268,16 +353,16 @@ impl<V: Volumes, T: Threads> Subscription<V, T> {
     }
 }
 
-/// A delivery as the consumer reads it.
-pub(super) fn message(delivery: &Delivery) -> Message<'_> {
+/// A message as the consumer reads it.
+pub(super) fn message<'a>(properties: &'a BasicProperties, body: &'a [u8]) -> Message<'a> {
     Message {
-        body: &delivery.data,
-        content_type: delivery.properties.content_type().as_ref().map(ShortString::as_str),
-        headers: headers::texts(&delivery.properties),
-        id: delivery.properties.message_id().as_ref().map(ShortString::as_str),
-        came_as_reopened: headers::is_reopened(&delivery.properties),
+        body,
+        content_type: properties.content_type().as_ref().map(ShortString::as_str),
+        headers: headers::texts(properties),
+        id: properties.message_id().as_ref().map(ShortString::as_str),
+        came_as_reopened: headers::is_reopened(properties),
         host: None,
-        failed_attempts: headers::failed_attempts(&delivery.properties),
+        failed_attempts: headers::failed_attempts(properties),
     }
 }
 
@@ -291,31 +376,6 @@ fn log(settlement: &Settlement) {
             error!(settlement = settlement.as_str(), reason = reason.as_str(), error);
         }
         Settlement::HandBack { dependency, .. } => debug!(settlement = settlement.as_str(), %dependency),
-    }
-}
-
-/// Waits for work to finish and gives back what comes of it; never returns while there is none.
-async fn give_back_finished(work: &mut JoinSet<Option<Delivery>>) {
-    match work.join_next().await {
-        Some(finished) => {
-            if let Some(delivery) = returned(finished) {
-                give_back(&delivery).await;
-            }
-        }
-        None => std::future::pending().await,
-    }
-}
-
-/// Finishes what is in flight, or drops it when `abort` is cancelled.
-async fn finish(work: &mut JoinSet<Option<Delivery>>, abort: &CancellationToken) {
-    while !work.is_empty() {
-        tokio::select! {
-            () = give_back_finished(work) => {}
-            () = abort.cancelled() => {
-                warn!(deliveries = work.len(), "left unfinished; the broker delivers them again");
-                work.shutdown().await;
-            }
-        }
     }
 }
 

@@ -7,20 +7,26 @@
 use std::time::Duration;
 
 use lapin::{
-    Channel, ExchangeKind,
+    Channel, Connection, ExchangeKind,
     options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},
     types::{AMQPValue, FieldTable},
 };
 
+use tracing::warn;
+
 use super::{
     Queues,
-    connection::{REQUEST_TIMEOUT, bounded},
+    connection::{Link, REQUEST_TIMEOUT, bounded},
+    difference::Difference,
 };
 use crate::{config::Topology, failure::Failure, failure::Verdict};
 
 /// After so many returns by the broker a message goes to the dead-letter queue. Set explicitly, since the default
-/// differs by version (none, then 20), and high: before 4.3 every hand-back and every restart counts.
-const DELIVERY_LIMIT: i64 = 1000;
+/// differs by version (none, then 20). What we hand back is published anew and does not count; each end of our
+/// connection or our process does, for all that was unacknowledged.
+const DELIVERY_LIMIT: i64 = 20;
+/// The limit that earlier versions declared. A queue that has it still works, and is taken as it is.
+const EARLIER_DELIVERY_LIMIT: i64 = 1000;
 /// Whoever looks at the dead-letter queue takes its messages and gives them back, and each time counts. There is
 /// nowhere to go from there, so at the limit the broker drops the message. Without this argument the limit is 20 from
 /// RabbitMQ 4.0 on ("Quorum queues, poison message handling"). There, -1 means none; to 3.10 it means that the first
@@ -28,27 +34,70 @@ const DELIVERY_LIMIT: i64 = 1000;
 const LOOKS_LIMIT: i64 = 1_000_000_000;
 
 /// Declares what is missing, or checks that nothing is.
-pub(super) async fn ensure(channel: &Channel, queues: &Queues) -> Result<(), Failure> {
+pub(super) async fn ensure(link: &mut Link, queues: &Queues) -> Result<(), Failure> {
     if queues.are_copies {
-        return declare_copies(channel, queues).await;
+        return declare_copies(&link.channel, queues).await;
     }
     match queues.topology {
-        Topology::Declare => declare(channel, queues).await.map_err(|failure| explain(failure, queues)),
-        Topology::Check => check(channel, queues).await,
+        Topology::Declare => declare(link, queues).await,
+        Topology::Check => check(&link.channel, queues).await,
     }
 }
 
-async fn declare(channel: &Channel, queues: &Queues) -> Result<(), Failure> {
+async fn declare(link: &mut Link, queues: &Queues) -> Result<(), Failure> {
+    declare_exchange(&link.channel, queues).await?;
+    for definition in definitions(queues) {
+        let name = definition.name.clone();
+        let Err(refused) = declare_queue(&link.channel, queues, definition).await else { continue };
+        if !is_of_earlier_version(&refused) {
+            return Err(explain(
+                refused,
+                &format!(
+                    "choose other names (VOLUME_REAPER_QUEUE_PREFIX is {:?}), or use it as it is with \
+                     VOLUME_REAPER_TOPOLOGY=check",
+                    queues.prefix
+                ),
+            ));
+        }
+        warn!(
+            queue = name,
+            "the queue is there with the arguments of an earlier version, and is used as it is; `volume-reaper doctor` \
+             says how to have it declared anew"
+        );
+        // A refusal closes the channel.
+        link.channel =
+            bounded(&queues.url, REQUEST_TIMEOUT, "open a channel", link.connection.create_channel()).await?;
+    }
+    bind(&link.channel, queues).await
+}
+
+async fn declare_exchange(channel: &Channel, queues: &Queues) -> Result<(), Failure> {
     let durable = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
     let exchange = queues.exchange.as_str();
     let declare = channel.exchange_declare(exchange.into(), ExchangeKind::Topic, durable, FieldTable::default());
-    bounded(&queues.url, REQUEST_TIMEOUT, &format!("declare exchange {exchange:?}"), declare).await?;
+    let declared = bounded(&queues.url, REQUEST_TIMEOUT, &format!("declare exchange {exchange:?}"), declare).await;
+    declared.map_err(|refused| {
+        explain(refused, "name another in VOLUME_REAPER_EXCHANGE, or use it as it is with VOLUME_REAPER_TOPOLOGY=check")
+    })
+}
 
-    for definition in definitions(queues) {
-        declare_queue(channel, queues, definition).await?;
+/// Binds the work queue again: whoever deletes the exchange and makes it anew, or takes a binding away, does not tell
+/// us, and AMQP can't list bindings. Returns whether the exchange was gone.
+pub(super) async fn bind_again(connection: &Connection, queues: &Queues) -> Result<bool, Failure> {
+    let open = || bounded(&queues.url, REQUEST_TIMEOUT, "open a channel", connection.create_channel());
+    let mut channel = open().await?;
+    let there = check_exchange(&channel, queues).await;
+    if queues.topology == Topology::Check {
+        return there.map(|()| false);
     }
-
-    bind(channel, queues).await
+    if there.is_err() {
+        // A refusal closes the channel.
+        channel = open().await?;
+        declare_exchange(&channel, queues).await?;
+    }
+    bind(&channel, queues).await?;
+    bounded(&queues.url, REQUEST_TIMEOUT, "close a channel", channel.close(200, "done".into())).await?;
+    Ok(there.is_err())
 }
 
 async fn bind(channel: &Channel, queues: &Queues) -> Result<(), Failure> {
@@ -105,7 +154,9 @@ pub(super) fn definitions(queues: &Queues) -> Vec<Definition> {
     let [key, strategy, overflow, exchange] = dead_lettering_to(&queues.dead_letter());
     let work = define(queues.work(), [limit, key, strategy, overflow, exchange]);
     let looks = ("x-delivery-limit", AMQPValue::LongLongInt(LOOKS_LIMIT));
-    std::iter::once(define(queues.dead_letter(), [looks])).chain(retries).chain([work]).collect()
+    // A policy's max-length would delete the oldest letters; so the newest are refused, and stay where they are.
+    let overflow = ("x-overflow", AMQPValue::LongString("reject-publish".into()));
+    std::iter::once(define(queues.dead_letter(), [looks, overflow])).chain(retries).chain([work]).collect()
 }
 
 type Argument = (&'static str, AMQPValue);
@@ -158,14 +209,45 @@ async fn check_exchange(channel: &Channel, queues: &Queues) -> Result<(), Failur
     bounded(&queues.url, REQUEST_TIMEOUT, &format!("check exchange {exchange:?}"), declare).await
 }
 
-/// A queue that differs from ours is refused by the broker with what differs; what to do about it is added here.
-fn explain(failure: Failure, queues: &Queues) -> Failure {
+/// What differs from ours is refused by the broker with what differs; what to do about it is added here.
+fn explain(failure: Failure, otherwise: &str) -> Failure {
     if failure.verdict != Verdict::Permanent || !failure.message.contains("PRECONDITION") {
         return failure;
     }
     Failure::permanent(format!(
-        "{}. It is there with other arguments than ours: delete it once it is empty and start again, choose other \
-         names (VOLUME_REAPER_QUEUE_PREFIX is {:?}), or use it as it is with VOLUME_REAPER_TOPOLOGY=check",
-        failure.message, queues.prefix
+        "{}. It is there with other arguments than ours: delete it once it is empty and start again, {otherwise}",
+        failure.message
     ))
+}
+
+/// Whether a queue was refused only for what earlier versions declared differently: the work queue's delivery limit, and
+/// the dead-letter queue's overflow.
+fn is_of_earlier_version(refused: &Failure) -> bool {
+    let Some(difference) = Difference::read(&refused.message) else { return false };
+    match (difference.argument.as_str(), difference.current) {
+        ("x-delivery-limit", Some(limit)) => limit == AMQPValue::LongLongInt(EARLIER_DELIVERY_LIMIT),
+        ("x-overflow", current) => current.is_none(),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queues_of_earlier_versions_are_told_from_others() {
+        let is_earlier = |argument: &str, current: &str| {
+            let text = format!(
+                "inequivalent arg '{argument}' for queue 'q' in vhost '/': received x but current is {current}"
+            );
+            is_of_earlier_version(&Failure::permanent(format!("broker at x: PRECONDITION_FAILED - {text}")))
+        };
+        assert!(is_earlier("x-delivery-limit", "the value '1000' of type 'long'"));
+        assert!(is_earlier("x-overflow", "none"));
+        assert!(!is_earlier("x-delivery-limit", "the value '7' of type 'long'"));
+        assert!(!is_earlier("x-delivery-limit", "none"));
+        assert!(!is_earlier("x-overflow", "the value 'drop-head' of type 'longstr'"));
+        assert!(!is_earlier("x-queue-type", "none"));
+    }
 }
