@@ -13,6 +13,7 @@ mod greeting;
 mod headers;
 mod isolate;
 mod parking_lot;
+mod properties;
 mod publisher;
 mod raw;
 mod settle;

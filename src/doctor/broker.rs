@@ -126,6 +126,7 @@ fn contents_verdicts(queues: &Queues, contents: &Contents) -> Vec<Check> {
     checks.extend(contents.queues.iter().map(|queue| queue_verdict(queues, queue)));
     checks.extend(binding(queues, contents));
     checks.extend(permissions(queues, contents));
+    checks.push(message_size(contents));
     checks.extend(backlog(queues, contents));
     checks.extend(dead_letters(queues, contents));
     checks
@@ -294,6 +295,25 @@ fn permissions(queues: &Queues, contents: &Contents) -> Vec<Check> {
         "write permission on amq.default, the default exchange",
     );
     consume.into_iter().chain([publish]).collect()
+}
+
+/// What a publisher sends is in our memory as a whole, once for each delivery that is not acknowledged.
+fn message_size(contents: &Contents) -> Check {
+    let name = "broker.message-size";
+    match &contents.takes_large {
+        Answer::Differs(_) => Check::ok(name, "a message of 2 MiB is refused, so that none can fill our memory"),
+        Answer::Yes(()) => Check::warn(
+            name,
+            "the broker takes messages of more than 2 MiB (its own limit is 128 MiB, from 4.0 on 16 MiB); an event has \
+             64 KiB at most, and a few large ones fill our memory",
+            "set max_message_size = 1048576 in rabbitmq.conf",
+        ),
+        Answer::Forbidden(error) | Answer::Missing(error) | Answer::Unknown(error) => Check::warn(
+            name,
+            format!("whether the broker limits a message's size could not be found out: {error}"),
+            "set max_message_size = 1048576 in rabbitmq.conf",
+        ),
+    }
 }
 
 fn backlog(queues: &Queues, contents: &Contents) -> Option<Check> {

@@ -10,7 +10,8 @@
 //! - The right to bind: a binding that can't be there, with an argument of its own, is taken away, which asks for the
 //!   same rights as making one and does nothing.
 //! - The right to consume: with an argument that the broker refuses, after it has looked at the rights.
-//! - The right to publish: a mandatory message to a queue that can't be there, which comes back.
+//! - The right to publish, and a limit on a message's size: a mandatory message to a queue that can't be there, which
+//!   comes back or is refused.
 
 use std::{future::Future, str::FromStr, time::Duration};
 
@@ -41,6 +42,8 @@ const LOGIN_TIMEOUT: Duration = Duration::from_secs(5);
 const QUESTIONS_TIMEOUT: Duration = Duration::from_secs(6);
 /// For a goodbye at which nothing can be lost.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+/// A message that is larger than any of ours by far.
+const LARGE_BYTES: usize = 2 * 1024 * 1024;
 /// More arguments than a queue can have.
 const MAX_DIFFERENCES: usize = 32;
 
@@ -138,6 +141,8 @@ pub struct Contents {
     pub may_consume: Option<Answer<()>>,
     /// Whether this user may publish to queues.
     pub may_publish: Answer<()>,
+    /// Whether the broker takes a message of [`LARGE_BYTES`]; it differs if it has a limit below that.
+    pub takes_large: Answer<()>,
 }
 
 /// Looks at the broker and at what is ours on it. Takes less than twenty seconds, and changes nothing.
@@ -187,8 +192,13 @@ pub(super) async fn log_in(uri: AMQPUri, tls: Option<RustlsConnector>, name: &st
 async fn contents(connection: &Connection, queues: &Queues, hello: &Hello) -> Contents {
     let definitions = topology::definitions(queues);
     let all = join_all(definitions.into_iter().map(|definition| queue_facts(connection, definition)));
-    let ((exchange, exchange_as_ours), queue_facts, may_publish) =
-        tokio::join!(exchange_facts(connection, &queues.exchange), all, may_publish(connection, queues));
+    let large = vec![b' '; LARGE_BYTES];
+    let ((exchange, exchange_as_ours), queue_facts, may_publish, takes_large) = tokio::join!(
+        exchange_facts(connection, &queues.exchange),
+        all,
+        may_publish(connection, queues, b""),
+        may_publish(connection, queues, &large)
+    );
     let work = queues.work();
     let work_is_there = queue_facts.iter().any(|queue| queue.name == work && matches!(queue.there, Answer::Yes(_)));
     let may_bind = async {
@@ -203,7 +213,7 @@ async fn contents(connection: &Connection, queues: &Queues, hello: &Hello) -> Co
         if work_is_there && hello.product == "RabbitMQ" { Some(may_consume(connection, &work).await) } else { None }
     };
     let (may_bind, may_consume) = tokio::join!(may_bind, may_consume);
-    Contents { exchange, exchange_as_ours, queues: queue_facts, may_bind, may_consume, may_publish }
+    Contents { exchange, exchange_as_ours, queues: queue_facts, may_bind, may_consume, may_publish, takes_large }
 }
 
 /// Asks on a channel of its own, which an answer other than yes closes.
@@ -343,12 +353,12 @@ async fn may_consume(connection: &Connection, queue: &str) -> Answer<()> {
     }
 }
 
-async fn may_publish(connection: &Connection, queues: &Queues) -> Answer<()> {
+async fn may_publish(connection: &Connection, queues: &Queues, body: &[u8]) -> Answer<()> {
     ask(connection, async move |channel| {
         channel.confirm_select(ConfirmSelectOptions::default()).await?;
         let nowhere = format!("{}.doctor-{}", queues.prefix, Uuid::new_v4());
         let mandatory = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
-        let sent = channel.basic_publish("".into(), nowhere.into(), mandatory, b"", BasicProperties::default());
+        let sent = channel.basic_publish("".into(), nowhere.into(), mandatory, body, BasicProperties::default());
         sent.await?.await.map(drop)
     })
     .await

@@ -17,11 +17,7 @@ use std::{
 };
 
 use chrono::{DateTime, Utc};
-use lapin::{
-    BasicProperties,
-    options::{ConfirmSelectOptions, QueueDeclareOptions},
-    types::{FieldTable, ShortString},
-};
+use lapin::{BasicProperties, options::ConfirmSelectOptions, types::ShortString};
 use serde_json::{Map, Value};
 use tokio::{sync::Mutex, time::timeout};
 
@@ -49,9 +45,9 @@ const GIVE_BACK_POLL: Duration = Duration::from_millis(20);
 /// The dead-letter queue, on connections of its own.
 pub struct DeadLetters {
     queues: Queues,
-    /// Publishes and counts.
+    /// Publishes.
     link: Link,
-    /// Takes and settles.
+    /// Counts, takes and settles.
     channel: Mutex<RawChannel>,
     /// Messages that were visited, and neither settled nor given back.
     held: AtomicU32,
@@ -102,11 +98,8 @@ impl DeadLetters {
 
     /// How much there is now.
     pub async fn size(&self) -> Result<Size, Failure> {
-        let name = self.queues.dead_letter();
-        let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-        let declare = self.link.channel.queue_declare(name.as_str().into(), passive, FieldTable::default());
-        let queue = bounded(&self.queues.url, REQUEST_TIMEOUT, &format!("look at queue {name:?}"), declare).await?;
-        Ok(Size { ready: queue.message_count(), readers: queue.consumer_count() })
+        let (ready, readers) = self.channel.lock().await.count(&self.queues.dead_letter()).await?;
+        Ok(Size { ready, readers })
     }
 
     /// Visits at most so many messages. Returns how many it were: fewer if the visitor says so, or if somebody else

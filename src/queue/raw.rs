@@ -10,7 +10,7 @@ use std::{collections::VecDeque, io, pin::Pin, str::FromStr, time::Duration};
 use futures_util::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use lapin::{
     BasicProperties,
-    protocol::{AMQPClass, basic, channel, connection, gen_class, parse_class},
+    protocol::{AMQPClass, basic, channel, connection, gen_class, parse_class, queue},
     tcp::{AMQPUriTcpExt, RustlsConnector},
     types::{AMQPValue, FieldTable},
     uri::{AMQPScheme, AMQPUri, SASLMechanism},
@@ -20,6 +20,7 @@ use tokio::time::timeout;
 use super::{
     Queues,
     connection::{CONNECT_TIMEOUT, REQUEST_TIMEOUT, tls_connector},
+    properties::read_properties,
 };
 use crate::{
     config::SecretUrl,
@@ -156,6 +157,23 @@ impl RawChannel {
             Ok(Ok(Received::Answer(_))) => Err(down(&self.url, &"it cancelled the subscription")),
             Ok(Err(error)) => Err(error),
             Err(_) => Ok(None),
+        }
+    }
+
+    /// The messages and the consumers of a queue, behind all that was sent before.
+    pub(super) async fn count(&mut self, queue: &str) -> Result<(u32, u32), Failure> {
+        let declare = queue::Declare {
+            queue: queue.into(),
+            passive: true,
+            durable: false,
+            exclusive: false,
+            auto_delete: false,
+            nowait: false,
+            arguments: FieldTable::default(),
+        };
+        match self.call(CHANNEL, queue::AMQPMethod::Declare(declare)).await? {
+            AMQPClass::Queue(queue::AMQPMethod::DeclareOk(ok)) => Ok((ok.message_count, ok.consumer_count)),
+            _ => Err(down(&self.url, &"it does not count")),
         }
     }
 
@@ -307,16 +325,6 @@ fn delivery_tag(method: &[u8]) -> Option<u64> {
     tag.first_chunk().copied().map(u64::from_be_bytes)
 }
 
-/// As the library reads them.
-pub(super) fn read_properties(bytes: &[u8]) -> Result<BasicProperties, &'static str> {
-    match basic::parse_properties(bytes) {
-        Ok((rest, properties)) if rest.is_empty() => Ok(properties),
-        Ok(_) | Err(_) => {
-            Err("its properties can't be read: message id, content type and the names of headers have to be UTF-8")
-        }
-    }
-}
-
 fn refused(url: &SecretUrl, code: u16, text: &str) -> Failure {
     let message = format!("broker at {url}: {text} ({code})");
     if matches!(code, 403 | 404 | 406 | 530) { Failure::permanent(message) } else { down(url, &text) }
@@ -341,6 +349,12 @@ impl From<channel::AMQPMethod> for Method {
     }
 }
 
+impl From<queue::AMQPMethod> for Method {
+    fn from(method: queue::AMQPMethod) -> Self {
+        Self(AMQPClass::Queue(method))
+    }
+}
+
 impl From<basic::AMQPMethod> for Method {
     fn from(method: basic::AMQPMethod) -> Self {
         Self(AMQPClass::Basic(method))
@@ -360,16 +374,5 @@ mod tests {
         for other in [&[0, 60, 0, 72, 0][..], &[0, 60, 0, 60, 200, 1], &[0, 60, 0, 71, 1], &[]] {
             assert_eq!(delivery_tag(other), None);
         }
-    }
-
-    #[test]
-    fn properties_that_are_no_utf_8_are_told() {
-        // A message id, and a content type.
-        for bytes in [&[0, 0x80, 3, 0xff, 0xfe, 0xfa][..], &[0x80, 0, 3, 0xff, 0xfe, 0xfa], &[0x20, 0, 0, 0, 0, 9]] {
-            assert!(read_properties(bytes).is_err(), "{bytes:?}");
-        }
-        // A header's value need not be.
-        let header = [&[0x20, 0, 0, 0, 0, 12, 3][..], b"abcS", &[0, 0, 0, 3, 0xff, 0xfe, 0xfa]].concat();
-        assert!(read_properties(&header).is_ok());
     }
 }
