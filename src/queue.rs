@@ -5,6 +5,7 @@
 //! the delayed-message plugin is not replicated. So we count attempts in a header of our own, and wait in queues of
 //! our own: one per step of the ladder, each with a time to live that dead-letters back to the work queue.
 
+mod answers;
 mod broker_facts;
 mod connection;
 mod counting;
@@ -12,6 +13,7 @@ mod difference;
 mod greeting;
 mod headers;
 mod isolate;
+mod management;
 mod parking_lot;
 mod properties;
 mod publisher;
@@ -22,8 +24,10 @@ mod topology;
 
 use std::time::Duration;
 
-pub use broker_facts::{Answer, Contents, Counts, Hello, Inspection, LoginRefused, QueueFacts, Unreachable, inspect};
+pub use answers::{Answer, Contents, Counts, Hello, Inspection, LoginRefused, QueueFacts, Unreachable};
+pub use broker_facts::inspect;
 pub use counting::{QueueCount, count};
+pub use management::Harm;
 pub use parking_lot::{DeadLetters, Held, Parked, Size, Then};
 pub use publisher::Publisher;
 pub use subscription::Subscription;
@@ -39,6 +43,8 @@ use crate::{
 pub struct Queues {
     /// The broker.
     pub url: SecretUrl,
+    /// Its management API, if it may be asked.
+    pub management: Option<SecretUrl>,
     /// What TLS to it needs.
     pub tls: TlsFiles,
     /// The topic exchange that the platform publishes to.
@@ -71,6 +77,7 @@ impl Queues {
     pub fn new(config: &Config) -> Self {
         Self {
             url: config.amqp_url.clone(),
+            management: config.management_url.clone(),
             tls: config.amqp_tls.clone(),
             exchange: config.exchange.clone(),
             routing_key: config.routing_key.clone(),

@@ -127,6 +127,7 @@ fn contents_verdicts(queues: &Queues, contents: &Contents) -> Vec<Check> {
     checks.extend(binding(queues, contents));
     checks.extend(permissions(queues, contents));
     checks.push(message_size(contents));
+    checks.push(policies(contents));
     checks.extend(backlog(queues, contents));
     checks.extend(dead_letters(queues, contents));
     checks
@@ -295,6 +296,36 @@ fn permissions(queues: &Queues, contents: &Contents) -> Vec<Check> {
         "write permission on amq.default, the default exchange",
     );
     consume.into_iter().chain([publish]).collect()
+}
+
+/// A policy can empty a queue of ours: it deletes the oldest, or what has waited for long.
+fn policies(contents: &Contents) -> Check {
+    let name = "broker.policies";
+    match &contents.policies {
+        None => Check::ok(
+            name,
+            "not seen, since AMQP does not show policies; `rabbitmqctl list_queues name effective_policy_definition` does, \
+             and so do we where VOLUME_REAPER_MANAGEMENT_URL says where the management API is",
+        ),
+        Some(Err(error)) => Check::warn(
+            name,
+            format!("policies could not be asked for: {error}"),
+            "correct VOLUME_REAPER_MANAGEMENT_URL, and give its user the tag monitoring",
+        ),
+        Some(Ok(harms)) if harms.is_empty() => Check::ok(name, "none that loses messages is on our queues"),
+        Some(Ok(harms)) => {
+            let told: Vec<_> = harms
+                .iter()
+                .map(|harm| format!("policy {} sets {} on {}", harm.policy, harm.sets, harm.queue))
+                .collect();
+            Check::fail(
+                name,
+                format!("messages can be lost: {}", told.join("; ")),
+                "take our queues out of its pattern, or give them a policy of a higher priority without it: rabbitmqctl \
+                 list_policies, list_operator_policies",
+            )
+        }
+    }
 }
 
 /// What a publisher sends is in our memory as a whole, once for each delivery that is not acknowledged.

@@ -8,7 +8,8 @@ use serde::Serialize;
 
 use super::{
     Queues,
-    broker_facts::{Answer, LoginRefused, log_in, look_at},
+    answers::{Answer, LoginRefused},
+    broker_facts::{log_in, look_at},
     connection,
 };
 use crate::failure::{Dependency, Failure};

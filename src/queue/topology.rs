@@ -17,7 +17,6 @@ use tracing::warn;
 use super::{
     Queues,
     connection::{Link, REQUEST_TIMEOUT, bounded},
-    difference::Difference,
 };
 use crate::{config::Topology, failure::Failure, failure::Verdict};
 
@@ -223,12 +222,13 @@ fn explain(failure: Failure, otherwise: &str) -> Failure {
 /// Whether a queue was refused only for what earlier versions declared differently: the work queue's delivery limit, and
 /// the dead-letter queue's overflow.
 fn is_of_earlier_version(refused: &Failure) -> bool {
-    let Some(difference) = Difference::read(&refused.message) else { return false };
-    match (difference.argument.as_str(), difference.current) {
-        ("x-delivery-limit", Some(limit)) => limit == AMQPValue::LongLongInt(EARLIER_DELIVERY_LIMIT),
-        ("x-overflow", current) => current.is_none(),
-        _ => false,
-    }
+    let is_about = |argument: &str| refused.message.contains(&format!("inequivalent arg '{argument}'"));
+    // Two numbers are compared without their types, since 3.10 at least.
+    let is_now =
+        |values: &[String]| values.iter().any(|value| refused.message.contains(&format!("but current is {value}")));
+    let limit = EARLIER_DELIVERY_LIMIT;
+    (is_about("x-delivery-limit") && is_now(&[format!("'{limit}'"), format!("the value '{limit}'")]))
+        || (is_about("x-overflow") && is_now(&["none".to_owned()]))
 }
 
 #[cfg(test)]
@@ -244,6 +244,7 @@ mod tests {
             is_of_earlier_version(&Failure::permanent(format!("broker at x: PRECONDITION_FAILED - {text}")))
         };
         assert!(is_earlier("x-delivery-limit", "the value '1000' of type 'long'"));
+        assert!(is_earlier("x-delivery-limit", "'1000'"));
         assert!(is_earlier("x-overflow", "none"));
         assert!(!is_earlier("x-delivery-limit", "the value '7' of type 'long'"));
         assert!(!is_earlier("x-delivery-limit", "none"));

@@ -2,6 +2,7 @@
 
 mod adoption;
 mod asyncapi;
+mod broker_surprises;
 mod cloudevents;
 mod consumer;
 mod coordinator;
