@@ -8,6 +8,7 @@
 mod broker;
 mod database;
 mod docker;
+mod messages;
 mod settings;
 
 use std::fmt;

@@ -34,7 +34,7 @@ impl Link {
     /// Connects as `name`, which the broker's management shows, and declares or checks the topology.
     pub(super) async fn open(queues: &Queues, name: &str) -> Result<Self, Failure> {
         let mut link = Self::connect(queues, name).await?;
-        topology::ensure(&mut link, queues).await?;
+        topology::ensure(&mut link, queues, name).await?;
         Ok(link)
     }
 

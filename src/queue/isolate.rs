@@ -3,9 +3,9 @@
 
 use lapin::BasicProperties;
 use tokio_util::sync::CancellationToken;
-use tracing::error;
+use tracing::{error, info, warn};
 
-use super::{Publisher, Queues, headers, raw::RawChannel};
+use super::{Publisher, Queues, header_size, headers, raw::RawChannel};
 use crate::{
     failure::Failure,
     metrics,
@@ -17,12 +17,26 @@ const LOOKED_AT: u32 = 500;
 /// A larger body is not taken into memory: the broker moves that message as it is.
 const MOST_BODY_BYTES: usize = 1024 * 1024;
 
+/// Parks what the library can't read. Returns whether there was something, so that it is worth to connect at once.
+pub(super) async fn isolate(queues: &Queues, publisher: &Publisher, stop: &CancellationToken) -> bool {
+    // A copy of the queue is gone with the connection.
+    if queues.are_copies {
+        return false;
+    }
+    match park_unreadable(queues, publisher, stop).await {
+        Ok(parked) => {
+            info!(parked, "the client library lost its connection over messages that it can't read");
+            parked > 0
+        }
+        Err(failure) => {
+            warn!(error = %failure, "messages that the client library can't read could not be parked");
+            false
+        }
+    }
+}
+
 /// Parks the unreadable messages among the first of the work queue. Returns how many that were.
-pub(super) async fn park_unreadable(
-    queues: &Queues,
-    publisher: &Publisher,
-    stop: &CancellationToken,
-) -> Result<u32, Failure> {
+async fn park_unreadable(queues: &Queues, publisher: &Publisher, stop: &CancellationToken) -> Result<u32, Failure> {
     let mut channel = RawChannel::open(queues, "volume-reaper isolating", MOST_BODY_BYTES).await?;
     let parked = park(&mut channel, queues, publisher, stop).await;
     let given_back = channel.give_back().await;
@@ -44,7 +58,7 @@ async fn park(
         let Some(message) = channel.get(&queues.work()).await? else { break };
         let unreadable = match message.properties {
             Err(unreadable) => unreadable,
-            Ok(properties) if headers::exceed_frames(&properties) => "its headers are larger than a frame",
+            Ok(properties) if header_size::exceed_frames(&properties) => "its headers are larger than a frame",
             Ok(_) => continue,
         };
         let reason = Reason::Unreadable;

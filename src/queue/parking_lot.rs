@@ -24,9 +24,9 @@ use tokio::{sync::Mutex, time::timeout};
 use super::{
     Queues,
     connection::{Link, REQUEST_TIMEOUT, bounded},
-    headers, publisher,
+    delivery::message,
+    header_size, headers, publisher,
     raw::{RawChannel, RawMessage},
-    subscription::message,
 };
 use crate::{
     cloud_event, consumer,
@@ -135,7 +135,7 @@ impl DeadLetters {
 
     /// Publishes a message to the work queue, as if it were new, and then takes it out of this one.
     pub async fn replay(&self, parked: &Parked) -> Result<(), Failure> {
-        let properties = headers::fitting(headers::replay(&parked.properties), self.link.frame_max());
+        let properties = header_size::fitting(headers::replay(&parked.properties), self.link.frame_max());
         let (queue, body) = (self.queues.work(), &parked.body);
         // The default exchange routes to the queue of that name.
         publisher::confirmed(&self.link.channel, &self.queues.url, "", &queue, properties, body).await?;
@@ -208,7 +208,7 @@ impl From<RawMessage> for Parked {
     fn from(RawMessage { tag, properties, body, .. }: RawMessage) -> Self {
         let unreadable = properties.as_ref().err().copied();
         let mut properties = properties.unwrap_or_default();
-        headers::take_deep(&mut properties);
+        header_size::take_deep(&mut properties);
         Self { tag, properties, unreadable, body: body.unwrap_or_default() }
     }
 }

@@ -100,18 +100,18 @@ pub(super) fn came_as_reopened(delivery: &Delivery, queues: &Queues) -> bool {
 /// requeued all the same. Nothing must be delivered to us meanwhile, or it would go round.
 pub(super) async fn give_back(deliveries: &[Delivery], queues: &Queues, publisher: &Publisher) {
     // A copy of the queue has no limit.
-    let mut publishes = !queues.are_copies;
+    let mut is_taken = !queues.are_copies;
     for delivery in deliveries {
-        if publishes && delivery.acker.usable() {
+        if is_taken && delivery.acker.usable() {
             let host = queues.host_of(delivery.routing_key.as_str()).filter(|_| queues.host.is_none());
             let properties = headers::handed_back(&delivery.properties, came_as_reopened(delivery, queues), host);
             let queue = queues.work();
             let publish = publisher.publish_to_queue(&queue, properties, &delivery.data);
-            publishes = matches!(timeout(GIVE_BACK_TIMEOUT, publish).await, Ok(Ok(())));
+            is_taken = matches!(timeout(GIVE_BACK_TIMEOUT, publish).await, Ok(Ok(())));
         }
         // If the channel is gone, the broker has it back already.
         let settled = async {
-            if publishes {
+            if is_taken {
                 delivery.acker.ack(BasicAckOptions::default()).await
             } else {
                 delivery.acker.nack(BasicNackOptions { requeue: true, ..BasicNackOptions::default() }).await

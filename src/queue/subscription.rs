@@ -5,14 +5,14 @@
 //! what we hold is given back: first cancelled, then given back, or the broker would deliver it to us again at once.
 //! A delivery is acknowledged on the channel that it came from, or not at all.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use futures_util::{Stream, StreamExt};
 use lapin::{
-    BasicProperties, Consumer as Deliveries, Event,
+    Consumer as Deliveries, Event,
     message::Delivery,
     options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions},
-    types::{FieldTable, ShortString},
+    types::FieldTable,
 };
 use tokio::{
     task::JoinSet,
@@ -23,8 +23,10 @@ use tracing::{Instrument, debug, error, error_span, info, warn};
 
 use super::{
     Publisher, Queues,
-    connection::{Link, REQUEST_TIMEOUT, bounded, failure, is_unreadable},
-    headers, isolate,
+    connection::{Link, REQUEST_TIMEOUT, bounded},
+    delivery::{log, message},
+    header_size, headers, isolate,
+    lost::{Lost, connection_lost},
     settle::{came_as_reopened, execute, give_back},
     topology,
 };
@@ -34,8 +36,7 @@ use crate::{
     failure::{Dependency, Failure, Verdict},
     health::Health,
     metrics,
-    reconnect::{Delays, jittered},
-    settlement::Settlement,
+    reconnect::Delays,
 };
 
 /// What has to be up before deliveries are taken.
@@ -57,19 +58,6 @@ pub struct Subscription<V, T> {
     pub health: Arc<Health>,
     /// How many deliveries the broker hands over ahead of their settlement, per Docker host.
     pub prefetch: u16,
-}
-
-/// How a connection was lost.
-struct Lost {
-    failure: Failure,
-    /// Over a message that the library can't read, which would come again at once.
-    is_unreadable: bool,
-}
-
-impl From<Failure> for Lost {
-    fn from(failure: Failure) -> Self {
-        Self { failure, is_unreadable: false }
-    }
 }
 
 /// Why deliveries are no longer taken, while the connection is fine.
@@ -95,7 +83,7 @@ impl<V: Volumes, T: Threads> Subscription<V, T> {
                     was_connected = true;
                     let ended = tokio::select! {
                         ended = self.receive(&link, &mut work, stop) => ended,
-                        never = self.keep_bound(&link) => match never {},
+                        never = topology::keep_bound(&link.connection, &self.queues) => match never {},
                     };
                     if ended.is_ok() {
                         self.finish(&mut work, abort).await;
@@ -109,7 +97,7 @@ impl<V: Volumes, T: Threads> Subscription<V, T> {
                 Err(refused) if refused.verdict == Verdict::Permanent && !was_connected => return Err(refused),
                 Err(refused) => refused.into(),
             };
-            if lost.is_unreadable && self.isolate(stop).await {
+            if lost.is_unreadable && isolate::isolate(&self.queues, &self.publisher, stop).await {
                 delays.reset();
                 continue;
             }
@@ -126,40 +114,6 @@ impl<V: Volumes, T: Threads> Subscription<V, T> {
         self.finish(&mut work, abort).await;
         self.publisher.close().await;
         Ok(())
-    }
-
-    /// Parks what the library can't read. Returns whether there was something, so that it is worth to connect at once.
-    async fn isolate(&self, stop: &CancellationToken) -> bool {
-        // A copy of the queue is gone with the connection.
-        if self.queues.are_copies {
-            return false;
-        }
-        match isolate::park_unreadable(&self.queues, &self.publisher, stop).await {
-            Ok(parked) => {
-                info!(parked, "the client library lost its connection over messages that it can't read");
-                parked > 0
-            }
-            Err(failure) => {
-                warn!(error = %failure, "messages that the client library can't read could not be parked");
-                false
-            }
-        }
-    }
-
-    /// Looks at exchange and bindings again, time after time.
-    async fn keep_bound(&self, link: &Link) -> Infallible {
-        loop {
-            tokio::time::sleep(jittered(self.queues.look_again)).await;
-            if self.queues.are_copies {
-                continue;
-            }
-            let exchange = &self.queues.exchange;
-            match topology::bind_again(&link.connection, &self.queues).await {
-                Ok(true) => warn!(exchange, "the exchange was gone: it is declared and bound again"),
-                Ok(false) => debug!(exchange, "the exchange is there, and the queue bound to it"),
-                Err(failure) => warn!(exchange, error = %failure, "exchange and bindings are not as they should be"),
-            }
-        }
     }
 
     async fn connect(&self, stop: &CancellationToken) -> Result<Option<Link>, Failure> {
@@ -190,7 +144,7 @@ impl<V: Volumes, T: Threads> Subscription<V, T> {
         loop {
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
-                lost = self.connection_lost(&mut events) => return Err(lost),
+                lost = connection_lost(&self.queues.url, &mut events) => return Err(lost),
                 () = self.give_back_finished(work) => {}
                 () = self.health.until_up(&NEEDED) => {
                     let mut deliveries = self.subscribe(link).await?;
@@ -198,7 +152,7 @@ impl<V: Volumes, T: Threads> Subscription<V, T> {
                     let (pause, held) = taking?;
                     tokio::select! {
                         // Otherwise it would wait for the answers of a broker that it has lost.
-                        lost = self.connection_lost(&mut events) => return Err(lost),
+                        lost = connection_lost(&self.queues.url, &mut events) => return Err(lost),
                         unsubscribed = self.unsubscribe(link, deliveries, held) => unsubscribed?,
                     }
                     if matches!(pause, Pause::Stopped) {
@@ -236,7 +190,7 @@ impl<V: Volumes, T: Threads> Subscription<V, T> {
                 biased;
                 () = stop.cancelled() => return Ok((Pause::Stopped, Vec::new())),
                 () = self.health.until_down(&NEEDED) => return Ok((Pause::DependencyDown, Vec::new())),
-                lost = self.connection_lost(events) => return Err(lost),
+                lost = connection_lost(&self.queues.url, events) => return Err(lost),
                 Some(finished) = work.join_next() => if let Some(delivery) = returned(finished) {
                     return Ok((Pause::DependencyDown, vec![delivery]));
                 },
@@ -245,7 +199,7 @@ impl<V: Volumes, T: Threads> Subscription<V, T> {
                     Some(Ok(delivery)) => {
                         work.spawn(self.handle(delivery, stop.clone()));
                     }
-                    Some(Err(error)) => return Err(self.lost("receive", &error)),
+                    Some(Err(error)) => return Err(Lost::of(&self.queues.url, "receive", &error)),
                     // The stream must not be asked again after its end: it would never answer.
                     None => return Err(Failure::unavailable(Dependency::Broker, format!(
                         "broker at {}: it cancelled the subscription to {:?}", self.queues.url, self.queues.work()
@@ -283,7 +237,7 @@ impl<V: Volumes, T: Threads> Subscription<V, T> {
         let consumer = Arc::clone(&self.consumer);
         let publisher = Arc::clone(&self.publisher);
         let queues = self.queues.clone();
-        headers::take_deep(&mut delivery.properties);
+        header_size::take_deep(&mut delivery.properties);
         let failed_attempts = headers::failed_attempts(&delivery.properties);
         let came_as_reopened = came_as_reopened(&delivery, &queues);
         // At the highest level, or a filter that lets only errors through would take the span's fields from them.
@@ -333,49 +287,6 @@ impl<V: Volumes, T: Threads> Subscription<V, T> {
                 }
             }
         }
-    }
-
-    fn lost(&self, what: &str, error: &lapin::Error) -> Lost {
-        Lost { failure: failure(&self.queues.url, what, error), is_unreadable: is_unreadable(error) }
-    }
-
-    /// Returns when the connection is lost. Logs what else the broker says of it.
-    async fn connection_lost(&self, events: &mut (impl Stream<Item = Event> + Unpin)) -> Lost {
-        loop {
-            match events.next().await {
-                Some(Event::Error(error)) => return self.lost("connection", &error),
-                Some(Event::ConnectionBlocked(reason)) => warn!(reason, "the broker blocks publishing"),
-                Some(Event::ConnectionUnblocked) => info!("the broker takes messages again"),
-                Some(_) => {}
-                None => std::future::pending().await,
-            }
-        }
-    }
-}
-
-/// A message as the consumer reads it.
-pub(super) fn message<'a>(properties: &'a BasicProperties, body: &'a [u8]) -> Message<'a> {
-    Message {
-        body,
-        content_type: properties.content_type().as_ref().map(ShortString::as_str),
-        headers: headers::texts(properties),
-        id: properties.message_id().as_ref().map(ShortString::as_str),
-        came_as_reopened: headers::is_reopened(properties),
-        host: None,
-        failed_attempts: headers::failed_attempts(properties),
-    }
-}
-
-/// One line per settlement, at the level of what it means.
-fn log(settlement: &Settlement) {
-    match settlement {
-        Settlement::Ack => debug!(settlement = settlement.as_str()),
-        Settlement::Stale => info!(settlement = settlement.as_str(), "the thread is not closed"),
-        Settlement::Retry { delay, error } => warn!(settlement = settlement.as_str(), ?delay, error),
-        Settlement::DeadLetter { reason, error } => {
-            error!(settlement = settlement.as_str(), reason = reason.as_str(), error);
-        }
-        Settlement::HandBack { dependency, .. } => debug!(settlement = settlement.as_str(), %dependency),
     }
 }
 

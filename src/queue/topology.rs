@@ -4,7 +4,7 @@
 //! which is at-most-once unless a quorum queue asks for `at-least-once`, and that needs overflow `reject-publish`
 //! (RabbitMQ, "Quorum queues, dead lettering"; from 3.10 on).
 
-use std::time::Duration;
+use std::{convert::Infallible, time::Duration};
 
 use lapin::{
     Channel, Connection, ExchangeKind,
@@ -12,13 +12,13 @@ use lapin::{
     types::{AMQPValue, FieldTable},
 };
 
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::{
     Queues,
     connection::{Link, REQUEST_TIMEOUT, bounded},
 };
-use crate::{config::Topology, failure::Failure, failure::Verdict};
+use crate::{config::Topology, failure::Failure, failure::Verdict, reconnect::jittered};
 
 /// After so many returns by the broker a message goes to the dead-letter queue. Set explicitly, since the default
 /// differs by version (none, then 20). What we hand back is published anew and does not count; each end of our
@@ -33,20 +33,20 @@ const EARLIER_DELIVERY_LIMIT: i64 = 1000;
 const LOOKS_LIMIT: i64 = 1_000_000_000;
 
 /// Declares what is missing, or checks that nothing is.
-pub(super) async fn ensure(link: &mut Link, queues: &Queues) -> Result<(), Failure> {
+pub(super) async fn ensure(link: &mut Link, queues: &Queues, name: &str) -> Result<(), Failure> {
     if queues.are_copies {
         return declare_copies(&link.channel, queues).await;
     }
     match queues.topology {
-        Topology::Declare => declare(link, queues).await,
+        Topology::Declare => declare(link, queues, name).await,
         Topology::Check => check(&link.channel, queues).await,
     }
 }
 
-async fn declare(link: &mut Link, queues: &Queues) -> Result<(), Failure> {
+async fn declare(link: &mut Link, queues: &Queues, name: &str) -> Result<(), Failure> {
     declare_exchange(&link.channel, queues).await?;
     for definition in definitions(queues) {
-        let name = definition.name.clone();
+        let queue = definition.name.clone();
         let Err(refused) = declare_queue(&link.channel, queues, definition).await else { continue };
         if !is_of_earlier_version(&refused) {
             return Err(explain(
@@ -59,13 +59,12 @@ async fn declare(link: &mut Link, queues: &Queues) -> Result<(), Failure> {
             ));
         }
         warn!(
-            queue = name,
+            queue,
             "the queue is there with the arguments of an earlier version, and is used as it is; `volume-reaper doctor` \
              says how to have it declared anew"
         );
-        // A refusal closes the channel.
-        link.channel =
-            bounded(&queues.url, REQUEST_TIMEOUT, "open a channel", link.connection.create_channel()).await?;
+        // A refusal closes the channel, and the library fails if one is opened in that moment.
+        std::mem::replace(link, Link::connect(queues, name).await?).close().await;
     }
     bind(&link.channel, queues).await
 }
@@ -80,23 +79,50 @@ async fn declare_exchange(channel: &Channel, queues: &Queues) -> Result<(), Fail
     })
 }
 
+/// Looks at exchange and bindings again, time after time.
+pub(super) async fn keep_bound(connection: &Connection, queues: &Queues) -> Infallible {
+    loop {
+        tokio::time::sleep(jittered(queues.look_again)).await;
+        if queues.are_copies {
+            continue;
+        }
+        let exchange = &queues.exchange;
+        match bind_again(connection, queues).await {
+            Ok(true) => warn!(exchange, "the exchange was gone: it is declared and bound again"),
+            Ok(false) => debug!(exchange, "the exchange is there, and the queue bound to it"),
+            Err(failure) => warn!(exchange, error = %failure, "exchange and bindings are not as they should be"),
+        }
+    }
+}
+
 /// Binds the work queue again: whoever deletes the exchange and makes it anew, or takes a binding away, does not tell
 /// us, and AMQP can't list bindings. Returns whether the exchange was gone.
-pub(super) async fn bind_again(connection: &Connection, queues: &Queues) -> Result<bool, Failure> {
+async fn bind_again(connection: &Connection, queues: &Queues) -> Result<bool, Failure> {
     let open = || bounded(&queues.url, REQUEST_TIMEOUT, "open a channel", connection.create_channel());
-    let mut channel = open().await?;
-    let there = check_exchange(&channel, queues).await;
-    if queues.topology == Topology::Check {
-        return there.map(|()| false);
+    let close = async |channel: Channel| {
+        bounded(&queues.url, REQUEST_TIMEOUT, "close a channel", channel.close(200, "done".into())).await
+    };
+    // A refusal closes the channel, and the library fails if one is opened in that moment: so the other is there before.
+    let (asking, binding) = (open().await?, open().await?);
+    let there = check_exchange(&asking, queues).await;
+    let was_gone = there.is_err();
+    if !was_gone {
+        close(asking).await?;
     }
-    if there.is_err() {
-        // A refusal closes the channel.
-        channel = open().await?;
-        declare_exchange(&channel, queues).await?;
+    match queues.topology {
+        Topology::Check => {
+            close(binding).await?;
+            there?;
+        }
+        Topology::Declare => {
+            if was_gone {
+                declare_exchange(&binding, queues).await?;
+            }
+            bind(&binding, queues).await?;
+            close(binding).await?;
+        }
     }
-    bind(&channel, queues).await?;
-    bounded(&queues.url, REQUEST_TIMEOUT, "close a channel", channel.close(200, "done".into())).await?;
-    Ok(there.is_err())
+    Ok(was_gone)
 }
 
 async fn bind(channel: &Channel, queues: &Queues) -> Result<(), Failure> {
