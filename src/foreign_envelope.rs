@@ -79,9 +79,10 @@ pub(crate) fn of_value(value: &Value) -> &'static str {
         Value::String(text) if text.trim_start().starts_with(['{', '[', '"']) => {
             "it is JSON in a JSON string: the publisher encodes it twice, once is enough"
         }
-        Value::String(_) => "it is a JSON string: publish an object, {\"thread_id\": \"...\"}",
         Value::Array(_) => "it is a list: each event has to be a message of its own",
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => "it is not a JSON object",
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Object(_) => {
+            "it is not a JSON object"
+        }
     }
 }
 
