@@ -12,7 +12,7 @@ pub(super) fn read_properties(bytes: &[u8]) -> Result<BasicProperties, &'static 
         return Err("its headers nest too deep");
     }
     match parse_properties(bytes) {
-        Ok((rest, properties)) if rest.is_empty() => Ok(properties),
+        Ok(([], properties)) => Ok(properties),
         Ok(_) | Err(_) => {
             Err("its properties can't be read: message id, content type and the names of headers have to be UTF-8")
         }
@@ -32,7 +32,7 @@ fn nests_too_deep(bytes: &[u8]) -> Option<bool> {
     if flags & 0x2000 == 0 {
         return Some(false);
     }
-    let length = |at: usize| Some(usize::try_from(u32::from_be_bytes(*bytes.get(at..)?.first_chunk()?)).ok()?);
+    let length = |at: usize| usize::try_from(u32::from_be_bytes(*bytes.get(at..)?.first_chunk()?)).ok();
     // Where each open table or list ends, and whether it is a table.
     let mut open = vec![(at + 4 + length(at)?, true)];
     at += 4;

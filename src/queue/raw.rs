@@ -57,7 +57,7 @@ pub(super) struct RawMessage {
 }
 
 enum Received {
-    Message(RawMessage),
+    Message(Box<RawMessage>),
     Answer(AMQPClass),
 }
 
@@ -110,7 +110,7 @@ impl RawChannel {
         let get = basic::Get { queue: queue.into(), no_ack: false };
         self.send(CHANNEL, basic::AMQPMethod::Get(get)).await?;
         match self.bounded_receive().await? {
-            Received::Message(message) => Ok(Some(message)),
+            Received::Message(message) => Ok(Some(*message)),
             Received::Answer(_) => Ok(None),
         }
     }
@@ -147,7 +147,7 @@ impl RawChannel {
             return Ok(Some(message));
         }
         match timeout(REQUEST_TIMEOUT, self.receive()).await {
-            Ok(Ok(Received::Message(message))) => Ok(Some(message)),
+            Ok(Ok(Received::Message(message))) => Ok(Some(*message)),
             Ok(Ok(Received::Answer(_))) => Err(down(&self.url, &"it cancelled the subscription")),
             Ok(Err(error)) => Err(error),
             Err(_) => Ok(None),
@@ -224,7 +224,7 @@ impl RawChannel {
     async fn answer(&mut self) -> Result<AMQPClass, Failure> {
         loop {
             match self.bounded_receive().await? {
-                Received::Message(message) => self.waiting.push_back(message),
+                Received::Message(message) => self.waiting.push_back(*message),
                 Received::Answer(answer) => return Ok(answer),
             }
         }
@@ -245,7 +245,7 @@ impl RawChannel {
             return Err(down(&url, &"a frame out of order"));
         }
         if let Some(tag) = delivery_tag(&payload) {
-            return Ok(Received::Message(self.content(tag).await.map_err(|error| down(&url, &error))?));
+            return Ok(Received::Message(Box::new(self.content(tag).await.map_err(|error| down(&url, &error))?)));
         }
         match parse_class(&payload[..]) {
             Ok((_, AMQPClass::Channel(channel::AMQPMethod::Close(close)))) => {

@@ -47,7 +47,7 @@ pub(super) async fn execute(
         Settlement::DeadLetter { .. } if queues.are_copies => None,
         Settlement::DeadLetter { .. } if delivery.data.len() > MOST_PUBLISHED_BYTES => {
             let reject = delivery.acker.reject(BasicRejectOptions { requeue: false });
-            settled(settlement, timeout(REQUEST_TIMEOUT, reject).await);
+            settled(settlement, &timeout(REQUEST_TIMEOUT, reject).await);
             return None;
         }
         Settlement::Retry { delay, error } => {
@@ -75,12 +75,12 @@ pub(super) async fn execute(
         }
     }
     let acknowledge = delivery.acker.ack(BasicAckOptions::default());
-    settled(settlement, timeout(REQUEST_TIMEOUT, acknowledge).await);
+    settled(settlement, &timeout(REQUEST_TIMEOUT, acknowledge).await);
     None
 }
 
 /// Counts a settlement, by what came of it.
-fn settled(settlement: &Settlement, sent: Result<lapin::Result<bool>, Elapsed>) {
+fn settled(settlement: &Settlement, sent: &Result<lapin::Result<bool>, Elapsed>) {
     if let Ok(Ok(true)) = sent {
         metrics::settlement(settlement.as_str());
     } else {

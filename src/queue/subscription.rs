@@ -83,7 +83,7 @@ impl<V: Volumes, T: Threads> Subscription<V, T> {
                     was_connected = true;
                     let ended = tokio::select! {
                         ended = self.receive(&link, &mut work, stop) => ended,
-                        never = topology::keep_bound(&link.connection, &self.queues) => match never {},
+                        never = topology::keep_bound(&self.queues) => match never {},
                     };
                     if ended.is_ok() {
                         self.finish(&mut work, abort).await;

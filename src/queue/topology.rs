@@ -7,7 +7,7 @@
 use std::{convert::Infallible, time::Duration};
 
 use lapin::{
-    Channel, Connection, ExchangeKind,
+    Channel, ExchangeKind,
     options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},
     types::{AMQPValue, FieldTable},
 };
@@ -80,14 +80,14 @@ async fn declare_exchange(channel: &Channel, queues: &Queues) -> Result<(), Fail
 }
 
 /// Looks at exchange and bindings again, time after time.
-pub(super) async fn keep_bound(connection: &Connection, queues: &Queues) -> Infallible {
+pub(super) async fn keep_bound(queues: &Queues) -> Infallible {
     loop {
         tokio::time::sleep(jittered(queues.look_again)).await;
         if queues.are_copies {
             continue;
         }
         let exchange = &queues.exchange;
-        match bind_again(connection, queues).await {
+        match bind_again(queues).await {
             Ok(true) => warn!(exchange, "the exchange was gone: it is declared and bound again"),
             Ok(false) => debug!(exchange, "the exchange is there, and the queue bound to it"),
             Err(failure) => warn!(exchange, error = %failure, "exchange and bindings are not as they should be"),
@@ -97,32 +97,24 @@ pub(super) async fn keep_bound(connection: &Connection, queues: &Queues) -> Infa
 
 /// Binds the work queue again: whoever deletes the exchange and makes it anew, or takes a binding away, does not tell
 /// us, and AMQP can't list bindings. Returns whether the exchange was gone.
-async fn bind_again(connection: &Connection, queues: &Queues) -> Result<bool, Failure> {
-    let open = || bounded(&queues.url, REQUEST_TIMEOUT, "open a channel", connection.create_channel());
-    let close = async |channel: Channel| {
-        bounded(&queues.url, REQUEST_TIMEOUT, "close a channel", channel.close(200, "done".into())).await
-    };
-    // A refusal closes the channel, and the library fails if one is opened in that moment: so the other is there before.
-    let (asking, binding) = (open().await?, open().await?);
-    let there = check_exchange(&asking, queues).await;
+async fn bind_again(queues: &Queues) -> Result<bool, Failure> {
+    // On a connection of its own: what is wrong with one channel is told to the whole connection.
+    let name = "volume-reaper bindings";
+    let mut link = Link::connect(queues, name).await?;
+    let there = check_exchange(&link.channel, queues).await;
     let was_gone = there.is_err();
-    if !was_gone {
-        close(asking).await?;
-    }
-    match queues.topology {
-        Topology::Check => {
-            close(binding).await?;
-            there?;
-        }
+    let bound = match queues.topology {
+        Topology::Check => there,
         Topology::Declare => {
             if was_gone {
-                declare_exchange(&binding, queues).await?;
+                std::mem::replace(&mut link, Link::connect(queues, name).await?).close().await;
+                declare_exchange(&link.channel, queues).await?;
             }
-            bind(&binding, queues).await?;
-            close(binding).await?;
+            bind(&link.channel, queues).await
         }
-    }
-    Ok(was_gone)
+    };
+    link.close().await;
+    bound.map(|()| was_gone)
 }
 
 async fn bind(channel: &Channel, queues: &Queues) -> Result<(), Failure> {
