@@ -370,7 +370,10 @@ async fn an_exchange_that_was_made_anew_and_a_binding_that_was_taken_away_are_bo
     let serving = world.serve().await;
     let exchange = world.settings["VOLUME_REAPER_EXCHANGE"].clone();
     let (connection, channel) = world.channel().await;
-    channel.exchange_delete(exchange.as_str().into(), Default::default()).await.expect("deleted");
+    channel
+        .exchange_delete(exchange.as_str().into(), lapin::options::ExchangeDeleteOptions::default())
+        .await
+        .expect("deleted");
     eventually("the exchange is there again, and told", async || {
         let told = "the exchange was gone: it is declared and bound again";
         serving.lines().iter().any(|line| line["message"] == told).then_some(())
