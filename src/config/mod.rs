@@ -71,6 +71,7 @@ pub struct Config {
     pub database_url: SecretUrl,
     pub amqp_url: SecretUrl,
     pub amqp_tls: TlsFiles,
+    pub management_url: Option<SecretUrl>,
     pub docker_hosts: Vec<DockerHost>,
     pub host: Option<String>,
     pub docker_timeout: Duration,
@@ -147,6 +148,10 @@ impl Config {
                     values.get("amqp_key_file", |text| file(text, tls::private_key))?,
                 )?,
             },
+            management_url: values.get("management_url", |text| match text {
+                "" => Ok(None),
+                url => SecretUrl::parse(url, &["http"]).map(Some),
+            })?,
             docker_hosts: docker_hosts(values, concurrency)?,
             host: values.get("host", optional)?,
             docker_timeout: values.get("docker_timeout", |text| duration(text, SECOND, HOUR))?,

@@ -46,6 +46,12 @@ pub const SETTINGS: &[Setting] = &[
     setting("amqp_cert_file", "VOLUME_REAPER_AMQP_CERT_FILE", "", "For amqps://: our client certificate, PEM"),
     setting("amqp_key_file", "VOLUME_REAPER_AMQP_KEY_FILE", "", "For amqps://: its private key, PEM, not encrypted"),
     setting(
+        "management_url",
+        "VOLUME_REAPER_MANAGEMENT_URL",
+        "",
+        "The broker's management API, http://host:15672: doctor asks it for policies; not asked if empty",
+    ),
+    setting(
         "docker_host",
         "DOCKER_HOST",
         "unix:///var/run/docker.sock",

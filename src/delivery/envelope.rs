@@ -6,9 +6,9 @@
 //!   so; under any other, or none, an object with `specversion` and without `thread_id` is taken for one, since not
 //!   every publisher sets that content type. Batches and other formats are refused.
 //! - *binary*: the body is the data and the attributes are headers. Their prefix is `ce-` as in Knative's binding for
-//!   RabbitMQ, or `cloudEvents:` or `cloudEvents_` as in the binding for AMQP 1.0. One of the required attributes under
-//!   such a prefix makes a message a CloudEvent, and then all of them have to be there. Knative's broker writes them
-//!   without a prefix; such words can mean anything, so there only all of them together count.
+//!   RabbitMQ, or `cloudEvents:` or `cloudEvents_` as in the binding for AMQP 1.0. Two of the required attributes under
+//!   such a prefix make a message a CloudEvent, and then all of them have to be there; one alone is somebody's habit.
+//!   Knative's broker writes them without a prefix; such words can mean anything, so there only all of them together count.
 //!
 //! The data has to be JSON. `type` and `source` may be anything: the queue's binding has selected the message, and a
 //! thread-closed event is known by its data.
@@ -16,7 +16,11 @@
 use base64::{Engine, engine::general_purpose};
 use serde_json::{Map, Value};
 
-use crate::delivery::event::{InvalidEvent, MAX_BODY_BYTES};
+use super::{
+    body,
+    event::{InvalidEvent, MAX_BODY_BYTES},
+    foreign_envelope,
+};
 
 /// The headers of a message whose values are text. Their names are compared without regard to case, as Knative does.
 pub type Headers<'a> = [(&'a str, &'a str)];
@@ -44,6 +48,9 @@ pub fn open(body: &[u8], content_type: Option<&str>, headers: &Headers<'_>) -> R
     if body.len() > MAX_BODY_BYTES {
         return Err(InvalidEvent::TooLarge(body.len()));
     }
+    if let Some(what) = foreign_envelope::of_bytes(body) {
+        return Err(undecodable(what));
+    }
     let is_named_structured = content_type.map(names_structured).transpose()?.unwrap_or(false);
     let prefix = prefix(headers);
     if let (Some(prefix), false) = (prefix, is_named_structured) {
@@ -57,7 +64,19 @@ pub fn open(body: &[u8], content_type: Option<&str>, headers: &Headers<'_>) -> R
         }
         (Value::Object(fields), _) if is_named_structured || looks_structured(&fields) => structured(fields),
         (_, _) if is_named_structured => Err(undecodable("the CloudEvent is not a JSON object")),
-        (data, _) => Ok(Opened { data, id: None, traceparent: None }),
+        (data, _) => match foreign(&data, headers) {
+            Some(what) => Err(undecodable(what)),
+            None => Ok(Opened { data, id: None, traceparent: None }),
+        },
+    }
+}
+
+/// What a message is that has no thread id, if its fields or its headers say so.
+fn foreign(data: &Value, headers: &Headers<'_>) -> Option<&'static str> {
+    match data.as_object() {
+        Some(fields) if fields.contains_key("thread_id") => None,
+        Some(fields) => foreign_envelope::of_fields(fields).or_else(|| foreign_envelope::of_headers(headers)),
+        None => foreign_envelope::of_headers(headers),
     }
 }
 
@@ -124,7 +143,7 @@ fn binary(
 /// The prefix under which a message has the attributes of a CloudEvent; `None` if it has not.
 fn prefix(headers: &Headers<'_>) -> Option<&'static str> {
     let has = |prefix: &str, name: &&str| header(headers, prefix, name).is_some();
-    let prefixed = PREFIXES.into_iter().find(|prefix| REQUIRED.iter().any(|name| has(prefix, name)));
+    let prefixed = PREFIXES.into_iter().find(|prefix| REQUIRED.iter().filter(|name| has(prefix, name)).count() > 1);
     prefixed.or_else(|| REQUIRED.iter().all(|name| has("", name)).then_some(""))
 }
 
@@ -175,9 +194,7 @@ fn media_type(content_type: &str) -> String {
 }
 
 fn json(text: &[u8]) -> Result<Value, InvalidEvent> {
-    // Position only: the parser's own message can quote the body, which is not ours to log.
-    serde_json::from_slice(text)
-        .map_err(|error| undecodable(&format!("it is not JSON (line {}, column {})", error.line(), error.column())))
+    body::read(text).map_err(InvalidEvent::Undecodable)
 }
 
 fn data_is_not_json() -> InvalidEvent {
@@ -217,16 +234,28 @@ mod tests {
     }
 
     #[test]
-    fn a_single_attribute_with_a_prefix_makes_a_cloud_event_and_without_one_it_does_not() {
-        assert!(refusal("{}", None, &[("ce-id", "e-1")]).ends_with("the CloudEvent has no specversion"));
+    fn two_attributes_with_a_prefix_make_a_cloud_event_and_one_or_three_without_do_not() {
+        assert!(refusal("{}", None, &COMPLETE[1..]).ends_with("the CloudEvent has no specversion"));
+        for lone in COMPLETE {
+            let opened = open(br#"{"thread_id":"t-1"}"#, None, &[lone]);
+            assert!(opened.is_ok_and(|it| it.id.is_none()), "{lone:?}");
+        }
         assert!(open(b"{}", None, &[("id", "e-1"), ("type", "x"), ("source", "y")]).is_ok_and(|it| it.id.is_none()));
         assert!(open(b"{}", None, &[("ce-traceparent", "x")]).is_ok_and(|it| it.id.is_none()));
     }
 
     #[test]
+    fn a_message_of_another_framework_is_named_by_its_headers() {
+        let refusal = refusal(r#"{"ThreadKey":"t-1"}"#, None, &[("NServiceBus.EnclosedMessageTypes", "A")]);
+        assert!(refusal.contains("NServiceBus"), "{refusal}");
+        let read = open(br#"{"thread_id":"t-1"}"#, None, &[("NServiceBus.EnclosedMessageTypes", "A")]);
+        assert!(read.is_ok());
+    }
+
+    #[test]
     fn a_header_that_is_shorter_than_the_prefix_or_splits_a_character_is_somebody_elses() {
         for name in ["", "c", "ce", "c\u{e9}-id", "\u{1f980}"] {
-            assert_eq!(prefix(&[(name, "x")]), None, "{name}");
+            assert_eq!(prefix(&[(name, "x"), (name, "y")]), None, "{name}");
         }
     }
 
@@ -245,7 +274,7 @@ mod tests {
             (r#"{"specversion":"1.0","id":"1","source":"1","type":"1","data_base64":"s3cret!"}"#, None, &[]),
             ("{}", Some("application/cloudevents+s3cret"), &[]),
             ("{}", Some("s3cret/xml"), &COMPLETE),
-            ("{}", None, &[("ce-specversion", "s3cret")]),
+            ("{}", None, &[("ce-specversion", "s3cret"), ("ce-id", "s3cret")]),
         ] {
             let refusal = refusal(body, content_type, headers);
             assert!(!refusal.contains("s3cret"), "{refusal}");

@@ -3,14 +3,14 @@
 //! It is JSON, `{"thread_id": "<id>", "closed_at": "<RFC 3339>"}`, as `schemas/thread-closed.schema.json` describes it,
 //! by itself or as the data of a [CloudEvent](crate::delivery::envelope). Unknown fields are ignored, so that the platform may
 //! add its own. The event only says which thread to look at; what is done to it is decided by the database, so its times
-//! are checked and used for nothing else, unless the events are all that the database has: see [`ThreadEvent::report`].
+//! may be of any form, unless the events are all that the database has: see [`ThreadEvent::report`].
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::Value;
 
 use crate::{
     cleanup::Report,
-    delivery::envelope,
+    delivery::{envelope, event_time, foreign_envelope},
     failure::Failure,
     volume_name::{InvalidThreadId, ThreadId},
 };
@@ -30,6 +30,8 @@ pub struct ThreadEvent {
     pub closed_at: Option<DateTime<Utc>>,
     /// When it was reopened, likewise.
     pub reopened_at: Option<DateTime<Utc>>,
+    /// The time that is there and that we can't read, by its field's name.
+    pub unreadable: Option<&'static str>,
     /// The Docker host that its volume is on, if the event says so.
     pub host: Option<String>,
 }
@@ -57,31 +59,38 @@ impl ThreadEvent {
     /// Reads what a message says.
     pub fn read(data: &Value) -> Result<Self, InvalidEvent> {
         let undecodable = |what: &str| InvalidEvent::Undecodable(what.to_owned());
-        let fields = data.as_object().ok_or_else(|| undecodable("it is not a JSON object"))?;
+        let fields = data.as_object().ok_or_else(|| undecodable(foreign_envelope::of_value(data)))?;
         let thread_id = match fields.get("thread_id") {
             Some(Value::String(id)) => ThreadId::parse(id)?,
             Some(_) => return Err(undecodable("thread_id is not a string")),
             None => return Err(undecodable("it has no thread_id")),
         };
-        let time = |name: &str| match fields.get(name) {
-            None | Some(Value::Null) => Ok(None),
-            Some(Value::String(time)) => match DateTime::parse_from_rfc3339(time) {
-                Ok(time) => Ok(Some(time.to_utc())),
-                Err(_) => Err(InvalidEvent::Undecodable(format!("{name} is not an RFC 3339 time"))),
-            },
-            Some(_) => Err(InvalidEvent::Undecodable(format!("{name} is not a string"))),
+        let mut unreadable = None;
+        let mut time = |name: &'static str| {
+            let value = fields.get(name).filter(|value| !value.is_null())?;
+            let time = event_time::read(value);
+            if time.is_none() {
+                unreadable.get_or_insert(name);
+            }
+            time
         };
+        let (closed_at, reopened_at) = (time("closed_at"), time("reopened_at"));
         // Of another form it is a field of the platform's own, like any that we don't know.
         let host = fields.get("host").and_then(Value::as_str).filter(|host| !host.is_empty()).map(str::to_owned);
-        Ok(Self { thread_id, closed_at: time("closed_at")?, reopened_at: time("reopened_at")?, host })
+        Ok(Self { thread_id, closed_at, reopened_at, unreadable, host })
     }
 
     /// What the event says by itself, for a database that knows nothing else of the thread.
     ///
     /// It is a reopening if it came as one, or if it says when the thread was reopened and of no later close. In doubt
     /// that is the safe side. `now` stands for a reopening's time that it does not say. Fails permanently for a close in
-    /// the future.
+    /// the future, and for a time that can't be read.
     pub fn report(&self, came_as_reopened: bool, now: DateTime<Utc>) -> Result<Report, Failure> {
+        if let Some(name) = self.unreadable {
+            return Err(Failure::permanent(format!(
+                "{name} is not a time that we can read: write it as RFC 3339, such as 2026-01-02T03:04:05Z"
+            )));
+        }
         let reopened_last = self.reopened_at.is_some_and(|reopened| self.closed_at.is_none_or(|at| reopened >= at));
         if came_as_reopened || reopened_last {
             return Ok(Report::Reopened { at: self.reopened_at.unwrap_or(now) });
@@ -120,6 +129,7 @@ mod tests {
             thread_id: ThreadId::parse("t-1").expect("valid"),
             closed_at: Some("2026-01-02T03:04:05.678Z".parse().expect("valid")),
             reopened_at: Some("2026-01-01T03:04:05.678Z".parse().expect("valid")),
+            unreadable: None,
             host: Some("docker-1".to_owned()),
         };
         assert_eq!(ThreadEvent::decode(&event.encode()).expect("decodes"), event);
@@ -145,6 +155,7 @@ mod tests {
                 thread_id: ThreadId::parse("t-1").expect("valid"),
                 closed_at: closed_at.map(at),
                 reopened_at: reopened_at.map(at),
+                unreadable: None,
                 host: None,
             };
             assert_eq!(event.report(came_as_reopened, at(later)).expect("a report"), expected, "{event:?}");
@@ -156,6 +167,16 @@ mod tests {
         let event = ThreadEvent::decode(br#"{"thread_id":"t-1","closed_at":"2026-01-02T00:00:00Z"}"#).expect("valid");
         let now = "2026-01-01T00:00:00Z".parse().expect("valid");
         assert_eq!(event.report(false, now).expect_err("refused").verdict, crate::failure::Verdict::Permanent);
+    }
+
+    #[test]
+    fn a_time_that_cannot_be_read_is_refused_where_it_is_needed_and_only_there() {
+        for body in [&br#"{"thread_id":"t-1","closed_at":""}"#[..], br#"{"thread_id":"t-1","reopened_at":"infinity"}"#]
+        {
+            let event = ThreadEvent::decode(body).expect("an event all the same");
+            let refused = event.report(false, Utc::now()).expect_err("refused");
+            assert!(refused.message.contains("_at is not a time that we can read"), "{}", refused.message);
+        }
     }
 
     #[test]

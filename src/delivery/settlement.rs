@@ -18,6 +18,8 @@ const BUSY_DELAY: Duration = Duration::from_secs(1);
 pub enum Reason {
     /// The message is not a thread-closed event.
     Undecodable,
+    /// The message is of a form that the client library can't read, such as a message id that is no UTF-8.
+    Unreadable,
     /// The body is over the size limit.
     TooLarge,
     /// The thread id can't be part of a volume name.
@@ -32,8 +34,9 @@ pub enum Reason {
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Undecodable,
+        Self::Unreadable,
         Self::TooLarge,
         Self::InvalidThreadId,
         Self::UnknownThread,
@@ -46,6 +49,7 @@ impl Reason {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Undecodable => "undecodable",
+            Self::Unreadable => "unreadable",
             Self::TooLarge => "too_large",
             Self::InvalidThreadId => "invalid_thread_id",
             Self::UnknownThread => "unknown_thread",

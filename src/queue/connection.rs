@@ -18,7 +18,7 @@ use crate::{
 /// For one request to the broker. A link that swallows everything does not say so.
 pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// For the whole way from a name to an open connection, TLS included.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// For a polite goodbye, at which nothing can be lost any more.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// A dead link is noticed after two of these. lapin's default is the broker's 60 s.
@@ -33,8 +33,8 @@ pub(super) struct Link {
 impl Link {
     /// Connects as `name`, which the broker's management shows, and declares or checks the topology.
     pub(super) async fn open(queues: &Queues, name: &str) -> Result<Self, Failure> {
-        let link = Self::connect(queues, name).await?;
-        topology::ensure(&link.channel, queues).await?;
+        let mut link = Self::connect(queues, name).await?;
+        topology::ensure(&mut link, queues, name).await?;
         Ok(link)
     }
 
@@ -95,6 +95,16 @@ pub(super) async fn connect(
         })
     };
     Connection::connector(uri, lapin::runtime::default_runtime()?, open, properties).await
+}
+
+/// Whether the library lost its connection over a message that it can't read: one that can't be parsed, or in a frame
+/// larger than agreed (501, which it says itself).
+pub(super) fn is_unreadable(error: &lapin::Error) -> bool {
+    match error.kind() {
+        ErrorKind::ParsingError(_) => true,
+        ErrorKind::ProtocolError(error) => error.get_id() == 501,
+        _ => false,
+    }
 }
 
 /// Makes a request with a limit on the wait.

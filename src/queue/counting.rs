@@ -7,8 +7,10 @@ use lapin::uri::AMQPUri;
 use serde::Serialize;
 
 use super::{
-    Queues, connection,
-    inspection::{Answer, LoginRefused, log_in, look_at},
+    Queues,
+    broker_answers::{Answer, LoginRefused},
+    broker_facts::{log_in, look_at},
+    connection,
 };
 use crate::failure::{Dependency, Failure};
 

@@ -1,14 +1,11 @@
 //! The headers that we set, and which of a message's own properties travel on with it.
 
-use std::collections::BTreeMap;
-
 use chrono::{DateTime, SecondsFormat, Utc};
 use lapin::{
     BasicProperties,
-    types::{AMQPValue, FieldTable, ShortString, generation::gen_field_table},
+    types::{AMQPValue, FieldTable},
 };
 use serde_json::{Map, Value};
-use tracing::warn;
 
 /// What the names of our headers begin with.
 const OUR_PREFIX: &str = "volume-reaper-";
@@ -27,19 +24,22 @@ pub(super) const REPLAYED: &str = "volume-reaper-replayed";
 
 /// Set on the event of a thread that was reopened, whose routing key is lost on its way: that is the delay queue's.
 pub(super) const REOPENED: &str = "volume-reaper-reopened";
+/// Set on the event of one host's thread that was handed back, whose routing key is lost likewise.
+const HOST: &str = "volume-reaper-host";
 
 /// All headers of a message are in one frame: if they are larger, the broker closes the connection.
-const MAX_ERROR_BYTES: usize = 1024;
-/// What a frame with headers holds besides those of others, in bytes: its own head, ours with the error, and a dozen
-/// properties of at most 256.
-const RESERVED_FRAME_BYTES: usize = 5 * 1024;
+pub(super) const MAX_ERROR_BYTES: usize = 1024;
+/// The headers that we set.
+pub(super) const OURS: [&str; 8] = [ATTEMPT, REASON, ERROR, FIRST_SEEN, PARKED_AT, REPLAYED, REOPENED, HOST];
+/// More attempts than any retry schedule has: what a forged header says beyond that changes nothing.
+const MOST_ATTEMPTS: usize = 1000;
 /// Persistent: a retry survives the broker's restart.
 const PERSISTENT: u8 = 2;
 
 /// How often the delivery was tried before; what is no sensible number counts as never.
 pub(super) fn failed_attempts(properties: &BasicProperties) -> usize {
     let value = properties.headers().as_ref().and_then(|headers| headers.inner().get(ATTEMPT));
-    value.and_then(integer).and_then(|attempts| usize::try_from(attempts).ok()).unwrap_or(0)
+    value.and_then(integer).and_then(|attempts| usize::try_from(attempts).ok()).unwrap_or(0).min(MOST_ATTEMPTS)
 }
 
 /// The headers with text.
@@ -58,6 +58,23 @@ pub(super) fn reopened(properties: BasicProperties) -> BasicProperties {
     let mut headers = properties.headers().clone().unwrap_or_default();
     headers.insert(REOPENED.into(), AMQPValue::Boolean(true));
     properties.with_headers(headers)
+}
+
+/// The host whose event the message is, if it was handed back and came by that host's routing key.
+pub(super) fn host(properties: &BasicProperties) -> Option<&str> {
+    text(properties.headers().as_ref()?.inner().get(HOST)?)
+}
+
+/// The properties of the same message for the end of the queue that it came from, with what its routing key said.
+pub(super) fn handed_back(original: &BasicProperties, is_reopened: bool, host: Option<&str>) -> BasicProperties {
+    let mut headers = headers_without(original, is_the_brokers);
+    if is_reopened {
+        headers.insert(REOPENED.into(), AMQPValue::Boolean(true));
+    }
+    if let Some(host) = host {
+        headers.insert(HOST.into(), long(host));
+    }
+    same_message(original, headers)
 }
 
 /// The properties of the same message for its next stop: a delay queue or the parking lot.
@@ -187,35 +204,6 @@ fn long(text: &str) -> AMQPValue {
     AMQPValue::LongString(text.into())
 }
 
-/// The same properties with headers that fit into a frame of `frame_max` bytes: what others set is left behind, the
-/// largest first, since the message matters more than they do.
-pub(super) fn fitting(properties: BasicProperties, frame_max: u32) -> BasicProperties {
-    let limit = usize::try_from(frame_max).unwrap_or(usize::MAX).saturating_sub(RESERVED_FRAME_BYTES);
-    let Some(headers) = properties.headers() else { return properties };
-    let is_ours = |key: &str| key.starts_with(OUR_PREFIX);
-    let mut others: Vec<_> = (headers.inner().iter())
-        .filter(|(key, _)| !is_ours(key.as_str()))
-        .map(|(key, value)| (encoded_bytes(key, value), key.clone()))
-        .collect();
-    others.sort();
-    let mut total: usize = others.iter().map(|(bytes, _)| bytes).sum();
-    if total <= limit {
-        return properties;
-    }
-    let mut kept = headers.inner().clone();
-    while let Some((bytes, key)) = others.pop_if(|_| total > limit) {
-        warn!(header = key.as_str(), bytes, "a header is too large to be sent on, and is left behind");
-        kept.remove(&key);
-        total -= bytes;
-    }
-    properties.with_headers(kept.into())
-}
-
-fn encoded_bytes(key: &ShortString, value: &AMQPValue) -> usize {
-    let header = BTreeMap::from([(key.clone(), value.clone())]).into();
-    gen_field_table(&header)(Vec::new().into()).map_or(usize::MAX, |written| written.write.len())
-}
-
 fn is_the_brokers(key: &str) -> bool {
     matches!(key, "CC" | "BCC" | "x-delivery-count" | "x-acquired-count")
         || ["x-death", "x-first-death", "x-last-death"].iter().any(|prefix| key.starts_with(prefix))
@@ -328,24 +316,6 @@ mod tests {
         let mut kept: Vec<_> = headers_of(&onward).inner().keys().map(|key| key.as_str().to_owned()).collect();
         kept.retain(|key| !key.starts_with("volume-reaper-"));
         assert_eq!(kept, ["traceparent"]);
-    }
-
-    #[test]
-    fn headers_of_others_that_fit_no_frame_are_left_behind_the_largest_first() {
-        let mut headers = FieldTable::default();
-        for (key, bytes) in [("small", 10), ("large", 100_000), ("larger", 120_000), (REASON, 10)] {
-            headers.insert(key.into(), AMQPValue::LongString("x".repeat(bytes).into()));
-        }
-        let properties = BasicProperties::default().with_headers(headers);
-        let kept = |frame_max| {
-            let fitting = fitting(properties.clone(), frame_max);
-            let kept: Vec<_> = headers_of(&fitting).inner().keys().map(|key| key.as_str().to_owned()).collect();
-            kept.join(" ")
-        };
-        assert_eq!(kept(u32::MAX), "large larger small volume-reaper-reason");
-        assert_eq!(kept(131_072), "large small volume-reaper-reason");
-        assert_eq!(kept(8192), "small volume-reaper-reason");
-        assert_eq!(kept(4096), "volume-reaper-reason");
     }
 
     #[test]

@@ -5,21 +5,34 @@
 //! the delayed-message plugin is not replicated. So we count attempts in a header of our own, and wait in queues of
 //! our own: one per step of the ladder, each with a time to live that dead-letters back to the work queue.
 
+mod broker_answers;
+mod broker_facts;
 mod connection;
 mod counting;
-mod dead_letters;
+mod difference;
+mod greeting;
+mod header_size;
 mod headers;
-mod inspection;
+mod isolate;
+mod lost;
+mod management;
+mod parking_lot;
+mod properties;
 mod publisher;
+mod raw;
+mod raw_parts;
+mod received;
 mod settle;
 mod subscription;
 mod topology;
 
 use std::time::Duration;
 
+pub use broker_answers::{Answer, Contents, Counts, Hello, Inspection, LoginRefused, QueueFacts, Unreachable};
+pub use broker_facts::inspect;
 pub use counting::{QueueCount, count};
-pub use dead_letters::{DeadLetters, Held, Parked, Size, Then};
-pub use inspection::{Answer, Contents, Counts, Hello, Inspection, LoginRefused, QueueFacts, Unreachable, inspect};
+pub use management::Harm;
+pub use parking_lot::{DeadLetters, Held, Parked, Size, Then};
 pub use publisher::Publisher;
 pub use subscription::Subscription;
 
@@ -35,6 +48,8 @@ use crate::{
 pub struct Queues {
     /// The broker.
     pub url: SecretUrl,
+    /// Its management API, if it may be asked.
+    pub management: Option<SecretUrl>,
     /// What TLS to it needs.
     pub tls: TlsFiles,
     /// The topic exchange that the platform publishes to.
@@ -57,6 +72,8 @@ pub struct Queues {
     pub retry_delays: Vec<Duration>,
     /// Whether we create what is missing.
     pub topology: Topology,
+    /// How often exchange and bindings are looked at again.
+    pub look_again: Duration,
 }
 
 impl Queues {
@@ -65,6 +82,7 @@ impl Queues {
     pub fn new(config: &Config) -> Self {
         Self {
             url: config.amqp_url.clone(),
+            management: config.management_url.clone(),
             tls: config.amqp_tls.clone(),
             exchange: config.exchange.clone(),
             routing_key: config.routing_key.clone(),
@@ -79,6 +97,7 @@ impl Queues {
             hosts: config.host_names().iter().filter_map(Host::name).map(str::to_owned).collect(),
             retry_delays: config.retry_delays.clone(),
             topology: config.topology,
+            look_again: config.reconcile_interval,
         }
     }
 

@@ -11,7 +11,7 @@ use tokio::sync::Mutex;
 use super::{
     Queues,
     connection::{Link, REQUEST_TIMEOUT, bounded},
-    headers,
+    header_size,
 };
 use crate::{
     config::SecretUrl,
@@ -82,7 +82,7 @@ impl Publisher {
         body: &[u8],
     ) -> Result<(), Failure> {
         let (channel, frame_max) = self.channel().await?;
-        let properties = headers::fitting(properties, frame_max);
+        let properties = header_size::fitting(properties, frame_max);
         confirmed(&channel, &self.queues.url, exchange, routing_key, properties, body).await
     }
 

@@ -7,16 +7,24 @@
 //! lapin's answer to an acknowledgement only says that it was written. One that is made in the moment in which the
 //! connection breaks may never get it, so every wait here has a limit.
 
+use std::time::Duration;
+
 use lapin::{
     message::Delivery,
-    options::{BasicAckOptions, BasicNackOptions},
+    options::{BasicAckOptions, BasicNackOptions, BasicRejectOptions},
 };
-use tokio::time::timeout;
+use tokio::time::{error::Elapsed, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::{Publisher, Queues, connection::REQUEST_TIMEOUT, headers};
 use crate::{delivery::settlement::Settlement, metrics, reconnect::Delays};
+
+/// For publishing one delivery that is given back: there is another way, and many may wait.
+const GIVE_BACK_TIMEOUT: Duration = Duration::from_secs(2);
+/// A body over this is not sent through our memory a second time: the broker moves the message as it is, and the
+/// dead-letter queue's `x-death` says `rejected`.
+const MOST_PUBLISHED_BYTES: usize = 1024 * 1024;
 
 /// Executes `settlement`. Gives up on publishing when `stop` is cancelled or the delivery's channel is gone.
 ///
@@ -37,6 +45,11 @@ pub(super) async fn execute(
     let next_stop = match settlement {
         Settlement::Ack | Settlement::Stale => None,
         Settlement::DeadLetter { .. } if queues.are_copies => None,
+        Settlement::DeadLetter { .. } if delivery.data.len() > MOST_PUBLISHED_BYTES => {
+            let reject = delivery.acker.reject(BasicRejectOptions { requeue: false });
+            settled(settlement, &timeout(REQUEST_TIMEOUT, reject).await);
+            return None;
+        }
         Settlement::Retry { delay, error } => {
             Some((queues.retry(*delay), headers::onward(&original, attempt, "retry", error)))
         }
@@ -66,14 +79,19 @@ pub(super) async fn execute(
         }
     }
     let acknowledge = delivery.acker.ack(BasicAckOptions::default());
-    if let Ok(Ok(true)) = timeout(REQUEST_TIMEOUT, acknowledge).await {
+    settled(settlement, &timeout(REQUEST_TIMEOUT, acknowledge).await);
+    None
+}
+
+/// Counts a settlement, by what came of it.
+fn settled(settlement: &Settlement, sent: &Result<lapin::Result<bool>, Elapsed>) {
+    if let Ok(Ok(true)) = sent {
         metrics::settlement(settlement.as_str());
     } else {
         // The channel is gone, and with it the tag: the broker delivers the message again, as a duplicate.
         debug!(settlement = settlement.as_str(), "the channel was gone before the acknowledgement");
         metrics::settlement("lost_channel");
     }
-    None
 }
 
 /// Whether a delivery was published as the event of a thread that was reopened.
@@ -81,10 +99,29 @@ pub(super) fn came_as_reopened(delivery: &Delivery, queues: &Queues) -> bool {
     queues.is_reopening(delivery.routing_key.as_str()) || headers::is_reopened(&delivery.properties)
 }
 
-/// Puts a delivery back where it came from, untouched.
-pub(super) async fn give_back(delivery: &Delivery) {
-    let requeue = BasicNackOptions { requeue: true, ..BasicNackOptions::default() };
-    // If the channel is gone, the broker has it back already.
-    let _ = timeout(REQUEST_TIMEOUT, delivery.acker.nack(requeue)).await;
-    metrics::settlement("hand_back");
+/// Puts deliveries back into the work queue, at its end and untouched: published anew and then acknowledged, since a
+/// requeue would count towards the delivery limit before RabbitMQ 4.3. Where the broker takes no message, they are
+/// requeued all the same. Nothing must be delivered to us meanwhile, or it would go round.
+pub(super) async fn give_back(deliveries: &[Delivery], queues: &Queues, publisher: &Publisher) {
+    // A copy of the queue has no limit.
+    let mut is_taken = !queues.are_copies;
+    for delivery in deliveries {
+        if is_taken && delivery.acker.usable() {
+            let host = queues.host_of(delivery.routing_key.as_str()).filter(|_| queues.host.is_none());
+            let properties = headers::handed_back(&delivery.properties, came_as_reopened(delivery, queues), host);
+            let queue = queues.work();
+            let publish = publisher.publish_to_queue(&queue, properties, &delivery.data);
+            is_taken = matches!(timeout(GIVE_BACK_TIMEOUT, publish).await, Ok(Ok(())));
+        }
+        // If the channel is gone, the broker has it back already.
+        let settled = async {
+            if is_taken {
+                delivery.acker.ack(BasicAckOptions::default()).await
+            } else {
+                delivery.acker.nack(BasicNackOptions { requeue: true, ..BasicNackOptions::default() }).await
+            }
+        };
+        let _ = timeout(REQUEST_TIMEOUT, settled).await;
+        metrics::settlement("hand_back");
+    }
 }

@@ -12,7 +12,7 @@ use lapin::{
     Consumer as Deliveries, Event,
     message::Delivery,
     options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions},
-    types::{FieldTable, ShortString},
+    types::FieldTable,
 };
 use tokio::{
     task::JoinSet,
@@ -23,16 +23,16 @@ use tracing::{Instrument, debug, error, error_span, info, warn};
 
 use super::{
     Publisher, Queues,
-    connection::{Link, REQUEST_TIMEOUT, bounded, failure},
-    headers,
+    connection::{Link, REQUEST_TIMEOUT, bounded},
+    header_size, headers, isolate,
+    lost::{Lost, connection_lost},
+    received::{log, message},
     settle::{came_as_reopened, execute, give_back},
+    topology,
 };
 use crate::{
     cleanup::{Database, Volumes},
-    delivery::{
-        consumer::{Consumer, Message},
-        settlement::Settlement,
-    },
+    delivery::consumer::{Consumer, Message},
     failure::{Dependency, Failure, Verdict},
     health::Health,
     metrics,
@@ -81,9 +81,12 @@ impl<V: Volumes, T: Database> Subscription<V, T> {
                 Ok(None) => break,
                 Ok(Some(link)) => {
                     was_connected = true;
-                    let ended = self.receive(&link, &mut work, stop).await;
+                    let ended = tokio::select! {
+                        ended = self.receive(&link, &mut work, stop) => ended,
+                        never = topology::keep_bound(&self.queues) => match never {},
+                    };
                     if ended.is_ok() {
-                        finish(&mut work, abort).await;
+                        self.finish(&mut work, abort).await;
                     }
                     link.close().await;
                     match ended {
@@ -92,9 +95,13 @@ impl<V: Volumes, T: Database> Subscription<V, T> {
                     }
                 }
                 Err(refused) if refused.verdict == Verdict::Permanent && !was_connected => return Err(refused),
-                Err(refused) => refused,
+                Err(refused) => refused.into(),
             };
-            self.health.down(Dependency::Broker, &lost.message);
+            if lost.is_unreadable && isolate::isolate(&self.queues, &self.publisher, stop).await {
+                delays.reset();
+                continue;
+            }
+            self.health.down(Dependency::Broker, &lost.failure.message);
             if began.elapsed() >= STABLE_AFTER {
                 delays.reset();
             }
@@ -104,7 +111,7 @@ impl<V: Volumes, T: Database> Subscription<V, T> {
             }
         }
         // Deliveries of a lost connection: the broker has them back, but a removal should not be cut in the middle.
-        finish(&mut work, abort).await;
+        self.finish(&mut work, abort).await;
         self.publisher.close().await;
         Ok(())
     }
@@ -128,7 +135,7 @@ impl<V: Volumes, T: Database> Subscription<V, T> {
         link: &Link,
         work: &mut JoinSet<Option<Delivery>>,
         stop: &CancellationToken,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), Lost> {
         let mut events = Box::pin(link.connection.events_listener());
         // Otherwise the subscription decides: a broker can accept connections and serve no queue.
         if self.health.first_down(&NEEDED).is_some() {
@@ -137,15 +144,15 @@ impl<V: Volumes, T: Database> Subscription<V, T> {
         loop {
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
-                lost = self.connection_lost(&mut events) => return Err(lost),
-                () = give_back_finished(work) => {}
+                lost = connection_lost(&self.queues.url, &mut events) => return Err(lost),
+                () = self.give_back_finished(work) => {}
                 () = self.health.until_up(&NEEDED) => {
                     let mut deliveries = self.subscribe(link).await?;
                     let taking = self.take(&mut deliveries, &mut events, work, stop).await;
                     let (pause, held) = taking?;
                     tokio::select! {
                         // Otherwise it would wait for the answers of a broker that it has lost.
-                        lost = self.connection_lost(&mut events) => return Err(lost),
+                        lost = connection_lost(&self.queues.url, &mut events) => return Err(lost),
                         unsubscribed = self.unsubscribe(link, deliveries, held) => unsubscribed?,
                     }
                     if matches!(pause, Pause::Stopped) {
@@ -177,13 +184,13 @@ impl<V: Volumes, T: Database> Subscription<V, T> {
         events: &mut (impl Stream<Item = Event> + Unpin),
         work: &mut JoinSet<Option<Delivery>>,
         stop: &CancellationToken,
-    ) -> Result<(Pause, Vec<Delivery>), Failure> {
+    ) -> Result<(Pause, Vec<Delivery>), Lost> {
         loop {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ok((Pause::Stopped, Vec::new())),
                 () = self.health.until_down(&NEEDED) => return Ok((Pause::DependencyDown, Vec::new())),
-                lost = self.connection_lost(events) => return Err(lost),
+                lost = connection_lost(&self.queues.url, events) => return Err(lost),
                 Some(finished) = work.join_next() => if let Some(delivery) = returned(finished) {
                     return Ok((Pause::DependencyDown, vec![delivery]));
                 },
@@ -192,11 +199,11 @@ impl<V: Volumes, T: Database> Subscription<V, T> {
                     Some(Ok(delivery)) => {
                         work.spawn(self.handle(delivery, stop.clone()));
                     }
-                    Some(Err(error)) => return Err(failure(&self.queues.url, "receive", &error)),
+                    Some(Err(error)) => return Err(Lost::of(&self.queues.url, "receive", &error)),
                     // The stream must not be asked again after its end: it would never answer.
                     None => return Err(Failure::unavailable(Dependency::Broker, format!(
                         "broker at {}: it cancelled the subscription to {:?}", self.queues.url, self.queues.work()
-                    ))),
+                    )).into()),
                 },
             }
         }
@@ -218,20 +225,19 @@ impl<V: Volumes, T: Database> Subscription<V, T> {
         if !held.is_empty() {
             debug!(deliveries = held.len(), "giving back what was not begun");
         }
-        for delivery in &held {
-            give_back(delivery).await;
-        }
+        give_back(&held, &self.queues, &self.publisher).await;
         Ok(())
     }
 
     fn handle(
         &self,
-        delivery: Delivery,
+        mut delivery: Delivery,
         stop: CancellationToken,
     ) -> impl Future<Output = Option<Delivery>> + Send + 'static {
         let consumer = Arc::clone(&self.consumer);
         let publisher = Arc::clone(&self.publisher);
         let queues = self.queues.clone();
+        header_size::take_deep(&mut delivery.properties);
         let failed_attempts = headers::failed_attempts(&delivery.properties);
         let came_as_reopened = came_as_reopened(&delivery, &queues);
         // At the highest level, or a filter that lets only errors through would take the span's fields from them.
@@ -248,75 +254,37 @@ impl<V: Volumes, T: Database> Subscription<V, T> {
             if !delivery.acker.usable() {
                 return None;
             }
-            let host = queues.host_of(delivery.routing_key.as_str());
-            let settlement = consumer.handle(&Message { came_as_reopened, host, ..message(&delivery) }).await;
+            let host = queues.host_of(delivery.routing_key.as_str()).or_else(|| headers::host(&delivery.properties));
+            let settlement = consumer
+                .handle(&Message { came_as_reopened, host, ..message(&delivery.properties, &delivery.data) })
+                .await;
             log(&settlement);
             execute(delivery, &settlement, &queues, &publisher, &stop).await
         }
         .instrument(span)
     }
 
-    /// Returns when the connection is lost. Logs what else the broker says of it.
-    async fn connection_lost(&self, events: &mut (impl Stream<Item = Event> + Unpin)) -> Failure {
-        loop {
-            match events.next().await {
-                Some(Event::Error(error)) => return failure(&self.queues.url, "connection", &error),
-                Some(Event::ConnectionBlocked(reason)) => warn!(reason, "the broker blocks publishing"),
-                Some(Event::ConnectionUnblocked) => info!("the broker takes messages again"),
-                Some(_) => {}
-                None => std::future::pending().await,
+    /// Waits for work to finish and gives back what comes of it; never returns while there is none.
+    async fn give_back_finished(&self, work: &mut JoinSet<Option<Delivery>>) {
+        match work.join_next().await {
+            Some(finished) => {
+                if let Some(delivery) = returned(finished) {
+                    give_back(&[delivery], &self.queues, &self.publisher).await;
+                }
             }
+            None => std::future::pending().await,
         }
     }
-}
 
-/// A delivery as the consumer reads it.
-pub(super) fn message(delivery: &Delivery) -> Message<'_> {
-    Message {
-        body: &delivery.data,
-        content_type: delivery.properties.content_type().as_ref().map(ShortString::as_str),
-        headers: headers::texts(&delivery.properties),
-        id: delivery.properties.message_id().as_ref().map(ShortString::as_str),
-        came_as_reopened: headers::is_reopened(&delivery.properties),
-        host: None,
-        failed_attempts: headers::failed_attempts(&delivery.properties),
-    }
-}
-
-/// One line per settlement, at the level of what it means.
-fn log(settlement: &Settlement) {
-    match settlement {
-        Settlement::Ack => debug!(settlement = settlement.as_str()),
-        Settlement::Stale => info!(settlement = settlement.as_str(), "the thread is not closed"),
-        Settlement::Busy { delay } => debug!(settlement = settlement.as_str(), ?delay, "its row is locked"),
-        Settlement::Retry { delay, error } => warn!(settlement = settlement.as_str(), ?delay, error),
-        Settlement::DeadLetter { reason, error } => {
-            error!(settlement = settlement.as_str(), reason = reason.as_str(), error);
-        }
-        Settlement::HandBack { dependency, .. } => debug!(settlement = settlement.as_str(), %dependency),
-    }
-}
-
-/// Waits for work to finish and gives back what comes of it; never returns while there is none.
-async fn give_back_finished(work: &mut JoinSet<Option<Delivery>>) {
-    match work.join_next().await {
-        Some(finished) => {
-            if let Some(delivery) = returned(finished) {
-                give_back(&delivery).await;
-            }
-        }
-        None => std::future::pending().await,
-    }
-}
-
-/// Finishes what is in flight, or drops it when `abort` is cancelled.
-async fn finish(work: &mut JoinSet<Option<Delivery>>, abort: &CancellationToken) {
-    while !work.is_empty() {
-        tokio::select! {
-            () = give_back_finished(work) => {}
-            () = abort.cancelled() => {
-                warn!(deliveries = work.len(), "left unfinished; the broker delivers them again");
-                work.shutdown().await;
+    /// Finishes what is in flight, or drops it when `abort` is cancelled.
+    async fn finish(&self, work: &mut JoinSet<Option<Delivery>>, abort: &CancellationToken) {
+        while !work.is_empty() {
+            tokio::select! {
+                () = self.give_back_finished(work) => {}
+                () = abort.cancelled() => {
+                    warn!(deliveries = work.len(), "left unfinished; the broker delivers them again");
+                    work.shutdown().await;
+                }
             }
         }
     }

@@ -4,7 +4,7 @@
 //! which is at-most-once unless a quorum queue asks for `at-least-once`, and that needs overflow `reject-publish`
 //! (RabbitMQ, "Quorum queues, dead lettering"; from 3.10 on).
 
-use std::time::Duration;
+use std::{convert::Infallible, time::Duration};
 
 use lapin::{
     Channel, ExchangeKind,
@@ -12,18 +12,24 @@ use lapin::{
     types::{AMQPValue, FieldTable},
 };
 
+use tracing::{debug, warn};
+
 use super::{
     Queues,
-    connection::{REQUEST_TIMEOUT, bounded},
+    connection::{Link, REQUEST_TIMEOUT, bounded},
 };
 use crate::{
     config::Topology,
     failure::{Failure, Verdict},
+    reconnect::jittered,
 };
 
 /// After so many returns by the broker a message goes to the dead-letter queue. Set explicitly, since the default
-/// differs by version (none, then 20), and high: before 4.3 every hand-back and every restart counts.
-const DELIVERY_LIMIT: i64 = 1000;
+/// differs by version (none, then 20). What we hand back is published anew and does not count; each end of our
+/// connection or our process does, for all that was unacknowledged.
+const DELIVERY_LIMIT: i64 = 20;
+/// The limit that earlier versions declared. A queue that has it still works, and is taken as it is.
+const EARLIER_DELIVERY_LIMIT: i64 = 1000;
 /// Whoever looks at the dead-letter queue takes its messages and gives them back, and each time counts. There is
 /// nowhere to go from there, so at the limit the broker drops the message. Without this argument the limit is 20 from
 /// RabbitMQ 4.0 on ("Quorum queues, poison message handling"). There, -1 means none; to 3.10 it means that the first
@@ -31,27 +37,88 @@ const DELIVERY_LIMIT: i64 = 1000;
 const LOOKS_LIMIT: i64 = 1_000_000_000;
 
 /// Declares what is missing, or checks that nothing is.
-pub(super) async fn ensure(channel: &Channel, queues: &Queues) -> Result<(), Failure> {
+pub(super) async fn ensure(link: &mut Link, queues: &Queues, name: &str) -> Result<(), Failure> {
     if queues.are_copies {
-        return declare_copies(channel, queues).await;
+        return declare_copies(&link.channel, queues).await;
     }
     match queues.topology {
-        Topology::Declare => declare(channel, queues).await.map_err(|failure| explain(failure, queues)),
-        Topology::Check => check(channel, queues).await,
+        Topology::Declare => declare(link, queues, name).await,
+        Topology::Check => check(&link.channel, queues).await,
     }
 }
 
-async fn declare(channel: &Channel, queues: &Queues) -> Result<(), Failure> {
+async fn declare(link: &mut Link, queues: &Queues, name: &str) -> Result<(), Failure> {
+    declare_exchange(&link.channel, queues).await?;
+    for definition in definitions(queues) {
+        let queue = definition.name.clone();
+        let Err(refused) = declare_queue(&link.channel, queues, definition).await else { continue };
+        if !is_of_earlier_version(&refused) {
+            return Err(explain(
+                refused,
+                &format!(
+                    "choose other names (VOLUME_REAPER_QUEUE_PREFIX is {:?}), or use it as it is with \
+                     VOLUME_REAPER_TOPOLOGY=check",
+                    queues.prefix
+                ),
+            ));
+        }
+        warn!(
+            queue,
+            "the queue is there with the arguments of an earlier version, and is used as it is; `volume-reaper doctor` \
+             says how to have it declared anew"
+        );
+        // A refusal closes the channel, and the library fails if one is opened in that moment.
+        std::mem::replace(link, Link::connect(queues, name).await?).close().await;
+    }
+    bind(&link.channel, queues).await
+}
+
+async fn declare_exchange(channel: &Channel, queues: &Queues) -> Result<(), Failure> {
     let durable = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
     let exchange = queues.exchange.as_str();
     let declare = channel.exchange_declare(exchange.into(), ExchangeKind::Topic, durable, FieldTable::default());
-    bounded(&queues.url, REQUEST_TIMEOUT, &format!("declare exchange {exchange:?}"), declare).await?;
+    let declared = bounded(&queues.url, REQUEST_TIMEOUT, &format!("declare exchange {exchange:?}"), declare).await;
+    declared.map_err(|refused| {
+        explain(refused, "name another in VOLUME_REAPER_EXCHANGE, or use it as it is with VOLUME_REAPER_TOPOLOGY=check")
+    })
+}
 
-    for definition in definitions(queues) {
-        declare_queue(channel, queues, definition).await?;
+/// Looks at exchange and bindings again, time after time.
+pub(super) async fn keep_bound(queues: &Queues) -> Infallible {
+    loop {
+        tokio::time::sleep(jittered(queues.look_again)).await;
+        if queues.are_copies {
+            continue;
+        }
+        let exchange = &queues.exchange;
+        match bind_again(queues).await {
+            Ok(true) => warn!(exchange, "the exchange was gone: it is declared and bound again"),
+            Ok(false) => debug!(exchange, "the exchange is there, and the queue bound to it"),
+            Err(failure) => warn!(exchange, error = %failure, "exchange and bindings are not as they should be"),
+        }
     }
+}
 
-    bind(channel, queues).await
+/// Binds the work queue again: whoever deletes the exchange and makes it anew, or takes a binding away, does not tell
+/// us, and AMQP can't list bindings. Returns whether the exchange was gone.
+async fn bind_again(queues: &Queues) -> Result<bool, Failure> {
+    // On a connection of its own: what is wrong with one channel is told to the whole connection.
+    let name = "volume-reaper bindings";
+    let mut link = Link::connect(queues, name).await?;
+    let there = check_exchange(&link.channel, queues).await;
+    let was_gone = there.is_err();
+    let bound = match queues.topology {
+        Topology::Check => there,
+        Topology::Declare => {
+            if was_gone {
+                std::mem::replace(&mut link, Link::connect(queues, name).await?).close().await;
+                declare_exchange(&link.channel, queues).await?;
+            }
+            bind(&link.channel, queues).await
+        }
+    };
+    link.close().await;
+    bound.map(|()| was_gone)
 }
 
 async fn bind(channel: &Channel, queues: &Queues) -> Result<(), Failure> {
@@ -108,7 +175,9 @@ pub(super) fn definitions(queues: &Queues) -> Vec<Definition> {
     let [key, strategy, overflow, exchange] = dead_lettering_to(&queues.dead_letter());
     let work = define(queues.work(), [limit, key, strategy, overflow, exchange]);
     let looks = ("x-delivery-limit", AMQPValue::LongLongInt(LOOKS_LIMIT));
-    std::iter::once(define(queues.dead_letter(), [looks])).chain(retries).chain([work]).collect()
+    // A policy's max-length would delete the oldest letters; so the newest are refused, and stay where they are.
+    let overflow = ("x-overflow", AMQPValue::LongString("reject-publish".into()));
+    std::iter::once(define(queues.dead_letter(), [looks, overflow])).chain(retries).chain([work]).collect()
 }
 
 type Argument = (&'static str, AMQPValue);
@@ -161,14 +230,47 @@ async fn check_exchange(channel: &Channel, queues: &Queues) -> Result<(), Failur
     bounded(&queues.url, REQUEST_TIMEOUT, &format!("check exchange {exchange:?}"), declare).await
 }
 
-/// A queue that differs from ours is refused by the broker with what differs; what to do about it is added here.
-fn explain(failure: Failure, queues: &Queues) -> Failure {
+/// What differs from ours is refused by the broker with what differs; what to do about it is added here.
+fn explain(failure: Failure, otherwise: &str) -> Failure {
     if failure.verdict != Verdict::Permanent || !failure.message.contains("PRECONDITION") {
         return failure;
     }
     Failure::permanent(format!(
-        "{}. It is there with other arguments than ours: delete it once it is empty and start again, choose other \
-         names (VOLUME_REAPER_QUEUE_PREFIX is {:?}), or use it as it is with VOLUME_REAPER_TOPOLOGY=check",
-        failure.message, queues.prefix
+        "{}. It is there with other arguments than ours: delete it once it is empty and start again, {otherwise}",
+        failure.message
     ))
+}
+
+/// Whether a queue was refused only for what earlier versions declared differently: the work queue's delivery limit, and
+/// the dead-letter queue's overflow.
+fn is_of_earlier_version(refused: &Failure) -> bool {
+    let is_about = |argument: &str| refused.message.contains(&format!("inequivalent arg '{argument}'"));
+    // Two numbers are compared without their types, since 3.10 at least.
+    let is_now =
+        |values: &[String]| values.iter().any(|value| refused.message.contains(&format!("but current is {value}")));
+    let limit = EARLIER_DELIVERY_LIMIT;
+    (is_about("x-delivery-limit") && is_now(&[format!("'{limit}'"), format!("the value '{limit}'")]))
+        || (is_about("x-overflow") && is_now(&["none".to_owned()]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queues_of_earlier_versions_are_told_from_others() {
+        let is_earlier = |argument: &str, current: &str| {
+            let text = format!(
+                "inequivalent arg '{argument}' for queue 'q' in vhost '/': received x but current is {current}"
+            );
+            is_of_earlier_version(&Failure::permanent(format!("broker at x: PRECONDITION_FAILED - {text}")))
+        };
+        assert!(is_earlier("x-delivery-limit", "the value '1000' of type 'long'"));
+        assert!(is_earlier("x-delivery-limit", "'1000'"));
+        assert!(is_earlier("x-overflow", "none"));
+        assert!(!is_earlier("x-delivery-limit", "the value '7' of type 'long'"));
+        assert!(!is_earlier("x-delivery-limit", "none"));
+        assert!(!is_earlier("x-overflow", "the value 'drop-head' of type 'longstr'"));
+        assert!(!is_earlier("x-queue-type", "none"));
+    }
 }

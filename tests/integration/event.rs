@@ -57,6 +57,29 @@ fn every_invalid_example_is_refused_by_the_schema_and_by_the_code() {
 }
 
 #[test]
+fn what_decides_nothing_makes_no_example_undecodable() {
+    for (name, body) in examples("tolerated") {
+        let event = ThreadEvent::decode(&body).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(event.thread_id.as_str(), "t-1", "{name}");
+    }
+}
+
+#[test]
+fn the_refusal_names_what_is_wrong_and_what_to_change() {
+    for (body, what) in [
+        (&b""[..], "the body is empty: publish"),
+        (br#""{\"thread_id\":\"t-1\"}""#, "JSON in a JSON string: the publisher encodes it twice"),
+        (br#"{"messageType":["a"],"message":{"thread_id":"t-1"}}"#, "MassTransit envelope: publish the message itself"),
+        (br#"{"threadId":"t-1"}"#, "a field of a similar name: call it thread_id"),
+        (br#"[{"thread_id":"t-1"}]"#, "a list: each event has to be a message of its own"),
+        (b"\x1f\x8b\x08", "compressed with gzip: publish it uncompressed"),
+    ] {
+        let error = ThreadEvent::decode(body).expect_err("refused").to_string();
+        assert!(error.contains(what), "{error}");
+    }
+}
+
+#[test]
 fn what_is_no_json_or_too_large_is_refused() {
     for body in [&b""[..], b"{", b"not json", b"\xff\xfe", br#"{"thread_id": "t-1"} trailing"#] {
         assert!(matches!(ThreadEvent::decode(body), Err(InvalidEvent::Undecodable(_))), "{body:?}");

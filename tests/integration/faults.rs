@@ -361,3 +361,77 @@ async fn a_delay_queue_that_was_deleted_is_declared_again_before_the_original_is
     let message = world.dead_letter().await;
     assert_eq!(crate::world::header(&message, "volume-reaper-attempt").as_deref(), Some("3"));
 }
+
+#[tokio::test]
+async fn an_exchange_that_was_made_anew_and_a_binding_that_was_taken_away_are_bound_again() {
+    // P23
+    let mut world = world(On::Sqlite).await;
+    world.set("VOLUME_REAPER_RECONCILE_INTERVAL", "1s");
+    let serving = world.serve().await;
+    let exchange = world.settings["VOLUME_REAPER_EXCHANGE"].clone();
+    let (connection, channel) = world.channel().await;
+    channel
+        .exchange_delete(exchange.as_str().into(), lapin::options::ExchangeDeleteOptions::default())
+        .await
+        .expect("deleted");
+    eventually("the exchange is there again, and told", async || {
+        let told = "the exchange was gone: it is declared and bound again";
+        serving.lines().iter().any(|line| line["message"] == told).then_some(())
+    })
+    .await;
+    channel
+        .queue_unbind(
+            world.work_queue().into(),
+            exchange.as_str().into(),
+            "thread.closed".into(),
+            lapin::types::FieldTable::default(),
+        )
+        .await
+        .expect("unbound");
+    eventually("an event that is published as the platform does is taken", async || {
+        let properties = lapin::BasicProperties::default();
+        let options = lapin::options::BasicPublishOptions::default();
+        let body = br#"{"thread_id": "nobody"}"#;
+        channel
+            .basic_publish(exchange.as_str().into(), "thread.closed".into(), options, body, properties)
+            .await
+            .expect("published");
+        (serving.metric(RETRIED).await >= 1).then_some(())
+    })
+    .await;
+    connection.close(200, "done".into()).await.expect("closed");
+    assert_eq!(serving.stop().await, Some(0));
+}
+
+#[tokio::test]
+async fn queues_of_an_earlier_version_are_used_as_they_are_and_told() {
+    let world = world(On::Sqlite).await;
+    let (connection, channel) = world.channel().await;
+    let text = |text: &str| lapin::types::AMQPValue::LongString(text.into());
+    let mut work = lapin::types::FieldTable::default();
+    work.insert("x-queue-type".into(), text("quorum"));
+    let mut parking = work.clone();
+    parking.insert("x-delivery-limit".into(), lapin::types::AMQPValue::LongLongInt(1_000_000_000));
+    work.insert("x-delivery-limit".into(), lapin::types::AMQPValue::LongLongInt(1000));
+    work.insert("x-dead-letter-exchange".into(), text(""));
+    work.insert("x-dead-letter-routing-key".into(), text(&world.dead_letter_queue()));
+    work.insert("x-dead-letter-strategy".into(), text("at-least-once"));
+    work.insert("x-overflow".into(), text("reject-publish"));
+    for (queue, arguments) in [(world.work_queue(), work), (world.dead_letter_queue(), parking)] {
+        let durable = lapin::options::QueueDeclareOptions { durable: true, ..Default::default() };
+        channel.queue_declare(queue.into(), durable, arguments).await.expect("declared");
+    }
+    connection.close(200, "done".into()).await.expect("closed");
+    let serving = world.serve().await;
+    world.closed_with_volume("t1").await;
+    world.publish_closed("t1").await;
+    world.until_marked("t1").await;
+    let doctor = world.json(&["doctor", "--json"]).await;
+    let checks = doctor["checks"].as_array().expect("checks").iter();
+    let mends: Vec<_> = checks.filter_map(|check| check["mend"].as_str()).collect();
+    for queue in [world.work_queue(), world.dead_letter_queue()] {
+        let command = format!("rabbitmqctl delete_queue --if-empty {queue}");
+        assert!(mends.iter().any(|mend| mend.contains(&command)), "{doctor}");
+    }
+    assert_eq!(serving.stop().await, Some(0));
+}

@@ -2,6 +2,7 @@
 
 mod adoption;
 mod asyncapi;
+mod broker_surprises;
 mod cleaner;
 mod cloudevents;
 mod consumer;
@@ -26,8 +27,10 @@ mod ownership;
 mod pauses;
 mod pgbouncer;
 mod podman;
+mod poison;
 mod process;
 mod proxy;
+mod raw_publisher;
 mod recording;
 mod retention;
 mod scripted_daemon;

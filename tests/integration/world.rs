@@ -311,7 +311,7 @@ impl World {
         format!("{}.dead-letter", self.name)
     }
 
-    async fn channel(&self) -> (Connection, lapin::Channel) {
+    pub(crate) async fn channel(&self) -> (Connection, lapin::Channel) {
         let properties = ConnectionProperties::default().with_connection_name("test".into());
         let connection = Connection::connect(&self.broker, properties).await.expect("the broker is there");
         let channel = connection.create_channel().await.expect("a channel");

@@ -1,13 +1,13 @@
 //! What the facts about the broker mean.
 
-use super::findings::{Check, is_loopback, major_minor};
+use super::{
+    findings::{Check, is_loopback, major_minor},
+    message_checks::{backlog, dead_letters, message_size, policies},
+};
 use crate::{
     config::Topology,
     queue::{Answer, Contents, Hello, Inspection, LoginRefused, QueueFacts, Queues, Unreachable},
 };
-
-/// From so many waiting messages on the work queue is worth a look: hours of work for one daemon with large volumes.
-const LARGE_BACKLOG: u32 = 100_000;
 
 pub(super) fn verdicts(queues: &Queues, found: &Result<Inspection, Unreachable>) -> Vec<Check> {
     let mut checks = Vec::new();
@@ -86,7 +86,7 @@ fn version(Hello { product, version }: &Hello) -> Check {
         Some(version_) if version_ < (4, 3) => Check::ok(
             name,
             format!(
-                "RabbitMQ {version}; before 4.3 every message handed back counts towards its delivery limit, which is why ours is high"
+                "RabbitMQ {version}; before 4.3 every requeue counts towards the delivery limit, so we hand back by publishing anew"
             ),
         ),
         Some(_) => Check::ok(name, format!("RabbitMQ {version}")),
@@ -126,6 +126,8 @@ fn contents_verdicts(queues: &Queues, contents: &Contents) -> Vec<Check> {
     checks.extend(contents.queues.iter().map(|queue| queue_verdict(queues, queue)));
     checks.extend(binding(queues, contents));
     checks.extend(permissions(queues, contents));
+    checks.push(message_size(contents));
+    checks.push(policies(contents));
     checks.extend(backlog(queues, contents));
     checks.extend(dead_letters(queues, contents));
     checks
@@ -137,7 +139,16 @@ fn exchange(queues: &Queues, contents: &Contents) -> Check {
         Topology::Declare => "start `volume-reaper serve`, which declares it, or correct VOLUME_REAPER_EXCHANGE",
         Topology::Check => "declare it on the broker as a durable topic exchange, or correct VOLUME_REAPER_EXCHANGE",
     };
-    thing("broker.exchange", &what, &contents.exchange, contents.exchange_as_ours.as_ref(), queues.topology, mend)
+    let anew = "correct VOLUME_REAPER_EXCHANGE, the name of the platform's exchange; if it is ours alone, delete it and start \
+                `volume-reaper serve`";
+    thing(
+        "broker.exchange",
+        &what,
+        &contents.exchange,
+        contents.exchange_as_ours.as_ref(),
+        queues.topology,
+        &Remedies { if_missing: mend, if_different: anew },
+    )
 }
 
 fn queue_verdict(queues: &Queues, queue: &QueueFacts) -> Check {
@@ -147,7 +158,25 @@ fn queue_verdict(queues: &Queues, queue: &QueueFacts) -> Check {
         Topology::Check => "declare it on the broker, or let serve do it: VOLUME_REAPER_TOPOLOGY=declare",
     };
     let what = format!("queue {:?}", queue.name);
-    thing(&format!("broker.queue{short}"), &what, &queue.there, queue.as_ours.as_ref(), queues.topology, mend)
+    let anew = format!(
+        "delete it once it is empty (stop serve, see that nothing is in it, `rabbitmqctl delete_queue --if-empty {}`) and \
+         start `volume-reaper serve`, choose other names (VOLUME_REAPER_QUEUE_PREFIX)",
+        queue.name
+    );
+    thing(
+        &format!("broker.queue{short}"),
+        &what,
+        &queue.there,
+        queue.as_ours.as_ref(),
+        queues.topology,
+        &Remedies { if_missing: mend, if_different: &anew },
+    )
+}
+
+/// What to do about an exchange or a queue.
+struct Remedies<'a> {
+    if_missing: &'a str,
+    if_different: &'a str,
 }
 
 /// The verdict on an exchange or a queue: is it there, and is it what `serve` would declare?
@@ -157,11 +186,12 @@ fn thing<T>(
     there: &Answer<T>,
     as_ours: Option<&Answer<()>>,
     topology: Topology,
-    declare_it: &str,
+    remedies: &Remedies<'_>,
 ) -> Check {
+    let Remedies { if_missing, if_different } = remedies;
     match there {
         Answer::Yes(_) => {}
-        Answer::Missing(_) => return Check::fail(name, format!("{what} is not there"), declare_it),
+        Answer::Missing(_) => return Check::fail(name, format!("{what} is not there"), *if_missing),
         Answer::Forbidden(error) => {
             let mend = "give this user permissions on it: rabbitmqctl set_permissions";
             return Check::fail(name, format!("{what} can't be looked at: {error}"), mend);
@@ -178,8 +208,7 @@ fn thing<T>(
         (Answer::Differs(error), Topology::Declare) => Check::fail(
             name,
             format!("{what} is there, but not as we would declare it: {error}"),
-            "delete it once it is empty and start `volume-reaper serve`, choose other names \
-             (VOLUME_REAPER_QUEUE_PREFIX), or use it as it is: VOLUME_REAPER_TOPOLOGY=check",
+            format!("{if_different}, or use it as it is: VOLUME_REAPER_TOPOLOGY=check"),
         ),
         // A policy can't set a queue's type, and without it there is neither a limit nor at-least-once.
         (Answer::Differs(error), Topology::Check) if error.contains("x-queue-type") => Check::fail(
@@ -267,41 +296,4 @@ fn permissions(queues: &Queues, contents: &Contents) -> Vec<Check> {
         "write permission on amq.default, the default exchange",
     );
     consume.into_iter().chain([publish]).collect()
-}
-
-fn backlog(queues: &Queues, contents: &Contents) -> Option<Check> {
-    let (name, work) = ("broker.backlog", queues.work());
-    let facts = contents.queues.iter().find(|queue| queue.name == work)?;
-    let Answer::Yes(counts) = &facts.there else { return None };
-    let why = format!("{} messages wait in {work:?}, {} consumers", counts.messages, counts.consumers);
-    Some(if counts.consumers == 0 && counts.messages > 0 {
-        Check::warn(
-            name,
-            why,
-            "start `volume-reaper serve`; if it runs, look at its /readyz: it takes nothing while something is down",
-        )
-    } else if counts.messages >= LARGE_BACKLOG {
-        Check::warn(
-            name,
-            why,
-            "look at the daemon's load and at volume_reaper_cleanups_total; more VOLUME_REAPER_CONCURRENCY helps little",
-        )
-    } else {
-        Check::ok(name, why)
-    })
-}
-
-fn dead_letters(queues: &Queues, contents: &Contents) -> Option<Check> {
-    let name = queues.dead_letter();
-    let facts = contents.queues.iter().find(|queue| queue.name == name)?;
-    let Answer::Yes(counts) = &facts.there else { return None };
-    Some(if counts.messages == 0 {
-        Check::ok("broker.dead-letters", format!("none in {name:?}"))
-    } else {
-        Check::warn(
-            "broker.dead-letters",
-            format!("{} in {name:?}", counts.messages),
-            "see why with `volume-reaper dead-letters list`, mend the cause, and replay or purge them",
-        )
-    })
 }

@@ -273,6 +273,8 @@ mod tests {
             as_ours: Some(Answer::Yes(())),
         };
         let contents = Contents {
+            policies: None,
+            takes_large: Answer::Differs("message size 2097152 is larger than configured max size 1048576".to_owned()),
             exchange: Answer::Yes(()),
             exchange_as_ours: Some(Answer::Yes(())),
             queues: vec![queue(queues.work(), 2), queue(queues.dead_letter(), 0)],

@@ -4,6 +4,7 @@ mod broker_checks;
 mod database_checks;
 mod docker_checks;
 pub mod findings;
+mod message_checks;
 mod settings_checks;
 
 use std::process::ExitCode;

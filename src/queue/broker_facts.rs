@@ -10,28 +10,32 @@
 //! - The right to bind: a binding that can't be there, with an argument of its own, is taken away, which asks for the
 //!   same rights as making one and does nothing.
 //! - The right to consume: with an argument that the broker refuses, after it has looked at the rights.
-//! - The right to publish: a mandatory message to a queue that can't be there, which comes back.
+//! - The right to publish, and a limit on a message's size: a mandatory message to a queue that can't be there, which
+//!   comes back or is refused.
 
-use std::{future::Future, io, str::FromStr, time::Duration};
+use std::{future::Future, str::FromStr, time::Duration};
 
-use futures_util::{AsyncReadExt, AsyncWriteExt, future::join_all};
+use futures_util::future::join_all;
 use lapin::{
     BasicProperties, Channel, Connection, ConnectionProperties, ErrorKind, ExchangeKind,
     options::{
         BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions, QueueDeclareOptions,
     },
-    protocol::{AMQPClass, connection::AMQPMethod, parse_class},
-    tcp::{AsyncTcpStream, RustlsConnector},
+    tcp::RustlsConnector,
     types::{AMQPValue, FieldTable},
     uri::AMQPUri,
 };
 use uuid::Uuid;
 
 use super::{
-    Queues, connection,
+    Queues,
+    broker_answers::{Answer, Contents, Counts, Hello, Inspection, LoginRefused, QueueFacts, Unreachable},
+    connection,
+    difference::Difference,
+    greeting::greet,
+    management,
     topology::{self, Definition},
 };
-use crate::tls::Problem;
 
 /// For name, connection, TLS and greeting together.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
@@ -41,106 +45,10 @@ const LOGIN_TIMEOUT: Duration = Duration::from_secs(5);
 const QUESTIONS_TIMEOUT: Duration = Duration::from_secs(6);
 /// For a goodbye at which nothing can be lost.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
-/// A greeting has some 500 bytes; what announces more than this is no broker.
-const GREETING_MAX_BYTES: usize = 64 * 1024;
+/// A message that is larger than any of ours by far.
+const LARGE_BYTES: usize = 2 * 1024 * 1024;
 /// More arguments than a queue can have.
 const MAX_DIFFERENCES: usize = 32;
-
-/// Why the broker could not even be greeted; each with the error's text.
-#[derive(Debug)]
-pub enum Unreachable {
-    /// The URL can't be read.
-    Url(String),
-    /// The host's name does not resolve.
-    Name(String),
-    /// Nobody takes the connection.
-    Connect(String),
-    /// The connection can't be encrypted.
-    Tls(String),
-    /// Who answers does not greet as an AMQP 0-9-1 broker.
-    NotAmqp(String),
-}
-
-/// What the broker says of itself.
-#[derive(Debug)]
-pub struct Hello {
-    /// Such as `RabbitMQ`.
-    pub product: String,
-    /// Such as `4.3.6`.
-    pub version: String,
-}
-
-/// Why we may not come in; each with the broker's text.
-#[derive(Debug)]
-pub enum LoginRefused {
-    /// User or password.
-    Credentials(String),
-    /// There is no such virtual host, or not for this user.
-    VirtualHost(String),
-    /// Anything else.
-    Other(String),
-}
-
-/// What was found of a broker that answers.
-#[derive(Debug)]
-pub struct Inspection {
-    /// What it says of itself.
-    pub hello: Hello,
-    /// What is on it; the inner error says why it could not be asked.
-    pub login: Result<Result<Contents, String>, LoginRefused>,
-}
-
-/// How the broker answered a question.
-#[derive(Debug)]
-pub enum Answer<T> {
-    /// Yes.
-    Yes(T),
-    /// There is no such thing (404).
-    Missing(String),
-    /// This user may not (403).
-    Forbidden(String),
-    /// It is there, and is different (406); the text says how.
-    Differs(String),
-    /// None of these, with the error's text.
-    Unknown(String),
-}
-
-/// What is in a queue.
-#[derive(Debug)]
-pub struct Counts {
-    /// Messages that are ready for a consumer.
-    pub messages: u32,
-    /// Consumers.
-    pub consumers: u32,
-}
-
-/// One of our queues.
-#[derive(Debug)]
-pub struct QueueFacts {
-    /// Its name.
-    pub name: String,
-    /// Whether it is there.
-    pub there: Answer<Counts>,
-    /// Whether it is as we would declare it; only asked if it is there.
-    pub as_ours: Option<Answer<()>>,
-}
-
-/// What is on the broker.
-#[derive(Debug)]
-pub struct Contents {
-    /// Whether the exchange is there.
-    pub exchange: Answer<()>,
-    /// Whether it is as we would declare it; only asked if it is there.
-    pub exchange_as_ours: Option<Answer<()>>,
-    /// Our queues.
-    pub queues: Vec<QueueFacts>,
-    /// Whether this user may bind the work queue; only asked if exchange and queue are there.
-    pub may_bind: Option<Answer<()>>,
-    /// Whether this user may consume the work queue; only asked if it is there.
-    pub may_consume: Option<Answer<()>>,
-    /// Whether this user may publish to queues.
-    pub may_publish: Answer<()>,
-}
 
 /// Looks at the broker and at what is ours on it. Takes less than twenty seconds, and changes nothing.
 pub async fn inspect(queues: &Queues) -> Result<Inspection, Unreachable> {
@@ -170,59 +78,6 @@ fn no_answer(limit: Duration) -> String {
     format!("no answer within {}", humantime::format_duration(limit))
 }
 
-// --- Greeting -----------------------------------------------------------------------------------------------------
-
-async fn greet(uri: &AMQPUri, tls: Option<&RustlsConnector>) -> Result<Hello, Unreachable> {
-    let text = |error: io::Error| error.to_string();
-    let (host, port) = (uri.authority.host.as_str(), uri.authority.port);
-    let addresses = tokio::net::lookup_host((host, port)).await.map_err(|error| Unreachable::Name(text(error)))?;
-    let runtime = lapin::runtime::default_runtime().map_err(|error| Unreachable::Connect(error.to_string()))?;
-    let stream = AsyncTcpStream::connect(&runtime, addresses.collect::<Vec<_>>()).await;
-    let mut stream = stream.map_err(|error| Unreachable::Connect(text(error)))?;
-    // A server that wants a certificate of ours says so after the handshake.
-    let or = |error: io::Error, other: fn(String) -> Unreachable| match Problem::of(&error) {
-        Some(problem) => Unreachable::Tls(problem.to_string()),
-        None => other(error.to_string()),
-    };
-    if let Some(connector) = tls {
-        let encrypted = stream.into_rustls(connector, host).await;
-        stream = encrypted.map_err(|error| or(error, Unreachable::Connect))?;
-    }
-    let greeting = async {
-        stream.write_all(b"AMQP\x00\x00\x09\x01").await?;
-        stream.flush().await?;
-        let mut head = [0; 7];
-        stream.read_exact(&mut head).await?;
-        let length = greeting_length(head)?;
-        let mut payload = vec![0; length];
-        stream.read_exact(&mut payload).await?;
-        read_greeting(&payload)
-    };
-    greeting.await.map_err(|error| or(error, Unreachable::NotAmqp))
-}
-
-/// The payload's length in bytes, from a frame's head: type (1 is a method), channel, length.
-fn greeting_length([kind, _, _, length @ ..]: [u8; 7]) -> io::Result<usize> {
-    let length = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
-    if kind == 1 && length <= GREETING_MAX_BYTES {
-        Ok(length)
-    } else {
-        Err(io::Error::new(io::ErrorKind::InvalidData, "it is no method frame"))
-    }
-}
-
-/// The product and version in a greeting (`connection.start`).
-fn read_greeting(payload: &[u8]) -> io::Result<Hello> {
-    let Ok((_, AMQPClass::Connection(AMQPMethod::Start(start)))) = parse_class(payload) else {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "its first method is not connection.start"));
-    };
-    let property = |key: &str| match start.server_properties.inner().get(key) {
-        Some(AMQPValue::LongString(text)) => text.to_string(),
-        _ => "unknown".to_owned(),
-    };
-    Ok(Hello { product: property("product"), version: property("version") })
-}
-
 /// Connects as `name`, which the broker's management shows.
 pub(super) async fn log_in(uri: AMQPUri, tls: Option<RustlsConnector>, name: &str) -> Result<Connection, LoginRefused> {
     let properties = ConnectionProperties::default().with_connection_name(name.into());
@@ -242,8 +97,19 @@ pub(super) async fn log_in(uri: AMQPUri, tls: Option<RustlsConnector>, name: &st
 async fn contents(connection: &Connection, queues: &Queues, hello: &Hello) -> Contents {
     let definitions = topology::definitions(queues);
     let all = join_all(definitions.into_iter().map(|definition| queue_facts(connection, definition)));
-    let ((exchange, exchange_as_ours), queue_facts, may_publish) =
-        tokio::join!(exchange_facts(connection, &queues.exchange), all, may_publish(connection, queues));
+    let large = vec![b' '; LARGE_BYTES];
+    let ((exchange, exchange_as_ours), queue_facts, may_publish, takes_large, policies) = tokio::join!(
+        exchange_facts(connection, &queues.exchange),
+        all,
+        may_publish(connection, queues, b""),
+        may_publish(connection, queues, &large),
+        async {
+            match &queues.management {
+                Some(api) => Some(management::harms(queues, api).await),
+                None => None,
+            }
+        }
+    );
     let work = queues.work();
     let work_is_there = queue_facts.iter().any(|queue| queue.name == work && matches!(queue.there, Answer::Yes(_)));
     let may_bind = async {
@@ -258,7 +124,16 @@ async fn contents(connection: &Connection, queues: &Queues, hello: &Hello) -> Co
         if work_is_there && hello.product == "RabbitMQ" { Some(may_consume(connection, &work).await) } else { None }
     };
     let (may_bind, may_consume) = tokio::join!(may_bind, may_consume);
-    Contents { exchange, exchange_as_ours, queues: queue_facts, may_bind, may_consume, may_publish }
+    Contents {
+        exchange,
+        exchange_as_ours,
+        queues: queue_facts,
+        may_bind,
+        may_consume,
+        may_publish,
+        takes_large,
+        policies,
+    }
 }
 
 /// Asks on a channel of its own, which an answer other than yes closes.
@@ -362,48 +237,6 @@ async fn as_ours(connection: &Connection, name: &str, ours: FieldTable) -> Answe
     if differences.is_empty() { Answer::Yes(()) } else { Answer::Differs(differences.join("; ")) }
 }
 
-/// An argument that differs, read from the broker's text, such as `PRECONDITION_FAILED - inequivalent arg
-/// 'x-delivery-limit' for queue 'q' in vhost '/': received the value '1000' of type 'long' but current is none`.
-struct Difference {
-    argument: String,
-    /// What is there; `None` if the argument is not.
-    current: Option<AMQPValue>,
-    /// For people.
-    text: String,
-}
-
-impl Difference {
-    fn read(text: &str) -> Option<Self> {
-        let (argument, rest) = text.split_once("inequivalent arg '")?.1.split_once('\'')?;
-        let (_, values) = rest.split_once(": received ")?;
-        let (received, current) = values.split_once(" but current is ")?;
-        let value = if current == "none" {
-            None
-        } else {
-            let (value, kind) = current.strip_prefix("the value '")?.rsplit_once("' of type '")?;
-            Some(match kind.trim_end_matches('\'') {
-                "longstr" => AMQPValue::LongString(value.into()),
-                "bool" => AMQPValue::Boolean(value == "true"),
-                _ => AMQPValue::LongLongInt(value.parse().ok()?),
-            })
-        };
-        let text = format!("{argument} would be {received} but is {current}");
-        Some(Self { argument: argument.to_owned(), current: value, text })
-    }
-}
-
-impl<T> Answer<T> {
-    fn map<U>(self, change: impl FnOnce(T) -> U) -> Answer<U> {
-        match self {
-            Self::Yes(value) => Answer::Yes(change(value)),
-            Self::Missing(text) => Answer::Missing(text),
-            Self::Forbidden(text) => Answer::Forbidden(text),
-            Self::Differs(text) => Answer::Differs(text),
-            Self::Unknown(text) => Answer::Unknown(text),
-        }
-    }
-}
-
 async fn may_bind(connection: &Connection, queues: &Queues) -> Answer<()> {
     let mut nobodys = FieldTable::default();
     nobodys.insert("volume-reaper-doctor".into(), AMQPValue::LongString(Uuid::new_v4().to_string().into()));
@@ -428,48 +261,13 @@ async fn may_consume(connection: &Connection, queue: &str) -> Answer<()> {
     }
 }
 
-async fn may_publish(connection: &Connection, queues: &Queues) -> Answer<()> {
+async fn may_publish(connection: &Connection, queues: &Queues, body: &[u8]) -> Answer<()> {
     ask(connection, async move |channel| {
         channel.confirm_select(ConfirmSelectOptions::default()).await?;
         let nowhere = format!("{}.doctor-{}", queues.prefix, Uuid::new_v4());
         let mandatory = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
-        let sent = channel.basic_publish("".into(), nowhere.into(), mandatory, b"", BasicProperties::default());
+        let sent = channel.basic_publish("".into(), nowhere.into(), mandatory, body, BasicProperties::default());
         sent.await?.await.map(drop)
     })
     .await
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_difference_is_read_from_the_brokers_text() {
-        let read = |values: &str| {
-            let text = format!("PRECONDITION_FAILED - inequivalent arg 'x-a' for queue 'q: b' in vhost '/': {values}");
-            Difference::read(&text).map(|difference| (difference.argument, difference.current, difference.text))
-        };
-        let (number, text) = ("the value '7' of type 'signedint'", "the value 'it's' of type 'longstr'");
-        assert_eq!(
-            read(&format!("received none but current is {number}")),
-            Some(("x-a".to_owned(), Some(AMQPValue::LongLongInt(7)), format!("x-a would be none but is {number}")))
-        );
-        assert_eq!(
-            read(&format!("received {number} but current is {text}")).and_then(|(_, current, _)| current),
-            Some(AMQPValue::LongString("it's".into()))
-        );
-        assert_eq!(read(&format!("received {number} but current is none")).map(|(_, current, _)| current), Some(None));
-        assert_eq!(read("received 'true' but current is 'false'"), None);
-    }
-
-    #[test]
-    fn what_is_no_greeting_is_refused() {
-        assert!(greeting_length(*b"HTTP/1.").is_err());
-        // TLS: an alert record.
-        assert!(greeting_length([0x15, 3, 3, 0, 2, 2, 0x46]).is_err());
-        assert!(greeting_length([1, 0, 0, 0xff, 0, 0, 0]).is_err());
-        assert_eq!(greeting_length([1, 0, 0, 0, 0, 2, 0]).expect("a length"), 512);
-        assert!(read_greeting(b"").is_err());
-        assert!(read_greeting(&[0; 100]).is_err());
-    }
 }

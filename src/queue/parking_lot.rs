@@ -5,6 +5,9 @@
 //! before that closes its connection, and the broker takes them back by itself. Their order is not kept: RabbitMQ 3.10
 //! shuffles what comes back together.
 //!
+//! What the client library can't read is here too, of publishers and of the broker's own dead-lettering. So the queue
+//! is read on a [channel of our own making](super::raw), and such a message is one without properties.
+//!
 //! A replay is published to the work queue and confirmed before the parked message is acknowledged: interrupted at
 //! the worst moment, the message of that moment is in both queues.
 
@@ -14,24 +17,16 @@ use std::{
 };
 
 use chrono::{DateTime, Utc};
-use futures_util::StreamExt;
-use lapin::{
-    Consumer as Deliveries,
-    message::Delivery,
-    options::{
-        BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions,
-        ConfirmSelectOptions, QueueDeclareOptions,
-    },
-    types::FieldTable,
-};
+use lapin::{BasicProperties, options::ConfirmSelectOptions, types::ShortString};
 use serde_json::{Map, Value};
-use tokio::time::timeout;
+use tokio::{sync::Mutex, time::timeout};
 
 use super::{
     Queues,
-    connection::{Link, REQUEST_TIMEOUT, bounded, failure},
-    headers, publisher,
-    subscription::message,
+    connection::{Link, REQUEST_TIMEOUT, bounded},
+    header_size, headers, publisher,
+    raw::{RawChannel, RawMessage},
+    received::message,
 };
 use crate::{
     delivery::{
@@ -39,8 +34,9 @@ use crate::{
         dead_letter::{self, DeadLetter},
         envelope,
         event::ThreadEvent,
+        settlement::Reason,
     },
-    failure::{Dependency, Failure},
+    failure::Failure,
 };
 
 /// Messages that one subscription holds; then it is cancelled and the next begins. A single one could not hold them
@@ -49,17 +45,24 @@ const BATCH: u16 = 256;
 /// How often it is asked whether what was given back is there; mostly once.
 const GIVE_BACK_POLL: Duration = Duration::from_millis(20);
 
-/// The dead-letter queue, on a connection of its own.
+/// The dead-letter queue, on connections of its own.
 pub struct DeadLetters {
     queues: Queues,
+    /// Publishes.
     link: Link,
+    /// Counts, takes and settles.
+    channel: Mutex<RawChannel>,
     /// Messages that were visited, and neither settled nor given back.
     held: AtomicU32,
 }
 
 /// A message of the dead-letter queue that we hold.
 pub struct Parked {
-    delivery: Delivery,
+    tag: u64,
+    properties: BasicProperties,
+    /// Why there are none.
+    unreadable: Option<&'static str>,
+    body: Vec<u8>,
 }
 
 /// Names a message that we hold, until all are given back.
@@ -90,20 +93,16 @@ impl DeadLetters {
     /// Connects. Declares nothing: who looks at a queue that is not there should hear of it.
     pub async fn open(queues: Queues) -> Result<Self, Failure> {
         let link = Link::connect(&queues, "volume-reaper dead-letters").await?;
-        let qos = link.channel.basic_qos(BATCH, BasicQosOptions::default());
-        bounded(&queues.url, REQUEST_TIMEOUT, "prefetch", qos).await?;
         let confirm = link.channel.confirm_select(ConfirmSelectOptions::default());
         bounded(&queues.url, REQUEST_TIMEOUT, "confirm mode", confirm).await?;
-        Ok(Self { queues, link, held: AtomicU32::new(0) })
+        let channel = RawChannel::open(&queues, "volume-reaper dead-letters, reading", usize::MAX).await?;
+        Ok(Self { queues, link, channel: Mutex::new(channel), held: AtomicU32::new(0) })
     }
 
     /// How much there is now.
     pub async fn size(&self) -> Result<Size, Failure> {
-        let name = self.queues.dead_letter();
-        let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-        let declare = self.link.channel.queue_declare(name.as_str().into(), passive, FieldTable::default());
-        let queue = bounded(&self.queues.url, REQUEST_TIMEOUT, &format!("look at queue {name:?}"), declare).await?;
-        Ok(Size { ready: queue.message_count(), readers: queue.consumer_count() })
+        let (ready, readers) = self.channel.lock().await.count(&self.queues.dead_letter()).await?;
+        Ok(Size { ready, readers })
     }
 
     /// Visits at most so many messages. Returns how many it were: fewer if the visitor says so, or if somebody else
@@ -115,10 +114,10 @@ impl DeadLetters {
     ) -> Result<u32, Failure> {
         let (mut walked, mut is_over) = (0, false);
         while walked < most && !is_over {
-            let mut deliveries = self.subscribe().await?;
+            let subscription = self.subscribe().await?;
             let mut held = 0;
             while walked < most && held < BATCH && !is_over {
-                let Some(parked) = self.next(&mut deliveries).await? else {
+                let Some(parked) = self.next().await? else {
                     is_over = true;
                     break;
                 };
@@ -132,15 +131,15 @@ impl DeadLetters {
                     Then::End => is_over = true,
                 }
             }
-            self.unsubscribe(&deliveries).await?;
+            self.unsubscribe(&subscription).await?;
         }
         Ok(walked)
     }
 
     /// Publishes a message to the work queue, as if it were new, and then takes it out of this one.
     pub async fn replay(&self, parked: &Parked) -> Result<(), Failure> {
-        let properties = headers::replay(&parked.delivery.properties);
-        let (queue, body) = (self.queues.work(), &parked.delivery.data);
+        let properties = header_size::fitting(headers::replay(&parked.properties), self.link.frame_max());
+        let (queue, body) = (self.queues.work(), &parked.body);
         // The default exchange routes to the queue of that name.
         publisher::confirmed(&self.link.channel, &self.queues.url, "", &queue, properties, body).await?;
         self.acknowledge(parked.held()).await
@@ -153,8 +152,7 @@ impl DeadLetters {
     }
 
     async fn acknowledge(&self, held: Held) -> Result<(), Failure> {
-        let ack = self.link.channel.basic_ack(held.0, BasicAckOptions::default());
-        bounded(&self.queues.url, REQUEST_TIMEOUT, "acknowledge", ack).await
+        self.channel.lock().await.acknowledge(held.0).await
     }
 
     /// Waits until what was replayed or deleted is out of the queue.
@@ -163,18 +161,16 @@ impl DeadLetters {
     /// applied when the channel closes may come back. A subscription and its cancellation are answered after both went
     /// through the queue's log, behind what the channel sent to it before.
     pub async fn settled(&self) -> Result<(), Failure> {
-        let deliveries = self.subscribe().await?;
-        self.unsubscribe(&deliveries).await
+        let subscription = self.subscribe().await?;
+        self.unsubscribe(&subscription).await
     }
 
     /// Gives back all that we hold, and waits until others can have it: a quorum queue applies that after the broker has
     /// read it, and whoever looked in between would find nothing.
     pub async fn give_back(&self) -> Result<(), Failure> {
-        // Zero and multiple: all of this channel, what came and was not visited included. Since 4.3 this does not
-        // count towards a delivery limit, unlike closing the channel.
-        let all = BasicNackOptions { multiple: true, requeue: true };
-        let nack = self.link.channel.basic_nack(0, all);
-        bounded(&self.queues.url, REQUEST_TIMEOUT, "give back what was looked at", nack).await?;
+        // What came and was not visited included. Since 4.3 this does not count towards a delivery limit, unlike closing
+        // the channel.
+        self.channel.lock().await.give_back().await?;
         let given_back = self.held.swap(0, Ordering::Relaxed);
         let is_there = async {
             loop {
@@ -189,36 +185,34 @@ impl DeadLetters {
         timeout(REQUEST_TIMEOUT, is_there).await.unwrap_or(Ok(()))
     }
 
-    /// Closes the connection.
+    /// Closes the connections.
     pub async fn close(self) {
+        self.channel.into_inner().close().await;
         self.link.close().await;
     }
 
-    async fn subscribe(&self) -> Result<Deliveries, Failure> {
-        let name = self.queues.dead_letter();
-        let options = BasicConsumeOptions { no_ack: false, ..BasicConsumeOptions::default() };
-        // Each has a name of its own, given by the broker: to a quorum queue, one with the name of a cancelled one is
-        // that one, with its prefetch used up by what we hold.
-        let consume = self.link.channel.basic_consume(name.into(), "".into(), options, FieldTable::default());
-        bounded(&self.queues.url, REQUEST_TIMEOUT, "subscribe", consume).await
+    /// Each has a name of its own, given by the broker: to a quorum queue, one with the name of a cancelled one is that
+    /// one, with its prefetch used up by what we hold.
+    async fn subscribe(&self) -> Result<String, Failure> {
+        self.channel.lock().await.subscribe(&self.queues.dead_letter(), BATCH).await
     }
 
-    async fn unsubscribe(&self, deliveries: &Deliveries) -> Result<(), Failure> {
-        let cancel = self.link.channel.basic_cancel(deliveries.tag(), BasicCancelOptions::default());
-        bounded(&self.queues.url, REQUEST_TIMEOUT, "cancel the subscription", cancel).await
+    async fn unsubscribe(&self, subscription: &str) -> Result<(), Failure> {
+        self.channel.lock().await.cancel(subscription).await
     }
 
     /// The next message; `None` if none comes.
-    async fn next(&self, deliveries: &mut Deliveries) -> Result<Option<Parked>, Failure> {
-        let url = &self.queues.url;
-        match timeout(REQUEST_TIMEOUT, deliveries.next()).await {
-            Ok(Some(Ok(delivery))) => Ok(Some(Parked { delivery })),
-            Ok(Some(Err(error))) => Err(failure(url, "receive", &error)),
-            Ok(None) => {
-                Err(Failure::unavailable(Dependency::Broker, format!("broker at {url}: it cancelled the subscription")))
-            }
-            Err(_) => Ok(None),
-        }
+    async fn next(&self) -> Result<Option<Parked>, Failure> {
+        Ok(self.channel.lock().await.next().await?.map(Parked::from))
+    }
+}
+
+impl From<RawMessage> for Parked {
+    fn from(RawMessage { tag, properties, body, .. }: RawMessage) -> Self {
+        let unreadable = properties.as_ref().err().copied();
+        let mut properties = properties.unwrap_or_default();
+        header_size::take_deep(&mut properties);
+        Self { tag, properties, unreadable, body: body.unwrap_or_default() }
     }
 }
 
@@ -226,25 +220,28 @@ impl Parked {
     /// What to call it as long as we hold it.
     #[must_use]
     pub fn held(&self) -> Held {
-        Held(self.delivery.delivery_tag)
+        Held(self.tag)
     }
 
     /// What is shown of it and selected by. The event is read as the consumer would read it today.
     #[must_use]
     pub fn read(&self) -> DeadLetter {
-        let message = message(&self.delivery);
+        let message = message(&self.properties, &self.body);
         let header = |key| message.headers.iter().find(|(name, _)| *name == key).map(|(_, value)| *value);
         let time = |text| DateTime::parse_from_rfc3339(text).ok().map(|time| time.to_utc());
-        let death = headers::last_death(&self.delivery.properties);
+        let death = headers::last_death(&self.properties);
         let (death_reason, died_at): (_, Option<DateTime<Utc>>) = death.unwrap_or_default();
         let opened = envelope::open(message.body, message.content_type, &message.headers);
         let trace = consumer::trace(&message.headers, opened.as_ref().ok());
         DeadLetter {
-            reason: dead_letter::reason(header(headers::REASON), death_reason),
+            reason: match self.unreadable {
+                Some(_) => Reason::Unreadable.as_str(),
+                None => dead_letter::reason(header(headers::REASON), death_reason),
+            },
             thread_id: opened.as_ref().ok().and_then(|opened| Some(ThreadEvent::read(&opened.data).ok()?.thread_id)),
             attempts: message.failed_attempts,
             parked_at: header(headers::PARKED_AT).and_then(time).or(died_at),
-            error: header(headers::ERROR).map(str::to_owned),
+            error: header(headers::ERROR).or(self.unreadable).map(str::to_owned),
             message_id: message.id.map(str::to_owned),
             trace_id: trace.map(|trace| trace.trace_id.to_owned()),
             replayed: header(headers::REPLAYED).map(str::to_owned),
@@ -254,18 +251,18 @@ impl Parked {
     /// Its headers, as JSON.
     #[must_use]
     pub fn headers(&self) -> Map<String, Value> {
-        self.delivery.properties.headers().as_ref().map(headers::json).unwrap_or_default()
+        self.properties.headers().as_ref().map(headers::json).unwrap_or_default()
     }
 
     /// What its body is, if it says so.
     #[must_use]
     pub fn content_type(&self) -> Option<&str> {
-        message(&self.delivery).content_type
+        self.properties.content_type().as_ref().map(ShortString::as_str)
     }
 
     /// Its body, of any length.
     #[must_use]
     pub fn body(&self) -> &[u8] {
-        &self.delivery.data
+        &self.body
     }
 }

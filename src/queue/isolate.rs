@@ -1,0 +1,84 @@
+//! After the library lost its connection over a message that it can't read: finds such messages in the work queue and
+//! parks them, with their bodies and the reason. All others are given back untouched, and nothing else is done to them.
+
+use lapin::BasicProperties;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use super::{Publisher, Queues, header_size, headers, raw::RawChannel};
+use crate::{
+    delivery::settlement::{Reason, Settlement},
+    failure::Failure,
+    metrics,
+};
+
+/// Messages that are looked at. They count one more delivery each, so not the whole of a long queue for one of them.
+const LOOKED_AT: u32 = 500;
+/// A larger body is not taken into memory: the broker moves that message as it is.
+const MOST_BODY_BYTES: usize = 1024 * 1024;
+
+/// Parks what the library can't read. Returns whether there was something, so that it is worth to connect at once.
+pub(super) async fn isolate(queues: &Queues, publisher: &Publisher, stop: &CancellationToken) -> bool {
+    // A copy of the queue is gone with the connection.
+    if queues.are_copies {
+        return false;
+    }
+    match park_unreadable(queues, publisher, stop).await {
+        Ok(parked) => {
+            info!(parked, "the client library lost its connection over messages that it can't read");
+            parked > 0
+        }
+        Err(failure) => {
+            warn!(error = %failure, "messages that the client library can't read could not be parked");
+            false
+        }
+    }
+}
+
+/// Parks the unreadable messages among the first of the work queue. Returns how many that were.
+async fn park_unreadable(queues: &Queues, publisher: &Publisher, stop: &CancellationToken) -> Result<u32, Failure> {
+    let mut channel = RawChannel::open(queues, "volume-reaper isolating", MOST_BODY_BYTES).await?;
+    let parked = park(&mut channel, queues, publisher, stop).await;
+    let given_back = channel.give_back().await;
+    channel.close().await;
+    given_back.and(parked)
+}
+
+async fn park(
+    channel: &mut RawChannel,
+    queues: &Queues,
+    publisher: &Publisher,
+    stop: &CancellationToken,
+) -> Result<u32, Failure> {
+    let mut parked = 0;
+    for _ in 0..LOOKED_AT {
+        if stop.is_cancelled() {
+            break;
+        }
+        let Some(message) = channel.get(&queues.work()).await? else { break };
+        let unreadable = match message.properties {
+            Err(unreadable) => unreadable,
+            Ok(properties) if header_size::exceed_frames(&properties) => "its headers are larger than a frame",
+            Ok(_) => continue,
+        };
+        let reason = Reason::Unreadable;
+        match message.body {
+            Some(body) => {
+                let properties = headers::parked(&BasicProperties::default(), 1, reason.as_str(), unreadable);
+                publisher.publish_to_queue(&queues.dead_letter(), properties, &body).await?;
+                channel.acknowledge(message.tag).await?;
+            }
+            None => channel.reject(message.tag).await?,
+        }
+        let settlement = Settlement::DeadLetter { reason, error: unreadable.to_owned() };
+        error!(
+            settlement = settlement.as_str(),
+            reason = reason.as_str(),
+            body_bytes = message.body_bytes,
+            error = unreadable
+        );
+        metrics::settlement(settlement.as_str());
+        parked += 1;
+    }
+    Ok(parked)
+}
