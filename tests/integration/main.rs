@@ -21,6 +21,7 @@ mod fleet;
 mod fleet_hosts;
 mod holds;
 mod huge_volumes;
+mod locks;
 mod obstacles;
 mod orphans;
 mod ownership;

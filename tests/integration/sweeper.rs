@@ -225,6 +225,17 @@ async fn rows_are_read_before_the_list_is_asked_for() {
 }
 
 #[tokio::test]
+async fn a_thread_that_was_reopened_and_closed_again_behind_the_list_is_another_close() {
+    let closed_again = |rows: &_| {
+        set_row(rows, "t1", Row { closed: true, closed_at: Some(chrono::Utc::now()), ..Row::default() });
+        Ok(())
+    };
+    let cleaner = Arc::new(cleaner_with(Ok(Removal::Removed), |_| Ok(()), closed_again));
+    assert_eq!(sweep(&cleaner).await.not_found, 0);
+    assert!(row(&cleaner, "t1").mark.is_none());
+}
+
+#[tokio::test]
 async fn a_list_with_warnings_proves_no_absence() {
     let cleaner = Arc::new(cleaner(Ok(Removal::Removed)));
     cleaner.volumes.inventory.lock().expect("lock").warnings.push("a driver did not answer".to_owned());
