@@ -188,7 +188,8 @@ pub enum HostsAction {
 pub enum OrphansAction {
     /// Remove those that no container holds, after a confirmation. Exit code 1 if one could not be removed
     Remove {
-        /// Only those that were created at least so long ago, such as 30d: a thread's volume may be there before its row
+        /// Only those that were created at least so long ago, such as 30d: a thread's volume may be there before its
+        /// row
         #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
         older_than: Duration,
         /// Do not ask

@@ -45,8 +45,8 @@ pub struct HostStatus {
     pub status: Status,
 }
 
-/// The state of all dependencies. Docker is up while one of its hosts is; whoever works for one host has a view in which
-/// it is that host ([`Health::of_host`]).
+/// The state of all dependencies. Docker is up while one of its hosts is; whoever works for one host has a view in
+/// which it is that host ([`Health::of_host`]).
 #[derive(Clone)]
 pub struct Health {
     all: Arc<watch::Sender<All>>,

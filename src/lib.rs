@@ -1,8 +1,8 @@
 //! Volume Reaper: removes the Docker volumes of closed threads, once, and remembers it.
 //!
 //! The way of an event: [`queue`] receives a message, [`delivery`] reads it and decides what becomes of it, [`cleanup`]
-//! has its volume removed by [`docker`] and its row marked by the [`store`]. A [`sweep`] asks the same clean-up for what
-//! events missed.
+//! has its volume removed by [`docker`] and its row marked by the [`store`]. A [`sweep`] asks the same clean-up for
+//! what events missed.
 
 pub mod cleanup;
 pub mod cli;

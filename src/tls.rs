@@ -3,6 +3,7 @@
 //!
 //! The provider is ring, as everywhere in the program, and it is named here: nothing rests on a default of the process.
 
+pub use rustls::pki_types::ServerName;
 use std::{
     error::Error,
     fmt, io,

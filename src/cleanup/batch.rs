@@ -7,8 +7,9 @@
 //! 4. Mark those that were removed or proven absent, write their receipts, and commit.
 //! 5. Answer who asked, and only now: what is not committed has failed.
 //!
-//! While its row is locked a thread can't be reopened. A removal that takes longer than the lock limit leaves the batch:
-//! the others are committed, it goes on by itself, and is marked when it is done if the row is still as it was read.
+//! While its row is locked a thread can't be reopened. A removal that takes longer than the lock limit leaves the
+//! batch: the others are committed, it goes on by itself, and is marked when it is done if the row is still as it was
+//! read.
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -17,13 +18,12 @@ use std::{
     time::Duration,
 };
 
-use chrono::{SubsecRound, Utc};
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::time::{Instant, sleep_until};
-use tracing::{Instrument, debug, info, warn};
+use tracing::{Instrument, info};
 
 use super::{
-    Close, Database, Gone, Locked, Mark, Outcome, Placement, Receipt, Removal, Rows, Volumes,
+    Close, Database, Locked, Outcome, Placement, Removal, Rows, Volumes,
     breaker::Reservation,
     cleaner::{Cleaner, actionable},
     limiter::Permit,
@@ -31,7 +31,6 @@ use super::{
 };
 use crate::{
     failure::Failure,
-    metrics,
     volume_name::{ThreadId, VolumeName},
 };
 
@@ -41,20 +40,14 @@ const UNLOCKED_LIMIT: Duration = Duration::from_secs(2);
 /// A removal that is allowed.
 pub(super) struct Job {
     pub(super) request: Request,
-    close: Close,
+    pub(super) close: Close,
     /// Whether it is enough that this daemon does not have the volume.
-    proves_absence: bool,
-    reservation: Reservation,
+    pub(super) proves_absence: bool,
+    pub(super) reservation: Reservation,
     pub(super) began: Instant,
 }
 
-type Removed = Result<Removal, Failure>;
-
-/// What a removal came to, as far as this host goes.
-enum Found {
-    Gone(Gone),
-    Other(Result<Outcome, Failure>),
-}
+pub(super) type Removed = Result<Removal, Failure>;
 
 impl<V: Volumes, T: Database> Cleaner<V, T> {
     /// Cleans up after the threads of these requests, the first of which has a permit for its removal.
@@ -208,159 +201,6 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
         permit.detach();
         removal.await
     }
-
-    /// What an ended removal means.
-    fn judge(&self, job: &Job, removed: Removed) -> Found {
-        match removed {
-            Ok(Removal::Removed) => Found::Gone(Gone::Removed),
-            Ok(Removal::NotFound) if self.remembered(&job.request.thread, &job.close).is_some() => {
-                Found::Gone(Gone::Removed)
-            }
-            Ok(Removal::NotFound) if job.proves_absence => Found::Gone(Gone::NotFound),
-            Ok(Removal::NotFound) => Found::Other(Ok(Outcome::NotHere)),
-            Ok(Removal::Referenced { containers }) => {
-                let (thread, volume) = (&job.request.thread, self.context.prefix.volume_of(&job.request.thread));
-                debug!(thread.id = %thread, volume.name = %volume, ?containers, "the volume is referenced");
-                self.users.use_volume(thread, &containers);
-                Found::Other(Ok(Outcome::Referenced { containers }))
-            }
-            Err(failure) => Found::Other(Err(failure)),
-        }
-    }
-
-    /// Marks what is gone, commits, and answers.
-    async fn mark_finished(&self, finished: Vec<(Job, Removed)>, lock: Option<T::Lock>) {
-        let (mut gone, mut others) = (Vec::new(), Vec::new());
-        for (job, removed) in finished {
-            match self.judge(&job, removed) {
-                Found::Gone(how) => {
-                    let receipt = self.receipt(&job, how);
-                    gone.push((job, receipt));
-                }
-                Found::Other(result) => others.push((job, result)),
-            }
-        }
-        let receipts: Vec<_> = gone.iter().map(|(_, receipt)| receipt.clone()).collect();
-        let marked =
-            match lock {
-                Some(lock) => self.threads().mark_locked(lock, &receipts).await.map(|marked| {
-                    let mark = |receipt: &Receipt| marked.contains(&receipt.thread_id).then_some(Mark::Set);
-                    receipts.iter().map(mark).collect()
-                }),
-                None if receipts.is_empty() => Ok(Vec::new()),
-                None => self.threads().mark(&receipts).await.map(|marks| {
-                    receipts.iter().map(|receipt| marks.get(&receipt.thread_id).copied()).collect::<Vec<_>>()
-                }),
-            };
-        for (job, result) in others {
-            job.request.answer(result);
-        }
-        match marked {
-            Ok(marks) => {
-                for ((job, receipt), mark) in gone.into_iter().zip(marks) {
-                    let result = self.concluded(&job, &receipt, mark);
-                    job.conclude(&receipt, result);
-                }
-            }
-            Err(failure) => {
-                for (job, receipt) in gone {
-                    self.remember_if_removed(&receipt);
-                    job.conclude(&receipt, Err(failure.clone()));
-                }
-            }
-        }
-    }
-
-    /// Finishes a removal that its batch did not wait for.
-    async fn finish_detached(self: Arc<Self>, job: Job, removal: impl Future<Output = Removed>) {
-        let (thread, source) = (job.request.thread.clone(), job.request.origin.as_str());
-        let removed = removal.await;
-        let result = match self.judge(&job, removed) {
-            Found::Other(result) => result,
-            Found::Gone(how) => {
-                let receipt = self.receipt(&job, how);
-                let marks = self.threads().mark(std::slice::from_ref(&receipt)).await;
-                let result = match marks {
-                    Ok(marks) => self.concluded(&job, &receipt, marks.get(&thread).copied()),
-                    Err(failure) => {
-                        self.remember_if_removed(&receipt);
-                        Err(failure)
-                    }
-                };
-                job.conclude(&receipt, result.clone());
-                result
-            }
-        };
-        self.detached.lock().remove(&thread);
-        self.observe(&thread, source, &result).await;
-        if let Err(error) = &result {
-            warn!(thread.id = %thread, %error, "a removal that took long has failed; left to the sweep");
-        }
-    }
-
-    fn remember_if_removed(&self, receipt: &Receipt) {
-        match receipt.gone {
-            Gone::Removed => self.remember(receipt, receipt.is_written),
-            Gone::NotFound => {}
-        }
-    }
-
-    fn receipt(&self, job: &Job, gone: Gone) -> Receipt {
-        let thread = &job.request.thread;
-        Receipt {
-            thread_id: thread.clone(),
-            close: job.close.clone(),
-            volume: self.context.prefix.volume_of(thread),
-            gone,
-            origin: job.request.origin.clone(),
-            at: Utc::now().trunc_subsecs(3),
-            is_written: self.remembered(thread, &job.close).is_some_and(|removal| removal.has_receipt),
-        }
-    }
-
-    /// The outcome of a clean-up whose volume is gone, by what its mark came to; none if the row did not change although
-    /// it was locked.
-    fn concluded(&self, job: &Job, receipt: &Receipt, mark: Option<Mark>) -> Result<Outcome, Failure> {
-        let thread = &receipt.thread_id;
-        match mark {
-            Some(Mark::Set) => {
-                self.unmarked.lock().remove(thread);
-                job.request.span.in_scope(|| observe_mark(receipt, job));
-                Ok(receipt.gone.into())
-            }
-            Some(Mark::AlreadySet) => {
-                self.unmarked.lock().remove(thread);
-                Ok(Outcome::AlreadyClean)
-            }
-            Some(Mark::Reopened) => {
-                self.unmarked.lock().remove(thread);
-                metrics::reopened_while_removing();
-                warn!(
-                    thread.id = %thread, volume.name = %receipt.volume, removal = receipt.gone.as_str(),
-                    "the thread was reopened while its volume was removed; it is not marked"
-                );
-                Ok(Outcome::Reopened)
-            }
-            Some(Mark::NoRow) => {
-                self.unmarked.lock().remove(thread);
-                Ok(Outcome::UnknownThread)
-            }
-            Some(Mark::Busy) => {
-                self.remember_if_removed(receipt);
-                Ok(Outcome::Busy)
-            }
-            None => {
-                if receipt.gone == Gone::Removed {
-                    self.remember(receipt, true);
-                }
-                Err(Failure::transient(format!(
-                    "the mark of thread {thread} was not set although its row is locked by us and still closed: a policy of \
-                     row-level security, or a trigger of somebody else's, undoes our update. Let our user update the mark's \
-                     column; `volume-reaper doctor` looks for what is in the way"
-                )))
-            }
-        }
-    }
 }
 
 /// What a row allows.
@@ -406,16 +246,6 @@ impl UnderWay {
     }
 }
 
-impl Job {
-    /// Answers who asked. What was removed counts in the hour's budget, marked or not: it is gone.
-    fn conclude(self, receipt: &Receipt, result: Result<Outcome, Failure>) {
-        if receipt.gone == Gone::Removed && !receipt.is_written {
-            self.reservation.removed();
-        }
-        self.request.answer(result);
-    }
-}
-
 fn answer_all(requests: Vec<Request>, failure: &Failure) {
     for request in requests {
         request.answer(Err(failure.clone()));
@@ -426,17 +256,5 @@ fn cut_off(error: tokio::task::JoinError) -> Failure {
     match error.try_into_panic() {
         Ok(panic) => std::panic::resume_unwind(panic),
         Err(error) => Failure::transient(format!("the clean-up was cut off: {error}")),
-    }
-}
-
-fn observe_mark(receipt: &Receipt, job: &Job) {
-    metrics::close_to_mark(receipt.close.at, receipt.at);
-    let (thread, volume, source) = (&receipt.thread_id, &receipt.volume, receipt.origin.as_str());
-    match receipt.gone {
-        Gone::Removed => {
-            let took_ms = u64::try_from(job.began.elapsed().as_millis()).unwrap_or(u64::MAX);
-            info!(thread.id = %thread, volume.name = %volume, source, took_ms, "removed the volume");
-        }
-        Gone::NotFound => debug!(thread.id = %thread, volume.name = %volume, source, "the volume is absent; marked"),
     }
 }

@@ -7,8 +7,9 @@
 //! A sweep's budget is its host's: where there are several, using it up pauses removal on that host only.
 //!
 //! The row is read together with the threads', so a pause counts from the next removal on, everywhere. The budget of
-//! an hour is counted from the receipts of all replicas, not for each removal but every [`REFRESH_INTERVAL`]; in between,
-//! a replica adds its own. So replicas together can exceed it by what the others remove within that interval.
+//! an hour is counted from the receipts of all replicas, not for each removal but every [`REFRESH_INTERVAL`]; in
+//! between, a replica adds its own. So replicas together can exceed it by what the others remove within that
+//! interval.
 
 use std::{sync::Arc, time::Duration};
 

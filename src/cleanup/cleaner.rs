@@ -1,7 +1,7 @@
 //! The one clean-up path. Consumer, sweep, Docker's events and command line all end here, each with one thread.
 //!
-//! Whatever waits for a host when it is free is one batch: one thread or many, one transaction ([`super::batch`]). Nobody
-//! waits for a batch to fill, and batches may overlap, so that the daemon does not idle while one commits.
+//! Whatever waits for a host when it is free is one batch: one thread or many, one transaction ([`super::batch`]).
+//! Nobody waits for a batch to fill, and batches may overlap, so that the daemon does not idle while one commits.
 //!
 //! The cleaner never retries, and knows neither deliveries nor sweeps. There is one per Docker host ([`super::fleet`]).
 
@@ -12,17 +12,17 @@ use std::{
 
 use chrono::Utc;
 use parking_lot::Mutex;
-use tokio::time::{Instant, timeout_at};
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, debug};
 
 use super::{
     Close, Database, Origin, Outcome, Policy, Receipt, Thread, Volumes,
     breaker::{Breaker, HourBudget},
-    limiter::{Limiter, Permit},
+    limiter::Limiter,
     policy::Limits,
     requests::{Request, Requests},
     retention::Due,
+    runner::Runner,
     users::Users,
 };
 use crate::{
@@ -32,7 +32,8 @@ use crate::{
     volume_name::{ThreadId, VolumePrefix},
 };
 
-/// Removals that are remembered to be ours although their mark failed. More would be called `not_found` in their receipts.
+/// Removals that are remembered to be ours although their mark failed. More would be called `not_found` in their
+/// receipts.
 const MAX_UNMARKED_REMOVALS: usize = 10_000;
 
 /// What the cleaners of all hosts share.
@@ -189,7 +190,7 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
         }
     }
 
-    fn start_runner(self: &Arc<Self>) {
+    pub(super) fn start_runner(self: &Arc<Self>) {
         let runner = Runner { cleaner: Arc::clone(self) };
         // Its log lines belong to no delivery: each line names its thread, and is written in its request's span.
         self.context.tasks.spawn(async move { runner.run().await }.instrument(tracing::Span::none()));
@@ -230,72 +231,5 @@ pub(super) fn actionable(row: Option<&Thread>) -> Result<&Thread, Outcome> {
         Some(row) if !row.closed => Err(Outcome::NotClosed),
         Some(row) if row.marked => Err(Outcome::AlreadyClean),
         Some(row) => Ok(row),
-    }
-}
-
-/// Runs batches as long as something waits. Another one takes its place if it panics.
-struct Runner<V: Volumes, T: Database> {
-    cleaner: Arc<Cleaner<V, T>>,
-}
-
-impl<V: Volumes, T: Database> Runner<V, T> {
-    async fn run(self) {
-        let cleaner = &self.cleaner;
-        while let Some(asked_at) = cleaner.requests.first_or_end() {
-            // Before rows are locked: they do not stay locked for the daemon's sake.
-            match timeout_at(asked_at + cleaner.context.limits.timeout, cleaner.limiter.permit()).await {
-                Ok(permit) => self.run_batch(permit).await,
-                Err(_) => self.give_up().await,
-            }
-        }
-    }
-
-    async fn run_batch(&self, permit: Permit) {
-        let locking = self.cleaner.context.limits.locking;
-        let requests = self.cleaner.requests.take(locking.batch);
-        if requests.is_empty() {
-            return;
-        }
-        let threads: Vec<_> = requests.iter().map(|request| request.thread.clone()).collect();
-        let under_way = UnderWay { cleaner: &self.cleaner, threads };
-        let began = Instant::now();
-        self.cleaner.run_batch(requests, permit).await;
-        drop(under_way);
-        if locking.gap_percent > 0 {
-            tokio::time::sleep(began.elapsed() * locking.gap_percent / 100).await;
-        }
-    }
-
-    /// The daemon gives no permits: it is down, or busy with removals that take long.
-    async fn give_up(&self) {
-        let cleaner = &self.cleaner;
-        let probed = cleaner.volumes.probe().await;
-        if probed.is_ok() {
-            cleaner.users.sweep_soon();
-        }
-        let then = Instant::now().checked_sub(cleaner.context.limits.timeout).unwrap_or_else(Instant::now);
-        for request in cleaner.requests.take_older_than(then) {
-            request.answer(probed.clone().map(|()| Outcome::Deferred));
-        }
-    }
-}
-
-impl<V: Volumes, T: Database> Drop for Runner<V, T> {
-    fn drop(&mut self) {
-        if self.cleaner.requests.runner_failed() {
-            self.cleaner.start_runner();
-        }
-    }
-}
-
-/// Threads of a batch that is under way, until it is dropped.
-struct UnderWay<'a, V, T> {
-    cleaner: &'a Cleaner<V, T>,
-    threads: Vec<ThreadId>,
-}
-
-impl<V, T> Drop for UnderWay<'_, V, T> {
-    fn drop(&mut self) {
-        self.cleaner.requests.end(self.threads.iter());
     }
 }

@@ -1,7 +1,8 @@
 //! A dry run's database: the real one as the clean-up sees it, and a journal in place of every write.
 //!
-//! What would have been written is remembered as long as the process lives, so that each thread is decided on once and a
-//! budget that would be used up pauses what comes after it. Everything else is as it is: rows are read when they would be.
+//! What would have been written is remembered as long as the process lives, so that each thread is decided on once
+//! and a budget that would be used up pauses what comes after it. Everything else is as it is: rows are read when
+//! they would be.
 
 use std::{
     collections::{HashMap, HashSet},

@@ -1,12 +1,12 @@
 //! The Docker hosts of this process, and the way of a thread to the right one.
 //!
-//! A thread is where its row says, or else where its event says, or else nobody knows. Then all hosts are asked which of
-//! them has the volume, and a volume counts as absent only if every host says so, those included that are pinned in the
-//! database and that this process does not ask.
+//! A thread is where its row says, or else where its event says, or else nobody knows. Then all hosts are asked which
+//! of them has the volume, and a volume counts as absent only if every host says so, those included that are pinned
+//! in the database and that this process does not ask.
 //!
-//! No host waits for another. A delivery that needs a host which is down, or for which as many deliveries wait as may, is
-//! not kept: it ends as [`Outcome::Deferred`], its row stays unmarked, and that host's sweep takes care of it. Where this
-//! process has only one host, nothing of this applies: its deliveries wait in the broker, as ever.
+//! No host waits for another. A delivery that needs a host which is down, or for which as many deliveries wait as
+//! may, is not kept: it ends as [`Outcome::Deferred`], its row stays unmarked, and that host's sweep takes care of
+//! it. Where this process has only one host, nothing of this applies: its deliveries wait in the broker, as ever.
 
 use std::{slice, sync::Arc};
 

@@ -1,13 +1,13 @@
 //! How many removals a daemon is sent at once: as many as it takes without getting slower.
 //!
-//! Docker's `local` driver holds one lock while it deletes a volume's files (moby, `volume/local`), and whoever creates,
-//! lists or removes a volume waits behind it, in the order in which they came. One workspace with a million files holds
-//! it for a minute, and everything that we had queued behind it would then go before the user who creates a workspace. So
-//! while a removal takes longer than usual, nothing more is sent; and how many are sent at once grows by one with each
-//! round of quick answers and is halved by a slow one.
+//! Docker's `local` driver holds one lock while it deletes a volume's files (moby, `volume/local`), and whoever
+//! creates, lists or removes a volume waits behind it, in the order in which they came. One workspace with a million
+//! files holds it for a minute, and everything that we had queued behind it would then go before the user who creates
+//! a workspace. So while a removal takes longer than usual, nothing more is sent; and how many are sent at once grows
+//! by one with each round of quick answers and is halved by a slow one.
 //!
-//! A removal that takes longer than `VOLUME_REAPER_DOCKER_TIMEOUT` ([`Permit::detach`]) no longer keeps others from their permits: it may be
-//! stuck for good, in a driver that holds no lock.
+//! A removal that takes longer than `VOLUME_REAPER_DOCKER_TIMEOUT` ([`Permit::detach`]) no longer keeps others from
+//! their permits: it may be stuck for good, in a driver that holds no lock.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 

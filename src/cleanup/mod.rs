@@ -4,9 +4,11 @@ mod batch;
 pub mod breaker;
 mod cleaner;
 pub mod dry_run;
+mod ending;
 pub mod failing;
 pub mod fleet;
 pub mod freed;
+mod identity;
 mod limiter;
 mod outcome;
 mod placement;
@@ -14,10 +16,12 @@ pub mod policy;
 mod ports;
 mod requests;
 pub mod retention;
+mod runner;
 pub mod users;
 
 pub use self::{
     cleaner::{Cleaner, Context},
+    identity::{Identity, Likeness, OTHER_ROOT},
     outcome::{Gone, Origin, Outcome},
     placement::Placement,
     policy::{Policy, UnknownThreads},

@@ -11,10 +11,10 @@ use super::{
     read_only_store, require_schema, store,
 };
 use crate::{
+    cleanup::Identity,
     cleanup::{Gone, Mark, Origin, Receipt, Scope, Threads, Volumes},
     cli::HostsAction,
     config::{Config, DockerHost},
-    docker::Identity,
     failure::Failure,
     store::{PinnedDaemon, Store},
     terminal::Plain,
@@ -113,7 +113,8 @@ async fn adopt(config: &Config, store: &Store, name: Option<&str>, dry_run: bool
     }
     let unmarked = threads_of(store, host).await?;
     say(format!(
-        "{}  {} has {present} volumes of ours; {unmarked} closed threads may have theirs on this host: those whose volume it \
+        "{}  {} has {present} volumes of ours; {unmarked} closed threads may have theirs on this host: those whose \
+         volume it \
          lacks are marked as gone from here on",
         host.name,
         identity.as_str()
@@ -156,7 +157,8 @@ async fn retire(config: &Config, store: &Store, name: &str, dry_run: bool, yes: 
     say(format!("{name}  {daemon} is forgotten, and with it what is still on it:"))?;
     say(format!("  {of_it} closed threads name this host: they are marked now, as gone with it"))?;
     say(format!(
-        "  {of_any} closed threads name no host: those whose volume is on none of the others are marked by the next sweep"
+        "  {of_any} closed threads name no host: those whose volume is on none of the others are marked by the next \
+         sweep"
     ))?;
     if dry_run {
         return Ok(());
@@ -176,16 +178,13 @@ async fn retire(config: &Config, store: &Store, name: &str, dry_run: bool, yes: 
 
 /// A host that answers is not lost, and one that has volumes of ours is not empty.
 async fn refuse_if_in_use(config: &Config, host: &DockerHost) -> Result<(), Failure> {
-    let docker = docker(config, host);
-    match docker.inventory(&config.volume_prefix).await {
-        Ok(inventory) if inventory.present.is_empty() => {
-            say(format!("{}  answers, and has no volume of ours", host.name))
-        }
-        Ok(inventory) => Err(Failure::permanent(format!(
-            "host {} answers and has {} volumes of ours: they would stay there for ever. Let no new threads be placed on \
+    match look(config, host).await {
+        Ok((_, 0)) => say(format!("{}  answers, and has no volume of ours", host.name)),
+        Ok((_, present)) => Err(Failure::permanent(format!(
+            "host {} answers and has {present} volumes of ours: they would stay there for ever. Let no new threads be placed \
+             on \
              it and wait until it is empty; if it is to be given up as it is, stop its daemon first",
             host.name,
-            inventory.present.len()
         ))),
         Err(failure) => say(format!("{}  does not answer: {failure}", host.name)),
     }

@@ -34,8 +34,8 @@ use crate::{
     store::Store,
 };
 
-/// How long rows are locked unless it is said otherwise: longer than an ordinary removal takes, and shorter than anybody
-/// waits for a row.
+/// How long rows are locked unless it is said otherwise: longer than an ordinary removal takes, and shorter than
+/// anybody waits for a row.
 const ROW_LOCK_LIMIT: Duration = Duration::from_secs(2);
 /// How long a file of SQLite's is locked unless it is said otherwise: a tenth of what its users wait by default.
 const FILE_LOCK_LIMIT: Duration = Duration::from_millis(500);
@@ -200,7 +200,8 @@ async fn prepare_docker<T: Database + AsRef<Store>>(cleaner: &Cleaner<Docker, T>
         return Err(Failure::unavailable(
             Dependency::Docker,
             format!(
-                "the database knows Docker host {other:?}, and ours has no name: whether a volume is nowhere, it can't say. \
+                "the database knows Docker host {other:?}, and ours has no name: whether a volume is nowhere, it \
+                 can't say. \
                  Name it in VOLUME_REAPER_HOST, or all of them in VOLUME_REAPER_DOCKER_HOSTS; if {other:?} is gone for \
                  good, run `volume-reaper hosts retire {other}`"
             ),

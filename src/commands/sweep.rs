@@ -67,8 +67,8 @@ pub(super) async fn run(config: &Config, dry_run: bool, as_json: bool) -> Result
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-/// Sweeps all hosts at once, and then what is on none of them. A host that is down is said so in the report, unless it is
-/// the only one: then it is an error.
+/// Sweeps all hosts at once, and then what is on none of them. A host that is down is said so in the report, unless
+/// it is the only one: then it is an error.
 async fn sweep(
     fleet: &Arc<Fleet<Docker, Store>>,
     sweepers: &[Sweeper<Docker, Store>],

@@ -93,8 +93,8 @@ pub(super) fn identity(certificate: Option<PathBuf>, key: Option<PathBuf>) -> Re
 
 /// Checks the parameters of a PostgreSQL URL that are about TLS (PostgreSQL's manual, "SSL Support" of libpq).
 ///
-/// sqlx finds fault with them at the first connect only, without naming the file; it does not verify a certificate where
-/// libpq does because there is an `sslrootcert`; and it logs the values of those that it does not know.
+/// sqlx finds fault with them at the first connect only, without naming the file; it does not verify a certificate
+/// where libpq does because there is an `sslrootcert`; and it logs the values of those that it does not know.
 pub(super) fn check_postgres_tls(url: &SecretUrl, default_mode: &str) -> Result<(), String> {
     let mut mode = default_mode.to_owned();
     let mut has_authorities = false;

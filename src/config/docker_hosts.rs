@@ -139,7 +139,8 @@ fn host_name(text: &str) -> Result<String, String> {
         && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_'));
     if !is_name {
         return Err(format!(
-            "{text:?} is no name for a host: it has 1 to {LONGEST_NAME} letters, digits, dots, hyphens and underscores, \
+            "{text:?} is no name for a host: it has 1 to {LONGEST_NAME} letters, digits, dots, hyphens and \
+             underscores, \
              and begins with a letter or digit"
         ));
     }
@@ -165,7 +166,8 @@ fn docker_tls<F: Fn(&str) -> Option<String>>(
     let home = values.env.get("HOME").map_or_else(PathBuf::new, PathBuf::from);
     values.get("docker_cert_path", |text| {
         if !wants_tls {
-            let unverified = "is set and DOCKER_TLS_VERIFY is not: Docker's own client would not ask for a proof of who \
+            let unverified = "is set and DOCKER_TLS_VERIFY is not: Docker's own client would not ask for a proof of \
+                who \
                               answers, and we don't do without; set it to 1";
             return if text.is_empty() { Ok(None) } else { Err(unverified.to_owned()) };
         }

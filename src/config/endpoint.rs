@@ -16,8 +16,8 @@ pub enum Endpoint {
 }
 
 impl Endpoint {
-    /// Reads an endpoint as `DOCKER_HOST` has it: `unix:///path`, `tcp://host:port` or `ssh://user@host`. With `tls`, TCP
-    /// is encrypted.
+    /// Reads an endpoint as `DOCKER_HOST` has it: `unix:///path`, `tcp://host:port` or `ssh://user@host`. With `tls`,
+    /// TCP is encrypted.
     pub fn parse(text: &str, tls: Option<&TlsFiles>) -> Result<Self, String> {
         if let Some(path) = text.strip_prefix("unix://") {
             return if path.starts_with('/') {

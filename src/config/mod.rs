@@ -75,7 +75,8 @@ pub struct Config {
     pub docker_hosts: Vec<DockerHost>,
     pub host: Option<String>,
     pub docker_timeout: Duration,
-    /// How long rows are locked while their volumes are removed; zero is never. If it is not given, the database decides.
+    /// How long rows are locked while their volumes are removed; zero is never. If it is not given, the database
+    /// decides.
     pub lock_limit: Option<Duration>,
     pub volume_prefix: VolumePrefix,
     pub exchange: String,
@@ -228,14 +229,16 @@ impl Config {
         let is_record = self.policy.unknown_threads == UnknownThreads::Record;
         if is_record && !self.threads.is_ours() {
             return Err(ConfigError(
-                "VOLUME_REAPER_UNKNOWN_THREADS=record writes threads, and only into a table of our own: leave it out, or \
+                "VOLUME_REAPER_UNKNOWN_THREADS=record writes threads, and only into a table of our own: leave it out, \
+                 or \
                  leave out the names of the platform's table (VOLUME_REAPER_THREADS_...)"
                     .to_owned(),
             ));
         }
         if is_record && self.reopened_routing_key == self.routing_key {
             return Err(ConfigError(format!(
-                "VOLUME_REAPER_ROUTING_KEY and VOLUME_REAPER_REOPENED_ROUTING_KEY are both {:?}: an event would be one of \
+                "VOLUME_REAPER_ROUTING_KEY and VOLUME_REAPER_REOPENED_ROUTING_KEY are both {:?}: an event would be \
+                 one of \
                  a thread that was closed and of one that was reopened",
                 self.routing_key
             )));

@@ -151,7 +151,8 @@ pub const SETTINGS: &[Setting] = &[
         "unknown_threads",
         "VOLUME_REAPER_UNKNOWN_THREADS",
         "reject",
-        "An event about a thread without a row: reject: too early or a mistake; record: its row, as nobody else writes any",
+        "An event about a thread without a row: reject: too early or a mistake; record: its row, as nobody else \
+         writes any",
     ),
     setting(
         "shutdown_grace",

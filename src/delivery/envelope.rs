@@ -8,7 +8,8 @@
 //! - *binary*: the body is the data and the attributes are headers. Their prefix is `ce-` as in Knative's binding for
 //!   RabbitMQ, or `cloudEvents:` or `cloudEvents_` as in the binding for AMQP 1.0. Two of the required attributes under
 //!   such a prefix make a message a CloudEvent, and then all of them have to be there; one alone is somebody's habit.
-//!   Knative's broker writes them without a prefix; such words can mean anything, so there only all of them together count.
+//!   Knative's broker writes them without a prefix; such words can mean anything, so there only all of them together
+//!   count.
 //!
 //! The data has to be JSON. `type` and `source` may be anything: the queue's binding has selected the message, and a
 //! thread-closed event is known by its data.

@@ -1,9 +1,10 @@
 //! The thread events: from the bytes of a message to a [`ThreadEvent`].
 //!
 //! It is JSON, `{"thread_id": "<id>", "closed_at": "<RFC 3339>"}`, as `schemas/thread-closed.schema.json` describes it,
-//! by itself or as the data of a [CloudEvent](crate::delivery::envelope). Unknown fields are ignored, so that the platform may
-//! add its own. The event only says which thread to look at; what is done to it is decided by the database, so its times
-//! may be of any form, unless the events are all that the database has: see [`ThreadEvent::report`].
+//! by itself or as the data of a [CloudEvent](crate::delivery::envelope). Unknown fields are ignored, so that the
+//! platform may add its own. The event only says which thread to look at; what is done to it is decided by the
+//! database, so its times may be of any form, unless the events are all that the database has: see
+//! [`ThreadEvent::report`].
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::Value;
@@ -83,8 +84,8 @@ impl ThreadEvent {
     /// What the event says by itself, for a database that knows nothing else of the thread.
     ///
     /// It is a reopening if it came as one, or if it says when the thread was reopened and of no later close. In doubt
-    /// that is the safe side. `now` stands for a reopening's time that it does not say. Fails permanently for a close in
-    /// the future, and for a time that can't be read.
+    /// that is the safe side. `now` stands for a reopening's time that it does not say. Fails permanently for a close
+    /// in the future, and for a time that can't be read.
     pub fn report(&self, came_as_reopened: bool, now: DateTime<Utc>) -> Result<Report, Failure> {
         if let Some(name) = self.unreadable {
             return Err(Failure::permanent(format!(

@@ -41,7 +41,8 @@ pub(crate) fn of_fields(fields: &Map<String, Value>) -> Option<&'static str> {
         Some("it is an envelope with the event inside (payload, envelope, body or message): publish the event itself")
     } else if inside(fields) {
         Some(
-            "it is an envelope with the event in its data, but without specversion it is no CloudEvent: publish the data itself",
+            "it is an envelope with the event in its data, but without specversion it is no CloudEvent: publish the \
+             data itself",
         )
     } else if ["threadId", "threadID", "ThreadId", "threadid", "thread"].iter().any(|name| has(&[name])) {
         Some("it has no thread_id, but a field of a similar name: call it thread_id")

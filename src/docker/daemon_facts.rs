@@ -110,7 +110,7 @@ impl Docker {
         let said = info.as_ref().ok().and_then(|info| info.system_time.as_deref());
         let said = said.and_then(|time| DateTime::parse_from_rfc3339(time).ok());
         let clock = said.map(|said| ClockReading { asked, said: said.to_utc(), answered });
-        (info.map(|info| Identity::of(&info, is_podman)), clock)
+        (info.map(|info| super::proof::identity_of(&info, is_podman)), clock)
     }
 
     async fn lists(&self, prefix: &VolumePrefix) -> Result<Vec<String>, Failure> {

@@ -11,7 +11,6 @@ mod answers;
 mod containers;
 mod daemon_facts;
 mod events;
-mod identity;
 mod inventory;
 mod links;
 mod proof;
@@ -26,7 +25,6 @@ use std::{
 use bollard::{errors::Error, query_parameters::RemoveVolumeOptions};
 use tokio::time::Instant;
 
-pub(crate) use self::identity::OTHER_ROOT;
 use self::{
     answers::{cause, refused_removal, status},
     links::{Link, Links},
@@ -35,10 +33,9 @@ use self::{
 pub use self::{
     containers::{FoundVolume, Holder},
     daemon_facts::{Inspection, RemovalRefused, VolumeFacts},
-    identity::{Identity, Likeness},
 };
 use crate::{
-    cleanup::{Inventory, Removal, Volumes},
+    cleanup::{Identity, Inventory, Removal, Volumes},
     config::Endpoint,
     failure::{Dependency, Failure},
     metrics,

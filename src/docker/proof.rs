@@ -12,12 +12,11 @@ use std::{
 use bollard::models::SystemInfo;
 use tokio::time::Instant;
 
-use super::{
-    CALL_TIMEOUT, Docker, PING_TIMEOUT,
-    identity::{Identity, Likeness, OTHER_ROOT},
-    links::Link,
+use super::{CALL_TIMEOUT, Docker, PING_TIMEOUT, links::Link};
+use crate::{
+    cleanup::{Identity, Likeness, OTHER_ROOT},
+    failure::Failure,
 };
-use crate::failure::Failure;
 
 /// How often a daemon is asked who it is at the first contact. Of two that answer in turn or by chance, one is taken
 /// for the only one once in 65,536 times at most.
@@ -82,19 +81,28 @@ impl Contact {
     }
 }
 
+/// Who a daemon says that it is.
+pub(super) fn identity_of(info: &SystemInfo, is_podman: bool) -> Identity {
+    let root = info.docker_root_dir.as_deref().unwrap_or_default();
+    if is_podman {
+        return Identity::of_podman(info.name.as_deref().unwrap_or_default(), root);
+    }
+    Identity::of_docker(info.id.as_deref(), root)
+}
+
 impl Docker {
     /// Asks the daemon who it is, often enough to know that there is only one.
     pub async fn identify(&self) -> Result<Identity, Failure> {
         let link = self.link()?;
         let version = self.call("version", PING_TIMEOUT, link.version()).await?;
         let is_podman = version.components.unwrap_or_default().iter().any(|part| part.name.contains("Podman"));
-        let identity = Identity::of(&self.info(&link).await?, is_podman);
+        let identity = identity_of(&self.info(&link).await?, is_podman);
         if identity.as_str().is_empty() {
             return Err(self.down("it does not say who it is (an empty ID), so nothing it says can be relied on"));
         }
         let connection = link.connection();
         for _ in 1..QUESTIONS {
-            let again = Identity::of(&self.info(&link).await?, is_podman);
+            let again = identity_of(&self.info(&link).await?, is_podman);
             self.is_still(connection, &link)?;
             if again != identity {
                 link.discard();
@@ -123,7 +131,7 @@ impl Docker {
         let info = self.info(link).await?;
         let connection = connection.unwrap_or_else(|| link.connection());
         self.is_still(connection, link)?;
-        let is_pinned = |info: &SystemInfo| pinned.is_that_of(&Identity::of(info, pinned.is_podmans()));
+        let is_pinned = |info: &SystemInfo| pinned.is_that_of(&identity_of(info, pinned.is_podmans()));
         if is_pinned(&info) && self.contact.has_agreed(&pinned) {
             link.set_proven();
             return Ok(info);
@@ -146,7 +154,7 @@ impl Docker {
             if is_pinned(&latest) {
                 is_among_them = true;
             } else {
-                other = Some(Identity::of(&latest, pinned.is_podmans()));
+                other = Some(identity_of(&latest, pinned.is_podmans()));
             }
             if let (true, Some(other)) = (is_among_them, &other) {
                 link.discard();

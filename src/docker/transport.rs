@@ -8,7 +8,6 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use rustls::pki_types::ServerName;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpStream, UnixStream},
@@ -16,7 +15,7 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
-use crate::config::Endpoint;
+use crate::{config::Endpoint, tls::ServerName};
 
 /// What is kept of what `ssh` says on its standard error.
 const LONGEST_COMPLAINT: usize = 4096;

@@ -98,7 +98,8 @@ pub struct Contents {
     pub may_publish: Answer<()>,
     /// Whether the broker takes a message of [`LARGE_BYTES`]; it differs if it has a limit below that.
     pub takes_large: Answer<()>,
-    /// What policies do to our queues that they should not, or why that is not known; only asked where a setting says whom.
+    /// What policies do to our queues that they should not, or why that is not known; only asked where a setting says
+    /// whom.
     pub policies: Option<Result<Vec<Harm>, String>>,
 }
 

@@ -165,11 +165,11 @@ impl DeadLetters {
         self.unsubscribe(&subscription).await
     }
 
-    /// Gives back all that we hold, and waits until others can have it: a quorum queue applies that after the broker has
-    /// read it, and whoever looked in between would find nothing.
+    /// Gives back all that we hold, and waits until others can have it: a quorum queue applies that after the broker
+    /// has read it, and whoever looked in between would find nothing.
     pub async fn give_back(&self) -> Result<(), Failure> {
-        // What came and was not visited included. Since 4.3 this does not count towards a delivery limit, unlike closing
-        // the channel.
+        // What came and was not visited included. Since 4.3 this does not count towards a delivery limit, unlike
+        // closing the channel.
         self.channel.lock().await.give_back().await?;
         let given_back = self.held.swap(0, Ordering::Relaxed);
         let is_there = async {

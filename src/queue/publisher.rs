@@ -35,8 +35,8 @@ impl Publisher {
         Self { queues, link: Mutex::new(None) }
     }
 
-    /// Publishes an event as the platform would, by the routing key of what it says and of the host it names. Returns when the
-    /// broker has it safely.
+    /// Publishes an event as the platform would, by the routing key of what it says and of the host it names. Returns
+    /// when the broker has it safely.
     pub async fn publish_event(&self, event: &ThreadEvent) -> Result<(), Failure> {
         let routing_key = self.queues.routing_key_for(event.reopened_at.is_some(), event.host.as_deref());
         let properties = BasicProperties::default()

@@ -1,9 +1,9 @@
 //! A channel of our own making, which hands over what the library can't read.
 //!
 //! RabbitMQ stores what a publisher sends without a look into it. A message whose id, content type or header name is no
-//! UTF-8, or whose frame is too large, ends the library's connection at every delivery. Here, a message's properties are
-//! read apart from the rest, and one that can't be read is a value and not an end. It does only what our own queues
-//! need, on one channel, without heartbeats, and with a limit on every wait.
+//! UTF-8, or whose frame is too large, ends the library's connection at every delivery. Here, a message's properties
+//! are read apart from the rest, and one that can't be read is a value and not an end. It does only what our own
+//! queues need, on one channel, without heartbeats, and with a limit on every wait.
 
 use std::{collections::VecDeque, io, pin::Pin, str::FromStr, time::Duration};
 

@@ -194,7 +194,8 @@ impl<V: Volumes, T: Database> Subscription<V, T> {
                 Some(finished) = work.join_next() => if let Some(delivery) = returned(finished) {
                     return Ok((Pause::DependencyDown, vec![delivery]));
                 },
-                // The broker hands over no more than the prefetch before some are settled, which bounds what is in work.
+                // The broker hands over no more than the prefetch before some are settled, which bounds what is in
+                // work.
                 delivery = deliveries.next() => match delivery {
                     Some(Ok(delivery)) => {
                         work.spawn(self.handle(delivery, stop.clone()));

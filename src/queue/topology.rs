@@ -241,8 +241,8 @@ fn explain(failure: Failure, otherwise: &str) -> Failure {
     ))
 }
 
-/// Whether a queue was refused only for what earlier versions declared differently: the work queue's delivery limit, and
-/// the dead-letter queue's overflow.
+/// Whether a queue was refused only for what earlier versions declared differently: the work queue's delivery limit,
+/// and the dead-letter queue's overflow.
 fn is_of_earlier_version(refused: &Failure) -> bool {
     let is_about = |argument: &str| refused.message.contains(&format!("inequivalent arg '{argument}'"));
     // Two numbers are compared without their types, since 3.10 at least.

@@ -12,7 +12,7 @@ use super::{
     entities::daemon::{ActiveModel, Column, Entity},
 };
 use crate::{
-    docker::{Identity, Likeness, OTHER_ROOT},
+    cleanup::{Identity, Likeness, OTHER_ROOT},
     failure::{Dependency, Failure},
     host::Host,
 };

@@ -9,7 +9,14 @@ use super::{
     ROW_TIMEOUT, Store,
     entities::lease::{ActiveModel, Column, Entity},
 };
-use crate::{commands::serve::leader::Lease, failure::Failure};
+use crate::failure::Failure;
+
+/// A lease that was acquired.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// Counts the holders; only the latest one's is valid.
+    pub epoch: i64,
+}
 
 impl Store {
     /// Takes the lease if nobody holds it, or its holder's time is over. `None` if somebody else holds it.

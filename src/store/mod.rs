@@ -13,13 +13,13 @@ mod holds;
 mod leases;
 mod look_up;
 mod marking;
-mod migrate;
 mod mysql;
 mod pauses;
 mod pool;
 mod postgres;
 mod recording;
 mod rows;
+mod schema;
 mod schema_facts;
 mod sqlite;
 mod threads;
@@ -35,8 +35,9 @@ use sea_orm::{ConnectionTrait, DbBackend, DbErr};
 use tokio::sync::OnceCell;
 
 pub use holds::Hold;
+pub use leases::Lease;
 pub use look_up::{PinnedDaemon, Removals, Sweeper, ThreadRow, WrittenReceipt};
-pub use migrate::MigrationStatus;
+pub use schema::MigrationStatus;
 pub use schema_facts::{Inspection, Part, Schema, Unreachable};
 
 use engine::{Access, Engine, engine_of};

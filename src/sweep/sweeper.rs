@@ -16,9 +16,9 @@ use tracing::{debug, info, warn};
 
 use super::{
     PAGE_ROWS, Schedule,
+    absent::mark_absent,
     classify::{Classified, Row, classify},
     deferred::Deferred,
-    marking::mark_absent,
     pages::pages,
     position::Progress,
     report::SweepReport,

@@ -2,8 +2,8 @@
 //!
 //! Where such a volume is on a host, that host's own sweep finds it there and removes it. Here, pages of rows are read,
 //! and *then* every host's list, as in any sweep; what is on none of them is marked. A host that can't be asked, or is
-//! none of this process's, may have the volume: then nothing is marked. One reaper per host means that there are others,
-//! also before they have come.
+//! none of this process's, may have the volume: then nothing is marked. One reaper per host means that there are
+//! others, also before they have come.
 
 use std::sync::Arc;
 
@@ -15,8 +15,8 @@ use tracing::{info, warn};
 
 use super::{
     Schedule,
+    absent::mark_absent,
     classify::{Classified, Row, classify},
-    marking::mark_absent,
     pages::pages,
     report::SweepReport,
     sweeper::{Unnameable, observe_backlog},
@@ -168,7 +168,8 @@ impl<V: Volumes, T: Database> Unplaced<V, T> {
         Err(Failure::unavailable(
             Dependency::Docker,
             format!(
-                "closed threads name no host, and their volumes are not here: {whose} may have them. Map the column that \
+                "closed threads name no host, and their volumes are not here: {whose} may have them. Map the column \
+                 that \
                  names a thread's host (VOLUME_REAPER_THREADS_HOST_COLUMN){otherwise}"
             ),
         ))

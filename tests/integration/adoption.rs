@@ -264,11 +264,13 @@ async fn a_column_of_theirs_without_zone_is_used_as_it_is_and_stays() {
     world.execute(&format!("INSERT INTO \"Thread\" (id, \"threadStatus\") VALUES ('{UUID}1', 'CLOSED')")).await;
     let world = migrated(world).await;
     assert_eq!(counts(&world.sweep().await), (0, 1));
-    let age = "SELECT CAST(abs(extract(epoch FROM (now() AT TIME ZONE 'UTC') - workspace_volume_removed_at)) < 60 AS text) \
+    let age = "SELECT CAST(abs(extract(epoch FROM (now() AT TIME ZONE 'UTC') - workspace_volume_removed_at)) < 60 AS \
+        text) \
                FROM \"Thread\"";
     assert_eq!(world.texts(age).await, ["true"], "UTC");
     assert!(world.run(&["migrate", "down", "--all"]).await.status.success());
-    let kept = "SELECT format_type(atttypid, atttypmod) FROM pg_attribute JOIN \"Thread\" ON workspace_volume_removed_at \
+    let kept = "SELECT format_type(atttypid, atttypmod) FROM pg_attribute JOIN \"Thread\" ON \
+        workspace_volume_removed_at \
                 IS NOT NULL WHERE attname = 'workspace_volume_removed_at'";
     assert_eq!(world.texts(kept).await, ["timestamp(3) without time zone"], "the column and its mark");
 }
@@ -276,8 +278,10 @@ async fn a_column_of_theirs_without_zone_is_used_as_it_is_and_stays() {
 #[tokio::test]
 async fn down_takes_away_exactly_what_up_added() {
     let shape = "SELECT name FROM (SELECT CAST(relname AS text) AS name FROM pg_class JOIN pg_namespace n \
-                 ON n.oid = relnamespace WHERE nspname IN ('public', 'app') AND relname NOT LIKE 'volume_reaper_migrations%' \
-                 UNION ALL SELECT attname || ' ' || attnum FROM pg_attribute WHERE attrelid = 'app.\"Thread\"'::regclass \
+                 ON n.oid = relnamespace WHERE nspname IN ('public', 'app') AND relname NOT LIKE \
+                 'volume_reaper_migrations%' \
+                 UNION ALL SELECT attname || ' ' || attnum FROM pg_attribute WHERE attrelid = \
+                 'app.\"Thread\"'::regclass \
                  AND NOT attisdropped UNION ALL SELECT CAST(tgname AS text) FROM pg_trigger WHERE NOT tgisinternal \
                  UNION ALL SELECT CAST(proname AS text) FROM pg_proc WHERE proname LIKE 'volume%') AS shape ORDER BY 1";
     let tables =
@@ -297,11 +301,13 @@ async fn on_the_others_too_down_takes_away_exactly_what_up_added_and_leaves_a_co
     for (on, shape) in [
         (
             On::Mysql,
-            "SELECT name FROM (SELECT table_name AS name FROM information_schema.tables WHERE table_schema = DATABASE() \
+            "SELECT name FROM (SELECT table_name AS name FROM information_schema.tables WHERE table_schema = \
+             DATABASE() \
              UNION ALL SELECT CONCAT(table_name, column_name, column_type) FROM information_schema.columns \
              WHERE table_schema = DATABASE() UNION ALL SELECT CONCAT(index_name, column_name) \
              FROM information_schema.statistics WHERE table_schema = DATABASE() \
-             UNION ALL SELECT trigger_name FROM information_schema.triggers WHERE trigger_schema = DATABASE()) AS shape \
+             UNION ALL SELECT trigger_name FROM information_schema.triggers WHERE trigger_schema = DATABASE()) AS \
+             shape \
              WHERE name NOT LIKE '%reaper_migrations%' AND name NOT LIKE 'PRIMARYversion%' ORDER BY 1",
         ),
         (
@@ -334,7 +340,8 @@ async fn on_the_others_too_the_sql_of_a_dry_run_is_what_up_does() {
             On::Mysql,
             [
                 "ALTER TABLE `Thread` ADD COLUMN `workspace_volume_removed_at`",
-                "ALTER TABLE `Thread` ADD INDEX volume_reaper_unmarked_threads (`status`(64), `workspace_volume_removed_at`, \
+                "ALTER TABLE `Thread` ADD INDEX volume_reaper_unmarked_threads (`status`(64), \
+                 `workspace_volume_removed_at`, \
                  `id`), ALGORITHM=INPLACE, LOCK=NONE",
                 "SET SESSION lock_wait_timeout = 2",
             ],
@@ -370,7 +377,8 @@ async fn a_dry_run_says_the_sql_and_executes_none() {
     let sql = String::from_utf8_lossy(&output.stdout).into_owned();
     for part in [
         "ALTER TABLE \"Thread\" ADD COLUMN \"workspace_volume_removed_at\"",
-        "CREATE INDEX CONCURRENTLY IF NOT EXISTS \"volume_reaper_unmarked_threads\" ON \"Thread\" (\"id\", \"closedAt\")",
+        "CREATE INDEX CONCURRENTLY IF NOT EXISTS \"volume_reaper_unmarked_threads\" ON \"Thread\" (\"id\", \
+         \"closedAt\")",
         "CREATE TRIGGER volume_reaper_clear_mark BEFORE UPDATE ON \"Thread\"",
         "SET LOCAL lock_timeout",
     ] {
@@ -475,7 +483,8 @@ async fn a_table_of_mysql_that_does_not_fit_is_refused_too() {
 #[tokio::test]
 async fn marks_that_are_there_already_are_believed_and_an_open_threads_stale_one_is_not() {
     for on in On::ALL {
-        let tables = "CREATE TABLE threads (id varchar(36) PRIMARY KEY, status text, closed_at datetime, gone_at datetime); \
+        let tables = "CREATE TABLE threads (id varchar(36) PRIMARY KEY, status text, closed_at datetime, gone_at \
+            datetime); \
                       INSERT INTO threads VALUES ('marked', 'closed', NULL, CURRENT_TIMESTAMP), \
                       ('stale', 'open', NULL, CURRENT_TIMESTAMP), ('left', 'closed', NULL, NULL)";
         let tables = tables_on(on, tables);
@@ -700,7 +709,8 @@ async fn the_rights_that_the_page_about_postgresql_lists_are_enough() {
 
 #[tokio::test]
 async fn the_rights_that_the_page_about_mysql_lists_are_enough() {
-    let tables = "CREATE TABLE Thread (id varchar(36) PRIMARY KEY, threadStatus varchar(9), closedAt datetime(3), secret text); \
+    let tables = "CREATE TABLE Thread (id varchar(36) PRIMARY KEY, threadStatus varchar(9), closedAt datetime(3), \
+        secret text); \
          CREATE TABLE Secret (id int)";
     let names = [("TABLE", "Thread"), ("STATUS_COLUMN", "threadStatus"), ("CLOSED_AT_COLUMN", "closedAt")];
     let mut world = adopting(On::Mysql, tables, &names).await;

@@ -133,7 +133,7 @@ async fn a_pause_by_hand_stops_removal_at_once_outlives_restarts_and_lets_absent
         world.set("VOLUME_REAPER_RECONCILE_INTERVAL", "1s");
         let serving = world.serve().await;
         let paused = out(&world, &["pause", "--reason", "a restore is running"]).await;
-        assert_eq!(paused, "removal is paused on all replicas; `volume-reaper resume` goes on\n");
+        assert_eq!(paused, "removal is paused on all replicas; `volume-reaper resume` resumes it\n");
         threads_with_volumes(&world, &["a"]).await;
         world.publish_closed("a").await;
         serving.until_metric("volume_reaper_cleanups_total{source=\"event\",outcome=\"paused\"}", 1).await;

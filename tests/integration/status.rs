@@ -74,8 +74,10 @@ async fn for_people_it_says_the_same() {
     let world = busy(On::Sqlite).await;
     let text = text(&world).await;
     for line in [
-        "broker    answers\ndatabase  answers\ndocker    answers\nbacklog   1 closed threads are not marked, the oldest ",
-        "\nremovals  last hour: 1 removed; last 24 hours: 1 removed\nfailing   1 threads\n  failing  once, next try at 2",
+        "broker    answers\ndatabase  answers\ndocker    answers\nbacklog   1 closed threads are not marked, the \
+         oldest ",
+        "\nremovals  last hour: 1 removed; last 24 hours: 1 removed\nfailing   1 threads\n  failing  once, next try \
+         at 2",
         "\nsweeper   nobody; the last one was replica-1/",
         "\ndaemons   default: ",
         "\nqueues\n",

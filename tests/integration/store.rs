@@ -6,9 +6,9 @@ use std::{future::poll_fn, pin::Pin, sync::Arc, task::Poll, time::Duration};
 use chrono::{SubsecRound, Utc};
 use migrations::ThreadsTable;
 use volume_reaper::{
+    cleanup::Identity,
     cleanup::{Close, Gone, Mark, Origin, Receipt, Scope, Threads},
     config::SecretUrl,
-    docker::Identity,
     failure::{Dependency, Verdict},
     store::Store,
     volume_name::{ThreadId, VolumePrefix},

@@ -241,14 +241,14 @@ async fn a_removal_without_an_answer_is_no_outcome() {
 async fn an_identity_that_was_pinned_without_its_data_root_gets_it_at_the_first_contact() {
     let world = world(On::Sqlite).await;
     assert!(world.run(&["sweep"]).await.status.success());
-    let pinned = world.texts("SELECT identity FROM docker_daemons").await;
+    let pinned = world.texts("SELECT identity FROM volume_reaper_daemons").await;
     let (id, root) = pinned[0].split_once('@').expect("id and data root");
     assert!(root.starts_with('/'), "{root}");
-    world.execute(&format!("UPDATE docker_daemons SET identity = '{id}'")).await;
+    world.execute(&format!("UPDATE volume_reaper_daemons SET identity = '{id}'")).await;
     let status = world.json(&["status", "--json"]).await;
     assert_eq!(status["daemons"][0]["answers"], json!(true), "{status}");
     assert!(world.run(&["sweep"]).await.status.success());
-    assert_eq!(world.texts("SELECT identity FROM docker_daemons").await, pinned);
+    assert_eq!(world.texts("SELECT identity FROM volume_reaper_daemons").await, pinned);
 }
 
 async fn refused_for_its_data_root(world: &World) {
@@ -269,7 +269,8 @@ async fn the_same_id_with_another_data_root_is_refused_with_the_cause() {
         let mut world = world(On::Sqlite).await;
         world.set("VOLUME_REAPER_UNKNOWN_THREADS", unknown_threads);
         assert!(world.run(&["sweep"]).await.status.success());
-        let update = "UPDATE docker_daemons SET identity = substr(identity, 1, instr(identity, '@')) || '/mnt/data'";
+        let update =
+            "UPDATE volume_reaper_daemons SET identity = substr(identity, 1, instr(identity, '@')) || '/mnt/data'";
         world.execute(update).await;
         world.open_thread("t1").await;
         world.close_thread("t1").await;
@@ -390,7 +391,7 @@ async fn a_volume_whose_plugin_is_gone_after_a_restart_of_the_daemon_stays_unmar
     assert!(plugin.volumes.lock().expect("lock").contains(&world.volume("t1")));
 
     plugin.serve();
-    world.execute("DELETE FROM cleanup_failures").await;
+    world.execute("DELETE FROM volume_reaper_failures").await;
     world.until_marked("t1").await;
     assert!(plugin.volumes.lock().expect("lock").is_empty(), "it was removed");
     assert_eq!(serving.stop().await, Some(0));

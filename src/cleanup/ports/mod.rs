@@ -1,16 +1,16 @@
 //! What the clean-up needs of Docker and of the database: one port per subject, each asked for by who needs it.
 
-mod failures;
-mod pauses;
+mod failure_notes;
+mod pause_switch;
 mod receipts;
-mod threads;
+mod thread_rows;
 mod volumes;
 
 pub use self::{
-    failures::Failures,
-    pauses::{Pause, Pauses},
+    failure_notes::Failures,
+    pause_switch::{Pause, Pauses},
     receipts::{Receipt, Receipts},
-    threads::{Backlog, Candidate, Close, Locked, Mark, Report, Rows, Scope, Thread, Threads},
+    thread_rows::{Backlog, Candidate, Close, Locked, Mark, Report, Rows, Scope, Thread, Threads},
     volumes::{Freed, FreedVolumes, Inventory, Removal, Volumes},
 };
 

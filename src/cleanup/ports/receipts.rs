@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 
 use super::{
     super::outcome::{Gone, Origin},
-    threads::Close,
+    thread_rows::Close,
 };
 use crate::{
     failure::Failure,

@@ -43,8 +43,8 @@ pub enum Freed {
     Volume(String),
 }
 
-/// Docker, as the clean-up needs it. What a wrong daemon lacks proves nothing: only the answers of the pinned one count,
-/// and who implements this sees to that.
+/// Docker, as the clean-up needs it. What a wrong daemon lacks proves nothing: only the answers of the pinned one
+/// count, and who implements this sees to that.
 pub trait Volumes: Send + Sync + 'static {
     /// Removes a volume, without force.
     fn remove(&self, volume: &VolumeName) -> impl Future<Output = Result<Removal, Failure>> + Send;

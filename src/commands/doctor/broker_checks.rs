@@ -47,7 +47,8 @@ fn unreachable_verdict(queues: &Queues, unreachable: &Unreachable) -> Check {
         }
         Unreachable::Tls(error) => (
             error,
-            "is it the broker's TLS port (5671)? Its authority's certificate goes into VOLUME_REAPER_AMQP_CA_FILE, our own \
+            "is it the broker's TLS port (5671)? Its authority's certificate goes into VOLUME_REAPER_AMQP_CA_FILE, \
+             our own \
              into VOLUME_REAPER_AMQP_CERT_FILE and VOLUME_REAPER_AMQP_KEY_FILE",
         ),
         Unreachable::NotAmqp(error) => {
@@ -86,7 +87,8 @@ fn version(Hello { product, version }: &Hello) -> Check {
         Some(version_) if version_ < (4, 3) => Check::ok(
             name,
             format!(
-                "RabbitMQ {version}; before 4.3 every requeue counts towards the delivery limit, so we hand back by publishing anew"
+                "RabbitMQ {version}; before 4.3 every requeue counts towards the delivery limit, so we hand back by \
+                 publishing anew"
             ),
         ),
         Some(_) => Check::ok(name, format!("RabbitMQ {version}")),
@@ -139,7 +141,8 @@ fn exchange(queues: &Queues, contents: &Contents) -> Check {
         Topology::Declare => "start `volume-reaper serve`, which declares it, or correct VOLUME_REAPER_EXCHANGE",
         Topology::Check => "declare it on the broker as a durable topic exchange, or correct VOLUME_REAPER_EXCHANGE",
     };
-    let anew = "correct VOLUME_REAPER_EXCHANGE, the name of the platform's exchange; if it is ours alone, delete it and start \
+    let anew = "correct VOLUME_REAPER_EXCHANGE, the name of the platform's exchange; if it is ours alone, delete it \
+        and start \
                 `volume-reaper serve`";
     thing(
         "broker.exchange",
@@ -159,7 +162,8 @@ fn queue_verdict(queues: &Queues, queue: &QueueFacts) -> Check {
     };
     let what = format!("queue {:?}", queue.name);
     let anew = format!(
-        "delete it once it is empty (stop serve, see that nothing is in it, `rabbitmqctl delete_queue --if-empty {}`) and \
+        "delete it once it is empty (stop serve, see that nothing is in it, `rabbitmqctl delete_queue --if-empty {}`) \
+         and \
          start `volume-reaper serve`, choose other names (VOLUME_REAPER_QUEUE_PREFIX)",
         queue.name
     );

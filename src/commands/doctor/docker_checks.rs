@@ -2,8 +2,9 @@
 
 use super::findings::{Check, Pinned, clock_verdict, is_loopback, major_minor};
 use crate::{
+    cleanup::{Identity, Likeness, OTHER_ROOT},
     config::Endpoint,
-    docker::{Identity, Inspection, Likeness, OTHER_ROOT, RemovalRefused},
+    docker::{Inspection, RemovalRefused},
     failure::Failure,
 };
 

@@ -122,8 +122,8 @@ impl fmt::Display for Report {
     }
 }
 
-/// Looks at broker, database and daemons at once and judges what it finds. `dockers` are the configuration's hosts, in its
-/// order. Takes some twenty seconds at most, however dead they are.
+/// Looks at broker, database and daemons at once and judges what it finds. `dockers` are the configuration's hosts,
+/// in its order. Takes some twenty seconds at most, however dead they are.
 pub async fn examine(config: &Config, dockers: &[Docker]) -> Report {
     let queues = Queues::new(config);
     let (broker, database, found) = tokio::join!(
@@ -182,7 +182,8 @@ pub(super) fn major_minor(version: &str) -> Option<(u32, u32)> {
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
-/// The pinned identity as `docker_checks::verdicts` wants it: none if it is unknown, since the database could not be asked.
+/// The pinned identity as `docker_checks::verdicts` wants it: none if it is unknown, since the database could not be
+/// asked.
 pub(super) type Pinned<'a> = Option<Option<&'a str>>;
 
 #[cfg(test)]

@@ -12,7 +12,8 @@ pub(super) fn policies(contents: &Contents) -> Check {
     match &contents.policies {
         None => Check::ok(
             name,
-            "not seen, since AMQP does not show policies; `rabbitmqctl list_queues name effective_policy_definition` does, \
+            "not seen, since AMQP does not show policies; `rabbitmqctl list_queues name effective_policy_definition` \
+             does, \
              and so do we where VOLUME_REAPER_MANAGEMENT_URL says where the management API is",
         ),
         Some(Err(error)) => Check::warn(
@@ -29,7 +30,8 @@ pub(super) fn policies(contents: &Contents) -> Check {
             Check::fail(
                 name,
                 format!("messages can be lost: {}", told.join("; ")),
-                "take our queues out of its pattern, or give them a policy of a higher priority without it: rabbitmqctl \
+                "take our queues out of its pattern, or give them a policy of a higher priority without it: \
+                 rabbitmqctl \
                  list_policies, list_operator_policies",
             )
         }
@@ -70,7 +72,8 @@ pub(super) fn backlog(queues: &Queues, contents: &Contents) -> Option<Check> {
         Check::warn(
             name,
             why,
-            "look at the daemon's load and at volume_reaper_cleanups_total; more VOLUME_REAPER_CONCURRENCY helps little",
+            "look at the daemon's load and at volume_reaper_cleanups_total; more VOLUME_REAPER_CONCURRENCY helps \
+             little",
         )
     } else {
         Check::ok(name, why)

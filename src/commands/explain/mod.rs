@@ -32,7 +32,8 @@ pub(super) async fn run(config: &Config, thread_id: &str, as_json: bool) -> Resu
         Ok(thread) => thread,
         Err(error) => {
             eprintln!(
-                "volume-reaper: thread id \"{}\": {error}; so it can't name a volume, and a row with it is never cleaned",
+                "volume-reaper: thread id \"{}\": {error}; so it can't name a volume, and a row with it is never \
+                 cleaned",
                 Plain(thread_id)
             );
             return Ok(ExitCode::from(USAGE));
@@ -105,8 +106,8 @@ async fn read_rows(
     })
 }
 
-/// Looks at the host that the thread is on. If nobody says which one that is: at the one that has the volume, or else one
-/// that can't tell, or else any.
+/// Looks at the host that the thread is on. If nobody says which one that is: at the one that has the volume, or else
+/// one that can't tell, or else any.
 async fn daemon(
     config: &Config,
     host: Option<String>,

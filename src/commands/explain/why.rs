@@ -11,8 +11,8 @@ use serde::Serialize;
 pub(crate) use crate::commands::explain::words::times;
 use crate::commands::explain::words::{of_holder, of_receipt};
 use crate::{
-    cleanup::{Pause, failing::Failing, retention::Due},
-    docker::{FoundVolume, Holder, Identity},
+    cleanup::{Identity, Pause, failing::Failing, retention::Due},
+    docker::{FoundVolume, Holder},
     store::{Hold, Sweeper, ThreadRow, WrittenReceipt},
     terminal::{Plain, time},
     volume_name::{ThreadId, VolumeName},

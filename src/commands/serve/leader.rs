@@ -10,26 +10,22 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use crate::{failure::Failure, store::Store};
+use crate::{
+    failure::Failure,
+    store::{Lease, Store},
+};
 
 /// How long a lease outlives its holder.
 pub const TIME_TO_LIVE: Duration = Duration::from_secs(30);
 /// Two renewals may fail before the lease is lost.
 const RENEW_INTERVAL: Duration = Duration::from_secs(10);
 
-/// A lease that is held.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Lease {
-    /// Counts the holders; only the latest one's is valid.
-    pub epoch: i64,
-}
-
-/// Holds on to the lease called `name` as `holder`, whenever nobody else does, until `stop` is cancelled; then gives it
-/// up. `held` says whether it is held.
+/// Keeps the lease called `name` as `holder`, whenever nobody else does, until `stop` is cancelled; then gives it
+/// up. `held` says whether this replica has it.
 pub async fn keep(store: &Store, name: &str, holder: &str, held: &watch::Sender<bool>, stop: &CancellationToken) {
     let mut lease = None;
     while !stop.is_cancelled() {
-        lease = hold(store, name, holder, lease).await.unwrap_or_else(|error| {
+        lease = acquire(store, name, holder, lease).await.unwrap_or_else(|error| {
             // Not to be had and not to be kept without the database. What it says is said by its probe.
             debug!(%error, "the lease can't be renewed");
             None
@@ -55,7 +51,7 @@ pub async fn keep(store: &Store, name: &str, holder: &str, held: &watch::Sender<
     }
 }
 
-async fn hold(store: &Store, name: &str, holder: &str, lease: Option<Lease>) -> Result<Option<Lease>, Failure> {
+async fn acquire(store: &Store, name: &str, holder: &str, lease: Option<Lease>) -> Result<Option<Lease>, Failure> {
     if let Some(lease) = lease
         && store.renew_lease(name, holder, lease, TIME_TO_LIVE).await?
     {

@@ -1,37 +1,35 @@
 //! `serve`: consumer, reconciler, lease, probes and HTTP in one process, until a signal.
 
+mod host_parts;
 pub mod leader;
+mod signals;
 
 use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::{
     net::TcpListener,
-    signal::unix::{Signal, SignalKind, signal},
     sync::watch,
     task::{JoinError, JoinSet},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, Span, error_span, info, warn};
+use tracing::{Instrument, error_span, info, warn};
 
-use super::{SWEEP_LEASE, dry_fleet, fleet, prepare_database, prepare_docker, prepare_dry_run, sweep_lease};
+use self::{host_parts::Host, signals::Signals};
+use super::{SWEEP_LEASE, dry_fleet, fleet, prepare_database, prepare_dry_run};
 use crate::{
-    cleanup::{
-        Database, UnknownThreads,
-        fleet::{Fleet, HostWorker},
-        freed,
-    },
+    cleanup::{Database, UnknownThreads, fleet::Fleet},
     config::{Config, DockerHost},
     console::http,
     delivery::consumer::Consumer,
     docker::Docker,
-    failure::{Dependency, Failure, Verdict},
+    failure::{Dependency, Failure},
     health::Health,
     journal::Journal,
     metrics,
     queue::{Publisher, Queues, Subscription},
     store::Store,
-    sweep::{Schedule, Sweeper, Unplaced},
+    sweep::{Schedule, Unplaced},
 };
 
 /// Serves until SIGTERM or SIGINT. Fails if a part can't start or ends by itself.
@@ -158,23 +156,6 @@ impl Outside {
     }
 }
 
-/// The signals that stop the process.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn listen() -> Self {
-        let listen = |kind| signal(kind).expect("signals can be listened to within a runtime");
-        Self { terminate: listen(SignalKind::terminate()), interrupt: listen(SignalKind::interrupt()) }
-    }
-
-    async fn next(&mut self) -> &'static str {
-        tokio::select! { _ = self.terminate.recv() => "SIGTERM", _ = self.interrupt.recv() => "SIGINT" }
-    }
-}
-
 /// The Docker hosts, for people.
 fn listed(config: &Config) -> String {
     let host = |DockerHost { name, endpoint, .. }: &DockerHost| {
@@ -291,79 +272,5 @@ impl<T: Database + AsRef<Store>> Process<T> {
             warn!("the grace period is over, stopping at once");
         }
         self.abort.cancel();
-    }
-}
-
-/// One Docker host of the process.
-struct Host<T> {
-    process: Arc<Process<T>>,
-    number: usize,
-}
-
-impl<T> Clone for Host<T> {
-    fn clone(&self) -> Self {
-        Self { process: Arc::clone(&self.process), number: self.number }
-    }
-}
-
-impl<T: Database + AsRef<Store>> Host<T> {
-    fn worker(&self) -> &HostWorker<Docker, T> {
-        &self.process.fleet.workers()[self.number]
-    }
-
-    /// Names the host in the log lines of its parts; not the only one.
-    fn span(&self) -> Span {
-        self.worker().cleaner.host.name().map_or_else(Span::current, |host| error_span!("docker", host))
-    }
-
-    async fn sweep(self, is_leader: watch::Receiver<bool>) -> Result<(), Failure> {
-        let HostWorker { cleaner, health, .. } = self.worker();
-        let config = &self.process.config;
-        let sweeper = Sweeper::new(Arc::clone(cleaner), Arc::clone(health), config.reconcile_cooldown);
-        tokio::select! {
-            () = sweeper.run(self.process.schedule(is_leader)) => {}
-            // The next sweep takes up what this one leaves.
-            () = self.process.abort.cancelled() => {}
-        }
-        Ok(())
-    }
-
-    async fn lead(self, is_leader: watch::Sender<bool>) -> Result<(), Failure> {
-        let lease = sweep_lease(&self.worker().cleaner.host);
-        Arc::clone(&self.process).lead(lease, is_leader).await
-    }
-
-    async fn clean_released(self) -> Result<(), Failure> {
-        let HostWorker { cleaner, health, .. } = self.worker();
-        tokio::select! {
-            () = freed::clean_freed(cleaner, health, &self.process.stop) => {}
-            // The next sweep takes up what this leaves.
-            () = self.process.abort.cancelled() => {}
-        }
-        Ok(())
-    }
-
-    async fn follow_docker(self) -> Result<(), Failure> {
-        let HostWorker { cleaner, health, .. } = self.worker();
-        freed::follow(cleaner, health, &self.process.stop).await;
-        self.process.done.cancelled().await;
-        Ok(())
-    }
-
-    async fn probe_docker(self) -> Result<(), Failure> {
-        let HostWorker { cleaner, health, .. } = self.worker();
-        let probe = async || match prepare_docker(cleaner).await {
-            // Not Docker's fault, and nothing can be done about volumes without the database anyway.
-            Err(Failure { verdict: Verdict::Unavailable(Dependency::Database), .. }) => {
-                health.until_up(&[Dependency::Database]).await;
-                prepare_docker(cleaner).await
-            }
-            result => result,
-        };
-        tokio::select! {
-            () = health.watch(Dependency::Docker, probe) => {}
-            () = self.process.done.cancelled() => {}
-        }
-        Ok(())
     }
 }

@@ -14,9 +14,9 @@ use super::{
     sweep_lease,
 };
 use crate::{
+    cleanup::Identity,
     cleanup::{Pause, Pauses, Threads, failing::Failing},
     config::{Config, DockerHost},
-    docker::Identity,
     failure::Failure,
     host::Host,
     queue::{self, Queues},

@@ -1,7 +1,5 @@
 //! Which daemon it is, as text that survives its restarts.
 
-use bollard::models::SystemInfo;
-
 /// Who a daemon is.
 ///
 /// Docker keeps an id (`Info.ID`), which alone is not enough: the same id may come with another data root, when a disk
@@ -27,16 +25,19 @@ pub enum Likeness {
 impl Identity {
     const PODMAN: &str = "podman:";
 
-    pub(super) fn of(info: &SystemInfo, is_podman: bool) -> Self {
-        let root = info.docker_root_dir.as_deref().unwrap_or_default();
-        if is_podman {
-            return Self(format!("{}{}:{root}", Self::PODMAN, info.name.as_deref().unwrap_or_default()));
-        }
-        match info.id.as_deref() {
-            // Who does not say who it is has no identity, whatever its data root.
+    /// That of a Docker daemon with this id and data root. Who does not say who it is has none, whatever its data root.
+    #[must_use]
+    pub fn of_docker(id: Option<&str>, root: &str) -> Self {
+        match id {
             None | Some("") => Self(String::new()),
             Some(id) => Self(format!("{id}@{root}")),
         }
+    }
+
+    /// That of a Podman on the host of this name, with this storage root.
+    #[must_use]
+    pub fn of_podman(host: &str, root: &str) -> Self {
+        Self(format!("{}{host}:{root}", Self::PODMAN))
     }
 
     /// An identity as the database keeps it.
@@ -79,13 +80,15 @@ impl Identity {
         if self.is_podmans() { None } else { self.0.split_once('@').map(|(id, _)| id) }
     }
 
-    pub(super) fn is_podmans(&self) -> bool {
+    /// Whether it is a Podman's.
+    #[must_use]
+    pub fn is_podmans(&self) -> bool {
         self.0.starts_with(Self::PODMAN)
     }
 }
 
 /// What an id with two data roots means, and what to do.
-pub(crate) const OTHER_ROOT: &str = "the same Docker id with another data root: an unmounted disk, or a second daemon \
+pub const OTHER_ROOT: &str = "the same Docker id with another data root: an unmounted disk, or a second daemon \
                                      of a cloned host. Mount the disk, or give the clone an id of its own (stop it, \
                                      delete `engine-id` in its data root, before version 23 /etc/docker/key.json, and \
                                      start it)";
@@ -94,21 +97,16 @@ pub(crate) const OTHER_ROOT: &str = "the same Docker id with another data root: 
 mod tests {
     use super::*;
 
-    fn info(id: &str, root: &str) -> SystemInfo {
-        let text = |text: &str| Some(text.to_owned());
-        SystemInfo { id: text(id), name: text("host-a"), docker_root_dir: text(root), ..SystemInfo::default() }
-    }
-
     fn docker(id: &str, root: &str) -> Identity {
-        Identity::of(&info(id, root), false)
+        Identity::of_docker(Some(id), root)
     }
 
     #[test]
     fn podman_is_known_by_its_host_and_storage_since_its_id_changes() {
-        let podman = |id| Identity::of(&info(id, "/var/lib/containers"), true);
-        assert_eq!(podman("1").likeness(&podman("2")), Likeness::Same);
-        assert_eq!(podman("1").as_str(), "podman:host-a:/var/lib/containers");
-        assert_eq!(podman("1").likeness(&docker("1", "/var/lib/containers")), Likeness::Other);
+        let podman = || Identity::of_podman("host-a", "/var/lib/containers");
+        assert_eq!(podman().likeness(&podman()), Likeness::Same);
+        assert_eq!(podman().as_str(), "podman:host-a:/var/lib/containers");
+        assert_eq!(podman().likeness(&docker("1", "/var/lib/containers")), Likeness::Other);
     }
 
     #[test]

@@ -144,8 +144,8 @@ pub trait Threads: Send + Sync + 'static {
         receipts: &[Receipt],
     ) -> impl Future<Output = Result<HashSet<ThreadId>, Failure>> + Send;
 
-    /// Marks the rows that are closed and unmarked and still as they were read, and writes the receipts of those, in one
-    /// transaction. Waits for nobody's lock.
+    /// Marks the rows that are closed and unmarked and still as they were read, and writes the receipts of those, in
+    /// one transaction. Waits for nobody's lock.
     fn mark(&self, receipts: &[Receipt]) -> impl Future<Output = Result<HashMap<ThreadId, Mark>, Failure>> + Send;
 
     /// The next closed and unmarked threads of `scope`, ordered by id, beginning after the id `after`; at most `limit`.

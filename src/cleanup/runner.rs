@@ -1,0 +1,75 @@
+//! What runs the batches of one host, as long as something waits for it.
+
+use std::sync::Arc;
+
+use tokio::time::{Instant, timeout_at};
+
+use super::{Cleaner, Database, Outcome, Volumes, limiter::Permit};
+use crate::volume_name::ThreadId;
+
+/// Runs batches as long as something waits. Another one takes its place if it panics.
+pub(super) struct Runner<V: Volumes, T: Database> {
+    pub(super) cleaner: Arc<Cleaner<V, T>>,
+}
+
+impl<V: Volumes, T: Database> Runner<V, T> {
+    pub(super) async fn run(self) {
+        let cleaner = &self.cleaner;
+        while let Some(asked_at) = cleaner.requests.first_or_end() {
+            // Before rows are locked: they do not stay locked for the daemon's sake.
+            match timeout_at(asked_at + cleaner.context.limits.timeout, cleaner.limiter.permit()).await {
+                Ok(permit) => self.run_batch(permit).await,
+                Err(_) => self.give_up().await,
+            }
+        }
+    }
+
+    async fn run_batch(&self, permit: Permit) {
+        let locking = self.cleaner.context.limits.locking;
+        let requests = self.cleaner.requests.take(locking.batch);
+        if requests.is_empty() {
+            return;
+        }
+        let threads: Vec<_> = requests.iter().map(|request| request.thread.clone()).collect();
+        let under_way = UnderWay { cleaner: &self.cleaner, threads };
+        let began = Instant::now();
+        self.cleaner.run_batch(requests, permit).await;
+        drop(under_way);
+        if locking.gap_percent > 0 {
+            tokio::time::sleep(began.elapsed() * locking.gap_percent / 100).await;
+        }
+    }
+
+    /// The daemon gives no permits: it is down, or busy with removals that take long.
+    async fn give_up(&self) {
+        let cleaner = &self.cleaner;
+        let probed = cleaner.volumes.probe().await;
+        if probed.is_ok() {
+            cleaner.users.sweep_soon();
+        }
+        let then = Instant::now().checked_sub(cleaner.context.limits.timeout).unwrap_or_else(Instant::now);
+        for request in cleaner.requests.take_older_than(then) {
+            request.answer(probed.clone().map(|()| Outcome::Deferred));
+        }
+    }
+}
+
+impl<V: Volumes, T: Database> Drop for Runner<V, T> {
+    fn drop(&mut self) {
+        if self.cleaner.requests.runner_failed() {
+            self.cleaner.start_runner();
+        }
+    }
+}
+
+/// Threads of a batch that is under way, until it is dropped.
+struct UnderWay<'a, V, T> {
+    cleaner: &'a Cleaner<V, T>,
+    threads: Vec<ThreadId>,
+}
+
+impl<V, T> Drop for UnderWay<'_, V, T> {
+    fn drop(&mut self) {
+        self.cleaner.requests.end(self.threads.iter());
+    }
+}

@@ -1,0 +1,92 @@
+//! The parts of a process that each Docker host has for itself.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tracing::{Span, error_span};
+
+use super::{
+    super::{prepare_docker, sweep_lease},
+    Process,
+};
+use crate::{
+    cleanup::{Database, fleet::HostWorker, freed},
+    docker::Docker,
+    failure::{Dependency, Failure, Verdict},
+    store::Store,
+    sweep::Sweeper,
+};
+
+/// One Docker host of the process.
+pub(super) struct Host<T> {
+    pub(super) process: Arc<Process<T>>,
+    pub(super) number: usize,
+}
+
+impl<T> Clone for Host<T> {
+    fn clone(&self) -> Self {
+        Self { process: Arc::clone(&self.process), number: self.number }
+    }
+}
+
+impl<T: Database + AsRef<Store>> Host<T> {
+    fn worker(&self) -> &HostWorker<Docker, T> {
+        &self.process.fleet.workers()[self.number]
+    }
+
+    /// Names the host in the log lines of its parts; not the only one.
+    pub(super) fn span(&self) -> Span {
+        self.worker().cleaner.host.name().map_or_else(Span::current, |host| error_span!("docker", host))
+    }
+
+    pub(super) async fn sweep(self, is_leader: watch::Receiver<bool>) -> Result<(), Failure> {
+        let HostWorker { cleaner, health, .. } = self.worker();
+        let config = &self.process.config;
+        let sweeper = Sweeper::new(Arc::clone(cleaner), Arc::clone(health), config.reconcile_cooldown);
+        tokio::select! {
+            () = sweeper.run(self.process.schedule(is_leader)) => {}
+            // The next sweep takes up what this one leaves.
+            () = self.process.abort.cancelled() => {}
+        }
+        Ok(())
+    }
+
+    pub(super) async fn lead(self, is_leader: watch::Sender<bool>) -> Result<(), Failure> {
+        let lease = sweep_lease(&self.worker().cleaner.host);
+        Arc::clone(&self.process).lead(lease, is_leader).await
+    }
+
+    pub(super) async fn clean_released(self) -> Result<(), Failure> {
+        let HostWorker { cleaner, health, .. } = self.worker();
+        tokio::select! {
+            () = freed::clean_freed(cleaner, health, &self.process.stop) => {}
+            // The next sweep takes up what this leaves.
+            () = self.process.abort.cancelled() => {}
+        }
+        Ok(())
+    }
+
+    pub(super) async fn follow_docker(self) -> Result<(), Failure> {
+        let HostWorker { cleaner, health, .. } = self.worker();
+        freed::follow(cleaner, health, &self.process.stop).await;
+        self.process.done.cancelled().await;
+        Ok(())
+    }
+
+    pub(super) async fn probe_docker(self) -> Result<(), Failure> {
+        let HostWorker { cleaner, health, .. } = self.worker();
+        let probe = async || match prepare_docker(cleaner).await {
+            // Not Docker's fault, and nothing can be done about volumes without the database anyway.
+            Err(Failure { verdict: Verdict::Unavailable(Dependency::Database), .. }) => {
+                health.until_up(&[Dependency::Database]).await;
+                prepare_docker(cleaner).await
+            }
+            result => result,
+        };
+        tokio::select! {
+            () = health.watch(Dependency::Docker, probe) => {}
+            () = self.process.done.cancelled() => {}
+        }
+        Ok(())
+    }
+}
