@@ -23,7 +23,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{Instrument, debug, info, warn};
 
 use super::{
-    Close, Database, Gone, Locked, Mark, Outcome, Placement, Receipt, Removal, Rows, Volumes,
+    Close, Database, Gone, Locked, Mark, Origin, Outcome, Placement, Receipt, Removal, Rows, Volumes,
     breaker::Reservation,
     cleaner::{Cleaner, actionable},
     limiter::Permit,
@@ -272,11 +272,32 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
     }
 
     /// Finishes a removal that its batch did not wait for.
-    async fn finish_detached(self: Arc<Self>, job: Job, removal: impl Future<Output = Removed>) {
+    async fn finish_detached(self: Arc<Self>, mut job: Job, removal: impl Future<Output = Removed>) {
         let (thread, source) = (job.request.thread.clone(), job.request.origin.as_str());
-        let removed = removal.await;
+        let mut removal = pin!(removal);
+        // Whoever waits for the answer counts it too.
+        let mut is_answered = true;
+        let wait = match job.request.origin {
+            // A delivery is not kept: others wait behind it.
+            Origin::Event(_) => Duration::ZERO,
+            Origin::Sweep | Origin::Docker | Origin::Orphan | Origin::Retired => {
+                self.context.limits.timeout.saturating_sub(job.began.elapsed())
+            }
+        };
+        let removed = if let Ok(removed) = tokio::time::timeout(wait, &mut removal).await {
+            removed
+        } else {
+            let asked = job.request.hand_over();
+            // A daemon that answers nothing is not slow but down, and a delivery is not settled by that.
+            asked.answer(self.volumes.probe().await.map(|()| Outcome::Removing));
+            is_answered = false;
+            removal.await
+        };
         let result = match self.judge(&job, removed) {
-            Found::Other(result) => result,
+            Found::Other(result) => {
+                job.request.answer(result.clone());
+                result
+            }
             Found::Gone(how) => {
                 let receipt = self.receipt(&job, how);
                 let marks = self.threads().mark(std::slice::from_ref(&receipt)).await;
@@ -292,6 +313,9 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
             }
         };
         self.detached.lock().remove(&thread);
+        if is_answered {
+            return;
+        }
         self.observe(&thread, source, &result).await;
         if let Err(error) = &result {
             warn!(thread.id = %thread, %error, "a removal that took long has failed; left to the sweep");
@@ -387,19 +411,13 @@ impl Future for UnderWay {
 }
 
 impl UnderWay {
-    /// Answers who asked that the removal goes on, and lets it. A daemon that answers nothing is not slow but down, and
-    /// the delivery is not settled by that.
+    /// Lets the removal go on by itself.
     fn detach<V: Volumes, T: Database>(mut self, cleaner: &Arc<Cleaner<V, T>>) {
-        let Some(mut job) = self.job.take() else { return };
+        let Some(job) = self.job.take() else { return };
         let thread = job.request.thread.clone();
         cleaner.detached.lock().insert(thread.clone());
-        let asked = job.request.hand_over();
         let cleaner = Arc::clone(cleaner);
         let tasks = cleaner.context.tasks.clone();
-        tasks.spawn({
-            let cleaner = Arc::clone(&cleaner);
-            async move { asked.answer(cleaner.volumes.probe().await.map(|()| Outcome::Removing)) }
-        });
         let removal = self.removal;
         let removed = async move { removal.await.unwrap_or_else(|error| Err(cut_off(error))) };
         tasks.spawn(cleaner.finish_detached(job, removed));
