@@ -227,19 +227,13 @@ impl Future for UnderWay {
 }
 
 impl UnderWay {
-    /// Answers who asked that the removal goes on, and lets it. A daemon that answers nothing is not slow but down, and
-    /// the delivery is not settled by that.
+    /// Lets the removal go on by itself.
     fn detach<V: Volumes, T: Database>(mut self, cleaner: &Arc<Cleaner<V, T>>) {
-        let Some(mut job) = self.job.take() else { return };
+        let Some(job) = self.job.take() else { return };
         let thread = job.request.thread.clone();
         cleaner.detached.lock().insert(thread.clone());
-        let asked = job.request.hand_over();
         let cleaner = Arc::clone(cleaner);
         let tasks = cleaner.context.tasks.clone();
-        tasks.spawn({
-            let cleaner = Arc::clone(&cleaner);
-            async move { asked.answer(cleaner.volumes.probe().await.map(|()| Outcome::Removing)) }
-        });
         let removal = self.removal;
         let removed = async move { removal.await.unwrap_or_else(|error| Err(cut_off(error))) };
         tasks.spawn(cleaner.finish_detached(job, removed));

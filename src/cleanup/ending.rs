@@ -1,12 +1,12 @@
 //! The end of a batch: what its removals mean, the marks and receipts in one transaction, and the answers.
 
-use std::sync::Arc;
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use chrono::{SubsecRound, Utc};
 use tracing::{debug, info, warn};
 
 use super::{
-    Database, Gone, Mark, Outcome, Receipt, Removal, Volumes,
+    Database, Gone, Mark, Origin, Outcome, Receipt, Removal, Volumes,
     batch::{Job, Removed},
     cleaner::Cleaner,
 };
@@ -97,11 +97,30 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
     }
 
     /// Finishes a removal that its batch did not wait for.
-    pub(super) async fn finish_detached(self: Arc<Self>, job: Job, removal: impl Future<Output = Removed>) {
+    pub(super) async fn finish_detached(self: Arc<Self>, mut job: Job, removal: impl Future<Output = Removed>) {
         let (thread, source) = (job.request.thread.clone(), job.request.origin.as_str());
-        let removed = removal.await;
-        let result = match self.judge(&job, removed) {
-            Found::Other(result) => result,
+        let mut removal = pin!(removal);
+        let wait = match job.request.origin {
+            // A delivery is not kept: others wait behind it.
+            Origin::Event(_) => Duration::ZERO,
+            Origin::Sweep | Origin::Docker | Origin::Orphan | Origin::Retired => {
+                self.context.limits.timeout.saturating_sub(job.began.elapsed())
+            }
+        };
+        let (removed, is_waited_for) = if let Ok(removed) = tokio::time::timeout(wait, &mut removal).await {
+            (removed, true)
+        } else {
+            // A daemon that answers nothing is not slow but down, and a delivery is not settled by that.
+            job.request.hand_over().answer(self.volumes.probe().await.map(|()| Outcome::Removing));
+            (removal.await, false)
+        };
+        let found = self.judge(&job, removed);
+        self.detached.lock().remove(&thread);
+        let result = match found {
+            Found::Other(result) => {
+                job.request.answer(result.clone());
+                result
+            }
             Found::Gone(how) => {
                 let receipt = self.receipt(&job, how);
                 let result = self.mark_alone(&job, &receipt).await;
@@ -112,7 +131,10 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
                 result
             }
         };
-        self.detached.lock().remove(&thread);
+        if is_waited_for {
+            // Whoever waits counts it.
+            return;
+        }
         self.observe(&thread, source, &result).await;
         if let Err(error) = &result {
             warn!(thread.id = %thread, %error, "a removal that took long has failed; left to the sweep");

@@ -56,7 +56,8 @@ impl<V: Volumes, T: Database> Runner<V, T> {
 
 impl<V: Volumes, T: Database> Drop for Runner<V, T> {
     fn drop(&mut self) {
-        if self.cleaner.requests.runner_failed() {
+        // Otherwise it has ended by itself, or the whole process does.
+        if std::thread::panicking() && self.cleaner.requests.runner_failed() {
             self.cleaner.start_runner();
         }
     }

@@ -115,7 +115,7 @@ async fn show_progress(mut of_hosts: Vec<watch::Receiver<u64>>) {
 /// The report for people.
 fn text(report: &SweepReport) -> String {
     let SweepReport { candidates, removed, not_found, referenced, cooling_down, failed, drift, orphans, .. } = report;
-    let SweepReport { not_due, held, paused, removing, busy, misplaced, duration_ms, .. } = report;
+    let SweepReport { not_due, held, paused, removing, misplaced, duration_ms, .. } = report;
     let would = if report.dry_run { " (dry run: nothing was changed)" } else { "" };
     let ended = report.skipped_reason.as_ref().map(|reason| format!("ended early: {reason}\n")).unwrap_or_default();
     format!(
@@ -127,7 +127,6 @@ fn text(report: &SweepReport) -> String {
   held        {held}
   paused      {paused}
   removing    {removing}
-  busy        {busy}
   cooling     {cooling_down}
   failed      {failed}
   drift       {drift}
@@ -153,7 +152,6 @@ mod tests {
             held: 5,
             paused: 6,
             removing: 7,
-            busy: 13,
             cooling_down: 8,
             failed: 9,
             unnameable: 1,

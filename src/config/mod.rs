@@ -41,7 +41,7 @@ use crate::{
 };
 
 /// Longer than this nobody would wait for a row.
-const MOST_LOCKED: Duration = Duration::from_secs(60);
+const MOST_LOCKED: Duration = Duration::from_mins(1);
 
 /// Where the environment names the TOML file.
 pub const CONFIG_ENV: &str = "VOLUME_REAPER_CONFIG";

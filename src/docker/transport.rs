@@ -28,7 +28,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 /// Opens a connection.
 pub(super) async fn connect(endpoint: &Endpoint) -> io::Result<Box<dyn Stream>> {
     Ok(match endpoint {
-        Endpoint::Unix(path) => Box::new(UnixStream::connect(path).await?),
+        Endpoint::Unix(path) => Box::new(unix(path).await?),
         Endpoint::Tcp(address) => Box::new(tcp(address).await?),
         // With our own trust in certificates, which is in no authority but Docker's own.
         Endpoint::Tls(address, files) => {
@@ -38,6 +38,13 @@ pub(super) async fn connect(endpoint: &Endpoint) -> io::Result<Box<dyn Stream>> 
             Box::new(tls.connect(name, tcp(address).await?).await?)
         }
         Endpoint::Ssh(address) => Box::new(Ssh::start(address)?),
+    })
+}
+
+async fn unix(path: &str) -> io::Result<UnixStream> {
+    UnixStream::connect(path).await.map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => io::Error::new(error.kind(), format!("Socket not found: {path}")),
+        _ => error,
     })
 }
 

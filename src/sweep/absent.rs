@@ -46,7 +46,7 @@ pub(super) async fn mark_absent<T: Database>(
                     marked += 1;
                     metrics::close_to_mark(row.close.at, at);
                 }
-                Some(Mark::Busy) => report.busy += 1,
+                Some(Mark::Busy) => report.cooling_down += 1,
                 // Somebody else was faster, or it is another close, or none.
                 Some(Mark::AlreadySet | Mark::Reopened | Mark::NoRow) => {}
                 None => {

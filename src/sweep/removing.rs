@@ -124,7 +124,7 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
                     self.cool(thread);
                 }
                 Ok(Outcome::Removing) => report.removing += 1,
-                Ok(Outcome::Busy) => report.busy += 1,
+                Ok(Outcome::Busy) => report.cooling_down += 1,
                 // The daemon is stuck: there is no use in waiting for it with all others too.
                 Ok(Outcome::Deferred) => {
                     report.cooling_down += 1;

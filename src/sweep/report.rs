@@ -22,9 +22,7 @@ pub struct SweepReport {
     pub paused: u64,
     /// Volumes whose removal takes long and goes on.
     pub removing: u64,
-    /// Threads whose row somebody else has locked; the next sweep looks again.
-    pub busy: u64,
-    /// Volumes left alone for now, since they could not be removed before.
+    /// Volumes left alone for now: they could not be removed before, or somebody else has locked their thread's row.
     pub cooling_down: u64,
     /// Volumes that could not be removed or marked.
     pub failed: u64,
@@ -62,7 +60,6 @@ impl SweepReport {
             held: self.held + other.held,
             paused: self.paused + other.paused,
             removing: self.removing + other.removing,
-            busy: self.busy + other.busy,
             cooling_down: self.cooling_down + other.cooling_down,
             failed: self.failed + other.failed,
             unnameable: self.unnameable + other.unnameable,
@@ -77,7 +74,7 @@ impl SweepReport {
 
     /// One info line if something happened, debug if not.
     pub(super) fn log(&self) {
-        let Self { candidates, removed, not_found, referenced, not_due, held, paused, removing, busy, .. } = *self;
+        let Self { candidates, removed, not_found, referenced, not_due, held, paused, removing, .. } = *self;
         let Self { cooling_down, failed, drift, orphans, misplaced, dry_run, duration_ms, .. } = *self;
         macro_rules! swept {
             ($level:ident) => {
@@ -90,7 +87,6 @@ impl SweepReport {
                     held,
                     paused,
                     removing,
-                    busy,
                     cooling_down,
                     failed,
                     drift,

@@ -75,7 +75,7 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
                 observe_backlog(self.cleaner.threads()).await;
             }
         };
-        schedule.run(|| self.until_ready(), |stop| sweep(stop), || self.cleaner.users.sweep_is_due()).await;
+        schedule.run(|| self.until_ready(), sweep, || self.cleaner.users.sweep_is_due()).await;
     }
 
     async fn until_ready(&self) {

@@ -69,7 +69,7 @@ impl<V: Volumes, T: Database> Unplaced<V, T> {
             }
             self.health.until_all_hosts_up().await;
         };
-        schedule.run(ready, |stop| sweep(stop), due).await;
+        schedule.run(ready, sweep, due).await;
     }
 
     /// One sweep. With `dry_run`, only says what it would do.

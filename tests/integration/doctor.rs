@@ -597,17 +597,22 @@ fn refusing_removals(world: &World) -> String {
         while let Ok((mut client, _)) = listener.accept().await {
             let daemon = daemon.clone();
             tokio::spawn(async move {
-                let mut head = vec![0; 4096];
-                let Ok(length) = client.read(&mut head).await else { return };
-                if head.starts_with(b"DELETE") {
-                    let refused = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
-                    let _ = client.write_all(refused).await;
-                    return;
-                }
-                let Ok(mut server) = UnixStream::connect(daemon).await else { return };
-                if server.write_all(&head[..length]).await.is_ok() {
-                    let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
-                }
+                let Ok(server) = UnixStream::connect(daemon).await else { return };
+                let (mut client_reads, mut client_writes) = client.split();
+                let (mut server_reads, mut server_writes) = server.into_split();
+                let answers = async { tokio::io::copy(&mut server_reads, &mut client_writes).await.map(drop) };
+                let requests = async {
+                    let mut head = vec![0; 4096];
+                    // Requests come one after the other on a connection, each in one piece.
+                    while let Ok(length @ 1..) = client_reads.read(&mut head).await {
+                        if head.starts_with(b"DELETE") || server_writes.write_all(&head[..length]).await.is_err() {
+                            break;
+                        }
+                    }
+                };
+                tokio::select! { _ = answers => return, () = requests => {} }
+                let refused = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+                let _ = client_writes.write_all(refused).await;
             });
         }
     });

@@ -72,6 +72,8 @@ async fn an_outage_of_docker_costs_no_event_an_attempt() {
         let ids = ids(40);
         close_threads(&world, &ids).await;
         docker.set(mode);
+        // The connections that are kept too.
+        docker.cut();
         publish(&world, &ids).await;
         until_down(&serving, DOCKER_UP).await;
         let (code, body) = serving.get("/readyz").await;

@@ -194,8 +194,9 @@ mod tests {
 
     use super::*;
     use crate::{
+        cleanup::Identity,
         config::Endpoint,
-        docker::{Identity, Inspection as DaemonFacts, RemovalRefused},
+        docker::{Inspection as DaemonFacts, RemovalRefused},
         failure::{Dependency, Failure},
         queue::{Answer, Contents, Counts, Hello, Inspection as BrokerFacts, LoginRefused, QueueFacts},
         store::{Inspection as DatabaseFacts, MigrationStatus, Part, Schema},

@@ -199,7 +199,7 @@ impl<T: Database + AsRef<Store>> Process<T> {
             health: Arc::clone(&self.health),
             prefetch: self.config.prefetch,
         };
-        subscription.run(&self.stop, &self.abort).await
+        Box::pin(subscription.run(&self.stop, &self.abort)).await
     }
 
     async fn sweep_unplaced(self: Arc<Self>, is_leader: watch::Receiver<bool>) -> Result<(), Failure> {
