@@ -16,7 +16,7 @@ pub enum IdType {
     Uuid,
     /// A whole number of up to 64 bits.
     Integer,
-    /// The same on MySQL, without a sign.
+    /// A whole number of MySQL's without a sign.
     Unsigned,
 }
 

@@ -206,8 +206,7 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
                     "the mark of thread {thread} was not set although its row is locked by us and still closed: a \
                      policy of \
                      row-level security, or a trigger of somebody else's, undoes our update. Let our user update the \
-                     mark's \
-                     column; `volume-reaper doctor` looks for what is in the way"
+                     mark's column; `volume-reaper doctor` looks for what is in the way"
                 )))
             }
         }

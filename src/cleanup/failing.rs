@@ -38,7 +38,7 @@ impl FailedCleanup {
     }
 }
 
-/// The same, with when a sweep tries it again, as `explain` and `status` show it.
+/// A failed clean-up with the time of its next try, as `explain` and `status` show it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Failing {
     /// What is known of it.

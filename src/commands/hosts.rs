@@ -114,8 +114,7 @@ async fn adopt(config: &Config, store: &Store, name: Option<&str>, dry_run: bool
     let unmarked = threads_of(store, host).await?;
     say(format!(
         "{}  {} has {present} volumes of ours; {unmarked} closed threads may have theirs on this host: those whose \
-         volume it \
-         lacks are marked as gone from here on",
+         volume it lacks are marked as gone from here on",
         host.name,
         identity.as_str()
     ))?;
@@ -181,9 +180,8 @@ async fn refuse_if_in_use(config: &Config, host: &DockerHost) -> Result<(), Fail
     match look(config, host).await {
         Ok((_, 0)) => say(format!("{}  answers, and has no volume of ours", host.name)),
         Ok((_, present)) => Err(Failure::permanent(format!(
-            "host {} answers and has {present} volumes of ours: they would stay there for ever. Let no new threads be placed \
-             on \
-             it and wait until it is empty; if it is to be given up as it is, stop its daemon first",
+            "host {} answers and has {present} volumes of ours: they would stay there for ever. Let no new threads be \
+             placed on it and wait until it is empty; if it is to be given up as it is, stop its daemon first",
             host.name,
         ))),
         Err(failure) => say(format!("{}  does not answer: {failure}", host.name)),

@@ -140,8 +140,7 @@ fn host_name(text: &str) -> Result<String, String> {
     if !is_name {
         return Err(format!(
             "{text:?} is no name for a host: it has 1 to {LONGEST_NAME} letters, digits, dots, hyphens and \
-             underscores, \
-             and begins with a letter or digit"
+             underscores, and begins with a letter or digit"
         ));
     }
     if Host::from_key(text).is_only() {
@@ -167,8 +166,7 @@ fn docker_tls<F: Fn(&str) -> Option<String>>(
     values.get("docker_cert_path", |text| {
         if !wants_tls {
             let unverified = "is set and DOCKER_TLS_VERIFY is not: Docker's own client would not ask for a proof of \
-                who \
-                              answers, and we don't do without; set it to 1";
+                who answers, and we don't do without; set it to 1";
             return if text.is_empty() { Ok(None) } else { Err(unverified.to_owned()) };
         }
         let dir = if text.is_empty() { home.join(".docker") } else { PathBuf::from(text) };

@@ -230,16 +230,14 @@ impl Config {
         if is_record && !self.threads.is_ours() {
             return Err(ConfigError(
                 "VOLUME_REAPER_UNKNOWN_THREADS=record writes threads, and only into a table of our own: leave it out, \
-                 or \
-                 leave out the names of the platform's table (VOLUME_REAPER_THREADS_...)"
+                 or leave out the names of the platform's table (VOLUME_REAPER_THREADS_...)"
                     .to_owned(),
             ));
         }
         if is_record && self.reopened_routing_key == self.routing_key {
             return Err(ConfigError(format!(
                 "VOLUME_REAPER_ROUTING_KEY and VOLUME_REAPER_REOPENED_ROUTING_KEY are both {:?}: an event would be \
-                 one of \
-                 a thread that was closed and of one that was reopened",
+                 one of a thread that was closed and of one that was reopened",
                 self.routing_key
             )));
         }

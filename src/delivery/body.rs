@@ -70,7 +70,7 @@ fn parse(text: &str, lenient: Lenient) -> serde_json::Result<Value> {
     Ok(value)
 }
 
-/// The same JSON with the replacement character for each half of a surrogate pair (`\ud83d` with no `\udc00` to
+/// JSON with the replacement character for each half of a surrogate pair (`\ud83d` with no `\udc00` to
 /// `\udfff` behind it, or one of those alone).
 fn whole_characters(text: &str) -> Cow<'_, str> {
     let escape = |at: usize| {

@@ -20,7 +20,7 @@ const MOST_HEADER_BYTES: usize = 128 * 1024 - 64;
 /// Levels of tables and lists within a header; the broker's own `x-death` has two.
 const MOST_LEVELS: usize = 16;
 
-/// The same properties with headers that fit into a frame of `frame_max` bytes: what is not one of the few that we set
+/// Properties with headers that fit into a frame of `frame_max` bytes: what is not one of the few that we set
 /// is left behind, the largest first, since the message matters more than they do.
 pub(super) fn fitting(properties: BasicProperties, frame_max: u32) -> BasicProperties {
     let limit = usize::try_from(frame_max).unwrap_or(usize::MAX).saturating_sub(RESERVED_FRAME_BYTES);

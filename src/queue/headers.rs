@@ -53,7 +53,7 @@ pub(super) fn is_reopened(properties: &BasicProperties) -> bool {
     properties.headers().as_ref().is_some_and(|headers| headers.contains_key(REOPENED))
 }
 
-/// The same message, known from now on as the event of a thread that was reopened.
+/// A message, known from now on as the event of a thread that was reopened.
 pub(super) fn reopened(properties: BasicProperties) -> BasicProperties {
     let mut headers = properties.headers().clone().unwrap_or_default();
     headers.insert(REOPENED.into(), AMQPValue::Boolean(true));

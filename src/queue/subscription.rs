@@ -61,10 +61,8 @@ pub struct Subscription<V, T> {
 }
 
 /// Why deliveries are no longer taken, while the connection is fine.
-enum Pause {
-    Stopped,
-    DependencyDown,
-}
+#[rustfmt::skip]
+enum Pause { Stopped, DependencyDown }
 
 impl<V: Volumes, T: Database> Subscription<V, T> {
     /// Receives until `stop` is cancelled, then finishes what is in flight, or drops it when `abort` is cancelled.

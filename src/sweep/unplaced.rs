@@ -169,8 +169,7 @@ impl<V: Volumes, T: Database> Unplaced<V, T> {
             Dependency::Docker,
             format!(
                 "closed threads name no host, and their volumes are not here: {whose} may have them. Map the column \
-                 that \
-                 names a thread's host (VOLUME_REAPER_THREADS_HOST_COLUMN){otherwise}"
+                 that names a thread's host (VOLUME_REAPER_THREADS_HOST_COLUMN){otherwise}"
             ),
         ))
     }

@@ -265,13 +265,11 @@ async fn a_column_of_theirs_without_zone_is_used_as_it_is_and_stays() {
     let world = migrated(world).await;
     assert_eq!(counts(&world.sweep().await), (0, 1));
     let age = "SELECT CAST(abs(extract(epoch FROM (now() AT TIME ZONE 'UTC') - workspace_volume_removed_at)) < 60 AS \
-        text) \
-               FROM \"Thread\"";
+        text) FROM \"Thread\"";
     assert_eq!(world.texts(age).await, ["true"], "UTC");
     assert!(world.run(&["migrate", "down", "--all"]).await.status.success());
     let kept = "SELECT format_type(atttypid, atttypmod) FROM pg_attribute JOIN \"Thread\" ON \
-        workspace_volume_removed_at \
-                IS NOT NULL WHERE attname = 'workspace_volume_removed_at'";
+        workspace_volume_removed_at IS NOT NULL WHERE attname = 'workspace_volume_removed_at'";
     assert_eq!(world.texts(kept).await, ["timestamp(3) without time zone"], "the column and its mark");
 }
 
@@ -302,13 +300,11 @@ async fn on_the_others_too_down_takes_away_exactly_what_up_added_and_leaves_a_co
         (
             On::Mysql,
             "SELECT name FROM (SELECT table_name AS name FROM information_schema.tables WHERE table_schema = \
-             DATABASE() \
-             UNION ALL SELECT CONCAT(table_name, column_name, column_type) FROM information_schema.columns \
+             DATABASE() UNION ALL SELECT CONCAT(table_name, column_name, column_type) FROM information_schema.columns \
              WHERE table_schema = DATABASE() UNION ALL SELECT CONCAT(index_name, column_name) \
              FROM information_schema.statistics WHERE table_schema = DATABASE() \
              UNION ALL SELECT trigger_name FROM information_schema.triggers WHERE trigger_schema = DATABASE()) AS \
-             shape \
-             WHERE name NOT LIKE '%reaper_migrations%' AND name NOT LIKE 'PRIMARYversion%' ORDER BY 1",
+             shape WHERE name NOT LIKE '%reaper_migrations%' AND name NOT LIKE 'PRIMARYversion%' ORDER BY 1",
         ),
         (
             On::Sqlite,
@@ -484,8 +480,7 @@ async fn a_table_of_mysql_that_does_not_fit_is_refused_too() {
 async fn marks_that_are_there_already_are_believed_and_an_open_threads_stale_one_is_not() {
     for on in On::ALL {
         let tables = "CREATE TABLE threads (id varchar(36) PRIMARY KEY, status text, closed_at datetime, gone_at \
-            datetime); \
-                      INSERT INTO threads VALUES ('marked', 'closed', NULL, CURRENT_TIMESTAMP), \
+            datetime); INSERT INTO threads VALUES ('marked', 'closed', NULL, CURRENT_TIMESTAMP), \
                       ('stale', 'open', NULL, CURRENT_TIMESTAMP), ('left', 'closed', NULL, NULL)";
         let tables = tables_on(on, tables);
         let world = migrated(adopting(on, &tables, &[("MARK_COLUMN", "gone_at")]).await).await;
@@ -710,8 +705,7 @@ async fn the_rights_that_the_page_about_postgresql_lists_are_enough() {
 #[tokio::test]
 async fn the_rights_that_the_page_about_mysql_lists_are_enough() {
     let tables = "CREATE TABLE Thread (id varchar(36) PRIMARY KEY, threadStatus varchar(9), closedAt datetime(3), \
-        secret text); \
-         CREATE TABLE Secret (id int)";
+        secret text); CREATE TABLE Secret (id int)";
     let names = [("TABLE", "Thread"), ("STATUS_COLUMN", "threadStatus"), ("CLOSED_AT_COLUMN", "closedAt")];
     let mut world = adopting(On::Mysql, tables, &names).await;
     let page = include_str!("../../docs/mysql.md");

@@ -8,9 +8,9 @@ use tokio::{
     sync::watch,
 };
 use volume_reaper::{
-    cleanup::{Removal, Volumes},
+    cleanup::{Identity, Removal, Volumes},
     config::Endpoint,
-    docker::{Docker, Identity},
+    docker::Docker,
     failure::{Dependency, Failure, Verdict},
     volume_name::{ThreadId, VolumeName, VolumePrefix},
 };

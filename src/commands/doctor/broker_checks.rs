@@ -48,8 +48,7 @@ fn unreachable_verdict(queues: &Queues, unreachable: &Unreachable) -> Check {
         Unreachable::Tls(error) => (
             error,
             "is it the broker's TLS port (5671)? Its authority's certificate goes into VOLUME_REAPER_AMQP_CA_FILE, \
-             our own \
-             into VOLUME_REAPER_AMQP_CERT_FILE and VOLUME_REAPER_AMQP_KEY_FILE",
+             our own into VOLUME_REAPER_AMQP_CERT_FILE and VOLUME_REAPER_AMQP_KEY_FILE",
         ),
         Unreachable::NotAmqp(error) => {
             not_amqp = format!("who listens there does not greet as an AMQP 0-9-1 broker: {error}");
@@ -142,8 +141,7 @@ fn exchange(queues: &Queues, contents: &Contents) -> Check {
         Topology::Check => "declare it on the broker as a durable topic exchange, or correct VOLUME_REAPER_EXCHANGE",
     };
     let anew = "correct VOLUME_REAPER_EXCHANGE, the name of the platform's exchange; if it is ours alone, delete it \
-        and start \
-                `volume-reaper serve`";
+        and start `volume-reaper serve`";
     thing(
         "broker.exchange",
         &what,
@@ -163,8 +161,7 @@ fn queue_verdict(queues: &Queues, queue: &QueueFacts) -> Check {
     let what = format!("queue {:?}", queue.name);
     let anew = format!(
         "delete it once it is empty (stop serve, see that nothing is in it, `rabbitmqctl delete_queue --if-empty {}`) \
-         and \
-         start `volume-reaper serve`, choose other names (VOLUME_REAPER_QUEUE_PREFIX)",
+         and start `volume-reaper serve`, choose other names (VOLUME_REAPER_QUEUE_PREFIX)",
         queue.name
     );
     thing(

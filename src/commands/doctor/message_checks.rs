@@ -13,8 +13,7 @@ pub(super) fn policies(contents: &Contents) -> Check {
         None => Check::ok(
             name,
             "not seen, since AMQP does not show policies; `rabbitmqctl list_queues name effective_policy_definition` \
-             does, \
-             and so do we where VOLUME_REAPER_MANAGEMENT_URL says where the management API is",
+             does, and so do we where VOLUME_REAPER_MANAGEMENT_URL says where the management API is",
         ),
         Some(Err(error)) => Check::warn(
             name,
@@ -31,8 +30,7 @@ pub(super) fn policies(contents: &Contents) -> Check {
                 name,
                 format!("messages can be lost: {}", told.join("; ")),
                 "take our queues out of its pattern, or give them a policy of a higher priority without it: \
-                 rabbitmqctl \
-                 list_policies, list_operator_policies",
+                 rabbitmqctl list_policies, list_operator_policies",
             )
         }
     }

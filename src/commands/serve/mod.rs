@@ -41,7 +41,7 @@ pub(super) async fn run(config: Config) -> Result<ExitCode, Failure> {
     serve(config, outside, fleet, health, queues, None).await
 }
 
-/// The same with a copy of the events, with nothing changed anywhere, and a journal on standard output.
+/// Serves with a copy of the events, with nothing changed anywhere, and a journal on standard output.
 pub(super) async fn dry_run(config: Config) -> Result<ExitCode, Failure> {
     let outside = Outside::begin()?;
     if config.policy.unknown_threads == UnknownThreads::Record {

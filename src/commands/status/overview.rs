@@ -55,7 +55,7 @@ pub struct Rows {
     pub pauses: Result<BTreeMap<String, Option<Pause>>, Failure>,
     /// Who sweeps, or swept last: the only host, or what is on none of several.
     pub sweeper: Result<Option<Sweeper>, Failure>,
-    /// The same for each of several hosts.
+    /// Who sweeps each of several hosts.
     pub sweepers: Result<BTreeMap<String, Option<Sweeper>>, Failure>,
     /// What is left to do, by the host that the rows name.
     pub unmarked_by_host: Result<BTreeMap<Option<String>, u64>, Failure>,
