@@ -123,6 +123,14 @@ pub enum Origin {
 }
 
 impl Origin {
+    /// The origin that a receipt's `source` and `event_id` name, if it is one of ours.
+    #[must_use]
+    pub fn parse(source: &str, event_id: Option<String>) -> Option<Self> {
+        [Self::Event(event_id), Self::Sweep, Self::Docker, Self::Orphan, Self::Retired]
+            .into_iter()
+            .find(|origin| origin.as_str() == source)
+    }
+
     /// The name in receipts and metrics.
     #[must_use]
     pub fn as_str(&self) -> &'static str {

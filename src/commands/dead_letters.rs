@@ -30,7 +30,7 @@ pub(super) async fn run(config: &Config, action: DeadLettersAction) -> Result<Ex
     if matches!(action, DeadLettersAction::Purge { yes: false, .. }) {
         require_terminal("purge deletes messages for good")?;
     }
-    let letters = DeadLetters::open(Queues::new(config)).await?;
+    let letters = DeadLetters::open(Queues::as_they_are(config)).await?;
     let done = match &action {
         DeadLettersAction::List { selection } => list(&letters, selection).await,
         DeadLettersAction::Show { selection } => show(&letters, selection).await,

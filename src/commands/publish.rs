@@ -33,7 +33,7 @@ pub(super) async fn run(config: &Config, thread_ids: Vec<String>, reopened: bool
 
     let now = Some(Utc::now());
     let (closed_at, reopened_at) = if reopened { (None, now) } else { (now, None) };
-    let publisher = Publisher::new(Queues::new(config));
+    let publisher = Publisher::new(Queues::as_they_are(config));
     let count = stream::iter(threads)
         .map(async |thread_id| {
             let host = config.host.clone();

@@ -96,7 +96,7 @@ pub struct Contents {
     pub may_consume: Option<Answer<()>>,
     /// Whether this user may publish to queues.
     pub may_publish: Answer<()>,
-    /// Whether the broker takes a message of [`LARGE_BYTES`]; it differs if it has a limit below that.
+    /// Whether the broker takes a message of 2 MiB; it differs if it has a limit below that.
     pub takes_large: Answer<()>,
     /// What policies do to our queues that they should not, or why that is not known; only asked where a setting says
     /// whom.

@@ -101,6 +101,12 @@ impl Queues {
         }
     }
 
+    /// The queues of this configuration for who only uses them: what is not there is said, and not declared.
+    #[must_use]
+    pub fn as_they_are(config: &Config) -> Self {
+        Self { topology: Topology::Check, retry_delays: Vec::new(), ..Self::new(config) }
+    }
+
     /// Queues for a copy of the events, of which nothing is left when we are gone.
     #[must_use]
     pub fn copies(config: &Config) -> Self {

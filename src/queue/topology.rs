@@ -218,7 +218,14 @@ async fn check(channel: &Channel, queues: &Queues) -> Result<(), Failure> {
     for name in retries.chain([queues.work(), queues.dead_letter()]) {
         let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
         let declare = channel.queue_declare(name.as_str().into(), passive, FieldTable::default());
-        bounded(&queues.url, REQUEST_TIMEOUT, &format!("check queue {name:?}"), declare).await?;
+        let there = bounded(&queues.url, REQUEST_TIMEOUT, &format!("check queue {name:?}"), declare).await;
+        there.map_err(|failure| {
+            let remedy = "start `volume-reaper serve`, which declares it, or correct VOLUME_REAPER_QUEUE_PREFIX";
+            if failure.message.contains("NOT_FOUND") {
+                return Failure { message: format!("{}: {remedy}", failure.message), ..failure };
+            }
+            failure
+        })?;
     }
     Ok(())
 }

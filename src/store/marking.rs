@@ -71,7 +71,7 @@ impl Store {
         Ok(Locked { rows, busy, lock })
     }
 
-    fn not_writable(&self) -> Failure {
+    pub(super) fn not_writable(&self) -> Failure {
         let what = format!(
             "database at {}: the server is read-only: a standby, or one that was set so. What it has may be out of \
              date, so nothing is removed by it; let DATABASE_URL lead to the primary",

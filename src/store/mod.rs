@@ -2,7 +2,7 @@
 //!
 //! The threads table is the platform's and is addressed by configured names; our own tables by entities. PostgreSQL,
 //! SQLite and MySQL (which is MariaDB too) are served by the same statements; what differs lies in a folder for each,
-//! see [`engine`].
+//! see `engine`.
 
 mod daemons;
 mod engine;
@@ -31,7 +31,7 @@ use std::{
 };
 
 use migrations::{Mapping, ThreadsTable};
-use sea_orm::{ConnectionTrait, DbBackend, DbErr};
+use sea_orm::{ConnectionTrait, DbBackend, DbErr, sea_query::Query};
 use tokio::sync::OnceCell;
 
 pub use holds::Hold;
@@ -126,9 +126,18 @@ impl Store {
         Self { hosts, ..self }
     }
 
-    /// Whether the database answers.
+    /// Whether the database answers, and may be written to unless this store only reads.
     pub async fn ping(&self) -> Result<(), Failure> {
-        self.bounded(ROW_TIMEOUT, self.db.ping()).await
+        self.bounded(ROW_TIMEOUT, self.db.ping()).await?;
+        if self.only_reads {
+            return Ok(());
+        }
+        let question = Query::select().expr_as(self.engine.dialect().may_write(), "may_write").to_owned();
+        let answer = self.bounded(ROW_TIMEOUT, self.db.query_one(&question)).await?;
+        match answer.and_then(|row| row.try_get("", "may_write").ok()) {
+            Some(false) => Err(self.not_writable()),
+            Some(true) | None => Ok(()),
+        }
     }
 
     /// Whether there is a threads table as the configuration describes it; says what there is if not.

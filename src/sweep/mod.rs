@@ -2,7 +2,7 @@
 //!
 //! A sweep reads the closed and unmarked rows by pages, and for each page *then* asks the daemon what it has. The
 //! order is the proof: only a row that was read as closed before the list was asked for may be marked because the list
-//! lacks its volume ([`classify`]). Absent volumes are marked a page at a time; those that are there and unreferenced
+//! lacks its volume (`classify`). Absent volumes are marked a page at a time; those that are there and unreferenced
 //! are cleaned like any other; referenced ones cost nothing.
 //!
 //! Threads that are held or not due yet stay candidates for days. They cost no list of their own: the one that the next

@@ -316,6 +316,8 @@ async fn a_second_signal_ends_at_once() {
     let (docker, endpoint) = FaultProxy::docker().await;
     world.set("DOCKER_HOST", endpoint);
     world.set("VOLUME_REAPER_SHUTDOWN_GRACE", "1h");
+    // The delivery waits for its removal.
+    world.set("VOLUME_REAPER_LOCK_LIMIT", "1m");
     let mut serving = world.serve().await;
     world.closed_with_volume("t1").await;
     docker.set(Mode::StallToClient);
@@ -328,7 +330,7 @@ async fn a_second_signal_ends_at_once() {
     .await;
     serving.signal("TERM");
     assert_eq!(serving.exit_code().await, Some(0));
-    assert_eq!(world.messages(&world.work_queue()).await, 1, "the broker has it back");
+    eventually("the broker has it back", async || (world.messages(&world.work_queue()).await == 1).then_some(())).await;
 }
 
 #[tokio::test]

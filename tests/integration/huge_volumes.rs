@@ -96,9 +96,7 @@ async fn who_creates_a_volume_waits_behind_the_huge_one_and_not_behind_what_we_q
     }
     world.publish_closed("huge").await;
     until_huge_is_being_removed(&world, &proxy).await;
-    for id in &ids {
-        world.publish_closed(id).await;
-    }
+    futures_util::future::join_all(ids.iter().map(|id| world.publish_closed(id))).await;
     eventually("all but the huge one wait for their turn", async || {
         (world.messages(&world.work_queue()).await <= SMALL + 1 - 32).then_some(())
     })

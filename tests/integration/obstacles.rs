@@ -20,8 +20,8 @@ async fn ours(world: &World) -> Vec<String> {
 /// What `doctor` says of one of its checks.
 async fn check(world: &World, name: &str) -> (String, String) {
     let report = world.json(&["doctor", "--json"]).await;
-    let checks = report["checks"].as_array().expect("checks").iter();
-    let check = checks.filter(|check| check["name"] == name).next_back().unwrap_or_else(|| panic!("{report}"));
+    let mut checks = report["checks"].as_array().expect("checks").iter();
+    let check = checks.rfind(|check| check["name"] == name).unwrap_or_else(|| panic!("{report}"));
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     (text(&check["status"]), text(&check["why"]))
 }

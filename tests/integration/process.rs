@@ -140,7 +140,7 @@ async fn migrate_lists_what_is_applied() {
     assert!(world.run(&["migrate"]).await.status.success());
     assert_eq!(status().await.matches("applied").count(), 6);
     assert!(world.run(&["migrate", "down"]).await.status.success());
-    assert_eq!(status().await.matches("applied").count(), 9);
+    assert_eq!(status().await.matches("applied").count(), 5);
     assert!(world.run(&["migrate", "down", "--all"]).await.status.success());
     assert_eq!(status().await.matches("pending").count(), 6);
 }

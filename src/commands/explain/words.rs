@@ -2,7 +2,7 @@
 
 use super::why::{Daemon, Facts, Reason};
 use crate::{
-    cleanup::{failing::Failing, retention::Due},
+    cleanup::{Origin, failing::Failing, retention::Due},
     docker::Holder,
     store::WrittenReceipt,
     terminal::{Plain, time},
@@ -98,13 +98,16 @@ fn gone(facts: &Facts) -> String {
 
 pub(super) fn of_receipt(receipt: &WrittenReceipt) -> String {
     let (at, replica) = (time(receipt.removed_at), Plain(&receipt.replica));
-    match (receipt.source.as_str(), &receipt.event_id) {
-        ("event", Some(id)) => format!("at {at} by {replica} for the event {}", Plain(id)),
-        ("event", None) => format!("at {at} by {replica} for an event"),
-        ("docker", _) => format!("at {at} by {replica} when the container that held it ended"),
-        ("orphan", _) => format!("at {at} by {replica} by hand, when it had no thread"),
-        (source, _) => format!("at {at} by {replica} in a {}", Plain(source)),
-    }
+    let how = match Origin::parse(&receipt.source, receipt.event_id.clone()) {
+        Some(Origin::Event(Some(id))) => format!("for the event {}", Plain(&id)),
+        Some(Origin::Event(None)) => "for an event".to_owned(),
+        Some(Origin::Sweep) => "in a sweep".to_owned(),
+        Some(Origin::Docker) => "when the container that used it ended".to_owned(),
+        Some(Origin::Orphan) => "by hand, when it had no thread".to_owned(),
+        Some(Origin::Retired) => "by hand, when its host was given up".to_owned(),
+        None => format!("in a way that this version does not know ({})", Plain(&receipt.source)),
+    };
+    format!("at {at} by {replica} {how}")
 }
 
 fn held(facts: &Facts) -> String {

@@ -1,7 +1,9 @@
 //! The report of `status`, for people.
 
-#[expect(clippy::wildcard_imports, reason = "it is the same report, and has all of its words")]
-use super::*;
+use super::{
+    BTreeMap, Dependency, Duration, Failing, FailingThread, FailingThreads, Host, HostReport, KnownDaemon, LeftToDo,
+    Pause, PinnedDaemon, Plain, QueueCount, Removals, Report, Sweeper, Sweeping, fmt, time, times,
+};
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
