@@ -2,7 +2,7 @@
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
-use chrono::{SubsecRound, Utc};
+use chrono::{DateTime, SubsecRound, Utc};
 use tracing::{debug, info, warn};
 
 use super::{
@@ -43,11 +43,13 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
 
     /// Marks what is gone, commits, and answers.
     pub(super) async fn mark_finished(&self, finished: Vec<(Job, Removed)>, lock: Option<T::Lock>) {
+        // One time for all of them: the mark's is the receipt's.
+        let at = Utc::now().trunc_subsecs(3);
         let (mut gone, mut others) = (Vec::new(), Vec::new());
         for (job, removed) in finished {
             match self.judge(&job, removed) {
                 Found::Gone(how) => {
-                    let receipt = self.receipt(&job, how);
+                    let receipt = self.receipt(&job, how, at);
                     gone.push((job, receipt));
                 }
                 Found::Other(result) => others.push((job, result)),
@@ -114,7 +116,7 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
             job.request.hand_over().answer(self.volumes.probe().await.map(|()| Outcome::Removing));
             (removal.await, false)
         };
-        let found = self.judge(&job, removed);
+        let (found, at) = (self.judge(&job, removed), Utc::now().trunc_subsecs(3));
         self.detached.lock().remove(&thread);
         let result = match found {
             Found::Other(result) => {
@@ -122,7 +124,7 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
                 result
             }
             Found::Gone(how) => {
-                let receipt = self.receipt(&job, how);
+                let receipt = self.receipt(&job, how, at);
                 let result = self.mark_alone(&job, &receipt).await;
                 if result.is_err() {
                     self.remember_if_removed(&receipt);
@@ -154,7 +156,7 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
         }
     }
 
-    fn receipt(&self, job: &Job, gone: Gone) -> Receipt {
+    fn receipt(&self, job: &Job, gone: Gone, at: DateTime<Utc>) -> Receipt {
         let thread = &job.request.thread;
         Receipt {
             thread_id: thread.clone(),
@@ -162,7 +164,7 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
             volume: self.context.prefix.volume_of(thread),
             gone,
             origin: job.request.origin.clone(),
-            at: Utc::now().trunc_subsecs(3),
+            at,
             is_written: self.remembered(thread, &job.close).is_some_and(|removal| removal.has_receipt),
         }
     }
