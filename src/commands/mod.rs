@@ -19,13 +19,14 @@ use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use crate::{
     cleanup::{
-        Cleaner, Context, Database, UnknownThreads,
+        Cleaner, Context, Database,
         dry_run::DryRun,
         fleet::Fleet,
         policy::{Limits, Locking},
+        record::Recording,
     },
     cli::{Command, Invocation},
-    config::{Config, DockerHost},
+    config::{Config, DockerHost, UnknownThreads},
     docker::Docker,
     failure::{Dependency, Failure},
     health::Health,
@@ -112,6 +113,11 @@ async fn fleet(config: &Config, health: &Health) -> Result<Fleet<Docker, Store>,
     Ok(fleet_of(config, health, store(config).await?, |host| docker(config, host)))
 }
 
+/// The hosts where only events tell of threads.
+async fn recording_fleet(config: &Config, health: &Health) -> Result<Fleet<Docker, Recording<Store>>, Failure> {
+    Ok(fleet_of(config, health, Recording::new(store(config).await?), |host| docker(config, host)))
+}
+
 /// The hosts of a dry run: neither Docker nor the database is changed, and the journal has what would have been.
 async fn dry_fleet(
     config: &Config,
@@ -184,7 +190,7 @@ async fn prepare_dry_run(store: &Store, config: &Config) -> Result<(), Failure> 
 /// Whether the threads table is as the configuration describes it, and ours to write if it says so.
 async fn check_threads(store: &Store, config: &Config) -> Result<(), Failure> {
     store.check_threads().await?;
-    match config.policy.unknown_threads {
+    match config.unknown_threads {
         UnknownThreads::Reject => Ok(()),
         UnknownThreads::Record => store.can_record().await,
     }

@@ -3,11 +3,10 @@
 
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
-use chrono::Utc;
 use futures_util::FutureExt;
 
 use crate::{
-    cleanup::{Database, Origin, Outcome, Report, UnknownThreads, Volumes, fleet::Fleet},
+    cleanup::{Database, Origin, Outcome, Volumes, fleet::Fleet},
     delivery::{
         envelope::{self, Headers, Opened},
         event::ThreadEvent,
@@ -82,15 +81,9 @@ impl<V: Volumes, T: Database> Consumer<V, T> {
     }
 
     async fn act(&self, event: &ThreadEvent, message: &Message<'_>, origin: Origin) -> Result<Outcome, Failure> {
-        match self.fleet.context().policy.unknown_threads {
-            UnknownThreads::Reject => {}
-            UnknownThreads::Record => {
-                let report = event.report(message.came_as_reopened, Utc::now())?;
-                self.fleet.threads().record_report(&event.thread_id, &report).await?;
-                if matches!(report, Report::Reopened { .. }) {
-                    return Ok(Outcome::Reopened);
-                }
-            }
+        let claimed_status = event.claimed_status(message.came_as_reopened);
+        if let Some(outcome) = self.fleet.threads().take_note(&event.thread_id, &claimed_status).await? {
+            return Ok(outcome);
         }
         let claimed_host = event.host.as_deref().or(message.host);
         self.fleet.clean(&event.thread_id, claimed_host, origin).await

@@ -37,8 +37,7 @@ pub use publisher::Publisher;
 pub use subscription::Subscription;
 
 use crate::{
-    cleanup::UnknownThreads,
-    config::{Config, SecretUrl, Topology},
+    config::{Config, SecretUrl, Topology, UnknownThreads},
     host::Host,
     tls::TlsFiles,
 };
@@ -58,8 +57,8 @@ pub struct Queues {
     pub routing_key: String,
     /// The routing key of the events of threads that were reopened.
     pub reopened_routing_key: String,
-    /// Whether those are for us: nobody else would tell us.
-    pub hears_of_reopening: bool,
+    /// Those of them whose events are for us.
+    pub subscribed_keys: Vec<String>,
     /// Whether our queues are for a copy of the events, and gone with our connection.
     pub are_copies: bool,
     /// What our queues are called before the dot.
@@ -87,7 +86,11 @@ impl Queues {
             exchange: config.exchange.clone(),
             routing_key: config.routing_key.clone(),
             reopened_routing_key: config.reopened_routing_key.clone(),
-            hears_of_reopening: config.policy.unknown_threads == UnknownThreads::Record,
+            subscribed_keys: match config.unknown_threads {
+                UnknownThreads::Reject => vec![config.routing_key.clone()],
+                // Nobody but the event says that a thread was reopened.
+                UnknownThreads::Record => vec![config.routing_key.clone(), config.reopened_routing_key.clone()],
+            },
             are_copies: false,
             prefix: match &config.host {
                 None => config.queue_prefix.clone(),
@@ -118,10 +121,9 @@ impl Queues {
     /// The routing keys that the work queue is bound by: with a host's name behind it, a key is of that host's events.
     #[must_use]
     pub fn bound_by(&self) -> Vec<String> {
-        let reopened = self.hears_of_reopening.then_some(&self.reopened_routing_key);
-        let keys = || std::iter::once(&self.routing_key).chain(reopened);
-        let of_all = keys().filter(|_| self.host.is_none()).cloned();
-        let of_hosts = self.hosts.iter().flat_map(|host| keys().map(move |key| of_host(key, host)));
+        let keys = &self.subscribed_keys;
+        let of_all = keys.iter().filter(|_| self.host.is_none()).cloned();
+        let of_hosts = self.hosts.iter().flat_map(|host| keys.iter().map(move |key| of_host(key, host)));
         of_all.chain(of_hosts).collect()
     }
 

@@ -15,8 +15,8 @@ use super::{
 };
 use crate::{
     cleanup::{
-        Backlog, Candidate, Close, Failures, Locked, Mark, Pause, Pauses, Receipt, Receipts, Report, Rows, Scope,
-        Thread, Threads, failing::FailedCleanup,
+        Backlog, Candidate, Close, Failures, Locked, Mark, Pause, Pauses, Receipt, Receipts, Rows, Scope, Thread,
+        Threads, failing::FailedCleanup,
     },
     failure::Failure,
     volume_name::ThreadId,
@@ -138,10 +138,6 @@ impl Threads for Store {
 
     async fn unmark(&self, thread: &ThreadId) -> Result<bool, Failure> {
         self.bounded(ROW_TIMEOUT, self.withdraw_mark(thread)).await
-    }
-
-    async fn record_report(&self, thread: &ThreadId, report: &Report) -> Result<(), Failure> {
-        self.upsert_report(thread, report).await
     }
 
     async fn backlog(&self) -> Result<Backlog, Failure> {

@@ -5,7 +5,7 @@ use tracing::{info, warn};
 
 use super::{PAGE_ROWS, Sweeper, report::SweepReport};
 use crate::{
-    cleanup::{Candidate, Database, Inventory, UnknownThreads, Volumes},
+    cleanup::{Candidate, Database, Inventory, Volumes},
     failure::Failure,
     metrics,
     volume_name::ThreadId,
@@ -28,8 +28,7 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
         let mut found = Found::default();
         for threads in present.chunks(PAGE_ROWS) {
             let known = self.cleaner.threads().read(threads, None).await?.threads;
-            // Of threads in use, nobody tells who only tells of closed ones.
-            if self.cleaner.policy().unknown_threads == UnknownThreads::Reject {
+            if self.cleaner.threads().knows_threads_in_use() {
                 report.orphans += (threads.len() - known.len()) as u64;
             }
             for (thread, row) in known {
@@ -66,16 +65,13 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
         if report.dry_run || marked.is_empty() {
             return Ok(());
         }
-        match self.cleaner.policy().unknown_threads {
-            UnknownThreads::Reject => {}
-            UnknownThreads::Record => {
-                info!(
-                    threads = marked.len(),
-                    "volumes are there although they were removed: their threads may have been reopened, of which an \
-                     event is still to tell"
-                );
-                return Ok(());
-            }
+        if !self.cleaner.threads().knows_threads_in_use() {
+            info!(
+                threads = marked.len(),
+                "volumes are there although they were removed: their threads may have been reopened, and the event of \
+                 that may still come"
+            );
+            return Ok(());
         }
         for thread in &marked {
             warn!(thread.id = %thread, "the thread is marked, but its volume is there; the mark is withdrawn");

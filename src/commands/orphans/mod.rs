@@ -14,9 +14,9 @@ use super::{
     prepare_docker, read_only_fleet, require_schema,
 };
 use crate::{
-    cleanup::{Pause, Pauses, UnknownThreads, fleet::HostWorker},
+    cleanup::{Pause, Pauses, fleet::HostWorker},
     cli::OrphansAction,
-    config::Config,
+    config::{Config, UnknownThreads},
     docker::Docker,
     failure::Failure,
     health::Health,
@@ -24,7 +24,7 @@ use crate::{
 };
 
 pub(super) async fn run(config: &Config, action: Option<OrphansAction>, as_json: bool) -> Result<ExitCode, Failure> {
-    if config.policy.unknown_threads == UnknownThreads::Record {
+    if config.unknown_threads == UnknownThreads::Record {
         return Err(Failure::permanent(
             "with VOLUME_REAPER_UNKNOWN_THREADS=record the database has only the threads that events told of: a volume \
              without one may be a workspace in use, so nobody can say which are orphans",
