@@ -31,6 +31,7 @@ mod report;
 mod retries;
 mod schedule;
 mod sweeper;
+mod tally;
 mod unplaced;
 
 pub use self::{report::SweepReport, schedule::Schedule, sweeper::Sweeper, unplaced::Unplaced};
