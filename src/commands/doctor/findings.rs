@@ -349,7 +349,7 @@ mod tests {
 
     #[test]
     fn the_report_on_what_is_to_be_looked_at_reads_well() {
-        let config = config(&[("VOLUME_REAPER_DOCKER_TIMEOUT", "20m"), ("VOLUME_REAPER_TOPOLOGY", "check")]);
+        let config = config(&[("VOLUME_REAPER_DOCKER_TIMEOUT", "40m"), ("VOLUME_REAPER_TOPOLOGY", "check")]);
         let broker = |queues: &Queues| {
             let mut facts = broker(queues);
             "3.13.7".clone_into(&mut facts.hello.version);
