@@ -100,6 +100,7 @@ pub fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
 }
 
 /// The parser's word, without the line that it did not understand: that may be part of a key.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the library may add errors to its own")]
 fn without_content(error: &pem::Error) -> &'static str {
     match error {
         pem::Error::MissingSectionEnd { .. } => "a section has no end",
@@ -138,6 +139,7 @@ impl Problem {
         }
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the library may add errors to its own")]
     fn of_tls(error: &rustls::Error) -> Self {
         match error {
             rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => Self::UnknownAuthority,
@@ -153,6 +155,7 @@ impl Problem {
 }
 
 /// Why we refuse a server's certificate.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the library may add errors to its own")]
 fn refusal(error: &CertificateError) -> String {
     let what = match error {
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => "has expired",

@@ -133,11 +133,12 @@ impl Docker {
     ) -> Result<R, Failure> {
         let answer = tokio::time::timeout(limit, request).await.unwrap_or(Err(Error::RequestTimeoutError));
         metrics::docker_request(self.name.as_deref(), operation, &status(&answer));
-        answer.map_err(|error| match error {
-            Error::DockerResponseServerError { status_code, message } => {
+        answer.map_err(|error| {
+            if let Error::DockerResponseServerError { status_code, message } = error {
                 Failure::transient(format!("docker at {}: {operation}: {status_code} {message}", self.endpoint))
+            } else {
+                self.lost(&format!("{operation}: {}", cause(&error)))
             }
-            other => self.lost(&format!("{operation}: {}", cause(&other))),
         })
     }
 

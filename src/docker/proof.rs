@@ -190,11 +190,13 @@ impl Docker {
         };
         let cause = match pinned.likeness(other) {
             Likeness::OtherRoot => OTHER_ROOT,
-            _ if was_there_lately => {
+            Likeness::Same | Likeness::SameId | Likeness::Other if was_there_lately => {
                 "another daemon answers than the one that is pinned in the database, which was there a moment ago: it \
                  was replaced, or two daemons seem to answer at this address"
             }
-            _ => "another daemon answers than the one that is pinned in the database",
+            Likeness::Same | Likeness::SameId | Likeness::Other => {
+                "another daemon answers than the one that is pinned in the database"
+            }
         };
         self.doubt(&format!("{} is pinned, {} answers", pinned.as_str(), other.as_str()), cause)
     }

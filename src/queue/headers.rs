@@ -117,9 +117,9 @@ pub(super) fn last_death(properties: &BasicProperties) -> Option<(Option<&str>, 
     let AMQPValue::FieldArray(deaths) = properties.headers().as_ref()?.inner().get("x-death")? else { return None };
     let AMQPValue::FieldTable(death) = deaths.as_slice().first()? else { return None };
     let reason = death.inner().get("reason").and_then(text);
-    let time = death.inner().get("time").and_then(|time| match time {
-        AMQPValue::Timestamp(seconds) => DateTime::from_timestamp(i64::try_from(*seconds).ok()?, 0),
-        _ => None,
+    let time = death.inner().get("time").and_then(|time| {
+        let AMQPValue::Timestamp(seconds) = time else { return None };
+        DateTime::from_timestamp(i64::try_from(*seconds).ok()?, 0)
     });
     Some((reason, time))
 }

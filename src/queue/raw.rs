@@ -129,10 +129,11 @@ impl RawChannel {
             nowait: false,
             arguments: FieldTable::default(),
         };
-        match self.call(CHANNEL, basic::AMQPMethod::Consume(consume)).await? {
-            AMQPClass::Basic(basic::AMQPMethod::ConsumeOk(ok)) => Ok(ok.consumer_tag.to_string()),
-            _ => Err(down(&self.url, &"it does not subscribe us")),
-        }
+        let answer = self.call(CHANNEL, basic::AMQPMethod::Consume(consume)).await?;
+        let AMQPClass::Basic(basic::AMQPMethod::ConsumeOk(ok)) = answer else {
+            return Err(down(&self.url, &"it does not subscribe us"));
+        };
+        Ok(ok.consumer_tag.to_string())
     }
 
     /// Ends a subscription. What came and was not looked at stays unacknowledged.
@@ -165,10 +166,11 @@ impl RawChannel {
             nowait: false,
             arguments: FieldTable::default(),
         };
-        match self.call(CHANNEL, queue::AMQPMethod::Declare(declare)).await? {
-            AMQPClass::Queue(queue::AMQPMethod::DeclareOk(ok)) => Ok((ok.message_count, ok.consumer_count)),
-            _ => Err(down(&self.url, &"it does not count")),
-        }
+        let answer = self.call(CHANNEL, queue::AMQPMethod::Declare(declare)).await?;
+        let AMQPClass::Queue(queue::AMQPMethod::DeclareOk(ok)) = answer else {
+            return Err(down(&self.url, &"it does not count"));
+        };
+        Ok((ok.message_count, ok.consumer_count))
     }
 
     pub(super) async fn acknowledge(&mut self, tag: u64) -> Result<(), Failure> {
