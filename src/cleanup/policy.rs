@@ -7,7 +7,7 @@ use super::{breaker::Budgets, retention::Retention};
 /// How long rows stay locked while their volumes are removed, and how many at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Locking {
-    /// After so long, locks are given up; what still removes goes on without. Zero never locks.
+    /// After so long, locks are given up; removals that are still running continue without. Zero never locks.
     pub limit: Duration,
     /// Threads a batch, at most.
     pub batch: usize,

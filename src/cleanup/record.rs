@@ -1,4 +1,5 @@
-//! A database whose threads only events tell of (`VOLUME_REAPER_UNKNOWN_THREADS=record`): no platform writes its rows.
+//! A database whose threads are known from events alone (`VOLUME_REAPER_UNKNOWN_THREADS=record`): no platform writes
+//! its rows.
 //!
 //! Each event is written into its thread's row first, and the row decides as usual. Threads that are in use may have no
 //! row, or still be closed in it: neither a volume without a row nor one whose thread is marked is known to be unused.

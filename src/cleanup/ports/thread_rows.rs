@@ -15,7 +15,7 @@ use crate::{failure::Failure, volume_name::ThreadId};
 pub struct Close {
     /// When, if the platform said so in a way that we can read.
     pub at: Option<DateTime<Utc>>,
-    /// That time as the database itself writes it, which tells one close from another also where we can't read it.
+    /// That time as the database itself writes it, which distinguishes closes also where we can't read it.
     pub written: Option<String>,
 }
 
@@ -28,7 +28,7 @@ pub struct Thread {
     pub marked: bool,
     /// Its latest close.
     pub close: Close,
-    /// Somebody holds it: it is not to be cleaned.
+    /// A person holds it: it is not to be cleaned up.
     pub held: bool,
     /// The host that its volume is on, if the platform says so.
     pub host: Option<String>,
@@ -64,7 +64,7 @@ pub struct Candidate {
     pub id: String,
     /// Its latest close.
     pub close: Close,
-    /// Somebody holds it: it is not to be cleaned.
+    /// A person holds it: it is not to be cleaned up.
     pub held: bool,
 }
 
@@ -118,8 +118,8 @@ pub trait Threads: Send + Sync + 'static {
         async { Ok(None) }
     }
 
-    /// Whether threads that are in use have a row that says so. If not, a volume without a row may be in use, and so may
-    /// one whose thread is marked.
+    /// Whether threads that are in use have a row that says so. If not, a volume without a row may be in use, and so
+    /// may one whose thread is marked.
     fn knows_threads_in_use(&self) -> bool {
         true
     }
