@@ -14,7 +14,7 @@ pub(super) struct Row {
     pub(super) thread: ThreadId,
     /// Its close, as it was read.
     pub(super) close: Close,
-    /// Somebody holds it.
+    /// A person holds it.
     pub(super) held: bool,
 }
 

@@ -1,4 +1,4 @@
-//! The threads that a sweep finds closed and unmarked, and leaves alone: held, or not due yet.
+//! The threads that a sweep finds closed and unmarked, and leaves alone: on hold, or not due yet.
 
 use chrono::Utc;
 

@@ -54,7 +54,7 @@ pub(super) struct Unnameable(AtomicU64);
 
 impl Unnameable {
     /// Logs the number when it changes, and not in every sweep.
-    pub(super) fn tell(&self, threads: u64) {
+    pub(super) fn log(&self, threads: u64) {
         if self.0.swap(threads, Ordering::Relaxed) != threads && threads > 0 {
             warn!(threads, "closed threads have ids that can't name a volume; `debug` names them at every sweep");
         }
@@ -148,7 +148,7 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
             deferred.wait(tally);
             return Ok(());
         }
-        self.unnameable.tell(tally.of(Fate::Unnameable));
+        self.unnameable.log(tally.of(Fate::Unnameable));
         self.sweep_deferred(deferred, &inventory, tally).await?;
         self.sweep_drift(found.marked, tally, stop).await?;
         if !tally.dry_run

@@ -15,7 +15,7 @@ pub(super) enum Fate {
     Referenced,
     /// Its retention is not over.
     NotDue,
-    /// Somebody holds it.
+    /// A person holds it.
     Held,
     /// All removal is paused.
     Paused,

@@ -1,4 +1,4 @@
-//! Threads of which nobody says on which host they are: that a volume is nowhere needs the word of every host.
+//! Threads of which nobody says on which host they are: a volume counts as absent only if every host says so.
 //!
 //! Where such a volume is on a host, that host's own sweep finds it there and removes it. Here, pages of rows are read,
 //! and *then* every host's list, as in any sweep; what is on none of them is marked. A host that can't be asked, or is
@@ -84,20 +84,20 @@ impl<V: Volumes, T: Database> Unplaced<V, T> {
             }
             skipped_reason = Some(failure.message);
         }
-        self.tell_skipped(skipped_reason.as_ref());
+        self.log_skipped(skipped_reason.as_ref());
         let report = tally.report(skipped_reason, began.elapsed());
         metrics::sweep(began.elapsed());
         report.log();
         report
     }
 
-    /// Says why threads stay unmarked when that changes, and not in every sweep.
-    fn tell_skipped(&self, reason: Option<&String>) {
-        let mut told = self.skipped.lock();
-        if told.as_ref() == reason {
+    /// Logs why threads stay unmarked when that changes, and not in every sweep.
+    fn log_skipped(&self, reason: Option<&String>) {
+        let mut logged = self.skipped.lock();
+        if logged.as_ref() == reason {
             return;
         }
-        *told = reason.cloned();
+        *logged = reason.cloned();
         if let Some(reason) = reason {
             warn!(reason, "closed threads that may be on any host are not marked for now");
         } else {
@@ -117,7 +117,7 @@ impl<V: Volumes, T: Database> Unplaced<V, T> {
                 self.sweep_rows(std::mem::take(&mut read), tally).await?;
             }
         }
-        self.unnameable.tell(tally.of(Fate::Unnameable));
+        self.unnameable.log(tally.of(Fate::Unnameable));
         Ok(())
     }
 
