@@ -44,7 +44,7 @@ pub struct Message<'a> {
 pub struct Consumer<V, T> {
     /// Cleans up.
     pub fleet: Arc<Fleet<V, T>>,
-    /// Told when a dependency turns out to be down.
+    /// Notified when a dependency turns out to be down.
     pub health: Arc<Health>,
     /// The waits before the second, third, ... attempt.
     pub retry_delays: Vec<Duration>,
@@ -89,7 +89,7 @@ impl<V: Volumes, T: Database> Consumer<V, T> {
     }
 }
 
-/// What an event came to, as a dry run tells it.
+/// What an event came to, as a dry run writes it.
 fn journal_entry(event: &ThreadEvent, result: &Result<Outcome, Failure>, settlement: &Settlement) -> serde_json::Value {
     let (outcome, error) = match result {
         Ok(outcome) => (Some(outcome.as_str()), None),
