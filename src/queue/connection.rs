@@ -120,10 +120,10 @@ pub(super) async fn bounded<R>(
     }
 }
 
-/// The verdict on a broker's error: will it be better later, or has somebody to mend something?
+/// The verdict on a broker's error: will it be better later, or has somebody to fix something?
 ///
 /// The codes are AMQP 0-9-1's: 403 access refused, 404 not found, 406 precondition failed, 530 not allowed (such as
-/// a virtual host that is not there). TLS that fails is as permanent as a wrong password: somebody has to mend a
+/// a virtual host that is not there). TLS that fails is as permanent as a wrong password: somebody has to fix a
 /// certificate, here or there. A line that breaks during it is not.
 pub(super) fn failure(url: &SecretUrl, what: &str, error: &lapin::Error) -> Failure {
     if let ErrorKind::IOError(error) = error.kind()

@@ -77,7 +77,7 @@ pub(super) fn handed_back(original: &BasicProperties, is_reopened: bool, host: O
     same_message(original, headers)
 }
 
-/// The properties of the same message for its next stop: a delay queue or the parking lot.
+/// The properties of the same message for its next stop: a delay queue or the dead-letter queue.
 pub(super) fn onward(original: &BasicProperties, attempt: usize, reason: &str, error: &str) -> BasicProperties {
     let mut headers = headers_without(original, is_the_brokers);
     headers.insert(ATTEMPT.into(), AMQPValue::LongLongInt(i64::try_from(attempt).unwrap_or(i64::MAX)));
@@ -89,7 +89,7 @@ pub(super) fn onward(original: &BasicProperties, attempt: usize, reason: &str, e
     same_message(original, headers)
 }
 
-/// The properties of the same message for the parking lot.
+/// The properties of the same message for the dead-letter queue.
 pub(super) fn parked(original: &BasicProperties, attempt: usize, reason: &str, error: &str) -> BasicProperties {
     let onward = onward(original, attempt, reason, error);
     let mut headers = onward.headers().clone().unwrap_or_default();

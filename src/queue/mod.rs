@@ -3,12 +3,13 @@
 //! Facts that it rests on, measured on RabbitMQ 3.10, 4.0 and 4.3: a plain requeue comes back at once; whether a
 //! requeue counts towards the delivery limit depends on the version; a client's own `x-death` is ignored since 4.0;
 //! the delayed-message plugin is not replicated. So we count attempts in a header of our own, and wait in queues of
-//! our own: one per step of the ladder, each with a time to live that dead-letters back to the work queue.
+//! our own: one per step of the retry schedule, each with a time to live that dead-letters back to the work queue.
 
 mod broker_answers;
 mod broker_facts;
 mod connection;
 mod counting;
+mod dead_letter_queue;
 mod difference;
 mod greeting;
 mod header_size;
@@ -16,7 +17,6 @@ mod headers;
 mod isolate;
 mod lost;
 mod management;
-mod parking_lot;
 mod properties;
 mod publisher;
 mod raw;
@@ -31,8 +31,8 @@ use std::time::Duration;
 pub use broker_answers::{Answer, Contents, Counts, Hello, Inspection, LoginRefused, QueueFacts, Unreachable};
 pub use broker_facts::inspect;
 pub use counting::{QueueCount, count};
+pub use dead_letter_queue::{DeadLetters, Parked, Size, Then, Unacked};
 pub use management::Harm;
-pub use parking_lot::{DeadLetters, Held, Parked, Size, Then};
 pub use publisher::Publisher;
 pub use subscription::Subscription;
 
@@ -67,7 +67,7 @@ pub struct Queues {
     pub host: Option<String>,
     /// The hosts whose own routing keys are listened to.
     pub hosts: Vec<String>,
-    /// The steps of the ladder.
+    /// The steps of the retry schedule.
     pub retry_delays: Vec<Duration>,
     /// Whether we create what is missing.
     pub topology: Topology,
@@ -166,7 +166,7 @@ impl Queues {
         format!("{}.retry.{delay}", self.prefix)
     }
 
-    /// The parking lot.
+    /// The dead-letter queue.
     #[must_use]
     pub fn dead_letter(&self) -> String {
         format!("{}.dead-letter", self.prefix)
