@@ -46,7 +46,7 @@ impl Docker {
         let link = self.link()?;
         let volumes = self.list_volumes(&link, prefix).await?;
         let connection = link.connection();
-        // Stopped containers hold their volumes too.
+        // Stopped containers use their volumes too.
         let containers = ListContainersOptionsBuilder::default().all(true).build();
         let containers = self.list("list_containers", link.list_containers(Some(containers))).await?;
         self.is_still(connection, &link)?;

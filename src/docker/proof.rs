@@ -32,7 +32,7 @@ const LATELY: Duration = Duration::from_mins(1);
 #[derive(Default)]
 pub(super) struct Contact {
     state: Mutex<State>,
-    /// Held by whoever asks often; the others wait for what comes of it.
+    /// Acquired by whoever asks often; the others wait for what comes of it.
     trial: tokio::sync::Mutex<()>,
 }
 
