@@ -158,7 +158,7 @@ pub trait Dialect: Parts + fmt::Debug + Send + Sync {
         None
     }
 
-    /// The query for what speaks against using the threads table at all: each `name` goes on after "table ...".
+    /// The query for what speaks against using the threads table at all: each `name` continues the words "table ...".
     fn obstacles(&self, _names: &ThreadsTable) -> Option<String> {
         None
     }

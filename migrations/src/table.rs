@@ -11,7 +11,7 @@ use crate::{
     refused,
 };
 
-/// At most so many names are told of what was found.
+/// At most so many names of what was found are listed.
 const NAMES_SHOWN: usize = 20;
 
 /// A table, as the catalogue has it.

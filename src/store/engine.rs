@@ -75,7 +75,7 @@ pub(super) trait Connecting {
         asked
     }
 
-    /// What each connection is told.
+    /// What is set on each connection.
     fn adapt(&self, options: &mut ConnectOptions, access: Access, url: &SecretUrl);
 
     /// What a transaction begins with behind a pooler.

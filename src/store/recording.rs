@@ -1,4 +1,4 @@
-//! Threads that only events tell of: the row is opened, closed and reopened by what they say.
+//! Threads that are known from events alone: the row is opened, closed and reopened by what they say.
 //!
 //! Events come twice, late, and in any order. So each is one statement that writes only what is later than what the row
 //! knows, and whatever the order, the row ends as the latest of them says.

@@ -159,7 +159,7 @@ impl Failures for Store {
     }
 
     async fn forget_failures(&self) -> Result<(), Failure> {
-        self.delete_settled_failures().await
+        self.delete_obsolete_failures().await
     }
 }
 
@@ -241,7 +241,7 @@ fn is_in_scope(threads: &Mapping, scope: &Scope) -> Option<Condition> {
     }
 }
 
-/// The time of a close as the database writes it: tells one close from another whatever its type is.
+/// The time of a close as the database writes it: distinguishes closes whatever its type is.
 pub(super) fn close_written(threads: &Mapping) -> Expr {
     let column = threads.names.closed_at.as_ref();
     column.map_or_else(Expr::null, |closed_at| threads.as_text(Expr::col(Alias::new(closed_at))))

@@ -7,7 +7,7 @@ use sea_orm_migration::prelude::*;
 use super::MySql;
 use crate::{Dialect, Found, Mapping, Parts, REOPEN_TRIGGER, UNMARKED_INDEX, change::sql};
 
-/// How much of a status without a limit stands in the index. One that is longer is told from others in the row.
+/// How much of a status without a limit stands in the index. A longer one is compared in the row.
 const STATUS_PREFIX: u32 = 64;
 
 impl Parts for MySql {
