@@ -123,7 +123,7 @@ pub enum Problem {
 }
 
 impl Problem {
-    /// The problem that a failed connection tells of, if it failed because of TLS and not because of the line.
+    /// The problem that made a connection fail, if it failed because of TLS and not because of the line.
     pub fn of(error: &io::Error) -> Option<Self> {
         let mut cause: &(dyn Error + 'static) = error.get_ref()?;
         loop {

@@ -1,4 +1,4 @@
-//! `hosts`: the Docker hosts whose word counts, and what it means to add, replace or lose one.
+//! `hosts`: the Docker hosts whose answers count, and what it means to add, replace or lose one.
 
 use std::{collections::BTreeMap, process::ExitCode};
 

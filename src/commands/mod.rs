@@ -113,7 +113,7 @@ async fn fleet(config: &Config, health: &Health) -> Result<Fleet<Docker, Store>,
     Ok(fleet_of(config, health, store(config).await?, |host| docker(config, host)))
 }
 
-/// The hosts where only events tell of threads.
+/// The hosts where threads are known from events alone.
 async fn recording_fleet(config: &Config, health: &Health) -> Result<Fleet<Docker, Recording<Store>>, Failure> {
     Ok(fleet_of(config, health, Recording::new(store(config).await?), |host| docker(config, host)))
 }

@@ -92,8 +92,8 @@ pub const SETTINGS: &[Setting] = &[
         "lock_limit",
         "VOLUME_REAPER_LOCK_LIMIT",
         "",
-        "How long rows are locked, and deliveries wait, while volumes are removed; 0s never locks; 2s if empty, and 500ms \
-         on SQLite",
+        "How long rows are locked, and deliveries wait, while volumes are removed; 0s never locks; 2s if empty, and \
+         500ms on SQLite",
     ),
     setting("volume_prefix", "VOLUME_REAPER_VOLUME_PREFIX", "ha_ws_", "What a thread's volume is called before its id"),
     setting("exchange", "VOLUME_REAPER_EXCHANGE", "threads", "The topic exchange that thread events are published to"),

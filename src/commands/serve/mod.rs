@@ -1,4 +1,4 @@
-//! `serve`: consumer, reconciler, lease, probes and HTTP in one process, until a signal.
+//! `serve`: consumer, sweeps, lease, probes and HTTP in one process, until a signal.
 
 mod host_parts;
 pub mod leader;
@@ -117,7 +117,7 @@ async fn serve<T: Database + AsRef<Store>>(
     }
 
     let ended_early = tokio::select! {
-        // First, because a part that was told to stop ends too.
+        // First, because a part that was asked to stop ends too.
         biased;
         () = process.stop.cancelled() => Ok(()),
         Some(ended) = work.join_next() => Err(early(ended)),
@@ -139,7 +139,7 @@ async fn serve<T: Database + AsRef<Store>>(
     ended_early.map(|()| ExitCode::SUCCESS)
 }
 
-/// What to say of a part that ended although nobody told it to.
+/// What to say of a part that ended although nobody asked it to.
 fn early(ended: Result<Result<(), Failure>, JoinError>) -> Failure {
     match ended {
         Ok(Ok(())) => Failure::permanent("a part of the program ended by itself"),
