@@ -84,7 +84,7 @@ pub(crate) struct Platform {
     dir: TempDir,
     db: DatabaseConnection,
     docker: Docker,
-    /// What the service is told, besides where to serve HTTP.
+    /// The settings of the service, besides where to serve HTTP.
     settings: HashMap<&'static str, String>,
 }
 

@@ -1,4 +1,4 @@
-//! Threads that only events tell of: no platform writes their rows.
+//! Threads that are known from events alone: no platform writes their rows.
 
 use chrono::{DateTime, Utc};
 use migrations::ThreadsTable;

@@ -1,4 +1,5 @@
-//! Whose word counts: two daemons behind one address, a cloned host, a disk that is not mounted, a plugin that is gone.
+//! Whose answers count: two daemons behind one address, a cloned host, a disk that is not mounted, a plugin that is
+//! gone.
 
 use std::{
     collections::HashSet,
@@ -260,7 +261,7 @@ async fn refused_for_its_data_root(world: &World) {
     let mut checks = doctor["checks"].as_array().expect("checks").iter();
     let identity = checks.find(|check| check["name"] == "docker.identity").expect("a check");
     assert_eq!(identity["status"], json!("fail"));
-    assert!(identity["mend"].as_str().is_some_and(|mend| mend.contains("Mount the disk")), "{identity}");
+    assert!(identity["fix"].as_str().is_some_and(|fix| fix.contains("Mount the disk")), "{identity}");
 }
 
 #[tokio::test]
