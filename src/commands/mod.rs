@@ -15,16 +15,10 @@ pub mod serve;
 pub mod status;
 mod sweep;
 
-use std::{process::ExitCode, sync::Arc, time::Duration};
+use std::{process::ExitCode, sync::Arc};
 
 use crate::{
-    cleanup::{
-        Cleaner, Context, Database,
-        dry_run::DryRun,
-        fleet::Fleet,
-        policy::{Limits, Locking},
-        record::Recording,
-    },
+    cleanup::{Cleaner, Context, Database, dry_run::DryRun, fleet::Fleet, policy::Limits, record::Recording},
     cli::{Command, Invocation},
     config::{Config, DockerHost, UnknownThreads},
     docker::Docker,
@@ -32,14 +26,9 @@ use crate::{
     health::Health,
     host::Host,
     journal::Journal,
-    store::Store,
+    store::{Store, locking},
 };
 
-/// How long rows are locked unless it is said otherwise: longer than an ordinary removal takes, and shorter than
-/// anybody waits for a row.
-const ROW_LOCK_LIMIT: Duration = Duration::from_secs(2);
-/// How long a file of SQLite's is locked unless it is said otherwise: a tenth of what its users wait by default.
-const FILE_LOCK_LIMIT: Duration = Duration::from_millis(500);
 /// The lease whose holder sweeps; the only host, or what is on none of several.
 const SWEEP_LEASE: &str = "sweep";
 /// Connections to the database besides one per removal in flight: sweep, probe, and the lock of a migration.
@@ -134,22 +123,15 @@ fn fleet_of<T: Database>(
     threads: T,
     docker: impl Fn(&DockerHost) -> Docker,
 ) -> Fleet<Docker, T> {
-    let (prefix, limits) =
-        (config.volume_prefix.clone(), Limits { locking: locking(config), timeout: config.docker_timeout });
+    let (prefix, limits) = (
+        config.volume_prefix.clone(),
+        Limits { locking: locking(&config.database_url, config.lock_limit), timeout: config.docker_timeout },
+    );
     let context = Arc::new(Context::new(threads, prefix, config.policy, limits));
     let cleaner = |host: &DockerHost| {
         Arc::new(Cleaner::new(host.name.clone(), docker(host), host.concurrency, Arc::clone(&context)))
     };
     Fleet::new(config.docker_hosts.iter().map(cleaner).collect(), health, config.prefetch)
-}
-
-/// How long rows are locked: SQLite's lock is the whole file's, so that others would wait for ours.
-fn locking(config: &Config) -> Locking {
-    if config.database_url.scheme() == "sqlite" {
-        Locking::of_file(config.lock_limit.unwrap_or(FILE_LOCK_LIMIT))
-    } else {
-        Locking::of_rows(config.lock_limit.unwrap_or(ROW_LOCK_LIMIT))
-    }
 }
 
 /// The lease whose holder sweeps a host.

@@ -103,8 +103,6 @@ impl RawChannel {
         self.call(CHANNEL, channel::AMQPMethod::Open(channel::Open {})).await.map(drop)
     }
 
-    // --- What can be done -------------------------------------------------------------------------------------------
-
     /// Takes the next message of a queue, if there is one.
     pub(super) async fn get(&mut self, queue: &str) -> Result<Option<RawMessage>, Failure> {
         let get = basic::Get { queue: queue.into(), no_ack: false };
@@ -194,8 +192,6 @@ impl RawChannel {
         let close = channel::Close { reply_code: 200, reply_text: "done".into(), class_id: 0, method_id: 0 };
         let _ = self.call(CHANNEL, channel::AMQPMethod::Close(close)).await;
     }
-
-    // --- Frames -----------------------------------------------------------------------------------------------------
 
     async fn call(&mut self, channel: u16, method: impl Into<Method>) -> Result<AMQPClass, Failure> {
         self.send(channel, method).await?;

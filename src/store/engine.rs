@@ -14,7 +14,11 @@ use super::{
     Pool,
     schema_facts::{LARGE_TABLE_ROWS, Part},
 };
-use crate::config::SecretUrl;
+use crate::{cleanup::policy::Locking, config::SecretUrl};
+
+/// How long rows are locked unless it is said otherwise: longer than an ordinary removal takes, and shorter than
+/// anybody waits for a row.
+const ROW_LOCK_LIMIT: Duration = Duration::from_secs(2);
 
 /// A database, in all that is its own.
 pub(super) trait Engine: Connecting + Errors + Migrating + SchemaFacts + Send + Sync {
@@ -96,6 +100,11 @@ pub(super) trait Connecting {
     /// A transaction that writes.
     fn writing(&self) -> TransactionOptions {
         TransactionOptions::default()
+    }
+
+    /// How long, and how many, rows are locked, with this limit if there is one.
+    fn locking(&self, limit: Option<Duration>) -> Locking {
+        Locking::of_rows(limit.unwrap_or(ROW_LOCK_LIMIT))
     }
 
     /// What the URL's parameters for the authorities, our certificate and its key are called.

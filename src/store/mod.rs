@@ -45,6 +45,7 @@ use errors::failure;
 use pool::Pool;
 
 use crate::{
+    cleanup::policy::Locking,
     config::SecretUrl,
     failure::{Dependency, Failure},
     host::Host,
@@ -56,6 +57,12 @@ const ROW_TIMEOUT: Duration = Duration::from_secs(10);
 const PAGE_TIMEOUT: Duration = Duration::from_mins(2);
 /// For a connection, new or from the pool; below [`ROW_TIMEOUT`], so that its error is the one that is reported.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How the database at `url` locks rows, with this limit if there is one.
+#[must_use]
+pub fn locking(url: &SecretUrl, limit: Option<Duration>) -> Locking {
+    engine_of(url).locking(limit)
+}
 
 /// The database.
 pub struct Store {

@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
-use super::{super::locking, findings::Check};
-use crate::config::Config;
+use super::findings::Check;
+use crate::{config::Config, store::locking};
 
 /// How long a broker lets a delivery go without an answer before it takes the consumer for stuck: RabbitMQ's default
 /// (its documentation, "Consumers, delivery acknowledgement timeout").
 const CONSUMER_TIMEOUT: Duration = Duration::from_mins(30);
 
 pub(super) fn verdicts(config: &Config) -> Vec<Check> {
-    vec![longest_wait(config.docker_timeout, locking(config).limit)]
+    vec![longest_wait(config.docker_timeout, locking(&config.database_url, config.lock_limit).limit)]
 }
 
 /// A delivery waits until its removal can be sent, and then for the removal as long as its row stays locked.
