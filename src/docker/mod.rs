@@ -16,13 +16,10 @@ mod links;
 mod proof;
 mod transport;
 
-use std::{
-    collections::BTreeSet,
-    sync::{Mutex, PoisonError, RwLock},
-    time::Duration,
-};
+use std::{collections::BTreeSet, time::Duration};
 
 use bollard::{errors::Error, query_parameters::RemoveVolumeOptions};
+use parking_lot::{Mutex, RwLock};
 use tokio::time::Instant;
 
 use self::{
@@ -98,7 +95,7 @@ impl Docker {
 
     /// From now on `identity` is the daemon whose answers count.
     pub fn pin(&self, identity: Identity) {
-        let mut pinned = self.pinned.write().unwrap_or_else(PoisonError::into_inner);
+        let mut pinned = self.pinned.write();
         if pinned.as_ref().is_some_and(|before| *before != identity) {
             // What was proven over these was another's identity.
             self.links.close_idle();
@@ -107,7 +104,7 @@ impl Docker {
     }
 
     fn pinned(&self) -> Option<Identity> {
-        self.pinned.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.pinned.read().clone()
     }
 
     fn link(&self) -> Result<Link<'_>, Failure> {

@@ -4,12 +4,10 @@
 //! is met for the first time, or again after an outage or a contradiction, is asked often on one connection, and all
 //! answers must agree; from then on once per connection, and once more after each answer that a volume is absent.
 
-use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::time::Duration;
 
 use bollard::models::SystemInfo;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use super::{CALL_TIMEOUT, Docker, PING_TIMEOUT, links::Link};
@@ -77,7 +75,7 @@ impl Contact {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

@@ -35,7 +35,7 @@ mod sweeper;
 mod tally;
 mod unplaced;
 
-pub use self::{report::SweepReport, schedule::Schedule, sweeper::Sweeper, unplaced::Unplaced};
+pub use self::{pages::pages, report::SweepReport, schedule::Schedule, sweeper::Sweeper, unplaced::Unplaced};
 
 /// Rows a page: few round trips, and a statement that is over in a moment.
 const PAGE_ROWS: usize = 2000;

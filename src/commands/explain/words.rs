@@ -2,7 +2,7 @@
 
 use super::why::{Daemon, Facts, Reason};
 use crate::{
-    cleanup::{Origin, failing::Failing, retention::Due},
+    cleanup::{Gone, Origin, failing::Failing, retention::Due},
     docker::VolumeUser,
     store::WrittenReceipt,
     terminal::{Plain, time},
@@ -85,7 +85,11 @@ fn gone(facts: &Facts) -> String {
     let volume = &facts.volume;
     match rows.receipts.first() {
         Some(receipt) => {
-            let what = if receipt.outcome == "removed" { "was removed" } else { "was found to be gone" };
+            let what = match Gone::parse(&receipt.outcome) {
+                Some(Gone::Removed) => "was removed".to_owned(),
+                Some(Gone::NotFound) => "was found to be gone".to_owned(),
+                None => format!("is gone, in a way that this version does not know ({})", Plain(&receipt.outcome)),
+            };
             format!("its volume {volume} {what} {}", of_receipt(receipt))
         }
         // Somebody else's hand, or a receipt that was thrown away.
