@@ -43,7 +43,7 @@ soak: ## 20,000 events with a fault every second, 20,000 reopenings; SOAK_EVENTS
 
 bench: ## figures, beside what they compare with; PARTS="events idle" for some
 	deploy/local/install
-	cargo bench --locked --no-run
+	cargo bench --locked --bench bench --no-run
 	deploy/local/servers run -- cargo bench --locked --bench bench -- $(PARTS)
 
 lint: cargo-deny ## format, clippy, documentation, dependencies

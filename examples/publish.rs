@@ -19,9 +19,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         let mandatory = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
         let publish =
             channel.basic_publish("threads".into(), "thread.closed".into(), mandatory, body.as_bytes(), properties);
-        match publish.await?.await? {
-            Confirmation::Ack(None) => {}
-            other => return Err(format!("{thread_id}: the broker did not take it: {other:?}").into()),
+        let confirmation = publish.await?.await?;
+        if !matches!(confirmation, Confirmation::Ack(None)) {
+            return Err(format!("{thread_id}: the broker did not take it: {confirmation:?}").into());
         }
     }
     connection.close(200, "done".into()).await?;

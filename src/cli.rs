@@ -67,7 +67,7 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Look for what can silently be wrong with broker, database and Docker, and say how to mend it. Changes nothing.
+    /// Look for what can silently be wrong with broker, database and Docker, and say how to fix it. Changes nothing.
     /// Exit code 1 if a check failed
     Doctor {
         /// Print the report as one JSON object
@@ -95,7 +95,7 @@ pub enum Command {
         #[command(subcommand)]
         action: DeadLettersAction,
     },
-    /// The Docker hosts whose word counts: show them, replace a daemon, give one up
+    /// The Docker hosts whose answers count: show them, replace a daemon, give one up
     Hosts {
         /// What to do
         #[command(subcommand)]
@@ -126,7 +126,7 @@ pub enum Command {
         #[arg(long, value_name = "HOST")]
         on: Option<String>,
     },
-    /// Go on with removal, after a pause or after the breaker; the budgets are counted anew
+    /// Resume removal, after a pause or after the breaker; the budgets are counted anew
     Resume {
         /// Only on this Docker host; without it, everywhere and on each
         #[arg(long, value_name = "HOST")]
@@ -169,7 +169,7 @@ pub enum HostsAction {
         #[arg(long)]
         dry_run: bool,
     },
-    /// Forget a host that is empty or gone for good: its threads are marked, and its word is no longer needed
+    /// Forget a host that is empty or gone for good: its threads are marked, and its answer is no longer needed
     Retire {
         /// The host
         name: String,
@@ -185,7 +185,7 @@ pub enum HostsAction {
 /// What to do about volumes without a thread.
 #[derive(Clone, Copy, Debug, Subcommand)]
 pub enum OrphansAction {
-    /// Remove those that no container holds, after a confirmation. Exit code 1 if one could not be removed
+    /// Remove those that no container uses, after a confirmation. Exit code 1 if one could not be removed
     Remove {
         /// Only those that were created at least so long ago, such as 30d: a thread's volume may be there before its
         /// row

@@ -1,4 +1,4 @@
-//! Which dependencies answer. Whoever finds one down says so here; consumer and reconciler wait here; a probe per
+//! Which dependencies answer. Whoever finds one down says so here; consumer and sweeps wait here; a probe per
 //! dependency finds out when it is back.
 
 use std::{sync::Arc, time::Duration};
@@ -20,7 +20,7 @@ const PROBE_INTERVAL: Duration = Duration::from_secs(15);
 /// A dependency that was up for so long is taken to be stable: its next outage begins with short waits again.
 const STABLE_AFTER: Duration = Duration::from_secs(30);
 
-/// Why a dependency is taken for down before there was a word about it.
+/// Why a dependency is taken for down before anything is known of it.
 const NOT_CONTACTED: &str = "not contacted yet";
 
 /// What is known of a dependency.
@@ -111,7 +111,7 @@ impl Health {
                     (Some(host.name.clone()), &mut host.status)
                 }
             };
-            // The first word about a dependency is news too, though it was taken for down before.
+            // The first report on a dependency is news too, though it was taken for down before.
             let is_news = status.up != up || (!up && status.reason.as_deref() == Some(NOT_CONTACTED));
             if is_news {
                 // That of the only one goes without saying.

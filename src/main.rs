@@ -22,7 +22,7 @@ fn main() -> ExitCode {
     worker.join().unwrap_or(ExitCode::FAILURE)
 }
 
-/// Starts the program anew with deep stacks, if it has not. If that fails, it goes on as it is: only messages with
+/// Starts the program anew with deep stacks, if it has not. If that fails, it continues as it is: only messages with
 /// headers that nest a thousand levels are more than it can take then.
 fn with_deep_stacks() {
     let has = std::env::var(STACK_SETTING).ok().and_then(|bytes| bytes.parse::<usize>().ok());

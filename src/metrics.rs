@@ -139,7 +139,7 @@ pub fn docker_events_connected(host: Option<&str>, is_connected: bool) {
     gauge!("volume_reaper_docker_events_connected", of_host(host)).set(if is_connected { 1.0 } else { 0.0 });
 }
 
-/// A Docker host came or went. Of the only one, [`dependency_up`] tells.
+/// A Docker host came or went. Of the only one, [`dependency_up`] says so.
 pub fn host_up(host: Option<&str>, up: bool) {
     if let Some(host) = host {
         gauge!("volume_reaper_docker_host_up", "host" => host.to_owned()).set(if up { 1.0 } else { 0.0 });

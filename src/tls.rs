@@ -100,6 +100,7 @@ pub fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
 }
 
 /// The parser's word, without the line that it did not understand: that may be part of a key.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the library may add errors to its own")]
 fn without_content(error: &pem::Error) -> &'static str {
     match error {
         pem::Error::MissingSectionEnd { .. } => "a section has no end",
@@ -122,7 +123,7 @@ pub enum Problem {
 }
 
 impl Problem {
-    /// The problem that a failed connection tells of, if it failed because of TLS and not because of the line.
+    /// The problem that made a connection fail, if it failed because of TLS and not because of the line.
     pub fn of(error: &io::Error) -> Option<Self> {
         let mut cause: &(dyn Error + 'static) = error.get_ref()?;
         loop {
@@ -138,6 +139,7 @@ impl Problem {
         }
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the library may add errors to its own")]
     fn of_tls(error: &rustls::Error) -> Self {
         match error {
             rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => Self::UnknownAuthority,
@@ -153,6 +155,7 @@ impl Problem {
 }
 
 /// Why we refuse a server's certificate.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the library may add errors to its own")]
 fn refusal(error: &CertificateError) -> String {
     let what = match error {
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => "has expired",

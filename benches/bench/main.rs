@@ -2,12 +2,16 @@
 //! idle"` some. Where there is something to compare with, both sides are measured in turn in the same run: what counts
 //! is the ratio, since machines differ and drift.
 
+mod bare_client;
 mod events;
 mod first_day;
 mod idle;
 mod idle_sweep;
+mod latency;
+mod processes;
 mod removals;
 mod setup;
+mod waiting;
 
 use crate::setup::Result;
 
@@ -20,7 +24,19 @@ async fn main() -> Result<()> {
         return Err(format!("no part {unknown:?}; there are {}", PARTS.join(", ")).into());
     }
     if wanted("events") {
-        events::run().await?;
+        events::run(&events::EMPTY).await?;
+    }
+    if wanted("events-apart") {
+        events::run(&events::APART).await?;
+    }
+    if wanted("events-files") {
+        events::run(&events::FILES).await?;
+    }
+    if wanted("latency") {
+        latency::run().await?;
+    }
+    if wanted("waiting") {
+        waiting::run().await?;
     }
     if wanted("removals") {
         removals::run().await?;
@@ -37,4 +53,5 @@ async fn main() -> Result<()> {
     Ok(())
 }
 
-const PARTS: [&str; 5] = ["events", "removals", "first-day", "idle-sweep", "idle"];
+const PARTS: [&str; 9] =
+    ["events", "events-apart", "events-files", "latency", "waiting", "removals", "first-day", "idle-sweep", "idle"];

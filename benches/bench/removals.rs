@@ -1,6 +1,9 @@
 //! Real volumes removed by a sweep, beside the daemon's own rate of removals.
 
-use crate::setup::{Result, Setup, create, daemon_alone, docker, expect_no_volumes, rate, spread};
+use crate::{
+    bare_client,
+    setup::{Result, Setup, create, docker, expect_no_volumes, rate, spread},
+};
 
 const ROUNDS: usize = 3;
 const VOLUMES: usize = 3000;
@@ -10,7 +13,9 @@ pub(crate) async fn run() -> Result<()> {
     for setup in Setup::both().await? {
         let (mut own, mut ours) = (Vec::new(), Vec::new());
         for round in 0..ROUNDS {
-            own.push(daemon_alone(&docker()?, VOLUMES).await?);
+            let names: Vec<_> = (0..VOLUMES).map(|number| format!("bench_own_{number}")).collect();
+            create(&docker()?, &names).await?;
+            own.push(bare_client::remove(&names).await?.0);
             ours.push(by_a_sweep(&setup, round).await?);
         }
         let ratios = ours.iter().zip(&own).map(|(ours, own)| ours / own).collect();

@@ -2,14 +2,12 @@
 
 use std::{
     error::Error,
+    io::Write,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
-use bollard::{
-    models::VolumeCreateRequest,
-    query_parameters::{ListVolumesOptionsBuilder, RemoveVolumeOptions},
-};
+use bollard::{models::VolumeCreateRequest, query_parameters::ListVolumesOptionsBuilder};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use sea_orm::{ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbBackend, Statement};
 use serde_json::Value;
@@ -108,12 +106,27 @@ impl Setup {
         command
     }
 
-    /// Starts `serve`; it is ready when this returns.
+    /// Starts `serve`; it receives and its first sweep is over when this returns.
     pub(crate) async fn serve(&self) -> Result<Child> {
         let serve = self.reaper(&["serve"]).spawn()?;
         let log = self.dir.path().join("serve.log");
         until("serve receives", async || Ok(std::fs::read_to_string(&log)?.contains("receiving"))).await?;
+        let lines = std::fs::read_to_string(&log)?;
+        let (_, address) = lines.split_once(" http=").ok_or("no address in the log")?;
+        let address = address.split_whitespace().next().unwrap_or_default().trim_matches('"');
+        until("its first sweep is over", async || {
+            Ok(get(address, "/metrics")?.contains("volume_reaper_sweep_seconds_count"))
+        })
+        .await?;
         Ok(serve)
+    }
+
+    /// Publishes the events of closed threads.
+    pub(crate) fn publish(&self, ids: &[String]) -> Result<()> {
+        let list = self.dir.path().join("ids");
+        std::fs::write(&list, ids.join("\n"))?;
+        let status = self.reaper(&["publish"]).stdin(std::fs::File::open(&list)?).status()?;
+        if status.success() { Ok(()) } else { Err("publishing failed".into()) }
     }
 
     /// One `sweep --json`: its report, and its peak of memory in bytes.
@@ -135,16 +148,39 @@ impl Setup {
     }
 }
 
+/// The answer to a request, head and body.
+fn get(address: &str, path: &str) -> Result<String> {
+    let mut stream = std::net::TcpStream::connect(address)?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
+    Ok(std::io::read_to_string(stream)?)
+}
+
+/// Sends it a signal.
+pub(crate) fn send(process: &Child, signal: &str) -> Result<()> {
+    let status = Command::new("kill").args(["-s", signal, &process.id().to_string()]).status()?;
+    if status.success() { Ok(()) } else { Err(format!("kill -s {signal}: {status}").into()) }
+}
+
 pub(crate) fn stop(serve: &mut Child) -> Result<()> {
-    Command::new("kill").arg(serve.id().to_string()).status()?;
+    send(serve, "TERM")?;
     let status = serve.wait()?;
     if status.success() { Ok(()) } else { Err(format!("serve ended with {status}").into()) }
 }
 
-/// The most memory that a process had, in bytes (proc(5), `VmHWM`).
+/// The most memory that a process had, in bytes.
 pub(crate) fn memory_peak(process: u32) -> Option<u64> {
+    memory_field(process, "VmHWM:")
+}
+
+/// The memory that a process has, in bytes.
+pub(crate) fn memory(process: u32) -> Option<u64> {
+    memory_field(process, "VmRSS:")
+}
+
+/// A field of proc(5), `status`.
+fn memory_field(process: u32, field: &str) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix(field))?;
     Some(line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()? * 1024)
 }
 
@@ -167,17 +203,15 @@ pub(crate) async fn create(docker: &bollard::Docker, names: &[String]) -> Result
     Ok(())
 }
 
-/// Removals a second of the daemon alone, driven by the same client library with as many in flight.
-pub(crate) async fn daemon_alone(docker: &bollard::Docker, volumes: usize) -> Result<f64> {
-    let names: Vec<_> = (0..volumes).map(|number| format!("bench_own_{number}")).collect();
-    create(docker, &names).await?;
-    let began = Instant::now();
-    stream::iter(&names)
-        .map(|name| docker.remove_volume(name, None::<RemoveVolumeOptions>))
-        .buffer_unordered(IN_FLIGHT)
-        .try_collect::<()>()
-        .await?;
-    Ok(rate(volumes, began.elapsed()))
+/// Puts files of 2 KB into each volume, where the daemon keeps it.
+pub(crate) async fn fill(docker: &bollard::Docker, names: &[String], files: usize) -> Result<()> {
+    for name in names {
+        let dir = docker.inspect_volume(name).await?.mountpoint;
+        for file in 0..files {
+            std::fs::write(format!("{dir}/{file}"), [b'x'; 2048])?;
+        }
+    }
+    Ok(())
 }
 
 /// Fails unless the daemon has no volume of ours.
@@ -193,7 +227,7 @@ pub(crate) fn rate(count: usize, elapsed: Duration) -> f64 {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53")]
-fn float(number: u64) -> f64 {
+pub(crate) fn float(number: u64) -> f64 {
     number as f64
 }
 
@@ -220,6 +254,6 @@ fn quiet(url: &str) -> ConnectOptions {
     options
 }
 
-fn variable(name: &str) -> Result<String> {
+pub(crate) fn variable(name: &str) -> Result<String> {
     std::env::var(name).map_err(|_| format!("{name} is not set: run `make bench`").into())
 }

@@ -84,7 +84,7 @@ pub(crate) struct Platform {
     dir: TempDir,
     db: DatabaseConnection,
     docker: Docker,
-    /// What the service is told, besides where to serve HTTP.
+    /// The settings of the service, besides where to serve HTTP.
     settings: HashMap<&'static str, String>,
 }
 
@@ -178,9 +178,9 @@ impl Platform {
             }
         }
         for confirmation in confirmations {
-            match soon("broker", confirmation).await? {
-                Confirmation::Ack(None) => {}
-                other => return Err(format!("the broker did not take an event: {other:?}").into()),
+            let confirmation = soon("broker", confirmation).await?;
+            if !matches!(confirmation, Confirmation::Ack(None)) {
+                return Err(format!("the broker did not take an event: {confirmation:?}").into());
             }
         }
         soon("broker", connection.close(200, "done".into())).await

@@ -17,7 +17,7 @@ use crate::{
     platform::{ORPHANS, Platform, Published},
 };
 
-/// What happened that should not have, told at once and kept for the end.
+/// What happened that should not have, printed at once and kept for the end.
 pub(crate) struct Notes {
     began: Instant,
     incidents: Mutex<Vec<String>>,

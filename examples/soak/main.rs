@@ -50,12 +50,12 @@ use crate::{
 };
 
 const REPLICAS: usize = 2;
-/// A short ladder, so that events come to its end within the run.
+/// A short retry schedule, so that events come to its end within the run.
 const RETRY_DELAYS: &str = "200ms,1s,2s,5s,10s";
 /// For one request to a server that is up.
 const SOON: Duration = Duration::from_secs(30);
 /// From the end of the faults until nothing is left to do. A lease of a dead holder lasts 30 s, a wait for a server at
-/// most 15 s, the ladder 18 s.
+/// most 15 s, the retries 18 s.
 const SETTLE_DEADLINE: Duration = Duration::from_mins(4);
 /// The broker counts its messages every 5 s: empty is what is so at two looks.
 const LOOK_EVERY: Duration = Duration::from_secs(6);
@@ -207,7 +207,7 @@ fn authority(url: &str) -> Try<&str> {
     Ok(authority.ok_or_else(|| format!("not of the form scheme://user@host:port/path: {url}"))?.0)
 }
 
-/// What the replicas are told.
+/// The settings of the replicas.
 fn settings(amqp_url: String, database_url: String, docker_host: String) -> HashMap<&'static str, String> {
     let text = str::to_owned;
     HashMap::from([

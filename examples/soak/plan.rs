@@ -80,7 +80,13 @@ impl Fate {
             Self::EventLost => 0,
             Self::Repeated | Self::Reopened => 2,
             Self::ClosedAgain => 3,
-            _ => 1,
+            Self::Removed
+            | Self::Absent
+            | Self::Overtaken
+            | Self::Held
+            | Self::Open
+            | Self::Unknown
+            | Self::Garbage => 1,
         }
     }
 
@@ -101,7 +107,13 @@ impl Fate {
         match self {
             Self::Open | Self::Unknown | Self::Garbage => 0,
             Self::ClosedAgain => 2,
-            _ => 1,
+            Self::Removed
+            | Self::Absent
+            | Self::Overtaken
+            | Self::Repeated
+            | Self::EventLost
+            | Self::Held
+            | Self::Reopened => 1,
         }
     }
 }

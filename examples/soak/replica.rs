@@ -134,9 +134,9 @@ async fn stop(name: &str, child: &mut Child, log: &Path, notes: &Notes) -> Try {
         Ok(status) if status.as_ref().is_ok_and(ExitStatus::success) => {}
         // It had not begun: the signal came before its first instruction.
         Ok(_) if std::fs::metadata(log)?.len() == 0 => {}
-        Ok(status) => notes.incident(format!("{name}, told to stop: {status:?}: {}", last_line(log))),
+        Ok(status) => notes.incident(format!("{name}, asked to stop: {status:?}: {}", last_line(log))),
         Err(_) => {
-            notes.incident(format!("{name}, told to stop, did not within {STOP_DEADLINE:?}: {}", last_line(log)));
+            notes.incident(format!("{name}, asked to stop, did not within {STOP_DEADLINE:?}: {}", last_line(log)));
             child.kill().await?;
         }
     }

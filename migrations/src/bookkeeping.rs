@@ -39,7 +39,7 @@ pub struct Bookkeeping {
 }
 
 impl Bookkeeping {
-    /// Reads it. Fails if it is none, if this version can't go on from there, or if it was made for another threads
+    /// Reads it. Fails if it is none, if this version can't continue from there, or if it was made for another threads
     /// table.
     pub async fn read(db: &impl ConnectionTrait, dialect: &dyn Dialect, names: &ThreadsTable) -> Result<Self, DbErr> {
         let all: Vec<_> = BOOKKEEPING.iter().map(|(name, _)| *name).chain(OUR_TABLES).collect();

@@ -10,8 +10,27 @@ use sea_orm_migration::{
 
 use crate::{Column, Found, Mapping, MarkType, Takes, ThreadsTable};
 
+/// The SQL of what we add to a database.
+pub trait Parts {
+    /// How to make the table with the receipts, which has these columns, and its indexes: by thread, of the removals
+    /// alone for the budgets, and by time.
+    fn create_receipts(&self, table: TableCreateStatement) -> Vec<String>;
+
+    /// How to build the index over closed and unmarked rows.
+    fn create_index(&self, found: &Found) -> Vec<String>;
+
+    /// How to drop that index.
+    fn drop_index(&self, found: &Found) -> Vec<String>;
+
+    /// How to make the trigger that clears a mark. One that is there was dropped before.
+    fn create_trigger(&self, mapping: &Mapping) -> Vec<String>;
+
+    /// How to drop that trigger.
+    fn drop_trigger(&self, found: &Found) -> Vec<String>;
+}
+
 /// A database's own way to say what we say to all of them. What is written here is the standard's.
-pub trait Dialect: fmt::Debug + Send + Sync {
+pub trait Dialect: Parts + fmt::Debug + Send + Sync {
     /// What the client libraries call it.
     fn backend(&self) -> DbBackend;
 
@@ -62,26 +81,10 @@ pub trait Dialect: fmt::Debug + Send + Sync {
         Expr::current_timestamp()
     }
 
-    /// How to make the table with the receipts, which has these columns, and its indexes: by thread, of the removals
-    /// alone for the budgets, and by time.
-    fn create_receipts(&self, table: TableCreateStatement) -> Vec<String>;
-
     // --- The threads table ---
 
     /// A change of the threads table waits so long for its lock, and no longer: whoever wants to write waits behind it.
     fn lock_timeout(&self) -> Vec<String>;
-
-    /// How to build the index over closed and unmarked rows.
-    fn create_index(&self, found: &Found) -> Vec<String>;
-
-    /// How to drop that index.
-    fn drop_index(&self, found: &Found) -> Vec<String>;
-
-    /// How to make the trigger that clears a mark. One that is there was dropped before.
-    fn create_trigger(&self, mapping: &Mapping) -> Vec<String>;
-
-    /// How to drop that trigger.
-    fn drop_trigger(&self, found: &Found) -> Vec<String>;
 
     // --- Values ---
 
@@ -155,7 +158,7 @@ pub trait Dialect: fmt::Debug + Send + Sync {
         None
     }
 
-    /// The query for what speaks against using the threads table at all: each `name` goes on after "table ...".
+    /// The query for what speaks against using the threads table at all: each `name` continues the words "table ...".
     fn obstacles(&self, _names: &ThreadsTable) -> Option<String> {
         None
     }

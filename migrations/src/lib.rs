@@ -23,7 +23,7 @@ mod table;
 pub use bookkeeping::Bookkeeping;
 pub use change::Change;
 use change::Executed;
-pub use dialect::Dialect;
+pub use dialect::{Dialect, Parts};
 pub use found::Found;
 pub use mapping::{Closed, IdType, Mapping, MarkType};
 pub use mysql::MySql;

@@ -27,7 +27,7 @@ impl Change for Migration {
                 .col(dialect.key_text(&names.id).not_null().primary_key())
                 .col(dialect.key_text(&names.status).not_null().default("open"))
                 .col(dialect.time("closed_at"))
-                // For threads that only events tell of.
+                // For threads that are known from events alone.
                 .col(dialect.time("reopened_at"))
                 .col(dialect.time("created_at").not_null().default(dialect.now())),
         )]

@@ -89,7 +89,7 @@ impl Mapping {
         self.names.table_sql(self.dialect)
     }
 
-    /// The column with the ids, where it has to be told from others of that name.
+    /// The column with the ids, where others have that name too.
     #[must_use]
     pub fn qualified_id(&self) -> Expr {
         let (table, id) = (Alias::new(&self.names.table), Alias::new(&self.names.id));

@@ -9,7 +9,7 @@ use sea_orm_migration::{
     sea_query::{LockBehavior, LockType},
 };
 
-use crate::{Column, Dialect, Found, Mapping, MarkType, Takes, ThreadsTable, refused};
+use crate::{Column, Dialect, MarkType, Takes, ThreadsTable, refused};
 
 /// MySQL and MariaDB.
 #[derive(Debug)]
@@ -64,29 +64,9 @@ impl Dialect for MySql {
         Expr::cust("(UTC_TIMESTAMP(3))")
     }
 
-    fn create_receipts(&self, table: TableCreateStatement) -> Vec<String> {
-        parts::create_receipts(table)
-    }
-
     /// Counts until it is set otherwise.
     fn lock_timeout(&self) -> Vec<String> {
         vec!["SET SESSION lock_wait_timeout = 2".to_owned()]
-    }
-
-    fn create_index(&self, found: &Found) -> Vec<String> {
-        parts::create_index(found)
-    }
-
-    fn drop_index(&self, found: &Found) -> Vec<String> {
-        parts::drop_index(found)
-    }
-
-    fn create_trigger(&self, mapping: &Mapping) -> Vec<String> {
-        parts::create_trigger(mapping)
-    }
-
-    fn drop_trigger(&self, _found: &Found) -> Vec<String> {
-        parts::drop_trigger()
     }
 
     fn is_text(&self, column: &str, text: &str) -> Expr {

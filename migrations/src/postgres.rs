@@ -9,7 +9,7 @@ use sea_orm_migration::{
     sea_query::{LockBehavior, LockType},
 };
 
-use crate::{Column, Dialect, Found, Mapping, MarkType, Takes, ThreadsTable};
+use crate::{Column, Dialect, MarkType, Takes, ThreadsTable};
 
 /// PostgreSQL.
 #[derive(Debug)]
@@ -27,28 +27,8 @@ impl Dialect for Postgres {
         }
     }
 
-    fn create_receipts(&self, table: TableCreateStatement) -> Vec<String> {
-        parts::create_receipts(&table)
-    }
-
     fn lock_timeout(&self) -> Vec<String> {
         vec!["SET LOCAL lock_timeout = '2s'".to_owned()]
-    }
-
-    fn create_index(&self, found: &Found) -> Vec<String> {
-        parts::create_index(found)
-    }
-
-    fn drop_index(&self, found: &Found) -> Vec<String> {
-        parts::drop_index(found)
-    }
-
-    fn create_trigger(&self, mapping: &Mapping) -> Vec<String> {
-        parts::create_trigger(mapping)
-    }
-
-    fn drop_trigger(&self, found: &Found) -> Vec<String> {
-        parts::drop_trigger(found)
     }
 
     /// The inner cast says how the parameter is sent, the outer one what it becomes.
@@ -84,7 +64,15 @@ impl Dialect for Postgres {
         match takes {
             Takes::Zoned => Some(MarkType::Zoned),
             Takes::Naive => Some(MarkType::Naive),
-            _ => None,
+            Takes::Text
+            | Takes::Blanked
+            | Takes::Uuid
+            | Takes::Integer
+            | Takes::Unsigned
+            | Takes::Boolean
+            | Takes::Enum(_)
+            | Takes::Anything
+            | Takes::Other => None,
         }
     }
 

@@ -8,7 +8,7 @@ use sea_orm_migration::{
     sea_orm::{DbBackend, QueryResult},
 };
 
-use crate::{Column, Dialect, Found, Mapping, MarkType, Takes, ThreadsTable, refused};
+use crate::{Column, Dialect, MarkType, Takes, ThreadsTable, refused};
 
 /// SQLite.
 #[derive(Debug)]
@@ -23,29 +23,9 @@ impl Dialect for Sqlite {
         self.quoted(object)
     }
 
-    fn create_receipts(&self, table: TableCreateStatement) -> Vec<String> {
-        parts::create_receipts(&table)
-    }
-
     /// The lock is the whole file's, which the migration holds already.
     fn lock_timeout(&self) -> Vec<String> {
         Vec::new()
-    }
-
-    fn create_index(&self, found: &Found) -> Vec<String> {
-        parts::create_index(found)
-    }
-
-    fn drop_index(&self, _found: &Found) -> Vec<String> {
-        parts::drop_index()
-    }
-
-    fn create_trigger(&self, mapping: &Mapping) -> Vec<String> {
-        parts::create_trigger(mapping)
-    }
-
-    fn drop_trigger(&self, _found: &Found) -> Vec<String> {
-        parts::drop_trigger()
     }
 
     /// Any value may stand in any column, and the client library says which it can't read.

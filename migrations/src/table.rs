@@ -11,7 +11,7 @@ use crate::{
     refused,
 };
 
-/// At most so many names are told of what was found.
+/// At most so many names of what was found are listed.
 const NAMES_SHOWN: usize = 20;
 
 /// A table, as the catalogue has it.
@@ -185,10 +185,10 @@ impl Table {
     fn fit_host(&self, names: &ThreadsTable) -> Result<(), DbErr> {
         let Some(name) = &names.host else { return Ok(()) };
         let column = self.needed(name, "VOLUME_REAPER_THREADS_HOST_COLUMN, which may be empty")?;
-        match column.takes {
-            Takes::Text | Takes::Anything => Ok(()),
-            _ => self.misfit(column, "the name of a host is text"),
+        if matches!(column.takes, Takes::Text | Takes::Anything) {
+            return Ok(());
         }
+        self.misfit(column, "the name of a host is text")
     }
 
     /// The mark's type; if the column is not there yet, the one that we give it.

@@ -9,7 +9,7 @@
 //!
 //! While its row is locked a thread can't be reopened. A removal is sent in the first half of that time or not at all,
 //! so that the daemon has it before the lock is gone. One that takes longer than the lock limit leaves the batch: the
-//! others are committed, it goes on by itself, and is marked when it is done if the row is still as it was read.
+//! others are committed, and it continues by itself. When it is done, its row is marked if it is still as it was read.
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -204,7 +204,7 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
         finished
     }
 
-    /// Sends a removal. A task of its own: it goes on when its batch no longer waits for it.
+    /// Sends a removal. A task of its own: it continues when its batch no longer waits for it.
     fn begin(self: &Arc<Self>, job: Job, latest: Instant, permit: Permit) -> UnderWay {
         let cleaner = Arc::clone(self);
         let volume = self.context.prefix.volume_of(&job.request.thread);
@@ -220,7 +220,7 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
         if let Ok(removed) = tokio::time::timeout(self.context.limits.timeout, &mut removal).await {
             return removed;
         }
-        info!(volume.name = %volume, "the removal takes long; the daemon goes on with it");
+        info!(volume.name = %volume, "the removal takes long; the daemon continues with it");
         permit.detach();
         removal.await
     }
@@ -250,7 +250,7 @@ impl Future for UnderWay {
 }
 
 impl UnderWay {
-    /// Lets the removal go on by itself.
+    /// Lets the removal continue by itself.
     fn detach<V: Volumes, T: Database>(mut self, cleaner: &Arc<Cleaner<V, T>>) {
         let Some(job) = self.job.take() else { return };
         let thread = job.request.thread.clone();

@@ -63,7 +63,7 @@ struct Count {
     read_at: Option<Instant>,
     /// What it said, and our own removals since.
     removed: u64,
-    /// Removals that have begun and are not yet marked, so that no receipt tells of them.
+    /// Removals that have begun and are not yet marked, so that they have no receipt.
     in_flight: u64,
     /// All that this process has removed.
     ended: u64,

@@ -88,7 +88,7 @@ pub struct Cleaner<V, T> {
     pub(super) limiter: Arc<Limiter>,
     pub(super) breaker: Breaker,
     pub(super) requests: Requests,
-    /// Threads whose removals go on without a batch.
+    /// Threads whose removals were detached: they continue without a batch.
     pub(super) detached: Mutex<HashSet<ThreadId>>,
     /// What we removed and could not mark, until it is marked: so that its receipt says `removed`.
     pub(super) unmarked: Mutex<HashMap<ThreadId, UnmarkedRemoval>>,

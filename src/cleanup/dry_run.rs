@@ -15,8 +15,8 @@ use parking_lot::Mutex;
 use serde_json::json;
 
 use super::{
-    Backlog, Candidate, Database, Failures, Gone, Locked, Mark, Origin, Pause, Pauses, Receipt, Receipts, Report, Rows,
-    Scope, Threads, failing::FailedCleanup,
+    Backlog, Candidate, Database, Failures, Gone, Locked, Mark, Origin, Pause, Pauses, Receipt, Receipts, Rows, Scope,
+    Threads, failing::FailedCleanup,
 };
 use crate::{failure::Failure, journal::Journal, volume_name::ThreadId};
 
@@ -117,10 +117,6 @@ impl<T: Database> Threads for DryRun<T> {
         self.would_be.lock().marked.insert(thread.clone(), false);
         self.journal.write(json!({ "thread_id": thread, "source": "sweep", "outcome": "mark_withdrawn" }));
         Ok(true)
-    }
-
-    async fn record_report(&self, _thread: &ThreadId, _report: &Report) -> Result<(), Failure> {
-        Err(Failure::permanent("a dry run records no threads"))
     }
 
     async fn backlog(&self) -> Result<Backlog, Failure> {

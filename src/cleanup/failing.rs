@@ -1,7 +1,7 @@
 //! A thread whose clean-up failed: how often, why, and when a sweep tries it again.
 //!
 //! A sweep leaves it alone for as long as it has been failing by then: at least the cooldown, at most a day. So the
-//! waits double, what was mended is made up for within the time that it was broken, and how often events tried in
+//! waits double, what failed is made up for within the time that the cause lasted, and how often events tried in
 //! between does not matter: an event is always tried at once.
 
 use std::time::Duration;
@@ -9,12 +9,12 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
-/// The longest wait. A row that never succeeds is tried and told once a day.
+/// The longest wait. A row that never succeeds is tried and logged once a day.
 const LONGEST_WAIT: Duration = Duration::from_hours(24);
 /// The longest error that is kept, in bytes.
 const MAX_ERROR_BYTES: usize = 1024;
 
-/// What is known of it.
+/// A failed clean-up.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct FailedCleanup {
     /// How often it failed, for events and sweeps together.

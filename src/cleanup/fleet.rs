@@ -110,10 +110,14 @@ impl<V: Volumes, T: Database> Fleet<V, T> {
         let served = claimed_host.and_then(|host| self.worker(host));
         let outcome = match served {
             // Its batch reads the row, and says so if that names another host.
-            Some(worker) => match worker.clean(thread, claimed_host, origin.clone()).await? {
-                Outcome::Elsewhere { host } => self.clean_at(&host, thread, claimed_host, origin).await?,
-                outcome => outcome,
-            },
+            Some(worker) => {
+                let outcome = worker.clean(thread, claimed_host, origin.clone()).await?;
+                if let Outcome::Elsewhere { host } = outcome {
+                    self.clean_at(&host, thread, claimed_host, origin).await?
+                } else {
+                    outcome
+                }
+            }
             None => self.clean_where_it_is(thread, claimed_host, origin).await?,
         };
         if outcome == Outcome::Deferred {

@@ -120,7 +120,7 @@ impl Permit {
         self.limiter.state.lock().in_flight.insert(self.number, Some(now));
     }
 
-    /// The removal goes on, and others no longer wait for it.
+    /// The removal continues, and others no longer wait for it.
     pub(crate) fn detach(&mut self) {
         let mut state = self.limiter.state.lock();
         state.in_flight.remove(&self.number);

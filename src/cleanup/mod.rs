@@ -14,6 +14,7 @@ mod outcome;
 mod placement;
 pub mod policy;
 mod ports;
+pub mod record;
 mod requests;
 pub mod retention;
 mod runner;
@@ -24,9 +25,9 @@ pub use self::{
     identity::{Identity, Likeness, OTHER_ROOT},
     outcome::{Gone, Origin, Outcome},
     placement::Placement,
-    policy::{Policy, UnknownThreads},
+    policy::Policy,
     ports::{
-        Backlog, Candidate, Close, Database, Failures, Freed, FreedVolumes, Inventory, Locked, Mark, Pause, Pauses,
-        Receipt, Receipts, Removal, Report, Rows, Scope, Thread, Threads, Volumes,
+        Backlog, Candidate, ClaimedStatus, Close, Database, Failures, Freed, FreedVolumes, Inventory, Locked, Mark,
+        Pause, Pauses, Receipt, Receipts, Removal, Rows, Scope, StatusChange, StatusChanges, Thread, Threads, Volumes,
     },
 };

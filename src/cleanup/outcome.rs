@@ -30,7 +30,7 @@ pub enum Outcome {
         /// When it will be; `None` if the row does not say when the thread was closed.
         due_at: Option<DateTime<Utc>>,
     },
-    /// Somebody holds the thread; nothing was asked of Docker.
+    /// A person holds the thread; nothing was asked of Docker.
     Held,
     /// All removal is paused; nothing was asked of Docker.
     Paused,
@@ -38,7 +38,7 @@ pub enum Outcome {
     Removing,
     /// This daemon does not have the volume, but another one may: nothing was marked.
     NotHere,
-    /// Nothing was removed or marked, since that needs a host that is down or busy: its sweep takes care of it.
+    /// Nothing was removed or marked, since that needs a host that is down or busy: its sweep cleans up.
     Deferred,
     /// The thread's row names another host; nothing was asked of this one.
     Elsewhere {

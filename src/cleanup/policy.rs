@@ -4,20 +4,10 @@ use std::time::Duration;
 
 use super::{breaker::Budgets, retention::Retention};
 
-/// What an event is to a thread that the database does not know.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum UnknownThreads {
-    /// Too early or a mistake: the platform writes the threads.
-    #[default]
-    Reject,
-    /// The news: nobody but the events writes the threads.
-    Record,
-}
-
 /// How long rows stay locked while their volumes are removed, and how many at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Locking {
-    /// After so long, locks are given up; what still removes goes on without. Zero never locks.
+    /// After so long, locks are given up; removals that are still running continue without. Zero never locks.
     pub limit: Duration,
     /// Threads a batch, at most.
     pub batch: usize,
@@ -55,19 +45,10 @@ pub struct Limits {
 }
 
 /// When a volume may be removed, beyond what its thread's status says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
-    /// Who says which threads there are.
-    pub unknown_threads: UnknownThreads,
     /// How long after the close.
     pub retention: Retention,
     /// How many before somebody has to look.
     pub budgets: Budgets,
-}
-
-impl Default for Policy {
-    /// At once and without bound.
-    fn default() -> Self {
-        Self { unknown_threads: UnknownThreads::Reject, retention: Retention::default(), budgets: Budgets::default() }
-    }
 }

@@ -1,4 +1,4 @@
-//! `dead-letters`: look at what could not be settled, replay it when its cause is mended, delete what nobody needs.
+//! `dead-letters`: look at what could not be settled, replay it when its cause is fixed, delete what nobody needs.
 //!
 //! Each walks through the whole queue first and says how much of what is there; then it does what it is for.
 
@@ -16,7 +16,7 @@ use crate::{
     config::Config,
     delivery::dead_letter::{Counts, DeadLetter, Filter, printable},
     failure::Failure,
-    queue::{DeadLetters, Held, Queues, Then},
+    queue::{DeadLetters, Queues, Then, Unacked},
 };
 
 /// Lines of `list`, unless a limit is given: a screen or three.
@@ -100,7 +100,7 @@ async fn show(letters: &DeadLetters, selection: &Selection) -> Result<(), Failur
         .walk(most(&counts), async |parked| {
             let letter = parked.read();
             if !filter.matches(&letter) {
-                return Ok(Then::Hold);
+                return Ok(Then::Keep);
             }
             let message = Message::new(parked, letter);
             if selection.json {
@@ -109,7 +109,7 @@ async fn show(letters: &DeadLetters, selection: &Selection) -> Result<(), Failur
                 message.say()?;
             }
             shown += 1;
-            Ok(if shown < limit { Then::Hold } else { Then::End })
+            Ok(if shown < limit { Then::Keep } else { Then::End })
         })
         .await?;
     letters.give_back().await?;
@@ -135,12 +135,12 @@ async fn replay(letters: &DeadLetters, selection: &Selection) -> Result<(), Fail
     let walk = letters.walk(most(&counts), async |parked| {
         let letter = parked.read();
         if !filter.matches(&letter) {
-            return Ok(Then::Hold);
+            return Ok(Then::Keep);
         }
         // It would come straight back; who names the reason knows that, or has a consumer that can read it.
         if letter.thread_id.is_none() && filter.reason.is_none() {
             no_event += 1;
-            return Ok(Then::Hold);
+            return Ok(Then::Keep);
         }
         letters.replay(parked).await?;
         replayed += 1;
@@ -172,26 +172,26 @@ async fn purge(letters: &DeadLetters, selection: &Selection, yes: bool) -> Resul
     }
 
     let limit = selection.limit.unwrap_or(u64::MAX);
-    let mut doomed = Vec::new();
-    let counts = survey(letters, &filter(selection), |held, _| {
-        if (doomed.len() as u64) < limit {
-            doomed.push(held);
+    let mut selected = Vec::new();
+    let counts = survey(letters, &filter(selection), |unacked, _| {
+        if (selected.len() as u64) < limit {
+            selected.push(unacked);
         }
     })
     .await?;
     if !selection.json {
         say_counts(&counts)?;
     }
-    // They are held while we ask: what is deleted is what was counted.
-    if !doomed.is_empty() && !yes {
-        confirm(&format!("This deletes {} messages for good", doomed.len()), doomed.len()).await?;
+    // They stay unacked while we ask: what is deleted is what was counted.
+    if !selected.is_empty() && !yes {
+        confirm(&format!("This deletes {} messages for good", selected.len()), selected.len()).await?;
     }
-    for held in &doomed {
-        letters.remove(*held).await?;
+    for unacked in &selected {
+        letters.remove(*unacked).await?;
     }
     letters.settled().await?;
     letters.give_back().await?;
-    let purged = doomed.len();
+    let purged = selected.len();
     if selection.json {
         say(json(&Report { counts: &counts, purged }))
     } else {
@@ -199,15 +199,17 @@ async fn purge(letters: &DeadLetters, selection: &Selection, yes: bool) -> Resul
     }
 }
 
-/// Walks through the whole queue, counts, and hands over what the filter means. All of it is held afterwards.
+/// Walks through the whole queue, counts, and hands over what the filter means. All of it is unacked afterwards.
 async fn survey(
     letters: &DeadLetters,
     filter: &Filter,
-    mut matching: impl FnMut(Held, DeadLetter),
+    mut matching: impl FnMut(Unacked, DeadLetter),
 ) -> Result<Counts, Failure> {
     let size = letters.size().await?;
     if size.readers > 0 {
-        eprintln!("volume-reaper: another program reads from the dead-letter queue: what it holds is not counted");
+        eprintln!(
+            "volume-reaper: another program reads from the dead-letter queue: what was delivered to it is not counted"
+        );
     }
     let mut counts = Counts::default();
     letters
@@ -216,9 +218,9 @@ async fn survey(
             let matches = filter.matches(&letter);
             counts.add(&letter, matches);
             if matches {
-                matching(parked.held(), letter);
+                matching(parked.unacked(), letter);
             }
-            Ok(Then::Hold)
+            Ok(Then::Keep)
         })
         .await?;
     Ok(counts)

@@ -1,4 +1,4 @@
-//! `hosts`: the Docker hosts whose word counts, and what it means to add, replace or lose one.
+//! `hosts`: the Docker hosts whose answers count, and what it means to add, replace or lose one.
 
 use std::{collections::BTreeMap, process::ExitCode};
 
@@ -11,18 +11,15 @@ use super::{
     read_only_store, require_schema, store,
 };
 use crate::{
-    cleanup::Identity,
-    cleanup::{Gone, Mark, Origin, Receipt, Scope, Threads, Volumes},
+    cleanup::{Gone, Identity, Mark, Origin, Receipt, Scope, Threads, Volumes},
     cli::HostsAction,
     config::{Config, DockerHost},
     failure::Failure,
     store::{PinnedDaemon, Store},
+    sweep::pages,
     terminal::Plain,
     volume_name::ThreadId,
 };
-
-/// Rows a page.
-const PAGE_ROWS: u64 = 2000;
 
 pub(super) async fn run(config: &Config, action: HostsAction) -> Result<ExitCode, Failure> {
     if matches!(action, HostsAction::Retire { yes: false, dry_run: false, .. }) {
@@ -189,12 +186,9 @@ async fn refuse_if_in_use(config: &Config, host: &DockerHost) -> Result<(), Fail
 }
 
 async fn mark_all_of(config: &Config, store: &Store, name: &str) -> Result<usize, Failure> {
-    let scope = Scope::Host(name.to_owned());
-    let (mut after, mut marked) = (None::<String>, 0);
-    loop {
-        let page = store.candidates(&scope, after.as_deref(), PAGE_ROWS).await?;
-        let Some(last) = page.last() else { return Ok(marked) };
-        after = Some(last.id.clone());
+    let mut rows = pages(store, Scope::Host(name.to_owned()));
+    let mut marked = 0;
+    while let Some(page) = rows.next().await? {
         let at = Utc::now().trunc_subsecs(3);
         let receipts = page.into_iter().filter_map(|candidate| {
             let thread_id = ThreadId::parse(&candidate.id).ok()?;
@@ -211,6 +205,7 @@ async fn mark_all_of(config: &Config, store: &Store, name: &str) -> Result<usize
         let marks = store.mark(&receipts.collect::<Vec<_>>()).await?;
         marked += marks.values().filter(|mark| **mark == Mark::Set).count();
     }
+    Ok(marked)
 }
 
 fn not_configured(name: &str) -> Failure {

@@ -15,30 +15,20 @@ pub mod serve;
 pub mod status;
 mod sweep;
 
-use std::{process::ExitCode, sync::Arc, time::Duration};
+use std::{process::ExitCode, sync::Arc};
 
 use crate::{
-    cleanup::{
-        Cleaner, Context, Database, UnknownThreads,
-        dry_run::DryRun,
-        fleet::Fleet,
-        policy::{Limits, Locking},
-    },
+    cleanup::{Cleaner, Context, Database, dry_run::DryRun, fleet::Fleet, policy::Limits, record::Recording},
     cli::{Command, Invocation},
-    config::{Config, DockerHost},
+    config::{Config, DockerHost, UnknownThreads},
     docker::Docker,
     failure::{Dependency, Failure},
     health::Health,
     host::Host,
     journal::Journal,
-    store::Store,
+    store::{Store, locking},
 };
 
-/// How long rows are locked unless it is said otherwise: longer than an ordinary removal takes, and shorter than
-/// anybody waits for a row.
-const ROW_LOCK_LIMIT: Duration = Duration::from_secs(2);
-/// How long a file of SQLite's is locked unless it is said otherwise: a tenth of what its users wait by default.
-const FILE_LOCK_LIMIT: Duration = Duration::from_millis(500);
 /// The lease whose holder sweeps; the only host, or what is on none of several.
 const SWEEP_LEASE: &str = "sweep";
 /// Connections to the database besides one per removal in flight: sweep, probe, and the lock of a migration.
@@ -112,6 +102,11 @@ async fn fleet(config: &Config, health: &Health) -> Result<Fleet<Docker, Store>,
     Ok(fleet_of(config, health, store(config).await?, |host| docker(config, host)))
 }
 
+/// The hosts where threads are known from events alone.
+async fn recording_fleet(config: &Config, health: &Health) -> Result<Fleet<Docker, Recording<Store>>, Failure> {
+    Ok(fleet_of(config, health, Recording::new(store(config).await?), |host| docker(config, host)))
+}
+
 /// The hosts of a dry run: neither Docker nor the database is changed, and the journal has what would have been.
 async fn dry_fleet(
     config: &Config,
@@ -128,22 +123,15 @@ fn fleet_of<T: Database>(
     threads: T,
     docker: impl Fn(&DockerHost) -> Docker,
 ) -> Fleet<Docker, T> {
-    let (prefix, limits) =
-        (config.volume_prefix.clone(), Limits { locking: locking(config), timeout: config.docker_timeout });
+    let (prefix, limits) = (
+        config.volume_prefix.clone(),
+        Limits { locking: locking(&config.database_url, config.lock_limit), timeout: config.docker_timeout },
+    );
     let context = Arc::new(Context::new(threads, prefix, config.policy, limits));
     let cleaner = |host: &DockerHost| {
         Arc::new(Cleaner::new(host.name.clone(), docker(host), host.concurrency, Arc::clone(&context)))
     };
     Fleet::new(config.docker_hosts.iter().map(cleaner).collect(), health, config.prefetch)
-}
-
-/// How long rows are locked: SQLite's lock is the whole file's, so that others would wait for ours.
-fn locking(config: &Config) -> Locking {
-    if config.database_url.scheme() == "sqlite" {
-        Locking::of_file(config.lock_limit.unwrap_or(FILE_LOCK_LIMIT))
-    } else {
-        Locking::of_rows(config.lock_limit.unwrap_or(ROW_LOCK_LIMIT))
-    }
 }
 
 /// The lease whose holder sweeps a host.
@@ -184,7 +172,7 @@ async fn prepare_dry_run(store: &Store, config: &Config) -> Result<(), Failure> 
 /// Whether the threads table is as the configuration describes it, and ours to write if it says so.
 async fn check_threads(store: &Store, config: &Config) -> Result<(), Failure> {
     store.check_threads().await?;
-    match config.policy.unknown_threads {
+    match config.unknown_threads {
         UnknownThreads::Reject => Ok(()),
         UnknownThreads::Record => store.can_record().await,
     }

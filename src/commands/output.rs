@@ -33,12 +33,12 @@ pub(super) fn require_terminal(what: &str) -> Result<(), Failure> {
 
 /// Has the person at the terminal type `count`; fails if something else is typed.
 pub(super) async fn confirm(what: &str, count: usize) -> Result<(), Failure> {
-    eprint!("{what}. Type {count} to go on: ");
+    eprint!("{what}. Type {count} to continue: ");
     let read = || {
         let mut line = String::new();
         io::stdin().read_line(&mut line).map(|_| line)
     };
-    // Elsewhere, since connections have to go on breathing meanwhile.
+    // On another thread, since connections need their heartbeats meanwhile.
     let typed = tokio::task::spawn_blocking(read).await.expect("reading a line does not panic");
     match typed {
         Ok(line) if line.trim() == count.to_string() => Ok(()),

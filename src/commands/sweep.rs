@@ -7,16 +7,17 @@ use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    fleet,
+    docker, fleet_of,
     output::{json, say, write},
-    prepare_database, prepare_docker, prepare_dry_run, read_only_fleet,
+    prepare_database, prepare_docker, prepare_dry_run, read_only_store, store,
 };
 use crate::{
     cleanup::{
-        Threads,
+        Database,
         fleet::{Fleet, HostWorker},
+        record::Recording,
     },
-    config::Config,
+    config::{Config, DockerHost, UnknownThreads},
     docker::Docker,
     failure::{Dependency, Failure, Verdict},
     health::Health,
@@ -27,16 +28,42 @@ use crate::{
 
 pub(super) async fn run(config: &Config, dry_run: bool, as_json: bool) -> Result<ExitCode, Failure> {
     let health = Health::of_hosts(config.host_names());
-    let fleet =
-        Arc::new(if dry_run { read_only_fleet(config, &health).await? } else { fleet(config, &health).await? });
-    let threads = fleet.threads();
-    if dry_run {
-        prepare_dry_run(threads, config).await?;
+    let docker = |host: &DockerHost| {
+        let docker = docker(config, host);
+        if dry_run { docker.only_looking() } else { docker }
+    };
+    let store = if dry_run {
+        let store = read_only_store(config).await?;
+        prepare_dry_run(&store, config).await?;
+        store
     } else {
-        prepare_database(threads, config).await?;
-    }
+        let store = store(config).await?;
+        prepare_database(&store, config).await?;
+        store
+    };
     health.up(Dependency::Database);
+    let report = match config.unknown_threads {
+        UnknownThreads::Reject => sweep(config, fleet_of(config, &health, store, docker), dry_run).await?,
+        UnknownThreads::Record => {
+            sweep(config, fleet_of(config, &health, Recording::new(store), docker), dry_run).await?
+        }
+    };
+    if as_json {
+        say(json(&report))?;
+    } else {
+        write(&text(&report))?;
+    }
+    let failed = report.failed > 0 || report.skipped_reason.is_some();
+    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
 
+/// Sweeps until it is done or interrupted, and shows how far it is.
+async fn sweep<T: Database + AsRef<Store>>(
+    config: &Config,
+    fleet: Fleet<Docker, T>,
+    dry_run: bool,
+) -> Result<SweepReport, Failure> {
+    let fleet = Arc::new(fleet);
     let stop = CancellationToken::new();
     let interrupted = tokio::spawn({
         let stop = stop.clone();
@@ -46,37 +73,31 @@ pub(super) async fn run(config: &Config, dry_run: bool, as_json: bool) -> Result
             }
         }
     });
-    let sweeper = |worker: &HostWorker<Docker, Store>| {
+    let sweeper = |worker: &HostWorker<Docker, T>| {
         Sweeper::new(Arc::clone(&worker.cleaner), Arc::clone(&worker.health), config.reconcile_cooldown)
     };
     let sweepers: Vec<_> = fleet.workers().iter().map(sweeper).collect();
-    progress::show(threads.backlog().await?.unmarked);
+    progress::show(fleet.threads().backlog().await?.unmarked);
     let shown = tokio::spawn(show_progress(sweepers.iter().map(Sweeper::progress).collect()));
-    let report = sweep(&fleet, &sweepers, config.host.is_some(), dry_run, &stop).await;
+    let report = sweep_hosts(&fleet, &sweepers, config.host.is_some(), dry_run, &stop).await;
     shown.abort();
     progress::clear();
     interrupted.abort();
     let report = report?;
-    if as_json {
-        say(json(&report))?;
-    } else {
-        write(&text(&report))?;
-    }
-    threads.close().await?;
-    let failed = report.failed > 0 || report.skipped_reason.is_some();
-    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    fleet.threads().as_ref().close().await?;
+    Ok(report)
 }
 
 /// Sweeps all hosts at once, and then what is on none of them. A host that is down is said so in the report, unless
 /// it is the only one: then it is an error.
-async fn sweep(
-    fleet: &Arc<Fleet<Docker, Store>>,
-    sweepers: &[Sweeper<Docker, Store>],
+async fn sweep_hosts<T: Database + AsRef<Store>>(
+    fleet: &Arc<Fleet<Docker, T>>,
+    sweepers: &[Sweeper<Docker, T>],
     one_of_several: bool,
     dry_run: bool,
     stop: &CancellationToken,
 ) -> Result<SweepReport, Failure> {
-    let one = async |(worker, sweeper): (&HostWorker<Docker, Store>, &Sweeper<Docker, Store>)| {
+    let one = async |(worker, sweeper): (&HostWorker<Docker, T>, &Sweeper<Docker, T>)| {
         let prepared = prepare_docker(&worker.cleaner).await;
         match prepared {
             Ok(()) => {

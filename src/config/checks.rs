@@ -14,7 +14,7 @@ use crate::tls::{self, Identity};
 pub(super) const SECOND: Duration = Duration::from_secs(1);
 pub(super) const HOUR: Duration = Duration::from_hours(1);
 pub(super) const DAY: Duration = Duration::from_hours(24);
-/// The longest ladder: each step is a queue on the broker.
+/// The longest retry schedule: each step is a queue on the broker.
 const MAX_RETRY_DELAYS: usize = 16;
 
 pub(super) fn duration(text: &str, least: Duration, most: Duration) -> Result<Duration, String> {

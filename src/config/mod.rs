@@ -34,7 +34,7 @@ pub use self::{
     settings::{SETTINGS, Setting, flag_of},
 };
 use crate::{
-    cleanup::{Policy, UnknownThreads, breaker::Budgets, retention::Retention},
+    cleanup::{Policy, breaker::Budgets, retention::Retention},
     host::Host,
     tls::{self, TlsFiles},
     volume_name::VolumePrefix,
@@ -53,6 +53,15 @@ pub enum Topology {
     Declare,
     /// The operator owns the broker's definitions; only check.
     Check,
+}
+
+/// What an event is to a thread that the database does not know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnknownThreads {
+    /// Too early or a mistake: the platform writes the threads.
+    Reject,
+    /// The news: nobody but the events writes the threads.
+    Record,
 }
 
 /// How log lines look.
@@ -90,6 +99,7 @@ pub struct Config {
     pub reconcile_interval: Duration,
     pub reconcile_cooldown: Duration,
     pub policy: Policy,
+    pub unknown_threads: UnknownThreads,
     pub shutdown_grace: Duration,
     pub http_addr: SocketAddr,
     pub migrate: bool,
@@ -175,17 +185,17 @@ impl Config {
             reconcile_interval: values.get("reconcile_interval", |text| duration(text, SECOND, DAY))?,
             reconcile_cooldown: values.get("reconcile_cooldown", |text| duration(text, Duration::ZERO, DAY))?,
             policy: Policy {
-                unknown_threads: values.get("unknown_threads", |text| match text {
-                    "reject" => Ok(UnknownThreads::Reject),
-                    "record" => Ok(UnknownThreads::Record),
-                    _ => Err("must be reject or record".to_owned()),
-                })?,
                 retention: Retention(values.get("retention", |text| duration(text, Duration::ZERO, 3650 * DAY))?),
                 budgets: Budgets {
                     per_sweep: values.get("budget_per_sweep", budget)?,
                     per_hour: values.get("budget_per_hour", budget)?,
                 },
             },
+            unknown_threads: values.get("unknown_threads", |text| match text {
+                "reject" => Ok(UnknownThreads::Reject),
+                "record" => Ok(UnknownThreads::Record),
+                _ => Err("must be reject or record".to_owned()),
+            })?,
             shutdown_grace: values.get("shutdown_grace", |text| duration(text, Duration::ZERO, HOUR))?,
             http_addr: values.get("http_addr", |text| {
                 text.parse().map_err(|_| "must be an address with a port, as in 127.0.0.1:9464".to_owned())
@@ -226,7 +236,7 @@ impl Config {
     }
 
     fn check_record(&self) -> Result<(), ConfigError> {
-        let is_record = self.policy.unknown_threads == UnknownThreads::Record;
+        let is_record = self.unknown_threads == UnknownThreads::Record;
         if is_record && !self.threads.is_ours() {
             return Err(ConfigError(
                 "VOLUME_REAPER_UNKNOWN_THREADS=record writes threads, and only into a table of our own: leave it out, \

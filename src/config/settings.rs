@@ -85,13 +85,15 @@ pub const SETTINGS: &[Setting] = &[
         "docker_timeout",
         "VOLUME_REAPER_DOCKER_TIMEOUT",
         "2m",
-        "How long a delivery waits for its turn, and then for the removal of its volume, which goes on without it",
+        "How long a delivery waits until its removal can be sent; then a sweep cleans up. A removal that takes longer \
+         holds up no others",
     ),
     setting(
         "lock_limit",
         "VOLUME_REAPER_LOCK_LIMIT",
         "",
-        "How long rows are locked while their volumes are removed; 0s never; 2s if empty, and 500ms on SQLite",
+        "How long rows are locked, and deliveries wait, while volumes are removed; 0s never locks; 2s if empty, and \
+         500ms on SQLite",
     ),
     setting("volume_prefix", "VOLUME_REAPER_VOLUME_PREFIX", "ha_ws_", "What a thread's volume is called before its id"),
     setting("exchange", "VOLUME_REAPER_EXCHANGE", "threads", "The topic exchange that thread events are published to"),

@@ -21,7 +21,7 @@ struct Shared {
 #[derive(Serialize)]
 struct Readiness {
     ready: bool,
-    /// We were told to stop and finish what is in flight.
+    /// We were asked to stop and finish what is in flight.
     stopping: bool,
     dependencies: BTreeMap<&'static str, Status>,
     /// The Docker hosts, where there are several. Ready is who has one of them.
@@ -29,7 +29,7 @@ struct Readiness {
     hosts: Vec<HostStatus>,
 }
 
-/// Serves until `done` is cancelled. `stop` says that we are about to end, which `/readyz` tells.
+/// Serves until `done` is cancelled. `stop` says that we are about to end, which `/readyz` reports.
 pub async fn serve(
     listener: TcpListener,
     health: Arc<Health>,

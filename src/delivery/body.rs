@@ -59,8 +59,8 @@ pub(crate) fn read(text: &[u8]) -> Result<Value, String> {
     let text = whole_characters(&text);
     // Position only: the parser's own message can quote the body, which is not ours to log.
     let place = |error: serde_json::Error| format!("it is not JSON (line {}, column {})", error.line(), error.column());
-    parse(&text, Lenient { is_data_read: true, are_times_read: true })
-        .or_else(|error| parse(&text, Lenient { is_data_read: true, are_times_read: false }).map_err(|_| place(error)))
+    let lenient = |are_times_read| Lenient { kept: Kept::FieldsAndData, are_times_read };
+    parse(&text, lenient(true)).or_else(|error| parse(&text, lenient(false)).map_err(|_| place(error)))
 }
 
 fn parse(text: &str, lenient: Lenient) -> serde_json::Result<Value> {
@@ -101,11 +101,21 @@ fn whole_characters(text: &str) -> Cow<'_, str> {
     Cow::Owned(whole)
 }
 
-/// Reads a value of which only our fields are kept.
+/// What is kept of an object.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kept {
+    /// Our fields, and of an object in the field `data` its own.
+    FieldsAndData,
+    /// Our fields.
+    Fields,
+    /// That it is one: where a text or a number should be.
+    Nothing,
+}
+
+/// Reads a value of which only what is ours is kept.
 #[derive(Clone, Copy)]
 struct Lenient {
-    /// Whether an object in the field `data` is read too; only once.
-    is_data_read: bool,
+    kept: Kept,
     are_times_read: bool,
 }
 
@@ -157,14 +167,17 @@ impl<'de> Visitor<'de> for Lenient {
         let mut fields = Map::new();
         while let Some(name) = map.next_key::<Cow<'de, str>>()? {
             let name = name.as_ref();
-            let value = if TIMES.contains(&name) && !self.are_times_read {
+            let value = if self.kept == Kept::Nothing {
+                map.next_value::<IgnoredAny>()?;
+                continue;
+            } else if TIMES.contains(&name) && !self.are_times_read {
                 map.next_value::<IgnoredAny>()?;
                 // Something that is no time.
                 Value::Bool(false)
             } else if FIELDS.contains(&name) {
-                map.next_value_seed(Scalar(self))?
-            } else if name == DATA && self.is_data_read {
-                map.next_value_seed(Lenient { is_data_read: false, ..self })?
+                map.next_value_seed(Self { kept: Kept::Nothing, ..self })?
+            } else if name == DATA && self.kept == Kept::FieldsAndData {
+                map.next_value_seed(Self { kept: Kept::Fields, ..self })?
             } else {
                 map.next_value::<IgnoredAny>()?;
                 if !MARKS.contains(&name) {
@@ -175,58 +188,6 @@ impl<'de> Visitor<'de> for Lenient {
             fields.insert(name.to_owned(), value);
         }
         Ok(Value::Object(fields))
-    }
-}
-
-/// Reads a value that should be a text or a number: of an object nothing is kept.
-struct Scalar(Lenient);
-
-impl<'de> DeserializeSeed<'de> for Scalar {
-    type Value = Value;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Scalar {
-    type Value = Value;
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.expecting(formatter)
-    }
-
-    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_unit<E>(self) -> Result<Value, E> {
-        Ok(Value::Null)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Value, A::Error> {
-        self.0.visit_seq(list)
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
-        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-        Ok(Value::Object(Map::new()))
     }
 }
 

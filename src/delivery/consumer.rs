@@ -1,13 +1,11 @@
 //! One message: read it, clean up, decide what becomes of it. Nothing here knows the broker.
-#![warn(clippy::wildcard_enum_match_arm, reason = "a new outcome must not compile until it is decided")]
 
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
-use chrono::Utc;
 use futures_util::FutureExt;
 
 use crate::{
-    cleanup::{Database, Origin, Outcome, Report, UnknownThreads, Volumes, fleet::Fleet},
+    cleanup::{Database, Origin, Outcome, Volumes, fleet::Fleet},
     delivery::{
         envelope::{self, Headers, Opened},
         event::ThreadEvent,
@@ -46,7 +44,7 @@ pub struct Message<'a> {
 pub struct Consumer<V, T> {
     /// Cleans up.
     pub fleet: Arc<Fleet<V, T>>,
-    /// Told when a dependency turns out to be down.
+    /// Notified when a dependency turns out to be down.
     pub health: Arc<Health>,
     /// The waits before the second, third, ... attempt.
     pub retry_delays: Vec<Duration>,
@@ -82,22 +80,16 @@ impl<V: Volumes, T: Database> Consumer<V, T> {
     }
 
     async fn act(&self, event: &ThreadEvent, message: &Message<'_>, origin: Origin) -> Result<Outcome, Failure> {
-        match self.fleet.context().policy.unknown_threads {
-            UnknownThreads::Reject => {}
-            UnknownThreads::Record => {
-                let report = event.report(message.came_as_reopened, Utc::now())?;
-                self.fleet.threads().record_report(&event.thread_id, &report).await?;
-                if matches!(report, Report::Reopened { .. }) {
-                    return Ok(Outcome::Reopened);
-                }
-            }
+        let claimed_status = event.claimed_status(message.came_as_reopened);
+        if let Some(outcome) = self.fleet.threads().take_note(&event.thread_id, &claimed_status).await? {
+            return Ok(outcome);
         }
         let claimed_host = event.host.as_deref().or(message.host);
         self.fleet.clean(&event.thread_id, claimed_host, origin).await
     }
 }
 
-/// What an event came to, as a dry run tells it.
+/// What an event came to, as a dry run writes it.
 fn journal_entry(event: &ThreadEvent, result: &Result<Outcome, Failure>, settlement: &Settlement) -> serde_json::Value {
     let (outcome, error) = match result {
         Ok(outcome) => (Some(outcome.as_str()), None),

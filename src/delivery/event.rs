@@ -4,23 +4,19 @@
 //! by itself or as the data of a [CloudEvent](crate::delivery::envelope). Unknown fields are ignored, so that the
 //! platform may add its own. The event only says which thread to look at; what is done to it is decided by the
 //! database, so its times may be of any form, unless the events are all that the database has: see
-//! [`ThreadEvent::report`].
+//! [`crate::cleanup::record`].
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use serde_json::Value;
 
 use crate::{
-    cleanup::Report,
+    cleanup::ClaimedStatus,
     delivery::{envelope, event_time, foreign_envelope},
-    failure::Failure,
     volume_name::{InvalidThreadId, ThreadId},
 };
 
 /// The largest body that is read, in bytes. An event has some hundred; more is somebody else's message.
 pub const MAX_BODY_BYTES: usize = 64 * 1024;
-
-/// A close later than this after our own time is a wrong clock: believed, it would outlive every reopening until then.
-const MAX_AHEAD: TimeDelta = TimeDelta::minutes(5);
 
 /// A thread was closed: its volume may go. Or it was reopened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,27 +77,11 @@ impl ThreadEvent {
         Ok(Self { thread_id, closed_at, reopened_at, unreadable, host })
     }
 
-    /// What the event says by itself, for a database that knows nothing else of the thread.
-    ///
-    /// It is a reopening if it came as one, or if it says when the thread was reopened and of no later close. In doubt
-    /// that is the safe side. `now` stands for a reopening's time that it does not say. Fails permanently for a close
-    /// in the future, and for a time that can't be read.
-    pub fn report(&self, came_as_reopened: bool, now: DateTime<Utc>) -> Result<Report, Failure> {
-        if let Some(name) = self.unreadable {
-            return Err(Failure::permanent(format!(
-                "{name} is not a time that we can read: write it as RFC 3339, such as 2026-01-02T03:04:05Z"
-            )));
-        }
-        let reopened_last = self.reopened_at.is_some_and(|reopened| self.closed_at.is_none_or(|at| reopened >= at));
-        if came_as_reopened || reopened_last {
-            return Ok(Report::Reopened { at: self.reopened_at.unwrap_or(now) });
-        }
-        match self.closed_at {
-            Some(at) if at > now + MAX_AHEAD => Err(Failure::permanent(format!(
-                "closed_at is {at}, and here it is {now}: check the clocks, then replay the event"
-            ))),
-            at => Ok(Report::Closed { at }),
-        }
+    /// The status that the event claims its thread to have.
+    #[must_use]
+    pub fn claimed_status(&self, came_as_reopened: bool) -> ClaimedStatus {
+        let Self { closed_at, reopened_at, unreadable, .. } = *self;
+        ClaimedStatus { closed_at, reopened_at, unreadable, came_as_reopened }
     }
 
     /// Writes the body of a message; what [`ThreadEvent::decode`] reads.
@@ -137,45 +117,11 @@ mod tests {
     }
 
     #[test]
-    fn in_doubt_an_event_is_a_reopening() {
-        let (earlier, later) = ("2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z");
-        let at = |time: &str| time.parse::<DateTime<Utc>>().expect("valid");
-        let closed = |time| Report::Closed { at: Some(at(time)) };
-        let reopened = |time| Report::Reopened { at: at(time) };
-        for (closed_at, reopened_at, came_as_reopened, expected) in [
-            (None, None, false, Report::Closed { at: None }),
-            (Some(later), None, false, closed(later)),
-            (Some(later), Some(earlier), false, closed(later)),
-            (Some(later), Some(later), false, reopened(later)),
-            (Some(earlier), Some(later), false, reopened(later)),
-            (None, Some(earlier), false, reopened(earlier)),
-            (Some(later), Some(earlier), true, reopened(earlier)),
-            (Some(earlier), None, true, reopened(later)),
-        ] {
-            let event = ThreadEvent {
-                thread_id: ThreadId::parse("t-1").expect("valid"),
-                closed_at: closed_at.map(at),
-                reopened_at: reopened_at.map(at),
-                unreadable: None,
-                host: None,
-            };
-            assert_eq!(event.report(came_as_reopened, at(later)).expect("a report"), expected, "{event:?}");
-        }
-    }
-
-    #[test]
-    fn a_close_in_the_future_is_refused() {
-        let event = ThreadEvent::decode(br#"{"thread_id":"t-1","closed_at":"2026-01-02T00:00:00Z"}"#).expect("valid");
-        let now = "2026-01-01T00:00:00Z".parse().expect("valid");
-        assert_eq!(event.report(false, now).expect_err("refused").verdict, crate::failure::Verdict::Permanent);
-    }
-
-    #[test]
     fn a_time_that_cannot_be_read_is_refused_where_it_is_needed_and_only_there() {
         for body in [&br#"{"thread_id":"t-1","closed_at":""}"#[..], br#"{"thread_id":"t-1","reopened_at":"infinity"}"#]
         {
             let event = ThreadEvent::decode(body).expect("an event all the same");
-            let refused = event.report(false, Utc::now()).expect_err("refused");
+            let refused = event.claimed_status(false).change(Utc::now()).expect_err("refused");
             assert!(refused.message.contains("_at is not a time that we can read"), "{}", refused.message);
         }
     }

@@ -1,6 +1,5 @@
 //! What becomes of a delivery: the decision, a pure function of what the clean-up came to and of how often the
 //! delivery was tried. The queue executes it, and nothing else decides.
-#![warn(clippy::wildcard_enum_match_arm, reason = "a new outcome must not compile until it is decided")]
 
 use std::time::Duration;
 
@@ -26,7 +25,7 @@ pub enum Reason {
     InvalidThreadId,
     /// No thread with this id appeared in the database while we waited.
     UnknownThread,
-    /// The last attempt failed too. The row is still unmarked, so the reconciler still owns the work.
+    /// The last attempt failed too. The row is still unmarked, so a sweep still cleans up.
     Exhausted,
     /// The error said that trying again will not help.
     Permanent,
@@ -78,7 +77,7 @@ pub enum Settlement {
         /// How long to wait; the first of the delay queues.
         delay: Duration,
     },
-    /// Park it in the dead-letter queue.
+    /// Move it to the dead-letter queue.
     DeadLetter {
         /// Why, for machines.
         reason: Reason,
@@ -111,8 +110,8 @@ impl Settlement {
 
 /// Decides on a delivery whose event was handled.
 ///
-/// `failed_attempts` is how often the delivery was tried before this time; `delays` is the ladder: the first failure
-/// waits `delays[0]`, and the one after the last step is final.
+/// `failed_attempts` is how often the delivery was tried before this time; `delays` is the retry schedule: the first
+/// failure waits `delays[0]`, and the one after the last step is final.
 #[must_use]
 pub fn decide(result: &Result<Outcome, Failure>, failed_attempts: usize, delays: &[Duration]) -> Settlement {
     let retry_or = |error: String, last: &dyn Fn(String) -> Settlement| match delays.get(failed_attempts) {
@@ -126,7 +125,7 @@ pub fn decide(result: &Result<Outcome, Failure>, failed_attempts: usize, delays:
             | Outcome::Referenced { .. }
             | Outcome::AlreadyClean
             | Outcome::Reopened
-            // The row stays unmarked, so sweeps own it from here.
+            // The row stays unmarked, so a sweep cleans up.
             | Outcome::NotDue { .. }
             | Outcome::Held
             | Outcome::Paused

@@ -1,4 +1,4 @@
-//! Looking at one volume and at who holds it, for `explain`.
+//! Looking at one volume and at the containers that use it, for `explain`.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{cleanup::Removal, failure::Failure, metrics, volume_name::VolumeName};
 
-/// Containers that are asked for since when they are as they are; of others only their creation is told.
+/// Containers that are asked since when they are in their state; of others only the creation is known.
 const MAX_INSPECTED: usize = 16;
 
 /// A volume, as the daemon describes it.
@@ -34,7 +34,7 @@ pub struct FoundVolume {
 
 /// A container that references a volume.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Holder {
+pub struct VolumeUser {
     /// Its id.
     pub id: String,
     /// Its name, without the slash that the daemon writes before it.
@@ -89,12 +89,12 @@ impl Docker {
         if self.look_for(&self.link()?, volume).await?.is_none() {
             return Ok(Removal::NotFound);
         }
-        let holders: Vec<_> = self.holders(volume).await?.into_iter().map(|holder| holder.id).collect();
-        Ok(if holders.is_empty() { Removal::Removed } else { Removal::Referenced { containers: holders } })
+        let users: Vec<_> = self.users(volume).await?.into_iter().map(|user| user.id).collect();
+        Ok(if users.is_empty() { Removal::Removed } else { Removal::Referenced { containers: users } })
     }
 
     /// The containers that reference the volume, stopped ones included.
-    pub async fn holders(&self, volume: &VolumeName) -> Result<Vec<Holder>, Failure> {
+    pub async fn users(&self, volume: &VolumeName) -> Result<Vec<VolumeUser>, Failure> {
         let link = self.link()?;
         let filters = HashMap::from([("volume", vec![volume.as_str()])]);
         let containers = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
@@ -104,12 +104,12 @@ impl Docker {
             let mut mounts = container.mounts.iter().flatten();
             mounts.any(|mount| mount.typ.as_deref() == Some("volume") && mount.name.as_deref() == Some(volume.as_str()))
         });
-        let mut holders: Vec<_> = containers
+        let mut users: Vec<_> = containers
             .map(|container| {
                 let name = container.names.iter().flatten().next().map_or("", |name| name.trim_start_matches('/'));
                 let state = container.state.map_or_else(String::new, |state| state.to_string());
                 let created_at = container.created.and_then(|seconds| DateTime::from_timestamp(seconds, 0));
-                Holder {
+                VolumeUser {
                     id: container.id.unwrap_or_default(),
                     name: name.to_owned(),
                     since: created_at.filter(|_| state == "created"),
@@ -119,23 +119,23 @@ impl Docker {
                 }
             })
             .collect();
-        join_all(holders.iter_mut().take(MAX_INSPECTED).map(|holder| self.look_since_when(holder))).await;
-        Ok(holders)
+        join_all(users.iter_mut().take(MAX_INSPECTED).map(|user| self.look_since_when(user))).await;
+        Ok(users)
     }
 
-    /// The list says only "Up 3 hours". A container that is gone by now, or not told of, stays as it is.
-    async fn look_since_when(&self, holder: &mut Holder) {
+    /// The list says only "Up 3 hours". A container that is gone by now, or of which nothing is said, stays as it is.
+    async fn look_since_when(&self, user: &mut VolumeUser) {
         let Ok(link) = self.link() else { return };
-        let request = link.inspect_container(&holder.id, None::<InspectContainerOptions>);
+        let request = link.inspect_container(&user.id, None::<InspectContainerOptions>);
         let found = self.call("inspect_container", CALL_TIMEOUT, request).await;
         let Some(state) = found.ok().and_then(|found| found.state) else { return };
-        let since = match holder.state.as_str() {
+        let since = match user.state.as_str() {
             "running" | "paused" => state.started_at,
             "exited" | "dead" => state.finished_at,
             _ => None,
         };
         // What did not happen yet is the year 1.
         let since = since.and_then(|time| DateTime::parse_from_rfc3339(&time).ok()).map(|time| time.to_utc());
-        holder.since = since.filter(|time| time.timestamp() > 0).or(holder.since);
+        user.since = since.filter(|time| time.timestamp() > 0).or(user.since);
     }
 }

@@ -1,9 +1,6 @@
 //! What a daemon has of our volumes, in one look, and whether a volume that the list lacks is absent.
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    sync::PoisonError,
-};
+use std::collections::{BTreeSet, HashMap};
 
 use bollard::{
     models::{Volume, VolumeListResponse},
@@ -21,12 +18,12 @@ impl Docker {
     /// The drivers that our volumes were seen with, in the lists of this process or of one before.
     #[must_use]
     pub fn drivers(&self) -> BTreeSet<String> {
-        self.drivers.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.drivers.lock().clone()
     }
 
     /// Notes drivers that our volumes were seen with by a process before this one.
     pub fn note_drivers(&self, drivers: impl IntoIterator<Item = String>) {
-        self.drivers.lock().unwrap_or_else(PoisonError::into_inner).extend(drivers);
+        self.drivers.lock().extend(drivers);
     }
 
     /// The volumes whose name may begin with `prefix`: the daemon's own filter matches anywhere in a name, and only
@@ -46,7 +43,7 @@ impl Docker {
         let link = self.link()?;
         let volumes = self.list_volumes(&link, prefix).await?;
         let connection = link.connection();
-        // Stopped containers hold their volumes too.
+        // Stopped containers use their volumes too.
         let containers = ListContainersOptionsBuilder::default().all(true).build();
         let containers = self.list("list_containers", link.list_containers(Some(containers))).await?;
         self.is_still(connection, &link)?;

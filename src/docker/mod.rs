@@ -1,4 +1,4 @@
-//! Docker, over its API: the volumes port of the coordinator.
+//! Docker, over its API: the volumes port of the clean-up.
 //!
 //! Requests carry no API version, so every daemon answers in its own. Volumes are removed without force, always: with
 //! force a daemon answers 204 for a volume that is not there, and forgets one that its driver failed to delete.
@@ -16,13 +16,10 @@ mod links;
 mod proof;
 mod transport;
 
-use std::{
-    collections::BTreeSet,
-    sync::{Mutex, PoisonError, RwLock},
-    time::Duration,
-};
+use std::{collections::BTreeSet, time::Duration};
 
 use bollard::{errors::Error, query_parameters::RemoveVolumeOptions};
+use parking_lot::{Mutex, RwLock};
 use tokio::time::Instant;
 
 use self::{
@@ -31,7 +28,7 @@ use self::{
     proof::Contact,
 };
 pub use self::{
-    containers::{FoundVolume, Holder},
+    containers::{FoundVolume, VolumeUser},
     daemon_facts::{Inspection, RemovalRefused, VolumeFacts},
 };
 use crate::{
@@ -44,7 +41,7 @@ use crate::{
 
 /// For every call but a removal: long enough for a list of many thousand volumes on a busy disk.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
-/// After this a removal is taken to be stuck. The daemon goes on with it, if it ever can.
+/// After this a removal is taken to be stuck. The daemon continues with it, if it ever can.
 const LONGEST_REMOVAL: Duration = Duration::from_hours(1);
 /// For the question whether the daemon is there at all, which it answers from memory.
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
@@ -96,9 +93,9 @@ impl Docker {
         Self { only_looks: true, ..self }
     }
 
-    /// From now on `identity` is the daemon whose word counts.
+    /// From now on `identity` is the daemon whose answers count.
     pub fn pin(&self, identity: Identity) {
-        let mut pinned = self.pinned.write().unwrap_or_else(PoisonError::into_inner);
+        let mut pinned = self.pinned.write();
         if pinned.as_ref().is_some_and(|before| *before != identity) {
             // What was proven over these was another's identity.
             self.links.close_idle();
@@ -107,7 +104,7 @@ impl Docker {
     }
 
     fn pinned(&self) -> Option<Identity> {
-        self.pinned.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.pinned.read().clone()
     }
 
     fn link(&self) -> Result<Link<'_>, Failure> {
@@ -133,11 +130,12 @@ impl Docker {
     ) -> Result<R, Failure> {
         let answer = tokio::time::timeout(limit, request).await.unwrap_or(Err(Error::RequestTimeoutError));
         metrics::docker_request(self.name.as_deref(), operation, &status(&answer));
-        answer.map_err(|error| match error {
-            Error::DockerResponseServerError { status_code, message } => {
+        answer.map_err(|error| {
+            if let Error::DockerResponseServerError { status_code, message } = error {
                 Failure::transient(format!("docker at {}: {operation}: {status_code} {message}", self.endpoint))
+            } else {
+                self.lost(&format!("{operation}: {}", cause(&error)))
             }
-            other => self.lost(&format!("{operation}: {}", cause(&other))),
         })
     }
 
@@ -153,7 +151,7 @@ impl Docker {
         }
     }
 
-    /// Waits for a removal, however long it takes, as long as the daemon answers anything else: it goes on with it
+    /// Waits for a removal, however long it takes, as long as the daemon answers anything else: it continues with it
     /// anyway, whether we wait or not.
     async fn while_it_answers<R>(&self, request: impl Future<Output = Result<R, Error>>) -> Result<R, Error> {
         let mut request = std::pin::pin!(request);

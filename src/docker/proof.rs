@@ -4,12 +4,10 @@
 //! is met for the first time, or again after an outage or a contradiction, is asked often on one connection, and all
 //! answers must agree; from then on once per connection, and once more after each answer that a volume is absent.
 
-use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::time::Duration;
 
 use bollard::models::SystemInfo;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use super::{CALL_TIMEOUT, Docker, PING_TIMEOUT, links::Link};
@@ -32,7 +30,7 @@ const LATELY: Duration = Duration::from_mins(1);
 #[derive(Default)]
 pub(super) struct Contact {
     state: Mutex<State>,
-    /// Held by whoever asks often; the others wait for what comes of it.
+    /// Acquired by whoever asks often; the others wait for what comes of it.
     trial: tokio::sync::Mutex<()>,
 }
 
@@ -77,7 +75,7 @@ impl Contact {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 
@@ -190,11 +188,13 @@ impl Docker {
         };
         let cause = match pinned.likeness(other) {
             Likeness::OtherRoot => OTHER_ROOT,
-            _ if was_there_lately => {
+            Likeness::Same | Likeness::SameId | Likeness::Other if was_there_lately => {
                 "another daemon answers than the one that is pinned in the database, which was there a moment ago: it \
                  was replaced, or two daemons seem to answer at this address"
             }
-            _ => "another daemon answers than the one that is pinned in the database",
+            Likeness::Same | Likeness::SameId | Likeness::Other => {
+                "another daemon answers than the one that is pinned in the database"
+            }
         };
         self.doubt(&format!("{} is pinned, {} answers", pinned.as_str(), other.as_str()), cause)
     }

@@ -42,9 +42,9 @@ pub(super) async fn connect(endpoint: &Endpoint) -> io::Result<Box<dyn Stream>> 
 }
 
 async fn unix(path: &str) -> io::Result<UnixStream> {
-    UnixStream::connect(path).await.map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => io::Error::new(error.kind(), format!("Socket not found: {path}")),
-        _ => error,
+    UnixStream::connect(path).await.map_err(|error| {
+        let is_missing = error.kind() == io::ErrorKind::NotFound;
+        if is_missing { io::Error::new(error.kind(), format!("Socket not found: {path}")) } else { error }
     })
 }
 

@@ -61,7 +61,11 @@ pub async fn inspect(queues: &Queues) -> Result<Inspection, Unreachable> {
         Unreachable::NotAmqp(error) if tls.is_some() && queues.tls.identity.is_none() => {
             Unreachable::Tls(format!("{error}, as from a server that wants a client certificate and got none"))
         }
-        other => other,
+        other @ (Unreachable::Url(_)
+        | Unreachable::Name(_)
+        | Unreachable::Connect(_)
+        | Unreachable::Tls(_)
+        | Unreachable::NotAmqp(_)) => other,
     })?;
     let login = match log_in(uri, tls, "volume-reaper doctor").await {
         Err(refused) => Err(refused),
@@ -160,10 +164,10 @@ async fn ask<T, R: Future<Output = lapin::Result<T>>>(
 
 /// The AMQP 0-9-1 code of an error, if the broker gave one, and what the broker says.
 fn code_and_text(error: &lapin::Error) -> (Option<u16>, String) {
-    match error.kind() {
-        ErrorKind::ProtocolError(error) => (Some(error.get_id()), error.get_message().to_string()),
-        _ => (None, error.to_string()),
+    if let ErrorKind::ProtocolError(error) = error.kind() {
+        return (Some(error.get_id()), error.get_message().to_string());
     }
+    (None, error.to_string())
 }
 
 async fn exchange_facts(connection: &Connection, name: &str) -> (Answer<()>, Option<Answer<()>>) {
@@ -173,21 +177,18 @@ async fn exchange_facts(connection: &Connection, name: &str) -> (Answer<()>, Opt
         })
     };
     let there = declare(ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() }).await;
-    let as_ours = match there {
-        Answer::Yes(()) => {
-            Some(declare(ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() }).await)
-        }
-        _ => None,
+    let as_ours = if matches!(there, Answer::Yes(())) {
+        Some(declare(ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() }).await)
+    } else {
+        None
     };
     (there, as_ours)
 }
 
 async fn queue_facts(connection: &Connection, Definition { name, arguments }: Definition) -> QueueFacts {
     let there = look_at(connection, &name).await;
-    let as_ours = match there {
-        Answer::Yes(_) => Some(as_ours(connection, &name, arguments).await),
-        _ => None,
-    };
+    let as_ours =
+        if matches!(there, Answer::Yes(_)) { Some(as_ours(connection, &name, arguments).await) } else { None };
     QueueFacts { name, there, as_ours }
 }
 
@@ -257,7 +258,11 @@ async fn may_consume(connection: &Connection, queue: &str) -> Answer<()> {
     match answer.await {
         // As it should be: the rights were looked at first.
         Answer::Differs(text) if text.contains("x-priority") => Answer::Yes(()),
-        other => other,
+        other @ (Answer::Yes(())
+        | Answer::Missing(_)
+        | Answer::Forbidden(_)
+        | Answer::Differs(_)
+        | Answer::Unknown(_)) => other,
     }
 }
 

@@ -100,11 +100,8 @@ pub(super) async fn connect(
 /// Whether the library lost its connection over a message that it can't read: one that can't be parsed, or in a frame
 /// larger than agreed (501, which it says itself).
 pub(super) fn is_unreadable(error: &lapin::Error) -> bool {
-    match error.kind() {
-        ErrorKind::ParsingError(_) => true,
-        ErrorKind::ProtocolError(error) => error.get_id() == 501,
-        _ => false,
-    }
+    let is_in_too_large_a_frame = matches!(error.kind(), ErrorKind::ProtocolError(error) if error.get_id() == 501);
+    is_in_too_large_a_frame || matches!(error.kind(), ErrorKind::ParsingError(_))
 }
 
 /// Makes a request with a limit on the wait.
@@ -123,10 +120,10 @@ pub(super) async fn bounded<R>(
     }
 }
 
-/// The verdict on a broker's error: will it be better later, or has somebody to mend something?
+/// The verdict on a broker's error: will it be better later, or has somebody to fix something?
 ///
 /// The codes are AMQP 0-9-1's: 403 access refused, 404 not found, 406 precondition failed, 530 not allowed (such as
-/// a virtual host that is not there). TLS that fails is as permanent as a wrong password: somebody has to mend a
+/// a virtual host that is not there). TLS that fails is as permanent as a wrong password: somebody has to fix a
 /// certificate, here or there. A line that breaks during it is not.
 pub(super) fn failure(url: &SecretUrl, what: &str, error: &lapin::Error) -> Failure {
     if let ErrorKind::IOError(error) = error.kind()
@@ -135,10 +132,10 @@ pub(super) fn failure(url: &SecretUrl, what: &str, error: &lapin::Error) -> Fail
         return Failure::permanent(format!("broker at {url}: {what}: {problem}{}", remedy(&problem)));
     }
     let message = format!("broker at {url}: {what}: {error}");
-    let permanent = match error.kind() {
-        ErrorKind::ProtocolError(error) => matches!(error.get_id(), 403 | 404 | 406 | 530),
-        ErrorKind::InvalidProtocolVersion(_) | ErrorKind::AuthProviderError(_) => true,
-        _ => false,
+    let permanent = if let ErrorKind::ProtocolError(error) = error.kind() {
+        matches!(error.get_id(), 403 | 404 | 406 | 530)
+    } else {
+        matches!(error.kind(), ErrorKind::InvalidProtocolVersion(_) | ErrorKind::AuthProviderError(_))
     };
     if permanent { Failure::permanent(message) } else { Failure::unavailable(Dependency::Broker, message) }
 }

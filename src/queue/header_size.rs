@@ -80,10 +80,12 @@ fn nests_deeper(value: &AMQPValue) -> bool {
 }
 
 fn parts(value: &AMQPValue) -> Vec<&AMQPValue> {
-    match value {
-        AMQPValue::FieldTable(table) => table.inner().values().collect(),
-        AMQPValue::FieldArray(array) => array.as_slice().iter().collect(),
-        _ => Vec::new(),
+    if let AMQPValue::FieldTable(table) = value {
+        table.inner().values().collect()
+    } else if let AMQPValue::FieldArray(array) = value {
+        array.as_slice().iter().collect()
+    } else {
+        Vec::new()
     }
 }
 

@@ -77,7 +77,7 @@ pub(super) fn handed_back(original: &BasicProperties, is_reopened: bool, host: O
     same_message(original, headers)
 }
 
-/// The properties of the same message for its next stop: a delay queue or the parking lot.
+/// The properties of the same message for its next stop: a delay queue or the dead-letter queue.
 pub(super) fn onward(original: &BasicProperties, attempt: usize, reason: &str, error: &str) -> BasicProperties {
     let mut headers = headers_without(original, is_the_brokers);
     headers.insert(ATTEMPT.into(), AMQPValue::LongLongInt(i64::try_from(attempt).unwrap_or(i64::MAX)));
@@ -89,7 +89,7 @@ pub(super) fn onward(original: &BasicProperties, attempt: usize, reason: &str, e
     same_message(original, headers)
 }
 
-/// The properties of the same message for the parking lot.
+/// The properties of the same message for the dead-letter queue.
 pub(super) fn parked(original: &BasicProperties, attempt: usize, reason: &str, error: &str) -> BasicProperties {
     let onward = onward(original, attempt, reason, error);
     let mut headers = onward.headers().clone().unwrap_or_default();
@@ -117,9 +117,9 @@ pub(super) fn last_death(properties: &BasicProperties) -> Option<(Option<&str>, 
     let AMQPValue::FieldArray(deaths) = properties.headers().as_ref()?.inner().get("x-death")? else { return None };
     let AMQPValue::FieldTable(death) = deaths.as_slice().first()? else { return None };
     let reason = death.inner().get("reason").and_then(text);
-    let time = death.inner().get("time").and_then(|time| match time {
-        AMQPValue::Timestamp(seconds) => DateTime::from_timestamp(i64::try_from(*seconds).ok()?, 0),
-        _ => None,
+    let time = death.inner().get("time").and_then(|time| {
+        let AMQPValue::Timestamp(seconds) = time else { return None };
+        DateTime::from_timestamp(i64::try_from(*seconds).ok()?, 0)
     });
     Some((reason, time))
 }

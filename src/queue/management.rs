@@ -98,7 +98,7 @@ async fn ask(queues: &Queues, api: &Url, queue: &str) -> io::Result<Value> {
     let status = head.split(' ').nth(1).unwrap_or_default();
     match status {
         "200" => serde_json::from_str(body).map_err(|_| invalid("its answer is not JSON")),
-        // A queue that is not there is told elsewhere, and has no policy.
+        // A queue that is not there is reported elsewhere, and has no policy.
         "404" => Ok(Value::Null),
         "401" | "403" => Err(invalid("this user may not ask it: give it the tag monitoring")),
         _ => Err(invalid(&format!("it answers with status {status:.3}"))),

@@ -3,12 +3,13 @@
 //! Facts that it rests on, measured on RabbitMQ 3.10, 4.0 and 4.3: a plain requeue comes back at once; whether a
 //! requeue counts towards the delivery limit depends on the version; a client's own `x-death` is ignored since 4.0;
 //! the delayed-message plugin is not replicated. So we count attempts in a header of our own, and wait in queues of
-//! our own: one per step of the ladder, each with a time to live that dead-letters back to the work queue.
+//! our own: one per step of the retry schedule, each with a time to live that dead-letters back to the work queue.
 
 mod broker_answers;
 mod broker_facts;
 mod connection;
 mod counting;
+mod dead_letter_queue;
 mod difference;
 mod greeting;
 mod header_size;
@@ -16,7 +17,6 @@ mod headers;
 mod isolate;
 mod lost;
 mod management;
-mod parking_lot;
 mod properties;
 mod publisher;
 mod raw;
@@ -31,14 +31,13 @@ use std::time::Duration;
 pub use broker_answers::{Answer, Contents, Counts, Hello, Inspection, LoginRefused, QueueFacts, Unreachable};
 pub use broker_facts::inspect;
 pub use counting::{QueueCount, count};
+pub use dead_letter_queue::{DeadLetters, Parked, Size, Then, Unacked};
 pub use management::Harm;
-pub use parking_lot::{DeadLetters, Held, Parked, Size, Then};
 pub use publisher::Publisher;
 pub use subscription::Subscription;
 
 use crate::{
-    cleanup::UnknownThreads,
-    config::{Config, SecretUrl, Topology},
+    config::{Config, SecretUrl, Topology, UnknownThreads},
     host::Host,
     tls::TlsFiles,
 };
@@ -58,8 +57,8 @@ pub struct Queues {
     pub routing_key: String,
     /// The routing key of the events of threads that were reopened.
     pub reopened_routing_key: String,
-    /// Whether those are for us: nobody else would tell us.
-    pub hears_of_reopening: bool,
+    /// Those of them whose events are for us.
+    pub subscribed_keys: Vec<String>,
     /// Whether our queues are for a copy of the events, and gone with our connection.
     pub are_copies: bool,
     /// What our queues are called before the dot.
@@ -68,7 +67,7 @@ pub struct Queues {
     pub host: Option<String>,
     /// The hosts whose own routing keys are listened to.
     pub hosts: Vec<String>,
-    /// The steps of the ladder.
+    /// The steps of the retry schedule.
     pub retry_delays: Vec<Duration>,
     /// Whether we create what is missing.
     pub topology: Topology,
@@ -87,7 +86,11 @@ impl Queues {
             exchange: config.exchange.clone(),
             routing_key: config.routing_key.clone(),
             reopened_routing_key: config.reopened_routing_key.clone(),
-            hears_of_reopening: config.policy.unknown_threads == UnknownThreads::Record,
+            subscribed_keys: match config.unknown_threads {
+                UnknownThreads::Reject => vec![config.routing_key.clone()],
+                // Nobody but the event says that a thread was reopened.
+                UnknownThreads::Record => vec![config.routing_key.clone(), config.reopened_routing_key.clone()],
+            },
             are_copies: false,
             prefix: match &config.host {
                 None => config.queue_prefix.clone(),
@@ -118,10 +121,9 @@ impl Queues {
     /// The routing keys that the work queue is bound by: with a host's name behind it, a key is of that host's events.
     #[must_use]
     pub fn bound_by(&self) -> Vec<String> {
-        let reopened = self.hears_of_reopening.then_some(&self.reopened_routing_key);
-        let keys = || std::iter::once(&self.routing_key).chain(reopened);
-        let of_all = keys().filter(|_| self.host.is_none()).cloned();
-        let of_hosts = self.hosts.iter().flat_map(|host| keys().map(move |key| of_host(key, host)));
+        let keys = &self.subscribed_keys;
+        let of_all = keys.iter().filter(|_| self.host.is_none()).cloned();
+        let of_hosts = self.hosts.iter().flat_map(|host| keys.iter().map(move |key| of_host(key, host)));
         of_all.chain(of_hosts).collect()
     }
 
@@ -164,7 +166,7 @@ impl Queues {
         format!("{}.retry.{delay}", self.prefix)
     }
 
-    /// The parking lot.
+    /// The dead-letter queue.
     #[must_use]
     pub fn dead_letter(&self) -> String {
         format!("{}.dead-letter", self.prefix)

@@ -19,7 +19,7 @@ use crate::{
     failure::{Dependency, Failure},
 };
 
-/// For the broker's word that it has a message safely. Longer than a request: a quorum of disks has to answer.
+/// For the broker's confirmation that it has a message safely. Longer than a request: a quorum of disks has to answer.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Publishes messages and knows of each whether the broker has it. Connects when first used and again when needed.

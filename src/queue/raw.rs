@@ -103,8 +103,6 @@ impl RawChannel {
         self.call(CHANNEL, channel::AMQPMethod::Open(channel::Open {})).await.map(drop)
     }
 
-    // --- What can be done -------------------------------------------------------------------------------------------
-
     /// Takes the next message of a queue, if there is one.
     pub(super) async fn get(&mut self, queue: &str) -> Result<Option<RawMessage>, Failure> {
         let get = basic::Get { queue: queue.into(), no_ack: false };
@@ -129,10 +127,11 @@ impl RawChannel {
             nowait: false,
             arguments: FieldTable::default(),
         };
-        match self.call(CHANNEL, basic::AMQPMethod::Consume(consume)).await? {
-            AMQPClass::Basic(basic::AMQPMethod::ConsumeOk(ok)) => Ok(ok.consumer_tag.to_string()),
-            _ => Err(down(&self.url, &"it does not subscribe us")),
-        }
+        let answer = self.call(CHANNEL, basic::AMQPMethod::Consume(consume)).await?;
+        let AMQPClass::Basic(basic::AMQPMethod::ConsumeOk(ok)) = answer else {
+            return Err(down(&self.url, &"it does not subscribe us"));
+        };
+        Ok(ok.consumer_tag.to_string())
     }
 
     /// Ends a subscription. What came and was not looked at stays unacknowledged.
@@ -165,10 +164,11 @@ impl RawChannel {
             nowait: false,
             arguments: FieldTable::default(),
         };
-        match self.call(CHANNEL, queue::AMQPMethod::Declare(declare)).await? {
-            AMQPClass::Queue(queue::AMQPMethod::DeclareOk(ok)) => Ok((ok.message_count, ok.consumer_count)),
-            _ => Err(down(&self.url, &"it does not count")),
-        }
+        let answer = self.call(CHANNEL, queue::AMQPMethod::Declare(declare)).await?;
+        let AMQPClass::Queue(queue::AMQPMethod::DeclareOk(ok)) = answer else {
+            return Err(down(&self.url, &"it does not count"));
+        };
+        Ok((ok.message_count, ok.consumer_count))
     }
 
     pub(super) async fn acknowledge(&mut self, tag: u64) -> Result<(), Failure> {
@@ -192,8 +192,6 @@ impl RawChannel {
         let close = channel::Close { reply_code: 200, reply_text: "done".into(), class_id: 0, method_id: 0 };
         let _ = self.call(CHANNEL, channel::AMQPMethod::Close(close)).await;
     }
-
-    // --- Frames -----------------------------------------------------------------------------------------------------
 
     async fn call(&mut self, channel: u16, method: impl Into<Method>) -> Result<AMQPClass, Failure> {
         self.send(channel, method).await?;

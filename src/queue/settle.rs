@@ -1,7 +1,7 @@
 //! Executes what was decided on a delivery: the only code that acknowledges.
 //!
 //! A retry is published to its delay queue and confirmed, and only then is the original acknowledged. If that publish
-//! fails, the original stays unacknowledged and is held until it succeeds, so that a message may exist twice but never
+//! fails, the original stays unacknowledged and waits until it succeeds, so that a message may exist twice but never
 //! not at all.
 //!
 //! lapin's answer to an acknowledgement only says that it was written. One that is made in the moment in which the

@@ -2,7 +2,7 @@
 //! connection, the channel or the subscription is lost.
 //!
 //! Deliveries are taken only while database and Docker are up. When one goes down, the subscription is cancelled and
-//! what we hold is given back: first cancelled, then given back, or the broker would deliver it to us again at once.
+//! what is unacked is given back: first cancelled, then given back, or the broker would deliver it to us again at once.
 //! A delivery is acknowledged on the channel that it came from, or not at all.
 
 use std::{sync::Arc, time::Duration};
@@ -50,7 +50,7 @@ const CONSUMER_TAG: &str = "volume-reaper";
 pub struct Subscription<V, T> {
     /// Where to receive from.
     pub queues: Queues,
-    /// Moves deliveries to the delay queues and the parking lot.
+    /// Moves deliveries to the delay queues and the dead-letter queue.
     pub publisher: Arc<Publisher>,
     /// Handles each message.
     pub consumer: Arc<Consumer<V, T>>,
@@ -67,7 +67,7 @@ enum Pause { Stopped, DependencyDown }
 impl<V: Volumes, T: Database> Subscription<V, T> {
     /// Receives until `stop` is cancelled, then finishes what is in flight, or drops it when `abort` is cancelled.
     ///
-    /// Fails only if the very first connection is refused for a reason that waiting will not mend, such as a wrong
+    /// Fails only if the very first connection is refused for a reason that waiting will not fix, such as a wrong
     /// password or queues with other arguments than ours.
     pub async fn run(&self, stop: &CancellationToken, abort: &CancellationToken) -> Result<(), Failure> {
         let mut work = JoinSet::new();
@@ -147,11 +147,11 @@ impl<V: Volumes, T: Database> Subscription<V, T> {
                 () = self.health.until_up(&NEEDED) => {
                     let mut deliveries = self.subscribe(link).await?;
                     let taking = self.take(&mut deliveries, &mut events, work, stop).await;
-                    let (pause, held) = taking?;
+                    let (pause, unacked) = taking?;
                     tokio::select! {
                         // Otherwise it would wait for the answers of a broker that it has lost.
                         lost = connection_lost(&self.queues.url, &mut events) => return Err(lost),
-                        unsubscribed = self.unsubscribe(link, deliveries, held) => unsubscribed?,
+                        unsubscribed = self.unsubscribe(link, deliveries, unacked) => unsubscribed?,
                     }
                     if matches!(pause, Pause::Stopped) {
                         return Ok(());
@@ -208,23 +208,23 @@ impl<V: Volumes, T: Database> Subscription<V, T> {
         }
     }
 
-    /// Cancels the subscription, then gives back what we hold and have not begun.
+    /// Cancels the subscription, then gives back what is unacked and not begun.
     async fn unsubscribe(
         &self,
         link: &Link,
         mut deliveries: Deliveries,
-        mut held: Vec<Delivery>,
+        mut unacked: Vec<Delivery>,
     ) -> Result<(), Failure> {
         let cancel = link.channel.basic_cancel(CONSUMER_TAG.into(), BasicCancelOptions::default());
         bounded(&self.queues.url, REQUEST_TIMEOUT, "cancel the subscription", cancel).await?;
         // What the broker had sent before it heard of the cancellation still comes, and then the end.
         while let Ok(Some(Ok(delivery))) = timeout(REQUEST_TIMEOUT, deliveries.next()).await {
-            held.push(delivery);
+            unacked.push(delivery);
         }
-        if !held.is_empty() {
-            debug!(deliveries = held.len(), "giving back what was not begun");
+        if !unacked.is_empty() {
+            debug!(deliveries = unacked.len(), "giving back what was not begun");
         }
-        give_back(&held, &self.queues, &self.publisher).await;
+        give_back(&unacked, &self.queues, &self.publisher).await;
         Ok(())
     }
 

@@ -102,7 +102,7 @@ pub(super) async fn keep_bound(queues: &Queues) -> Infallible {
 /// Binds the work queue again: whoever deletes the exchange and makes it anew, or takes a binding away, does not tell
 /// us, and AMQP can't list bindings. Returns whether the exchange was gone.
 async fn bind_again(queues: &Queues) -> Result<bool, Failure> {
-    // On a connection of its own: what is wrong with one channel is told to the whole connection.
+    // On a connection of its own: an error of one channel reaches the whole connection.
     let name = "volume-reaper bindings";
     let mut link = Link::connect(queues, name).await?;
     let there = check_exchange(&link.channel, queues).await;

@@ -106,7 +106,7 @@ impl Store {
         .await
     }
 
-    /// Forgets the daemon called `name`: its word is no longer needed for anything.
+    /// Forgets the daemon called `name`: its answers are no longer needed for anything.
     pub async fn unpin_daemon(&self, name: &str) -> Result<(), Failure> {
         let delete = Entity::delete_by_id(name).exec(&self.db);
         self.bounded(ROW_TIMEOUT, delete).await.map(drop)

@@ -14,7 +14,11 @@ use super::{
     Pool,
     schema_facts::{LARGE_TABLE_ROWS, Part},
 };
-use crate::{clock::ClockReading, config::SecretUrl};
+use crate::{cleanup::policy::Locking, config::SecretUrl};
+
+/// How long rows are locked unless it is said otherwise: longer than an ordinary removal takes, and shorter than
+/// anybody waits for a row.
+const ROW_LOCK_LIMIT: Duration = Duration::from_secs(2);
 
 /// A database, in all that is its own.
 pub(super) trait Engine: Connecting + Errors + Migrating + SchemaFacts + Send + Sync {
@@ -75,7 +79,7 @@ pub(super) trait Connecting {
         asked
     }
 
-    /// What each connection is told.
+    /// What is set on each connection.
     fn adapt(&self, options: &mut ConnectOptions, access: Access, url: &SecretUrl);
 
     /// What a transaction begins with behind a pooler.
@@ -96,6 +100,11 @@ pub(super) trait Connecting {
     /// A transaction that writes.
     fn writing(&self) -> TransactionOptions {
         TransactionOptions::default()
+    }
+
+    /// How long, and how many, rows are locked, with this limit if there is one.
+    fn locking(&self, limit: Option<Duration>) -> Locking {
+        Locking::of_rows(limit.unwrap_or(ROW_LOCK_LIMIT))
     }
 
     /// What the URL's parameters for the authorities, our certificate and its key are called.
@@ -164,14 +173,14 @@ pub(super) trait Migrating {
 /// What `doctor` asks, without changing anything.
 #[async_trait]
 pub(super) trait SchemaFacts {
-    /// Product and version.
-    async fn version(&self, db: &Pool) -> Result<String, DbErr>;
+    /// The query for its `version`, with the product.
+    fn version(&self) -> &'static str;
 
     /// Whether the connection is encrypted; `None` if there is none.
     async fn is_encrypted(&self, db: &Pool) -> Result<Option<bool>, DbErr>;
 
-    /// Its clock; `None` if it has none of its own.
-    async fn clock(&self, db: &Pool) -> Result<Option<ClockReading>, DbErr>;
+    /// The query for what its clock says, in `millis` since 1970; `None` if it has none of its own.
+    fn clock(&self) -> Option<&'static str>;
 
     /// The index over closed and unmarked rows.
     async fn index(&self, db: &Pool, threads: &Mapping) -> Result<Part, DbErr>;

@@ -12,36 +12,40 @@ use crate::{
 /// The verdict on a database error: is the database down, or was it this statement?
 pub(super) fn failure(engine: &dyn Engine, url: &SecretUrl, error: &DbErr) -> Failure {
     let message = format!("database at {url}: {}", describe(engine, error));
-    let down = match error {
-        DbErr::Conn(_) | DbErr::ConnectionAcquire(_) => true,
-        DbErr::Exec(RuntimeErr::SqlxError(error)) | DbErr::Query(RuntimeErr::SqlxError(error)) => {
-            match error.as_ref() {
-                sqlx::Error::Database(error) => engine.means_down(error.as_ref()),
-                sqlx::Error::Io(_)
-                | sqlx::Error::Tls(_)
-                | sqlx::Error::Protocol(_)
-                | sqlx::Error::PoolTimedOut
-                | sqlx::Error::PoolClosed
-                | sqlx::Error::WorkerCrashed => true,
-                _ => false,
-            }
-        }
-        _ => false,
-    };
+    let is_unreachable = matches!(error, DbErr::Conn(_) | DbErr::ConnectionAcquire(_));
+    let down = is_unreachable || sqlx_error(error).is_some_and(|error| means_down(engine, error));
     if down { Failure::unavailable(Dependency::Database, message) } else { Failure::transient(message) }
+}
+
+fn means_down(engine: &dyn Engine, error: &sqlx::Error) -> bool {
+    if let sqlx::Error::Database(error) = error {
+        return engine.means_down(error.as_ref());
+    }
+    matches!(
+        error,
+        sqlx::Error::Io(_)
+            | sqlx::Error::Tls(_)
+            | sqlx::Error::Protocol(_)
+            | sqlx::Error::PoolTimedOut
+            | sqlx::Error::PoolClosed
+            | sqlx::Error::WorkerCrashed
+    )
+}
+
+fn sqlx_error(error: &DbErr) -> Option<&sqlx::Error> {
+    if let DbErr::Conn(RuntimeErr::SqlxError(error))
+    | DbErr::Exec(RuntimeErr::SqlxError(error))
+    | DbErr::Query(RuntimeErr::SqlxError(error)) = error
+    {
+        return Some(error.as_ref());
+    }
+    None
 }
 
 /// What the server itself said.
 pub(super) fn database_error(error: &DbErr) -> Option<&dyn sqlx::error::DatabaseError> {
-    match error {
-        DbErr::Conn(RuntimeErr::SqlxError(error))
-        | DbErr::Exec(RuntimeErr::SqlxError(error))
-        | DbErr::Query(RuntimeErr::SqlxError(error)) => match error.as_ref() {
-            sqlx::Error::Database(error) => Some(error.as_ref()),
-            _ => None,
-        },
-        _ => None,
-    }
+    let sqlx::Error::Database(error) = sqlx_error(error)? else { return None };
+    Some(error.as_ref())
 }
 
 /// The error without the wrappings that name only themselves.
@@ -66,14 +70,13 @@ fn describe(engine: &dyn Engine, error: &DbErr) -> String {
 }
 
 fn own_words(error: &DbErr) -> String {
-    match error {
-        DbErr::ConnectionAcquire(_) => {
-            format!("no connection within {}", humantime::format_duration(CONNECT_TIMEOUT))
-        }
-        DbErr::Conn(error) | DbErr::Exec(error) | DbErr::Query(error) => error.to_string(),
-        DbErr::Migration(error) => error.clone(),
-        other => other.to_string(),
+    if let DbErr::ConnectionAcquire(_) = error {
+        return format!("no connection within {}", humantime::format_duration(CONNECT_TIMEOUT));
     }
+    if let DbErr::Conn(error) | DbErr::Exec(error) | DbErr::Query(error) = error {
+        return error.to_string();
+    }
+    if let DbErr::Migration(error) = error { error.clone() } else { error.to_string() }
 }
 
 /// Why TLS to the database failed, if that is why there is no connection.
@@ -81,11 +84,7 @@ fn own_words(error: &DbErr) -> String {
 /// Unlike the broker's, it is not permanent: that would dead-letter the deliveries that are being worked on when a
 /// certificate expires. They are handed back, as always while the database can't be used.
 fn tls_problem(error: &DbErr) -> Option<Problem> {
-    match error {
-        DbErr::Conn(RuntimeErr::SqlxError(error)) => match error.as_ref() {
-            sqlx::Error::Io(error) => Problem::of(error),
-            _ => None,
-        },
-        _ => None,
-    }
+    let DbErr::Conn(RuntimeErr::SqlxError(error)) = error else { return None };
+    let sqlx::Error::Io(error) = error.as_ref() else { return None };
+    Problem::of(error)
 }

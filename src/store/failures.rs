@@ -63,7 +63,7 @@ impl Store {
         Ok(rows.collect())
     }
 
-    pub(super) async fn delete_settled_failures(&self) -> Result<(), Failure> {
+    pub(super) async fn delete_obsolete_failures(&self) -> Result<(), Failure> {
         self.bounded(PAGE_TIMEOUT, async {
             let delete = Entity::delete_many().filter(self.is_still_candidate().await?.not());
             delete.exec(&self.db).await.map(drop)

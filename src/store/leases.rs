@@ -47,7 +47,7 @@ impl Store {
         Ok(update.exec(&self.db).await?.rows_affected == 1)
     }
 
-    /// A lease that nobody has held yet, unless there is one of that name. Whether there was is not told: MySQL counts
+    /// A lease that nobody has held yet, unless there is one of that name. Whether there was is not known: MySQL counts
     /// a row in both cases.
     async fn insert_free_lease(&self, name: &str) -> Result<(), DbErr> {
         let free = ActiveModel {

@@ -42,7 +42,7 @@ pub struct ThreadRow {
 pub struct WrittenReceipt {
     /// `removed` or `not_found`.
     pub outcome: String,
-    /// `event` or `sweep`.
+    /// Who asked for it, such as `event` or `sweep`.
     pub source: String,
     /// The id of the event's message, if it had one.
     pub event_id: Option<String>,
@@ -65,7 +65,7 @@ pub struct Sweeper {
     pub expires_at: DateTime<Utc>,
 }
 
-/// A daemon whose word counts.
+/// A pinned daemon: its answers count.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct PinnedDaemon {
     /// What it is called in the database.

@@ -53,7 +53,7 @@ impl Store {
             let mut rows = rows_of(&rows, wanted)?;
             let mut busy = HashSet::new();
             if rows.threads.len() < wanted.len() {
-                // Not there, not closed, marked, or locked by somebody else: the rows themselves tell.
+                // Not there, not closed, marked, or locked by somebody else: the rows themselves say.
                 let missing: Vec<_> = wanted.iter().filter(|id| !rows.threads.contains_key(id)).cloned().collect();
                 let select = self.select_rows(threads, host).and_where(is_one_of(threads, ids())).to_owned();
                 let Rows { threads: others, pause, unserved_host } =

@@ -1,4 +1,4 @@
-//! The database: the threads port of the coordinator, the receipts and the pinned daemons.
+//! The database: the ports of the clean-up for threads, failures, pauses and receipts, and the pinned daemons.
 //!
 //! The threads table is the platform's and is addressed by configured names; our own tables by entities. PostgreSQL,
 //! SQLite and MySQL (which is MariaDB too) are served by the same statements; what differs lies in a folder for each,
@@ -45,6 +45,7 @@ use errors::failure;
 use pool::Pool;
 
 use crate::{
+    cleanup::policy::Locking,
     config::SecretUrl,
     failure::{Dependency, Failure},
     host::Host,
@@ -54,8 +55,14 @@ use crate::{
 const ROW_TIMEOUT: Duration = Duration::from_secs(10);
 /// For a statement about a page of rows, or the count of a large backlog.
 const PAGE_TIMEOUT: Duration = Duration::from_mins(2);
-/// For a connection, new or from the pool; below [`ROW_TIMEOUT`], so that its error is the one that is told.
+/// For a connection, new or from the pool; below [`ROW_TIMEOUT`], so that its error is the one that is reported.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How the database at `url` locks rows, with this limit if there is one.
+#[must_use]
+pub fn locking(url: &SecretUrl, limit: Option<Duration>) -> Locking {
+    engine_of(url).locking(limit)
+}
 
 /// The database.
 pub struct Store {

@@ -1,4 +1,4 @@
-//! Threads that only events tell of: the row is opened, closed and reopened by what they say.
+//! Threads that are known from events alone: the row is opened, closed and reopened by what they say.
 //!
 //! Events come twice, late, and in any order. So each is one statement that writes only what is later than what the row
 //! knows, and whatever the order, the row ends as the latest of them says.
@@ -10,7 +10,11 @@ use sea_orm::{
 };
 
 use super::{ROW_TIMEOUT, Store};
-use crate::{cleanup::Report, failure::Failure, volume_name::ThreadId};
+use crate::{
+    cleanup::{StatusChange, StatusChanges},
+    failure::Failure,
+    volume_name::ThreadId,
+};
 
 /// When a thread was closed, in a table that we created.
 const CLOSED_AT: &str = "closed_at";
@@ -18,6 +22,17 @@ const CLOSED_AT: &str = "closed_at";
 const REOPENED_AT: &str = "reopened_at";
 /// The status of a thread that is not closed, in a table that we created.
 const OPEN: &str = "open";
+
+impl StatusChanges for Store {
+    async fn record_change(&self, thread: &ThreadId, change: &StatusChange) -> Result<(), Failure> {
+        let insert = match change {
+            StatusChange::Closed { at: Some(at) } => self.record_close(thread, at.trunc_subsecs(3)),
+            StatusChange::Closed { at: None } => self.record_first_close(thread),
+            StatusChange::Reopened { at } => self.record_reopening(thread, at.trunc_subsecs(3)),
+        };
+        self.bounded(ROW_TIMEOUT, self.db.execute(&insert)).await.map(drop)
+    }
+}
 
 impl Store {
     /// Fails unless threads can be recorded: the platform's own table is not ours to write.
@@ -33,15 +48,6 @@ impl Store {
                 self.url, self.threads.table
             ))
         })
-    }
-
-    pub(super) async fn upsert_report(&self, thread: &ThreadId, report: &Report) -> Result<(), Failure> {
-        let insert = match report {
-            Report::Closed { at: Some(at) } => self.record_close(thread, at.trunc_subsecs(3)),
-            Report::Closed { at: None } => self.record_first_close(thread),
-            Report::Reopened { at } => self.record_reopening(thread, at.trunc_subsecs(3)),
-        };
-        self.bounded(ROW_TIMEOUT, self.db.execute(&insert)).await.map(drop)
     }
 
     /// A close without a time is believed of a thread that is new. Later it could be an old one that came twice, and

@@ -2,6 +2,7 @@
 
 use std::{fmt, time::Duration};
 
+use chrono::{DateTime, Utc};
 use migrations::{Mapping, ThreadsTable};
 use sea_orm::{ConnectionTrait, DbErr, Statement};
 
@@ -122,13 +123,28 @@ impl Store {
         let migrations = self.migration_status().await;
         let all_applied = matches!(&migrations, Ok(all) if all.iter().all(|migration| migration.applied));
         Ok(Inspection {
-            version: self.engine.version(&self.db).await?,
+            version: self.version().await?,
             verifying_parameter: self.engine.verifying_parameter(),
             encrypted: self.engine.is_encrypted(&self.db).await?,
-            clock: self.engine.clock(&self.db).await?,
+            clock: self.clock().await?,
             migrations,
             schema: if all_applied { Some(self.schema().await) } else { None },
         })
+    }
+
+    async fn version(&self) -> Result<String, DbErr> {
+        let rows = self.db.rows(self.engine.version()).await?;
+        rows.first().map_or(Ok(String::new()), |row| row.try_get("", "version"))
+    }
+
+    async fn clock(&self) -> Result<Option<ClockReading>, DbErr> {
+        let Some(query) = self.engine.clock() else { return Ok(None) };
+        let asked = Utc::now();
+        let rows = self.db.rows(query).await?;
+        let answered = Utc::now();
+        let millis = rows.first().map(|row| row.try_get::<i64>("", "millis")).transpose()?;
+        let said = millis.and_then(DateTime::from_timestamp_millis);
+        Ok(said.map(|said| ClockReading { asked, said, answered }))
     }
 
     async fn schema(&self) -> Schema {

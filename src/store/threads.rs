@@ -15,8 +15,8 @@ use super::{
 };
 use crate::{
     cleanup::{
-        Backlog, Candidate, Close, Failures, Locked, Mark, Pause, Pauses, Receipt, Receipts, Report, Rows, Scope,
-        Thread, Threads, failing::FailedCleanup,
+        Backlog, Candidate, Close, Failures, Locked, Mark, Pause, Pauses, Receipt, Receipts, Rows, Scope, Thread,
+        Threads, failing::FailedCleanup,
     },
     failure::Failure,
     volume_name::ThreadId,
@@ -140,10 +140,6 @@ impl Threads for Store {
         self.bounded(ROW_TIMEOUT, self.withdraw_mark(thread)).await
     }
 
-    async fn record_report(&self, thread: &ThreadId, report: &Report) -> Result<(), Failure> {
-        self.upsert_report(thread, report).await
-    }
-
     async fn backlog(&self) -> Result<Backlog, Failure> {
         self.bounded(PAGE_TIMEOUT, self.count_backlog()).await
     }
@@ -163,7 +159,7 @@ impl Failures for Store {
     }
 
     async fn forget_failures(&self) -> Result<(), Failure> {
-        self.delete_settled_failures().await
+        self.delete_obsolete_failures().await
     }
 }
 
@@ -245,7 +241,7 @@ fn is_in_scope(threads: &Mapping, scope: &Scope) -> Option<Condition> {
     }
 }
 
-/// The time of a close as the database writes it: tells one close from another whatever its type is.
+/// The time of a close as the database writes it: distinguishes closes whatever its type is.
 pub(super) fn close_written(threads: &Mapping) -> Expr {
     let column = threads.names.closed_at.as_ref();
     column.map_or_else(Expr::null, |closed_at| threads.as_text(Expr::col(Alias::new(closed_at))))

@@ -3,7 +3,11 @@
 use chrono::{SubsecRound, Utc};
 use tracing::{debug, warn};
 
-use super::{PAGE_ROWS, classify::Row, report::SweepReport};
+use super::{
+    PAGE_ROWS,
+    classify::Row,
+    tally::{Fate, Tally},
+};
 use crate::{
     cleanup::{Context, Database, Gone, Mark, Origin, Outcome, Receipt},
     failure::{Failure, Verdict},
@@ -15,7 +19,7 @@ use crate::{
 pub(super) async fn mark_absent<T: Database>(
     context: &Context<T>,
     absent: Vec<Row>,
-    report: &mut SweepReport,
+    tally: &mut Tally,
 ) -> Result<Vec<Row>, Failure> {
     let at = Utc::now().trunc_subsecs(3);
     let receipt = |row: &Row| Receipt {
@@ -46,17 +50,17 @@ pub(super) async fn mark_absent<T: Database>(
                     marked += 1;
                     metrics::close_to_mark(row.close.at, at);
                 }
-                Some(Mark::Busy) => report.cooling_down += 1,
+                Some(Mark::Busy) => tally.add(Fate::CoolingDown, 1),
                 // Somebody else was faster, or it is another close, or none.
                 Some(Mark::AlreadySet | Mark::Reopened | Mark::NoRow) => {}
                 None => {
                     warn!(thread.id = %row.thread, "the mark could not be set; `volume-reaper doctor` looks for why");
-                    report.failed += 1;
+                    tally.add(Fate::Failed, 1);
                 }
             }
         }
     }
-    report.not_found += marked;
-    metrics::cleanups(Origin::Sweep.as_str(), Outcome::NotFound.as_str(), marked);
+    tally.add(Fate::NotFound, marked);
+    metrics::cleanups(Origin::Sweep.as_str(), Outcome::NotFound.as_str(), marked as u64);
     Ok(unmarked)
 }

@@ -14,7 +14,7 @@ pub(super) struct Row {
     pub(super) thread: ThreadId,
     /// Its close, as it was read.
     pub(super) close: Close,
-    /// Somebody holds it.
+    /// A person holds it.
     pub(super) held: bool,
 }
 
@@ -28,7 +28,7 @@ pub(super) struct Classified {
     /// They are there, and no container uses them.
     pub(super) present: Vec<Row>,
     /// How many rows have ids that can't name a volume.
-    pub(super) unnameable: u64,
+    pub(super) unnameable: usize,
 }
 
 /// Sorts rows by a list that was asked for after the last of them had been read.

@@ -1,10 +1,14 @@
-//! The threads that a sweep finds closed and unmarked, and leaves alone: held, or not due yet.
+//! The threads that a sweep finds closed and unmarked, and leaves alone: on hold, or not due yet.
 
 use chrono::Utc;
 
+use super::{
+    classify::{Classified, Row, classify},
+    tally::{Fate, Tally},
+};
 use crate::{
     cleanup::{
-        Candidate,
+        Candidate, Inventory,
         retention::{Due, Retention},
     },
     volume_name::ThreadId,
@@ -18,9 +22,11 @@ const MAX_DEFERRED: usize = 100_000;
 #[derive(Default)]
 pub(super) struct Deferred {
     /// As many as may be kept in memory.
-    pub(super) rows: Vec<Candidate>,
-    pub(super) held: u64,
-    pub(super) not_due: u64,
+    rows: Vec<Candidate>,
+    /// The others that are held.
+    more_held: usize,
+    /// The others that are not due.
+    more_not_due: usize,
 }
 
 impl Deferred {
@@ -29,18 +35,66 @@ impl Deferred {
         let now = Utc::now();
         let mut due = Vec::new();
         for candidate in page {
-            match (candidate.held, retention.due(candidate.close.at, now)) {
-                (false, Due::Now) => {
-                    due.push(candidate);
-                    continue;
-                }
-                (true, Due::Now | Due::At(_) | Due::Never) => self.held += 1,
-                (false, Due::At(_) | Due::Never) => self.not_due += 1,
-            }
-            if self.rows.len() < MAX_DEFERRED && ThreadId::parse(&candidate.id).is_ok() {
+            if !candidate.held && retention.due(candidate.close.at, now) == Due::Now {
+                due.push(candidate);
+            } else if self.rows.len() < MAX_DEFERRED && ThreadId::parse(&candidate.id).is_ok() {
                 self.rows.push(candidate);
+            } else if candidate.held {
+                self.more_held += 1;
+            } else {
+                self.more_not_due += 1;
             }
         }
         due
+    }
+
+    /// Counts all of them as waiting.
+    pub(super) fn wait(self, tally: &mut Tally) {
+        let held = self.rows.iter().filter(|row| row.held).count();
+        tally.add(Fate::Held, self.more_held + held);
+        tally.add(Fate::NotDue, self.more_not_due + self.rows.len() - held);
+    }
+
+    /// Counts those as waiting whose volume is in a list that was asked for after them, and returns the others.
+    pub(super) fn wait_or_absent(self, inventory: &Inventory, tally: &mut Tally) -> Vec<Row> {
+        let Classified { absent, referenced, present, .. } = classify(self.rows, inventory);
+        let waiting = present.len() + referenced.len();
+        let present = present.iter().chain(referenced.iter().map(|(row, _)| row));
+        let held = present.filter(|row| row.held).count();
+        tally.add(Fate::Held, self.more_held + held);
+        tally.add(Fate::NotDue, self.more_not_due + waiting - held);
+        absent
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cleanup::Close;
+
+    /// One that is held and there, one that is held and absent, and one that is not due and has no valid id.
+    fn deferred() -> Deferred {
+        let row = |id: &str, held| Candidate { id: id.to_owned(), close: Close::default(), held };
+        let mut deferred = Deferred::default();
+        let retention = Retention(std::time::Duration::from_secs(1));
+        let due = deferred.take_from(vec![row("there", true), row("absent", true), row("../x", false)], retention);
+        assert_eq!(due, []);
+        deferred
+    }
+
+    #[test]
+    fn what_is_absent_is_not_counted_as_waiting() {
+        let mut tally = Tally::default();
+        let present = [ThreadId::parse("there").expect("valid")].into();
+        let absent = deferred().wait_or_absent(&Inventory { present, ..Inventory::default() }, &mut tally);
+        assert_eq!(absent.iter().map(|row| row.thread.as_str()).collect::<Vec<_>>(), ["absent"]);
+        assert_eq!((tally.of(Fate::Held), tally.of(Fate::NotDue)), (1, 1));
+    }
+
+    #[test]
+    fn without_a_list_all_are_counted_as_waiting() {
+        let mut tally = Tally::default();
+        deferred().wait(&mut tally);
+        assert_eq!((tally.of(Fate::Held), tally.of(Fate::NotDue)), (2, 1));
     }
 }

@@ -3,9 +3,9 @@
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{PAGE_ROWS, Sweeper, report::SweepReport};
+use super::{PAGE_ROWS, Sweeper, tally::Tally};
 use crate::{
-    cleanup::{Candidate, Database, Inventory, UnknownThreads, Volumes},
+    cleanup::{Candidate, Database, Inventory, Volumes},
     failure::Failure,
     metrics,
     volume_name::ThreadId,
@@ -22,19 +22,18 @@ pub(super) struct Found {
 
 impl<V: Volumes, T: Database> Sweeper<V, T> {
     /// Looks up the threads of all volumes that are there.
-    pub(super) async fn look_up(&self, inventory: &Inventory, report: &mut SweepReport) -> Result<Found, Failure> {
+    pub(super) async fn look_up(&self, inventory: &Inventory, tally: &mut Tally) -> Result<Found, Failure> {
         let present: Vec<_> = inventory.present.iter().cloned().collect();
         let host = &self.cleaner.host;
         let mut found = Found::default();
         for threads in present.chunks(PAGE_ROWS) {
             let known = self.cleaner.threads().read(threads, None).await?.threads;
-            // Of threads in use, nobody tells who only tells of closed ones.
-            if self.cleaner.policy().unknown_threads == UnknownThreads::Reject {
-                report.orphans += (threads.len() - known.len()) as u64;
+            if self.cleaner.threads().knows_threads_in_use() {
+                tally.orphans += (threads.len() - known.len()) as u64;
             }
             for (thread, row) in known {
                 match &row.host {
-                    Some(named) if host.name() != Some(named) && !host.is_only() => report.misplaced += 1,
+                    Some(named) if host.name() != Some(named) && !host.is_only() => tally.misplaced += 1,
                     _ if !row.closed => {}
                     _ if row.marked => found.marked.push(thread),
                     // Rows that name this host, or have only this one, were read by their pages.
@@ -45,7 +44,7 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
                 }
             }
         }
-        metrics::orphans(host.name(), report.orphans);
+        metrics::orphans(host.name(), tally.orphans);
         Ok(found)
     }
 
@@ -53,7 +52,7 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
     pub(super) async fn sweep_drift(
         &self,
         mut marked: Vec<ThreadId>,
-        report: &mut SweepReport,
+        tally: &mut Tally,
         stop: &CancellationToken,
     ) -> Result<(), Failure> {
         if marked.is_empty() {
@@ -62,26 +61,23 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
         // The consumer may have removed and marked these between the list and the rows: what counts is a later list.
         let still = self.inventory().await?;
         marked.retain(|thread| still.present.contains(thread));
-        report.drift += marked.len() as u64;
-        if report.dry_run || marked.is_empty() {
+        tally.drift += marked.len() as u64;
+        if tally.dry_run || marked.is_empty() {
             return Ok(());
         }
-        match self.cleaner.policy().unknown_threads {
-            UnknownThreads::Reject => {}
-            UnknownThreads::Record => {
-                info!(
-                    threads = marked.len(),
-                    "volumes are there although they were removed: their threads may have been reopened, of which an \
-                     event is still to tell"
-                );
-                return Ok(());
-            }
+        if !self.cleaner.threads().knows_threads_in_use() {
+            info!(
+                threads = marked.len(),
+                "volumes are there although they were removed: their threads may have been reopened, and the event of \
+                 that may still come"
+            );
+            return Ok(());
         }
         for thread in &marked {
             warn!(thread.id = %thread, "the thread is marked, but its volume is there; the mark is withdrawn");
             self.cleaner.threads().unmark(thread).await?;
         }
         marked.retain(|thread| !still.referenced.contains_key(thread));
-        self.remove(marked, report, stop).await.map(drop)
+        self.remove(marked, tally, stop).await.map(drop)
     }
 }

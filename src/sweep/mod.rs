@@ -5,17 +5,18 @@
 //! lacks its volume (`classify`). Absent volumes are marked a page at a time; those that are there and unreferenced
 //! are cleaned like any other; referenced ones cost nothing.
 //!
-//! Threads that are held or not due yet stay candidates for days. They cost no list of their own: the one that the next
-//! step takes shows which of their volumes are gone by themselves, and those are marked like others, since nothing is
-//! removed by that and it is true. The same goes for absent volumes while removal is paused.
+//! Threads that are on hold or not due yet stay candidates for days. They cost no list of their own: the one that the
+//! next step takes shows which of their volumes are gone by themselves, and those are marked like others, since nothing
+//! is removed by that and it is true. The same goes for absent volumes while removal is paused.
+//!
 //! A volume whose clean-up failed before is left alone until its next try ([`crate::cleanup::failing`]). Those whose
 //! time has come are tried after all others and for a limited time, so that rows that always fail, however slowly,
 //! never delay the ones between.
 //!
 //! Then the other way round: volumes whose thread is marked are looked at afresh, and if they are still there, the mark
 //! is withdrawn and the thread cleaned like any other. Volumes without a thread are counted and never touched. Where
-//! only events tell of threads, both may be workspaces in use: the former are only told of, the latter are not even
-//! counted.
+//! threads are known from events alone, both may be workspaces in use: the former are only logged, the latter are not
+//! even counted.
 //!
 //! Each of several hosts has a sweep of its own, of the rows that name it, and of those that name none as far as it has
 //! their volumes. That a volume is nowhere is found out for all hosts at once ([`Unplaced`]).
@@ -31,9 +32,10 @@ mod report;
 mod retries;
 mod schedule;
 mod sweeper;
+mod tally;
 mod unplaced;
 
-pub use self::{report::SweepReport, schedule::Schedule, sweeper::Sweeper, unplaced::Unplaced};
+pub use self::{pages::pages, report::SweepReport, schedule::Schedule, sweeper::Sweeper, unplaced::Unplaced};
 
 /// Rows a page: few round trips, and a statement that is over in a moment.
 const PAGE_ROWS: usize = 2000;

@@ -7,7 +7,7 @@ use crate::{
 };
 
 /// Pages of candidates in the order of their ids.
-pub(super) struct Pages<'a, T> {
+pub struct Pages<'a, T> {
     threads: &'a T,
     scope: Scope,
     after: Option<String>,
@@ -15,13 +15,13 @@ pub(super) struct Pages<'a, T> {
 }
 
 /// The pages of a scope. Each begins after the last id of the one before: what is marked meanwhile skips no row.
-pub(super) fn pages<T: Threads>(threads: &T, scope: Scope) -> Pages<'_, T> {
+pub fn pages<T: Threads>(threads: &T, scope: Scope) -> Pages<'_, T> {
     Pages { threads, scope, after: None, is_short: false }
 }
 
 impl<T: Threads> Pages<'_, T> {
     /// The next page; none when there are no more rows, those included that came while pages were read.
-    pub(super) async fn next(&mut self) -> Result<Option<Vec<Candidate>>, Failure> {
+    pub async fn next(&mut self) -> Result<Option<Vec<Candidate>>, Failure> {
         let page = self.threads.candidates(&self.scope, self.after.as_deref(), PAGE_ROWS as u64).await?;
         self.is_short = page.len() < PAGE_ROWS;
         self.after = page.last().map(|last| last.id.clone()).or(self.after.take());

@@ -1,5 +1,4 @@
-//! What a sweep removes: through the coordinator, within the budget, and what failed before after all others.
-#![warn(clippy::wildcard_enum_match_arm, reason = "a new outcome must not compile until it is decided")]
+//! What a sweep removes: within the budget, and what failed before after all others.
 
 use std::{pin::pin, time::Duration};
 
@@ -9,7 +8,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::{Sweeper, report::SweepReport, retries::Retries};
+use super::{
+    Sweeper,
+    retries::Retries,
+    tally::{Fate, Tally},
+};
 use crate::{
     cleanup::{Database, Origin, Outcome, Volumes},
     failure::{Failure, Verdict},
@@ -30,7 +33,7 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
         &self,
         removable: &mut Vec<ThreadId>,
         retries: &mut Retries,
-        report: &mut SweepReport,
+        tally: &mut Tally,
     ) -> Result<(), Failure> {
         if removable.is_empty() {
             return Ok(());
@@ -40,7 +43,7 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
         let now = Utc::now();
         let next_try = failed.into_iter().map(|(thread, failed)| (failed.next_try_at(self.cooldown), thread));
         let (cooling, due): (Vec<_>, Vec<_>) = next_try.partition(|(next_try_at, _)| *next_try_at > now);
-        report.cooling_down += cooling.len() as u64 + retries.add(due);
+        tally.add(Fate::CoolingDown, cooling.len() + retries.add(due));
         Ok(())
     }
 
@@ -48,12 +51,12 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
     pub(super) async fn retry(
         &self,
         retries: Retries,
-        report: &mut SweepReport,
+        tally: &mut Tally,
         stop: &CancellationToken,
     ) -> Result<(), Failure> {
         let threads = retries.threads();
-        if report.dry_run {
-            report.removed += threads.len() as u64;
+        if tally.dry_run {
+            tally.add(Fate::Removed, threads.len());
             return Ok(());
         }
         let enough = stop.child_token();
@@ -64,9 +67,9 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
                 enough.cancel();
             }
         });
-        let left = self.remove(threads, report, &enough).await;
+        let left = self.remove(threads, tally, &enough).await;
         timer.abort();
-        report.cooling_down += left? as u64;
+        tally.add(Fate::CoolingDown, left?);
         Ok(())
     }
 
@@ -74,23 +77,23 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
     pub(super) async fn remove(
         &self,
         mut threads: Vec<ThreadId>,
-        report: &mut SweepReport,
+        tally: &mut Tally,
         enough: &CancellationToken,
     ) -> Result<usize, Failure> {
         let mut untried = 0;
         while !threads.is_empty() && !enough.is_cancelled() {
             let budget = self.cleaner.policy().budgets.per_sweep.unwrap_or(u64::MAX);
-            let left = usize::try_from(budget.saturating_sub(report.removed)).unwrap_or(usize::MAX);
+            let left = usize::try_from(budget.saturating_sub(tally.of(Fate::Removed))).unwrap_or(usize::MAX);
             if left == 0 && self.cleaner.pause_reason().is_none() {
                 self.cleaner.pause(&format!("the budget of {budget} removals per sweep is used up")).await?;
             }
             if self.cleaner.pause_reason().is_some() {
-                report.paused += threads.len() as u64;
+                tally.add(Fate::Paused, threads.len());
                 return Ok(untried);
             }
             // Some of these may turn out to be no removals; then there is a next round.
             let later = threads.split_off(left.min(threads.len()));
-            untried += self.remove_at_once(threads, report, enough).await?;
+            untried += self.remove_at_once(threads, tally, enough).await?;
             threads = later;
         }
         Ok(untried + threads.len())
@@ -100,7 +103,7 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
     async fn remove_at_once(
         &self,
         threads: Vec<ThreadId>,
-        report: &mut SweepReport,
+        tally: &mut Tally,
         enough: &CancellationToken,
     ) -> Result<usize, Failure> {
         let clean = async |thread| {
@@ -117,21 +120,21 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
             self.progress.advance(1);
             left -= usize::from(result != Ok(Outcome::Paused));
             match result {
-                Ok(Outcome::Removed) => report.removed += 1,
-                Ok(Outcome::NotFound) => report.not_found += 1,
+                Ok(Outcome::Removed) => tally.add(Fate::Removed, 1),
+                Ok(Outcome::NotFound) => tally.add(Fate::NotFound, 1),
                 Ok(Outcome::Referenced { .. }) => {
-                    report.referenced += 1;
+                    tally.add(Fate::Referenced, 1);
                     self.cool(thread);
                 }
-                Ok(Outcome::Removing) => report.removing += 1,
-                Ok(Outcome::Busy) => report.cooling_down += 1,
+                Ok(Outcome::Removing) => tally.add(Fate::Removing, 1),
+                Ok(Outcome::Busy) => tally.add(Fate::CoolingDown, 1),
                 // The daemon is stuck: there is no use in waiting for it with all others too.
                 Ok(Outcome::Deferred) => {
-                    report.cooling_down += 1;
+                    tally.add(Fate::CoolingDown, 1);
                     no_more.cancel();
                 }
-                Ok(Outcome::NotDue { .. }) => report.not_due += 1,
-                Ok(Outcome::Held) => report.held += 1,
+                Ok(Outcome::NotDue { .. }) => tally.add(Fate::NotDue, 1),
+                Ok(Outcome::Held) => tally.add(Fate::Held, 1),
                 Ok(Outcome::Paused) => {
                     is_paused = true;
                     no_more.cancel();
@@ -149,12 +152,12 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
                 Err(failure) if matches!(failure.verdict, Verdict::Unavailable(_)) => return Err(failure),
                 Err(failure) => {
                     warn!(thread.id = %thread, error = %failure, "can't clean up now");
-                    report.failed += 1;
+                    tally.add(Fate::Failed, 1);
                 }
             }
         }
         if is_paused {
-            report.paused += left as u64;
+            tally.add(Fate::Paused, left);
             left = 0;
         }
         Ok(left)

@@ -16,11 +16,11 @@ pub struct SweepReport {
     pub referenced: u64,
     /// Threads whose retention is not over.
     pub not_due: u64,
-    /// Threads that somebody holds.
+    /// Threads that a person holds.
     pub held: u64,
     /// Volumes left alone since all removal is paused.
     pub paused: u64,
-    /// Volumes whose removal takes long and goes on.
+    /// Volumes whose removal takes long and has not ended.
     pub removing: u64,
     /// Volumes left alone for now: they could not be removed before, or somebody else has locked their thread's row.
     pub cooling_down: u64,

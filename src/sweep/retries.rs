@@ -22,11 +22,11 @@ impl Retries {
     }
 
     /// Adds threads and returns how many are too many.
-    pub(super) fn add(&mut self, due: Vec<(DateTime<Utc>, ThreadId)>) -> u64 {
+    pub(super) fn add(&mut self, due: Vec<(DateTime<Utc>, ThreadId)>) -> usize {
         self.0.extend(due);
         self.0.sort_unstable();
         let too_many = self.0.len().saturating_sub(MAX_RETRIES);
         self.0.truncate(MAX_RETRIES);
-        too_many as u64
+        too_many
     }
 }

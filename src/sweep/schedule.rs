@@ -18,7 +18,7 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// Sweeps when it is `ready`, and then every interval or as soon as something is `due`. A sweep is told to end
+    /// Sweeps when it is `ready`, and then every interval or as soon as something is `due`. A sweep is asked to end
     /// early when somebody else becomes the leader, or there are to be no more.
     pub(super) async fn run<Ready, Sweep, Due>(
         mut self,

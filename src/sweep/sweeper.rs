@@ -23,6 +23,7 @@ use super::{
     position::Progress,
     report::SweepReport,
     retries::Retries,
+    tally::{Fate, Tally},
 };
 use crate::{
     cleanup::{Candidate, Cleaner, Database, Inventory, Scope, Threads, Volumes},
@@ -53,7 +54,7 @@ pub(super) struct Unnameable(AtomicU64);
 
 impl Unnameable {
     /// Logs the number when it changes, and not in every sweep.
-    pub(super) fn tell(&self, threads: u64) {
+    pub(super) fn log(&self, threads: u64) {
         if self.0.swap(threads, Ordering::Relaxed) != threads && threads > 0 {
             warn!(threads, "closed threads have ids that can't name a volume; `debug` names them at every sweep");
         }
@@ -95,25 +96,26 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
     pub async fn sweep(&self, dry_run: bool, stop: &CancellationToken) -> SweepReport {
         let began = Instant::now();
         self.progress.begin();
-        let mut report = SweepReport { dry_run, ..SweepReport::default() };
-        if let Err(failure) = self.sweep_pages(&mut report, stop).await {
+        let mut tally = Tally::new(dry_run);
+        let mut skipped_reason = None;
+        if let Err(failure) = self.sweep_pages(&mut tally, stop).await {
             if let Verdict::Unavailable(dependency) = failure.verdict {
                 self.health.down(dependency, &failure.message);
             }
             warn!(error = %failure, "the sweep ended early");
-            report.skipped_reason = Some(failure.message);
+            skipped_reason = Some(failure.message);
         }
-        if report.paused > 0 {
+        if tally.of(Fate::Paused) > 0 {
             let why = self.cleaner.pause_reason().unwrap_or_default();
-            report.skipped_reason.get_or_insert_with(|| format!("removal is paused: {why}"));
+            skipped_reason.get_or_insert_with(|| format!("removal is paused: {why}"));
         }
-        report.duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let report = tally.report(skipped_reason, began.elapsed());
         metrics::sweep(began.elapsed());
         report.log();
         report
     }
 
-    async fn sweep_pages(&self, report: &mut SweepReport, stop: &CancellationToken) -> Result<(), Failure> {
+    async fn sweep_pages(&self, tally: &mut Tally, stop: &CancellationToken) -> Result<(), Failure> {
         self.cooling.lock().retain(|_, until| *until > Instant::now());
         self.cleaner.look_for_pause().await?;
         let retention = self.cleaner.policy().retention;
@@ -125,30 +127,31 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
             if stop.is_cancelled() {
                 break;
             }
-            report.candidates += page.len() as u64;
+            tally.candidates += page.len() as u64;
             let (found, already_due) = (page.len(), due.len());
             due.append(&mut deferred.take_from(page, retention));
             self.progress.advance(found + already_due - due.len());
             if !due.is_empty() && (rows.is_short() || due.len() >= PAGE_ROWS) {
-                self.sweep_rows(std::mem::take(&mut due), &mut retries, report, stop).await?;
+                self.sweep_rows(std::mem::take(&mut due), &mut retries, tally, stop).await?;
             }
         }
         let inventory = self.inventory().await?;
-        let found = self.look_up(&inventory, report).await?;
-        report.candidates += found.unplaced.len() as u64;
+        let found = self.look_up(&inventory, tally).await?;
+        tally.candidates += found.unplaced.len() as u64;
         let mut unplaced = Deferred::default();
         let due = unplaced.take_from(found.unplaced, retention);
-        self.sweep_classified(classify(due, &inventory), &inventory, &mut retries, report, stop).await?;
-        self.retry(retries, report, stop).await?;
-        let held_back = deferred.held + unplaced.held;
-        (report.held, report.not_due) = (report.held + held_back, report.not_due + deferred.not_due + unplaced.not_due);
+        // Their volumes were found in the list.
+        unplaced.wait(tally);
+        self.sweep_classified(classify(due, &inventory), &inventory, &mut retries, tally, stop).await?;
+        self.retry(retries, tally, stop).await?;
         if stop.is_cancelled() {
+            deferred.wait(tally);
             return Ok(());
         }
-        self.unnameable.tell(report.unnameable);
-        self.sweep_deferred(deferred.rows, &inventory, report).await?;
-        self.sweep_drift(found.marked, report, stop).await?;
-        if !report.dry_run
+        self.unnameable.log(tally.of(Fate::Unnameable));
+        self.sweep_deferred(deferred, &inventory, tally).await?;
+        self.sweep_drift(found.marked, tally, stop).await?;
+        if !tally.dry_run
             && let Err(error) = self.cleaner.threads().forget_failures().await
         {
             // The sweep is done all the same; what is kept too long only takes space until the next one.
@@ -162,11 +165,11 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
         &self,
         rows: Vec<Candidate>,
         retries: &mut Retries,
-        report: &mut SweepReport,
+        tally: &mut Tally,
         stop: &CancellationToken,
     ) -> Result<(), Failure> {
         let inventory = self.inventory().await?;
-        self.sweep_classified(classify(rows, &inventory), &inventory, retries, report, stop).await
+        self.sweep_classified(classify(rows, &inventory), &inventory, retries, tally, stop).await
     }
 
     pub(super) async fn inventory(&self) -> Result<Inventory, Failure> {
@@ -178,14 +181,14 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
         classified: Classified,
         inventory: &Inventory,
         retries: &mut Retries,
-        report: &mut SweepReport,
+        tally: &mut Tally,
         stop: &CancellationToken,
     ) -> Result<(), Failure> {
         let Classified { absent, referenced, present, unnameable } = classified;
         let already_later = retries.len();
-        let rows = absent.len() + referenced.len() + present.len() + usize::try_from(unnameable).unwrap_or(usize::MAX);
-        (report.failed, report.unnameable) = (report.failed + unnameable, report.unnameable + unnameable);
-        report.referenced += referenced.len() as u64;
+        let rows = absent.len() + referenced.len() + present.len() + unnameable;
+        tally.add(Fate::Unnameable, unnameable);
+        tally.add(Fate::Referenced, referenced.len());
         for (row, containers) in referenced {
             self.cleaner.users.use_volume(&row.thread, &containers);
         }
@@ -193,45 +196,43 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
             let cooling = self.cooling.lock();
             present.into_iter().partition(|row| cooling.contains_key(&row.thread))
         };
-        report.cooling_down += cooling.len() as u64;
+        tally.add(Fate::CoolingDown, cooling.len());
         let mut removable: Vec<_> = present.into_iter().map(|row| row.thread).collect();
-        self.set_failed_aside(&mut removable, retries, report).await?;
-        if report.dry_run {
-            report.not_found += absent.len() as u64;
-            let would_be = if self.cleaner.pause_reason().is_some() { &mut report.paused } else { &mut report.removed };
-            *would_be += removable.len() as u64;
+        self.set_failed_aside(&mut removable, retries, tally).await?;
+        if tally.dry_run {
+            tally.add(Fate::NotFound, absent.len());
+            let would_be = if self.cleaner.pause_reason().is_some() { Fate::Paused } else { Fate::Removed };
+            tally.add(would_be, removable.len());
             return Ok(());
         }
-        let unmarked = self.mark_if_proven(absent, inventory, report).await?;
+        let unmarked = self.mark_if_proven(absent, inventory, tally).await?;
         let mut unmarked: Vec<_> = unmarked.into_iter().map(|row| row.thread).collect();
-        self.set_failed_aside(&mut unmarked, retries, report).await?;
+        self.set_failed_aside(&mut unmarked, retries, tally).await?;
         removable.extend(unmarked);
         let later = retries.len().saturating_sub(already_later);
         self.progress.advance(rows.saturating_sub(removable.len() + later));
-        self.remove(removable, report, stop).await.map(drop)
+        self.remove(removable, tally, stop).await.map(drop)
     }
 
     /// Marks the deferred threads whose volume is gone by itself.
     async fn sweep_deferred(
         &self,
-        deferred: Vec<Candidate>,
+        deferred: Deferred,
         inventory: &Inventory,
-        report: &mut SweepReport,
+        tally: &mut Tally,
     ) -> Result<(), Failure> {
         // They are no failures: as long as they wait, nobody needs to know whether their volume is there.
         if !inventory.warnings.is_empty() {
+            deferred.wait(tally);
             return Ok(());
         }
-        let absent = classify(deferred, inventory).absent;
-        let held = absent.iter().filter(|row| row.held).count() as u64;
-        let not_due = absent.len() as u64 - held;
-        (report.held, report.not_due) = (report.held - held, report.not_due - not_due);
-        if report.dry_run {
-            report.not_found += absent.len() as u64;
+        let absent = deferred.wait_or_absent(inventory, tally);
+        if tally.dry_run {
+            tally.add(Fate::NotFound, absent.len());
             return Ok(());
         }
-        let unmarked = self.mark_if_proven(absent, inventory, report).await?;
-        report.failed += unmarked.len() as u64;
+        let unmarked = self.mark_if_proven(absent, inventory, tally).await?;
+        tally.add(Fate::Failed, unmarked.len());
         Ok(())
     }
 
@@ -241,17 +242,17 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
         &self,
         absent: Vec<Row>,
         inventory: &Inventory,
-        report: &mut SweepReport,
+        tally: &mut Tally,
     ) -> Result<Vec<Row>, Failure> {
         if absent.is_empty() {
             return Ok(Vec::new());
         }
         if let Some(warning) = inventory.warnings.first() {
             warn!(warning, threads = absent.len(), "Docker's list may lack volumes, so none is taken for absent");
-            report.failed += absent.len() as u64;
+            tally.add(Fate::Failed, absent.len());
             return Ok(Vec::new());
         }
-        mark_absent(&self.cleaner.context, absent, report).await
+        mark_absent(&self.cleaner.context, absent, tally).await
     }
 }
 

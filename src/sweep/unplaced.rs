@@ -1,4 +1,4 @@
-//! Threads of which nobody says on which host they are: that a volume is nowhere needs the word of every host.
+//! Threads of which nobody says on which host they are: a volume counts as absent only if every host says so.
 //!
 //! Where such a volume is on a host, that host's own sweep finds it there and removes it. Here, pages of rows are read,
 //! and *then* every host's list, as in any sweep; what is on none of them is marked. A host that can't be asked, or is
@@ -20,6 +20,7 @@ use super::{
     pages::pages,
     report::SweepReport,
     sweeper::{Unnameable, observe_backlog},
+    tally::{Fate, Tally},
 };
 use crate::{
     cleanup::{
@@ -75,27 +76,28 @@ impl<V: Volumes, T: Database> Unplaced<V, T> {
     /// One sweep. With `dry_run`, only says what it would do.
     pub async fn sweep(&self, dry_run: bool, stop: &CancellationToken) -> SweepReport {
         let began = Instant::now();
-        let mut report = SweepReport { dry_run, ..SweepReport::default() };
-        if let Err(failure) = self.sweep_pages(&mut report, stop).await {
+        let mut tally = Tally::new(dry_run);
+        let mut skipped_reason = None;
+        if let Err(failure) = self.sweep_pages(&mut tally, stop).await {
             if let Verdict::Unavailable(dependency @ (Dependency::Database | Dependency::Broker)) = failure.verdict {
                 self.health.down(dependency, &failure.message);
             }
-            report.skipped_reason = Some(failure.message);
+            skipped_reason = Some(failure.message);
         }
-        self.tell_skipped(report.skipped_reason.as_ref());
-        report.duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.log_skipped(skipped_reason.as_ref());
+        let report = tally.report(skipped_reason, began.elapsed());
         metrics::sweep(began.elapsed());
         report.log();
         report
     }
 
-    /// Says why threads stay unmarked when that changes, and not in every sweep.
-    fn tell_skipped(&self, reason: Option<&String>) {
-        let mut told = self.skipped.lock();
-        if told.as_ref() == reason {
+    /// Logs why threads stay unmarked when that changes, and not in every sweep.
+    fn log_skipped(&self, reason: Option<&String>) {
+        let mut logged = self.skipped.lock();
+        if logged.as_ref() == reason {
             return;
         }
-        *told = reason.cloned();
+        *logged = reason.cloned();
         if let Some(reason) = reason {
             warn!(reason, "closed threads that may be on any host are not marked for now");
         } else {
@@ -103,7 +105,7 @@ impl<V: Volumes, T: Database> Unplaced<V, T> {
         }
     }
 
-    async fn sweep_pages(&self, report: &mut SweepReport, stop: &CancellationToken) -> Result<(), Failure> {
+    async fn sweep_pages(&self, tally: &mut Tally, stop: &CancellationToken) -> Result<(), Failure> {
         let mut rows = pages(self.fleet.threads(), Scope::Unplaced);
         let mut read = Vec::new();
         while let Some(mut page) = rows.next().await? {
@@ -112,45 +114,40 @@ impl<V: Volumes, T: Database> Unplaced<V, T> {
             }
             read.append(&mut page);
             if !read.is_empty() && (rows.is_short() || read.len() >= ROWS_A_LIST) {
-                self.sweep_rows(std::mem::take(&mut read), report).await?;
+                self.sweep_rows(std::mem::take(&mut read), tally).await?;
             }
         }
-        self.unnameable.tell(report.unnameable);
+        self.unnameable.log(tally.of(Fate::Unnameable));
         Ok(())
     }
 
     /// Sweeps rows that have been read. The lists come after them, never before.
-    async fn sweep_rows(&self, rows: Vec<Candidate>, report: &mut SweepReport) -> Result<(), Failure> {
+    async fn sweep_rows(&self, rows: Vec<Candidate>, tally: &mut Tally) -> Result<(), Failure> {
         let lists = join_all(self.fleet.workers().iter().map(list)).await;
         let inventory = lists.into_iter().try_fold(Inventory::default(), |all, one| one.map(|one| both(all, one)))?;
         let Classified { absent, unnameable, .. } = classify(rows, &inventory);
-        report.candidates += unnameable;
-        (report.failed, report.unnameable) = (report.failed + unnameable, report.unnameable + unnameable);
-        self.mark_if_proven(absent, &inventory, report).await
+        // What is on a host is a candidate of that host's sweep.
+        tally.candidates += (absent.len() + unnameable) as u64;
+        tally.add(Fate::Unnameable, unnameable);
+        self.mark_if_proven(absent, &inventory, tally).await
     }
 
-    async fn mark_if_proven(
-        &self,
-        absent: Vec<Row>,
-        inventory: &Inventory,
-        report: &mut SweepReport,
-    ) -> Result<(), Failure> {
+    async fn mark_if_proven(&self, absent: Vec<Row>, inventory: &Inventory, tally: &mut Tally) -> Result<(), Failure> {
         if absent.is_empty() {
             return Ok(());
         }
-        report.candidates += absent.len() as u64;
         if let Some(warning) = inventory.warnings.first() {
             warn!(warning, threads = absent.len(), "Docker's list may lack volumes, so none is taken for absent");
-            report.failed += absent.len() as u64;
+            tally.add(Fate::Failed, absent.len());
             return Ok(());
         }
         self.refuse_if_elsewhere().await?;
-        if report.dry_run {
-            report.not_found += absent.len() as u64;
+        if tally.dry_run {
+            tally.add(Fate::NotFound, absent.len());
             return Ok(());
         }
-        let unmarked = mark_absent(self.fleet.context(), absent, report).await?;
-        report.failed += unmarked.len() as u64;
+        let unmarked = mark_absent(self.fleet.context(), absent, tally).await?;
+        tally.add(Fate::Failed, unmarked.len());
         Ok(())
     }
 

@@ -257,7 +257,6 @@ async fn an_id_that_no_row_can_have_is_an_unknown_thread() {
 
 #[tokio::test]
 async fn a_column_of_theirs_without_zone_is_used_as_it_is_and_stays() {
-    // G19
     let world = prisma().await;
     world.execute("ALTER TABLE \"Thread\" ADD workspace_volume_removed_at timestamp(3)").await;
     world.execute(&format!("ALTER DATABASE {} SET timezone = 'Asia/Tokyo'", world.name)).await;

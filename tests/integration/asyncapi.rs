@@ -232,9 +232,9 @@ pub(crate) fn check_headers(schema: &str, message: &BasicGetMessage) {
 }
 
 fn json_of(value: &AMQPValue) -> Value {
-    match value {
-        AMQPValue::LongString(text) => String::from_utf8_lossy(text.as_bytes()).into(),
-        AMQPValue::LongLongInt(number) => (*number).into(),
-        other => panic!("neither a text nor a number: {other:?}"),
+    if let AMQPValue::LongLongInt(number) = value {
+        return (*number).into();
     }
+    let AMQPValue::LongString(text) = value else { panic!("neither a text nor a number: {value:?}") };
+    String::from_utf8_lossy(text.as_bytes()).into()
 }

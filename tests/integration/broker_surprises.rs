@@ -42,7 +42,6 @@ async fn check(world: &World, name: &str) -> Value {
 
 #[tokio::test]
 async fn a_policy_that_loses_messages_fails_and_is_named_with_its_queue() {
-    // P24
     let mut world = world(On::Sqlite).await;
     let serving = world.serve().await;
     let letters = world.dead_letter_queue();
@@ -53,9 +52,9 @@ async fn a_policy_that_loses_messages_fails_and_is_named_with_its_queue() {
     .await;
     world.set("VOLUME_REAPER_MANAGEMENT_URL", url);
     let failed = check(&world, "broker.policies").await;
-    let told = format!("policy limits sets max-length = 10 on {}", world.dead_letter_queue());
+    let expected = format!("policy limits sets max-length = 10 on {}", world.dead_letter_queue());
     assert_eq!(failed["status"], "fail", "{failed}");
-    assert!(failed["why"].as_str().is_some_and(|why| why.ends_with(&told)), "{failed}");
+    assert!(failed["why"].as_str().is_some_and(|why| why.ends_with(&expected)), "{failed}");
     api.abort();
 
     let (url, api) = management(|queue| json!({ "name": queue, "effective_policy_definition": {} })).await;
@@ -77,8 +76,8 @@ async fn a_letter_that_the_dead_letter_queue_refuses_stays_where_it_is_until_it_
     let pattern = format!("^{queue}$");
     broker.rabbitmqctl(&["set_policy", "limit", &pattern, r#"{"max-length": 1}"#]).await;
     let refused = async || {
-        let told = "can't move the delivery on; it stays where it is until that works";
-        serving.lines().iter().any(|line| line["message"] == told).then_some(())
+        let expected = "can't move the delivery on; it stays where it is until that works";
+        serving.lines().iter().any(|line| line["message"] == expected).then_some(())
     };
     // A quorum queue goes over its limit by some before it refuses, and loses none of them.
     let mut published = 1;
@@ -95,7 +94,6 @@ async fn a_letter_that_the_dead_letter_queue_refuses_stays_where_it_is_until_it_
 
 #[tokio::test]
 async fn advice_about_the_platforms_exchange_names_its_setting() {
-    // P25
     let world = world(On::Sqlite).await;
     assert_eq!(world.serve().await.stop().await, Some(0));
     let exchange = world.settings["VOLUME_REAPER_EXCHANGE"].clone();
@@ -107,8 +105,8 @@ async fn advice_about_the_platforms_exchange_names_its_setting() {
         channel.exchange_declare(exchange.as_str().into(), ExchangeKind::Fanout, durable, FieldTable::default());
     declare.await.expect("declared");
     connection.close(200, "done".into()).await.expect("closed");
-    let mend = check(&world, "broker.exchange").await["mend"].to_string();
-    assert!(mend.contains("VOLUME_REAPER_EXCHANGE") && !mend.contains("QUEUE_PREFIX"), "{mend}");
+    let fix = check(&world, "broker.exchange").await["fix"].to_string();
+    assert!(fix.contains("VOLUME_REAPER_EXCHANGE") && !fix.contains("QUEUE_PREFIX"), "{fix}");
     let output = world.run(&["serve"]).await;
     let error = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(error.contains("VOLUME_REAPER_EXCHANGE") && !error.contains("QUEUE_PREFIX"), "{error}");

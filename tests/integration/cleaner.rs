@@ -166,7 +166,6 @@ async fn a_panic_in_the_handling_of_one_delivery_is_a_retry_and_takes_nothing_wi
 
 #[tokio::test]
 async fn a_volume_that_an_unknown_daemon_does_not_have_is_not_marked() {
-    // D20
     let cleaner = Arc::new(cleaner(Ok(Removal::NotFound)));
     let unknown = Failure::unavailable(Dependency::Docker, "another daemon answers");
     *cleaner.volumes.identity.lock().expect("lock") = Err(unknown.clone());
@@ -176,7 +175,6 @@ async fn a_volume_that_an_unknown_daemon_does_not_have_is_not_marked() {
 
 #[tokio::test(start_paused = true)]
 async fn a_removal_that_is_stuck_keeps_nobody_waiting_and_is_asked_for_once() {
-    // G14 D15
     let cleaner = Arc::new(under(
         cleaner(Ok(Removal::Removed)),
         Policy::default(),

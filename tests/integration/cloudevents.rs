@@ -194,7 +194,7 @@ async fn the_messages_own_id_comes_before_the_cloud_events() {
 }
 
 #[tokio::test]
-async fn an_id_that_no_database_takes_is_mended_and_the_row_is_marked() {
+async fn an_id_that_no_database_takes_is_cut_to_what_it_takes_and_the_row_is_marked() {
     let world = world(On::Postgres).await;
     let _serving = world.serve().await;
     world.closed_with_volume("t1").await;

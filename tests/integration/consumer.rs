@@ -10,7 +10,7 @@ use crate::{
     world::{On, World, eventually, header, world},
 };
 
-/// A world with a ladder that is short enough to climb in a test.
+/// A world with a retry schedule that is short enough for a test to reach its end.
 async fn world_with_ladder(on: On) -> World {
     let mut world = world(on).await;
     world.set("VOLUME_REAPER_RETRY_DELAYS", "100ms,200ms");

@@ -82,7 +82,7 @@ async fn a_volume_is_removed_and_the_next_time_not_found() {
     let docker = pinned_daemon().await;
     world.create_volume("t1").await;
     assert_eq!(docker.remove(&name(&world, "t1")).await, Ok(Removal::Removed));
-    // D1: with force this would be indistinguishable from the first answer.
+    // With force this would be indistinguishable from the first answer.
     assert_eq!(docker.remove(&name(&world, "t1")).await, Ok(Removal::NotFound));
 }
 
@@ -94,13 +94,12 @@ async fn the_adapter_maps_404_to_not_found() {
 
 #[tokio::test]
 async fn a_container_that_never_ran_holds_its_volume() {
-    // D5
     let world = world(On::Sqlite).await;
     let docker = pinned_daemon().await;
     world.create_volume("t1").await;
     let container = world.create_container("t1").await;
-    let holders = vec![container.clone()];
-    assert_eq!(docker.remove(&name(&world, "t1")).await, Ok(Removal::Referenced { containers: holders }));
+    let users = vec![container.clone()];
+    assert_eq!(docker.remove(&name(&world, "t1")).await, Ok(Removal::Referenced { containers: users }));
     assert!(world.has_volume("t1").await);
     world.remove_container(&container).await;
     assert_eq!(docker.remove(&name(&world, "t1")).await, Ok(Removal::Removed));
@@ -113,7 +112,7 @@ async fn the_inventory_has_our_volumes_and_who_holds_them() {
         world.create_volume(id).await;
     }
     let container = world.create_container("held").await;
-    // D9: the daemon's filter matches anywhere in a name.
+    // The daemon's filter matches anywhere in a name.
     let other = bollard::models::VolumeCreateRequest {
         name: Some(format!("x{}", world.volume("free"))),
         ..bollard::models::VolumeCreateRequest::default()
@@ -129,7 +128,6 @@ async fn the_inventory_has_our_volumes_and_who_holds_them() {
 
 #[tokio::test]
 async fn only_the_pinned_daemon_proves_anything() {
-    // D20
     let docker = daemon();
     let absent = VolumePrefix::parse("ha_ws_").expect("valid").volume_of(&ThreadId::parse("absent").expect("valid"));
     assert!(docker.has(&absent).await.is_err(), "none is pinned yet");
@@ -226,7 +224,7 @@ async fn a_socket_that_never_answers_is_down() {
 
 #[tokio::test]
 async fn a_slow_removal_is_waited_for_while_the_daemon_answers_others() {
-    // A removal that is slower than we wait is not failed; the daemon goes on with it.
+    // A removal that is slower than we wait is not failed; the daemon continues with it.
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
     let pings = watch::Sender::new(0);

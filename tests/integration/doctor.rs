@@ -44,8 +44,8 @@ impl Diagnosis {
         check.unwrap_or_else(|| panic!("no {name}: {}", self.text))
     }
 
-    fn mend(&self, name: &str) -> &str {
-        self.check(name)["mend"].as_str().expect("how to mend it")
+    fn fix(&self, name: &str) -> &str {
+        self.check(name)["fix"].as_str().expect("how to fix it")
     }
 
     /// Only `name` failed, and `why` is in its reason.
@@ -54,7 +54,7 @@ impl Diagnosis {
         assert_eq!((self.code, &self.report["ok"]), (Some(1), &json!(false)));
         let reason = self.check(name)["why"].as_str().expect("a reason");
         assert!(reason.contains(why), "{reason}");
-        assert!(!self.mend(name).is_empty());
+        assert!(!self.fix(name).is_empty());
     }
 
     /// It did not fail for it.
@@ -183,9 +183,9 @@ async fn every_check_says_the_same_four_things() {
     assert_eq!(diagnosis.report.as_object().expect("an object").keys().collect::<Vec<_>>(), ["checks", "ok"]);
     for check in diagnosis.checks() {
         let keys = check.as_object().expect("an object").keys().collect::<Vec<_>>();
-        assert_eq!(keys, ["mend", "name", "status", "why"]);
+        assert_eq!(keys, ["fix", "name", "status", "why"]);
         assert!(["ok", "warn", "fail"].contains(&check["status"].as_str().expect("a status")), "{check}");
-        assert_eq!(check["mend"].is_null(), check["status"] == "ok", "{check}");
+        assert_eq!(check["fix"].is_null(), check["status"] == "ok", "{check}");
     }
 }
 
@@ -283,7 +283,7 @@ async fn a_wrong_password_at_the_broker_is_told() {
     world.set("AMQP_URL", url);
     let diagnosis = doctor(&world).await;
     diagnosis.only_failure("broker.login", "ACCESS_REFUSED");
-    assert!(diagnosis.mend("broker.login").contains("password"));
+    assert!(diagnosis.fix("broker.login").contains("password"));
     assert!(!diagnosis.text.contains("s3cret"), "{}", diagnosis.text);
 }
 
@@ -294,7 +294,7 @@ async fn a_virtual_host_that_is_not_there_is_told() {
     world.set("AMQP_URL", url);
     let diagnosis = doctor(&world).await;
     diagnosis.only_failure("broker.login", "vhost nowhere not found");
-    assert!(diagnosis.mend("broker.login").contains("virtual host"));
+    assert!(diagnosis.fix("broker.login").contains("virtual host"));
 }
 
 #[tokio::test]
@@ -314,7 +314,7 @@ async fn tls_to_a_port_without_is_told() {
     world.set("AMQP_URL", url);
     let diagnosis = doctor(&world).await;
     diagnosis.only_failure("broker.reachable", "amqps://");
-    assert!(diagnosis.mend("broker.reachable").contains("TLS port"));
+    assert!(diagnosis.fix("broker.reachable").contains("TLS port"));
 }
 
 #[tokio::test]
@@ -380,7 +380,7 @@ async fn a_user_who_may_not_declare_is_told_to_check_only() {
     as_user(&mut world, ["^$", ".*", ".*"]);
     let diagnosis = doctor(&world).await;
     assert!(diagnosis.named("fail").contains(&"broker.queue.thread-closed"), "{}", diagnosis.text);
-    assert!(diagnosis.mend("broker.queue.thread-closed").contains("VOLUME_REAPER_TOPOLOGY=check"));
+    assert!(diagnosis.fix("broker.queue.thread-closed").contains("VOLUME_REAPER_TOPOLOGY=check"));
     world.set("VOLUME_REAPER_TOPOLOGY", "check");
     let diagnosis = doctor(&world).await;
     assert_eq!(diagnosis.named("fail"), [""; 0], "{}", diagnosis.text);
@@ -421,12 +421,12 @@ async fn a_database_or_a_user_that_is_not_there_is_told() {
     world.set("DATABASE_URL", format!("{url}x"));
     let diagnosis = doctor(&world).await;
     diagnosis.only_failure("database.reachable", "does not exist");
-    assert!(diagnosis.mend("database.reachable").contains("create it"));
+    assert!(diagnosis.fix("database.reachable").contains("create it"));
 
     world.set("DATABASE_URL", url.replace("postgres@", "nobody:s3cret@"));
     let diagnosis = doctor(&world).await;
     diagnosis.only_failure("database.reachable", "nobody");
-    assert!(diagnosis.mend("database.reachable").contains("password"));
+    assert!(diagnosis.fix("database.reachable").contains("password"));
     assert!(!diagnosis.text.contains("s3cret"));
 }
 
@@ -436,11 +436,11 @@ async fn a_disabled_trigger_is_told() {
     world.execute("ALTER TABLE threads DISABLE TRIGGER volume_reaper_clear_mark").await;
     let diagnosis = doctor(&world).await;
     diagnosis.only_failure("database.trigger", "disabled");
-    assert!(diagnosis.mend("database.trigger").contains("ENABLE TRIGGER volume_reaper_clear_mark"));
+    assert!(diagnosis.fix("database.trigger").contains("ENABLE TRIGGER volume_reaper_clear_mark"));
 }
 
 #[tokio::test]
-async fn a_missing_trigger_or_index_is_told_and_mended_as_told() {
+async fn a_missing_trigger_or_index_is_found_and_the_fix_that_is_named_works() {
     for on in On::ALL {
         let world = served(on).await;
         let (trigger, index) = match on {
@@ -456,7 +456,7 @@ async fn a_missing_trigger_or_index_is_told_and_mended_as_told() {
             world.execute(drop).await;
             let diagnosis = doctor(&world).await;
             diagnosis.only_failure(name, "is not there");
-            let (_, sql) = diagnosis.mend(name).split_once('`').expect("SQL");
+            let (_, sql) = diagnosis.fix(name).split_once('`').expect("SQL");
             let (sql, _) = sql.split_once('`').expect("its end");
             world.execute(sql).await;
             assert!(world.run(&["migrate", "up"]).await.status.success());
@@ -530,7 +530,7 @@ async fn on_mysql_what_a_user_lacks_is_told() {
     world.set("DATABASE_URL", url.replace("root@", &format!("{user}:s3cret@")));
     let diagnosis = doctor(&world).await;
     diagnosis.only_failure("database.reachable", "Access denied");
-    assert!(diagnosis.mend("database.reachable").contains("password"));
+    assert!(diagnosis.fix("database.reachable").contains("password"));
     assert!(!diagnosis.text.contains("s3cret"));
 
     world.execute(&format!("CREATE USER {user} IDENTIFIED BY 's3cret'")).await;
@@ -577,7 +577,7 @@ async fn a_daemon_other_than_the_pinned_one_is_told() {
     world.execute("UPDATE volume_reaper_daemons SET identity = 'the-old-host'").await;
     let diagnosis = doctor(&world).await;
     diagnosis.only_failure("docker.identity", "the-old-host is pinned");
-    assert!(diagnosis.mend("docker.identity").contains("hosts adopt"));
+    assert!(diagnosis.fix("docker.identity").contains("hosts adopt"));
     assert_eq!(world.texts("SELECT identity FROM volume_reaper_daemons").await, ["the-old-host"]);
 }
 
@@ -626,7 +626,7 @@ async fn a_proxy_that_forbids_removals_is_told() {
     world.set("DOCKER_HOST", endpoint);
     let diagnosis = doctor(&world).await;
     diagnosis.only_failure("docker.remove", "403");
-    assert!(diagnosis.mend("docker.remove").contains("socket proxy"));
+    assert!(diagnosis.fix("docker.remove").contains("socket proxy"));
 }
 
 // --- Everything down ------------------------------------------------------------------------------------------------

@@ -147,7 +147,7 @@ async fn a_budget_that_would_be_used_up_is_told_and_pauses_nothing() {
         world.closed_with_volume(id).await;
     }
     let dry = DryRun::start(&world).await;
-    eventually("the pause is told", async || {
+    eventually("the pause is logged", async || {
         dry.entries().into_iter().find(|entry| entry["outcome"] == "removal_paused")
     })
     .await;

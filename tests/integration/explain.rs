@@ -1,4 +1,4 @@
-//! `explain`: each reason on real servers, with a real container as holder.
+//! `explain`: each reason on real servers, with a real container as user.
 
 use bollard::{
     models::{ContainerCreateBody, HostConfig},
@@ -69,10 +69,10 @@ async fn a_held_volume_names_the_container_that_holds_it() {
         let answer =
             format!("thread t1: its volume {volume} is still there: container \"{name}\" ({short}, created since 2");
         explained.is(0, &["referenced"], &answer);
-        assert!(explained.answer().ends_with(", image volume-reaper-empty:latest) holds it"), "{}", explained.text);
-        let holder = &explained.json["holders"][0];
-        assert_eq!((&holder["id"], &holder["name"], &holder["state"]), (&json!(id), &json!(name), &json!("created")));
-        assert_eq!(holder["image"], json!("volume-reaper-empty:latest"));
+        assert!(explained.answer().ends_with(", image volume-reaper-empty:latest) uses it"), "{}", explained.text);
+        let user = &explained.json["users"][0];
+        assert_eq!((&user["id"], &user["name"], &user["state"]), (&json!(id), &json!(name), &json!("created")));
+        assert_eq!(user["image"], json!("volume-reaper-empty:latest"));
         world.remove_container(&id).await;
     }
 }
@@ -95,7 +95,7 @@ async fn a_container_that_is_bound_to_another_volume_holds_nothing() {
     };
     let options = CreateContainerOptionsBuilder::default().name(&world.name).build();
     let same_place = world.docker.create_container(Some(options), body).await.expect("created").id;
-    explain(&world, "t1").await.is(0, &["waiting"], "is still there and nothing holds it: the next sweep removes it");
+    explain(&world, "t1").await.is(0, &["waiting"], "is still there and nothing uses it: the next sweep removes it");
     for container in [other, same_place] {
         world.remove_container(&container).await;
     }
@@ -240,7 +240,7 @@ async fn the_answer_has_the_fields_of_the_contract_and_changes_nothing() {
         "pause",
         "failure",
         "volume_found",
-        "holders",
+        "users",
         "daemon",
         "sweeper",
         "errors",

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use volume_reaper::{
     cleanup::{
         Backlog, Candidate, Cleaner, Close, Context, Failures, Inventory, Locked, Mark, Outcome, Pause, Pauses, Policy,
-        Receipt, Receipts, Removal, Report, Rows, Scope, Thread, Threads, Volumes,
+        Receipt, Receipts, Removal, Rows, Scope, Thread, Threads, Volumes,
         failing::FailedCleanup,
         policy::{Limits, Locking},
     },
@@ -186,10 +186,6 @@ impl Threads for FakeThreads {
 
     async fn unserved_host(&self) -> Result<Option<String>, Failure> {
         Ok(None)
-    }
-
-    async fn record_report(&self, thread: &ThreadId, report: &Report) -> Result<(), Failure> {
-        unreachable!("{thread}, {report:?}: these tests know their threads")
     }
 
     async fn candidates(&self, scope: &Scope, after: Option<&str>, limit: u64) -> Result<Vec<Candidate>, Failure> {

@@ -13,7 +13,7 @@ const RETRIED: &str = "volume_reaper_settlements_total{settlement=\"retry\"}";
 const DOCKER_UP: &str = "volume_reaper_dependency_up{dependency=\"docker\"}";
 const DATABASE_UP: &str = "volume_reaper_dependency_up{dependency=\"database\"}";
 
-/// A ladder of a third of a second: an outage that lasts longer would use up every attempt if one was counted.
+/// A retry schedule of a third of a second: an outage that lasts longer would use up every attempt if one was counted.
 const SHORT_LADDER: &str = "100ms,200ms";
 const LONGER_THAN_THE_LADDER: Duration = Duration::from_secs(2);
 
@@ -40,7 +40,7 @@ async fn until_down(serving: &Serving, dependency: &str) {
     .await;
 }
 
-/// The outage has to be longer than the ladder, so here time really has to pass.
+/// The outage has to be longer than the retry schedule, so here time really has to pass.
 async fn outlast_the_ladder() {
     let began = Instant::now();
     eventually("the outage has lasted", async || (began.elapsed() > LONGER_THAN_THE_LADDER).then_some(())).await;
@@ -372,7 +372,6 @@ async fn a_delay_queue_that_was_deleted_is_declared_again_before_the_original_is
 
 #[tokio::test]
 async fn an_exchange_that_was_made_anew_and_a_binding_that_was_taken_away_are_bound_again() {
-    // P23
     let mut world = world(On::Sqlite).await;
     world.set("VOLUME_REAPER_RECONCILE_INTERVAL", "1s");
     let serving = world.serve().await;
@@ -382,9 +381,9 @@ async fn an_exchange_that_was_made_anew_and_a_binding_that_was_taken_away_are_bo
         .exchange_delete(exchange.as_str().into(), lapin::options::ExchangeDeleteOptions::default())
         .await
         .expect("deleted");
-    eventually("the exchange is there again, and told", async || {
-        let told = "the exchange was gone: it is declared and bound again";
-        serving.lines().iter().any(|line| line["message"] == told).then_some(())
+    eventually("the exchange is there again, and that is logged", async || {
+        let expected = "the exchange was gone: it is declared and bound again";
+        serving.lines().iter().any(|line| line["message"] == expected).then_some(())
     })
     .await;
     channel
@@ -436,10 +435,10 @@ async fn queues_of_an_earlier_version_are_used_as_they_are_and_told() {
     world.until_marked("t1").await;
     let doctor = world.json(&["doctor", "--json"]).await;
     let checks = doctor["checks"].as_array().expect("checks").iter();
-    let mends: Vec<_> = checks.filter_map(|check| check["mend"].as_str()).collect();
+    let fixes: Vec<_> = checks.filter_map(|check| check["fix"].as_str()).collect();
     for queue in [world.work_queue(), world.dead_letter_queue()] {
         let command = format!("rabbitmqctl delete_queue --if-empty {queue}");
-        assert!(mends.iter().any(|mend| mend.contains(&command)), "{doctor}");
+        assert!(fixes.iter().any(|fix| fix.contains(&command)), "{doctor}");
     }
     assert_eq!(serving.stop().await, Some(0));
 }

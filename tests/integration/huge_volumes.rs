@@ -61,13 +61,12 @@ async fn until_huge_is_being_removed(world: &World, proxy: &CountingProxy) {
 
 #[tokio::test]
 async fn a_removal_that_is_slower_than_the_timeout_has_not_failed() {
-    // D15
     let host = PrivateHost::start("a").await;
     let (world, proxy) = world_with_huge_volume(&host).await;
     let serving = world.serve_idle().await;
     close(&world, &host, "huge").await;
     world.publish_closed("huge").await;
-    // Nobody waits for it any more, and it goes on.
+    // Nobody waits for it any more, and it continues.
     serving.until_metric(REMOVING, 1).await;
     serving.until_metric(ACKED, 1).await;
     assert!(world.mark("huge").await.is_none());
@@ -84,7 +83,6 @@ async fn a_removal_that_is_slower_than_the_timeout_has_not_failed() {
 
 #[tokio::test]
 async fn who_creates_a_volume_waits_behind_the_huge_one_and_not_behind_what_we_queued() {
-    // D6
     let host = PrivateHost::start("a").await;
     let (mut world, proxy) = world_with_huge_volume(&host).await;
     world.set("VOLUME_REAPER_DOCKER_TIMEOUT", "2m");

@@ -1,4 +1,4 @@
-//! Volumes without a thread: told, and removed only by a person.
+//! Volumes without a thread: listed, and removed only by a person.
 
 use serde_json::Value;
 
@@ -35,7 +35,7 @@ async fn volumes_without_a_thread_are_listed_with_their_age_and_their_containers
         assert_eq!(found[0]["thread_id"], "first");
         assert_eq!(found[0]["volume"], world.volume("first"));
         assert!(found[0]["created_at"].is_string() && found[0]["size_bytes"].is_null());
-        assert_eq!(found[1]["holders"], serde_json::json!([container]));
+        assert_eq!(found[1]["users"], serde_json::json!([container]));
 
         let output = world.run(&["orphans"]).await;
         let text = String::from_utf8_lossy(&output.stdout);

@@ -171,7 +171,6 @@ async fn a_removal_is_told_from_an_absence_and_from_a_reference() {
 #[tokio::test]
 async fn it_is_known_again_after_its_restart_although_it_says_another_id_each_time() {
     for &kind in Kind::all() {
-        // D24
         let mut podman = Podman::start(kind).await;
         let world = podman.world().await;
         world.closed_with_volume("t1").await;

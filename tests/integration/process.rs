@@ -147,7 +147,7 @@ async fn migrate_lists_what_is_applied() {
 
 #[tokio::test]
 async fn another_daemon_is_not_believed_until_it_is_adopted() {
-    // D20: pointed at the wrong host, everything looks gone.
+    // Pointed at the wrong host, everything looks gone.
     let world = world(On::Sqlite).await;
     world.open_thread("t1").await;
     world.close_thread("t1").await;

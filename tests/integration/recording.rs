@@ -1,10 +1,10 @@
-//! Threads that only events tell of: no platform writes their rows.
+//! Threads that are known from events alone: no platform writes their rows.
 
 use chrono::{DateTime, Utc};
 use migrations::ThreadsTable;
 use serde_json::json;
 use volume_reaper::{
-    cleanup::{Report, Threads},
+    cleanup::{StatusChange, StatusChanges},
     config::SecretUrl,
     store::Store,
     volume_name::ThreadId,
@@ -79,12 +79,12 @@ async fn a_reopened_thread_keeps_its_volume_from_late_events_until_it_is_closed_
 #[tokio::test]
 async fn in_whatever_order_events_come_and_however_often_the_latest_counts() {
     let at = |second: i64| DateTime::from_timestamp(1_700_000_000 + second, 0).expect("a time");
-    let events = [
-        Report::Closed { at: Some(at(1)) },
-        Report::Reopened { at: at(2) },
-        Report::Closed { at: Some(at(3)) },
-        Report::Reopened { at: at(3) },
-        Report::Closed { at: Some(at(4)) },
+    let changes = [
+        StatusChange::Closed { at: Some(at(1)) },
+        StatusChange::Reopened { at: at(2) },
+        StatusChange::Closed { at: Some(at(3)) },
+        StatusChange::Reopened { at: at(3) },
+        StatusChange::Closed { at: Some(at(4)) },
     ];
     for on in On::ALL {
         let world = world(on).await;
@@ -96,7 +96,7 @@ async fn in_whatever_order_events_come_and_however_often_the_latest_counts() {
                 let id = format!("t-{count}-{number}");
                 let thread = ThreadId::parse(&id).expect("valid");
                 for &index in order.iter().chain(&order[..2]) {
-                    store.record_report(&thread, &events[index]).await.expect("recorded");
+                    store.record_change(&thread, &changes[index]).await.expect("recorded");
                 }
                 assert_eq!(status(&world, &id).await, [expected], "{on:?}, {order:?}");
             }

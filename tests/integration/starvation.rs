@@ -43,7 +43,6 @@ fn removals(cleaner: &FakeCleaner) -> Vec<String> {
 
 #[tokio::test]
 async fn a_thousand_newest_and_a_thousand_oldest_held_rows_do_not_delay_the_ones_between() {
-    // G1 G2 G3
     let cleaner = Arc::new(cleaner(Ok(Removal::Removed)));
     fail_the_bad(&cleaner);
     let held = (0..1000).flat_map(|number| [format!("a{number:04}"), format!("z{number:04}")]);
@@ -167,18 +166,17 @@ async fn a_failing_row_survives_a_restart_and_is_forgotten_when_it_is_cleaned() 
 
 #[tokio::test]
 async fn a_closed_thread_whose_id_cannot_name_a_volume_is_told_once_and_not_in_every_sweep() {
-    // G17
     let mut world = world(On::Sqlite).await;
     world.set("VOLUME_REAPER_RECONCILE_INTERVAL", "1s");
     world.execute("INSERT INTO threads (id, status) VALUES ('a/b', 'closed')").await;
     let serving = world.serve().await;
     serving.until_metric("volume_reaper_sweep_seconds_count", 3).await;
-    let told = |line: &&serde_json::Value| {
+    let is_warning = |line: &&serde_json::Value| {
         line["level"] != "DEBUG"
             && (line["message"] == "swept" || line["message"].to_string().contains("name a volume"))
     };
     let lines = serving.lines();
-    let told: Vec<_> = lines.iter().filter(told).collect();
-    assert_eq!(told.len(), 1, "{told:?}");
+    let warnings: Vec<_> = lines.iter().filter(is_warning).collect();
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
     assert_eq!(serving.stop().await, Some(0));
 }

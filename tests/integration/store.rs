@@ -85,7 +85,6 @@ async fn the_migrations_go_up_and_down_and_up_again() {
 
 #[tokio::test]
 async fn ten_replicas_may_migrate_at_once() {
-    // G20
     for on in On::ALL {
         let world = World::without_schema(on).await;
         let mut replicas = tokio::task::JoinSet::new();
@@ -146,7 +145,6 @@ async fn the_guarded_mark_is_set_once_and_leaves_one_receipt() {
 
 #[tokio::test]
 async fn a_thread_that_is_not_closed_is_never_marked() {
-    // G8
     for on in On::ALL {
         let world = world(on).await;
         let store = store(&world).await;
@@ -161,7 +159,6 @@ async fn a_thread_that_is_not_closed_is_never_marked() {
 
 #[tokio::test]
 async fn reopening_clears_the_mark_and_the_second_close_is_cleaned_again() {
-    // G9
     for on in On::ALL {
         let world = world(on).await;
         let store = store(&world).await;
@@ -177,7 +174,6 @@ async fn reopening_clears_the_mark_and_the_second_close_is_cleaned_again() {
 
 #[tokio::test]
 async fn candidates_come_in_pages_by_key_and_are_exactly_the_closed_and_unmarked() {
-    // G1 G2 G4
     for on in On::ALL {
         let world = world(on).await;
         let store = store(&world).await;

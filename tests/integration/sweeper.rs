@@ -171,7 +171,7 @@ async fn sweeps_are_skipped_with_one_line_while_docker_is_down_and_go_on_when_it
     assert_eq!(serving.metric("volume_reaper_dependency_up{dependency=\"docker\"}").await, 0);
     assert_eq!(serving.metric("volume_reaper_sweep_seconds_count").await, 0);
     let skipped = || serving.lines().into_iter().filter(|line| line["message"] == "no sweeps while it is down").count();
-    eventually("the skipped sweeps are told", async || (skipped() > 0).then_some(())).await;
+    eventually("the skipped sweeps are logged", async || (skipped() > 0).then_some(())).await;
 
     let _proxy = CountingProxy::start(&proxied);
     world.until_marked("t1").await;
@@ -211,7 +211,7 @@ async fn two_coordinators_and_a_sweep_racing_for_one_thread_leave_one_receipt_an
 
 #[tokio::test]
 async fn rows_are_read_before_the_list_is_asked_for() {
-    // G18: a thread whose volume is created and closed while the list is made must not be marked by that list.
+    // A thread whose volume is created and closed while the list is made must not be marked by that list.
     let appear = |rows: &_| {
         set_row(rows, "t2", Row { closed: true, ..Row::default() });
         Ok(())
@@ -312,7 +312,7 @@ async fn a_volume_of_a_marked_thread_that_a_container_holds_loses_its_mark_and_s
 
 #[tokio::test]
 async fn a_volume_that_is_removed_and_marked_while_the_sweep_looks_is_no_drift() {
-    // G18: the first list has the volume, the row is marked by the time it is read, and a later list lacks it.
+    // The first list has the volume, the row is marked by the time it is read, and a later list lacks it.
     let cleaner = Arc::new(cleaner(Ok(Removal::Removed)));
     let marked = Row { closed: true, mark: Some(chrono::Utc::now()), ..Row::default() };
     set_row(&cleaner.threads().rows, "t1", marked);

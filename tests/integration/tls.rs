@@ -106,7 +106,7 @@ impl TlsBroker {
         let files = TempDir::new().expect("a temporary directory");
         let authority = Authority::new("the broker's authority");
         write(files.path(), "ca.pem", &authority.pem);
-        write(files.path(), "stranger.pem", &Authority::new("a stranger").pem);
+        write(files.path(), "other-authority.pem", &Authority::new("another authority").pem);
         authority.server().write(files.path(), "server");
         let port = free_port();
         let verify = if wants_client_certificate { "verify_peer" } else { "verify_none" };
@@ -189,7 +189,7 @@ async fn a_broker_whose_certificate_does_not_verify_ends_the_start_with_what_is_
     world.set("AMQP_URL", url("127.0.0.1"));
     refused(&world, "the server's certificate is for another host name").await;
     world.set("AMQP_URL", url("localhost"));
-    world.set("VOLUME_REAPER_AMQP_CA_FILE", path(&broker.files, "stranger.pem"));
+    world.set("VOLUME_REAPER_AMQP_CA_FILE", path(&broker.files, "other-authority.pem"));
     refused(&world, "unknown issuer").await;
     refused(&world, "VOLUME_REAPER_AMQP_CA_FILE").await;
     world.set("VOLUME_REAPER_AMQP_CA_FILE", path(&broker.files, "ca.pem"));
@@ -250,7 +250,7 @@ async fn a_broker_that_wants_a_client_certificate_gets_ours_and_refuses_those_wi
     assert_eq!(serving.stop().await, Some(0));
 
     // Renewed by somebody else: it is read at every connect.
-    Authority::new("a stranger").client("guest").write(broker.files.path(), "client");
+    Authority::new("another authority").client("guest").write(broker.files.path(), "client");
     let output = world.run(&["serve"]).await;
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     assert!(stderr(&output).contains("the server refused the TLS connection"), "{output:?}");
@@ -402,7 +402,7 @@ async fn mariadb_is_verified_in_full_or_refused_with_what_is_wrong() {
     let mut world = World::without_schema(On::Sqlite).await;
     let files = TempDir::new().expect("a temporary directory");
     let ca = write(files.path(), "ca.pem", &authority.pem);
-    let stranger = write(files.path(), "stranger.pem", &Authority::new("a stranger").pem);
+    let other_authority = write(files.path(), "other-authority.pem", &Authority::new("another authority").pem);
     authority.client("certified").write(files.path(), "client");
     let [certificate, key] = ["client.pem", "client.key"].map(|name| path(&files, name));
     let place = &database.place;
@@ -421,8 +421,8 @@ async fn mariadb_is_verified_in_full_or_refused_with_what_is_wrong() {
 
     let by_address = place.replace("localhost", "127.0.0.1");
     for (url, expected) in [
-        (format!("mysql://reaper:s3cret@{place}?{full}{stranger}"), "unknown issuer"),
-        (format!("mysql://reaper:s3cret@{place}?{full}{stranger}"), "ssl-ca in DATABASE_URL"),
+        (format!("mysql://reaper:s3cret@{place}?{full}{other_authority}"), "unknown issuer"),
+        (format!("mysql://reaper:s3cret@{place}?{full}{other_authority}"), "ssl-ca in DATABASE_URL"),
         (format!("mysql://reaper:s3cret@{by_address}?{full}{ca}"), "is for another host name"),
         (format!("mysql://certified:s3cret@{place}?{full}{ca}"), "Access denied"),
         (format!("mysql://reaper:s3cret@{place}?ssl-mode=DISABLED"), "Access denied"),
@@ -443,7 +443,7 @@ async fn postgresql_is_verified_in_full_or_refused_with_what_is_wrong() {
     let mut world = World::without_schema(On::Sqlite).await;
     let files = TempDir::new().expect("a temporary directory");
     let ca = write(files.path(), "ca.pem", &authority.pem);
-    let stranger = write(files.path(), "stranger.pem", &Authority::new("a stranger").pem);
+    let other_authority = write(files.path(), "other-authority.pem", &Authority::new("another authority").pem);
     authority.client("certified").write(files.path(), "client");
     let [certificate, key] = ["client.pem", "client.key"].map(|name| path(&files, name));
     let place = &database.place;
@@ -465,8 +465,8 @@ async fn postgresql_is_verified_in_full_or_refused_with_what_is_wrong() {
 
     let by_address = place.replace("localhost", "127.0.0.1");
     for (url, expected) in [
-        (format!("postgres://reaper:s3cret@{place}?{full}{stranger}"), "unknown issuer"),
-        (format!("postgres://reaper:s3cret@{place}?{full}{stranger}"), "sslrootcert in DATABASE_URL"),
+        (format!("postgres://reaper:s3cret@{place}?{full}{other_authority}"), "unknown issuer"),
+        (format!("postgres://reaper:s3cret@{place}?{full}{other_authority}"), "sslrootcert in DATABASE_URL"),
         (format!("postgres://reaper:s3cret@{by_address}?{full}{ca}"), "is for another host name"),
         (format!("postgres://certified:s3cret@{place}?{full}{ca}"), "requires a valid client certificate"),
         (format!("postgres://reaper:s3cret@{place}?sslmode=disable"), "no encryption"),
@@ -480,7 +480,7 @@ async fn postgresql_is_verified_in_full_or_refused_with_what_is_wrong() {
     }
 
     // `serve` waits, and says why.
-    world.set("DATABASE_URL", format!("postgres://reaper:s3cret@{place}?{full}{stranger}"));
+    world.set("DATABASE_URL", format!("postgres://reaper:s3cret@{place}?{full}{other_authority}"));
     let serving = world.start().await;
     eventually("readyz says why", async || serving.get("/readyz").await.1.contains("unknown issuer").then_some(()))
         .await;

@@ -87,17 +87,20 @@ async fn doctors_word(world: &World, check: &str) -> Value {
 }
 
 #[tokio::test]
-async fn a_daemon_is_reached_with_mutual_tls_and_a_stranger_is_not_believed() {
+async fn a_daemon_is_reached_with_mutual_tls_and_another_authority_is_not_believed() {
     let daemon = TlsDaemon::start().await;
     let mut world = daemon.world().await;
-    let stranger = Authority::new("a stranger");
+    let other_authority = Authority::new("another authority");
     let client = daemon.authority.client("reaper");
 
     // A daemon that our authority does not vouch for.
-    world.set("DOCKER_CERT_PATH", daemon.certificates("wrong-ca", &stranger, &client));
+    world.set("DOCKER_CERT_PATH", daemon.certificates("wrong-ca", &other_authority, &client));
     refused(&world, "UnknownIssuer").await;
     // A client that the daemon's authority does not vouch for.
-    world.set("DOCKER_CERT_PATH", daemon.certificates("wrong-client", &daemon.authority, &stranger.client("reaper")));
+    world.set(
+        "DOCKER_CERT_PATH",
+        daemon.certificates("wrong-client", &daemon.authority, &other_authority.client("reaper")),
+    );
     refused(&world, "docker at tcp://localhost").await;
 
     world.set("DOCKER_CERT_PATH", daemon.certificates("right", &daemon.authority, &client));

@@ -1,4 +1,4 @@
-//! Volumes that a container held: what happens when it ends.
+//! Volumes that a container used: what happens when it ends.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,5 @@
-//! Whose word counts: two daemons behind one address, a cloned host, a disk that is not mounted, a plugin that is gone.
+//! Whose answers count: two daemons behind one address, a cloned host, a disk that is not mounted, a plugin that is
+//! gone.
 
 use std::{
     collections::HashSet,
@@ -157,7 +158,7 @@ async fn of_two_daemons_that_share_requests_neither_vouches_for_the_other() {
 async fn an_absence_is_not_proven_by_a_connection_that_ended_before_the_identity() {
     let daemon = Scripted::tcp(|_, request| match answer("a", request, |_| false) {
         Answer::Say(404, body) => Answer::SayLast(404, body),
-        other => other,
+        other @ (Answer::Say(..) | Answer::SayLast(..) | Answer::Close) => other,
     })
     .await;
     let docker = Docker::new(daemon.endpoint(), TIMEOUT);
@@ -172,7 +173,7 @@ async fn an_absence_is_not_proven_by_a_connection_that_ended_before_the_identity
 async fn a_list_whose_connection_ended_before_the_identity_proves_no_absence() {
     let daemon = Scripted::tcp(|_, request| match answer("a", request, |_| false) {
         Answer::Say(200, body) if request.starts_with("GET /volumes") => Answer::SayLast(200, body),
-        other => other,
+        other @ (Answer::Say(..) | Answer::SayLast(..) | Answer::Close) => other,
     })
     .await;
     let docker = Docker::new(daemon.endpoint(), TIMEOUT);
@@ -212,7 +213,7 @@ async fn a_removal_whose_answer_was_lost_is_asked_again_and_not_called_removed()
         match answer("a", request, |volume| volumes.lock().expect("lock").remove(volume)) {
             // It is removed, and nobody hears of it.
             Answer::Say(204, _) => Answer::Close,
-            other => other,
+            other @ (Answer::Say(..) | Answer::SayLast(..) | Answer::Close) => other,
         }
     })
     .await;
@@ -260,7 +261,7 @@ async fn refused_for_its_data_root(world: &World) {
     let mut checks = doctor["checks"].as_array().expect("checks").iter();
     let identity = checks.find(|check| check["name"] == "docker.identity").expect("a check");
     assert_eq!(identity["status"], json!("fail"));
-    assert!(identity["mend"].as_str().is_some_and(|mend| mend.contains("Mount the disk")), "{identity}");
+    assert!(identity["fix"].as_str().is_some_and(|fix| fix.contains("Mount the disk")), "{identity}");
 }
 
 #[tokio::test]

@@ -392,11 +392,14 @@ impl World {
 pub(crate) fn header(message: &BasicGetMessage, key: &str) -> Option<String> {
     use lapin::types::AMQPValue;
     let headers = message.delivery.properties.headers().as_ref()?;
-    match headers.inner().get(key)? {
-        AMQPValue::LongString(text) => Some(text.to_string()),
-        AMQPValue::LongLongInt(number) => Some(number.to_string()),
-        other => Some(format!("{other:?}")),
+    let value = headers.inner().get(key)?;
+    if let AMQPValue::LongString(text) = value {
+        return Some(text.to_string());
     }
+    if let AMQPValue::LongLongInt(number) = value {
+        return Some(number.to_string());
+    }
+    Some(format!("{value:?}"))
 }
 
 /// A broker that only one test uses, for faults that others must not feel.

@@ -5,58 +5,60 @@
 use sea_orm_migration::prelude::*;
 
 use super::MySql;
-use crate::{Dialect, Found, Mapping, REOPEN_TRIGGER, UNMARKED_INDEX, change::sql};
+use crate::{Dialect, Found, Mapping, Parts, REOPEN_TRIGGER, UNMARKED_INDEX, change::sql};
 
-/// How much of a status without a limit stands in the index. One that is longer is told from others in the row.
+/// How much of a status without a limit stands in the index. A longer one is compared in the row.
 const STATUS_PREFIX: u32 = 64;
 
-/// With the table, since the server does not know `IF NOT EXISTS` elsewhere, and takes nothing back that failed.
-pub(super) fn create_receipts(mut table: TableCreateStatement) -> Vec<String> {
-    table
-        .index(Index::create().name("volume_removals_thread_id").col("thread_id"))
-        .index(Index::create().name("volume_removals_removed_at").col("outcome").col("removed_at"))
-        .index(Index::create().name("volume_removals_by_time").col("removed_at"));
-    vec![sql(&MySql, &table)]
-}
-
-/// Built without blocking the platform's writes (MySQL's manual, "Online DDL Operations"); where that can't be, the
-/// server says so. One that is there already may be over other columns.
-pub(super) fn create_index(found: &Found) -> Vec<String> {
-    let threads = &found.mapping;
-    let quoted = |name: &String| MySql.quoted(name);
-    let status = quoted(&threads.names.status);
-    let status = if threads.status_is_unlimited { format!("{status}({STATUS_PREFIX})") } else { status };
-    let (mark, id) = (quoted(&threads.names.mark), quoted(&threads.names.id));
-    let columns = [Some(status), Some(mark), Some(id), threads.names.closed_at.as_ref().map(quoted)];
-    let columns = columns.into_iter().flatten().collect::<Vec<_>>().join(", ");
-    let mut statements = drop_index(found);
-    statements.extend(MySql.lock_timeout());
-    statements.push(format!(
-        "ALTER TABLE {} ADD INDEX {UNMARKED_INDEX} ({columns}), ALGORITHM=INPLACE, LOCK=NONE",
-        threads.table_sql()
-    ));
-    statements
-}
-
-pub(super) fn drop_index(found: &Found) -> Vec<String> {
-    if !found.indexes_in_the_way.iter().any(|there| there == UNMARKED_INDEX) {
-        return Vec::new();
+impl Parts for MySql {
+    /// With the table, since the server does not know `IF NOT EXISTS` elsewhere, and takes nothing back that failed.
+    fn create_receipts(&self, mut table: TableCreateStatement) -> Vec<String> {
+        table
+            .index(Index::create().name("volume_removals_thread_id").col("thread_id"))
+            .index(Index::create().name("volume_removals_removed_at").col("outcome").col("removed_at"))
+            .index(Index::create().name("volume_removals_by_time").col("removed_at"));
+        vec![sql(&MySql, &table)]
     }
-    let drop = format!("ALTER TABLE {} DROP INDEX {UNMARKED_INDEX}", found.mapping.table_sql());
-    MySql.lock_timeout().into_iter().chain([drop]).collect()
-}
 
-/// `<=>` is the equality that knows null.
-pub(super) fn create_trigger(threads: &Mapping) -> Vec<String> {
-    let (table, closed) = (threads.table_sql(), threads.closed_sql());
-    let [status, mark] = [&threads.names.status, &threads.names.mark].map(|name| MySql.quoted(name));
-    vec![format!(
-        "CREATE TRIGGER {REOPEN_TRIGGER} BEFORE UPDATE ON {table} FOR EACH ROW \
-         SET NEW.{mark} = IF(NEW.{status} <=> {closed} \
-         AND (OLD.{status} <=> {closed} OR NOT NEW.{mark} <=> OLD.{mark}), NEW.{mark}, NULL)"
-    )]
-}
+    /// Built without blocking the platform's writes (MySQL's manual, "Online DDL Operations"); where that can't be, the
+    /// server says so. One that is there already may be over other columns.
+    fn create_index(&self, found: &Found) -> Vec<String> {
+        let threads = &found.mapping;
+        let quoted = |name: &String| MySql.quoted(name);
+        let status = quoted(&threads.names.status);
+        let status = if threads.status_is_unlimited { format!("{status}({STATUS_PREFIX})") } else { status };
+        let (mark, id) = (quoted(&threads.names.mark), quoted(&threads.names.id));
+        let columns = [Some(status), Some(mark), Some(id), threads.names.closed_at.as_ref().map(quoted)];
+        let columns = columns.into_iter().flatten().collect::<Vec<_>>().join(", ");
+        let mut statements = self.drop_index(found);
+        statements.extend(MySql.lock_timeout());
+        statements.push(format!(
+            "ALTER TABLE {} ADD INDEX {UNMARKED_INDEX} ({columns}), ALGORITHM=INPLACE, LOCK=NONE",
+            threads.table_sql()
+        ));
+        statements
+    }
 
-pub(super) fn drop_trigger() -> Vec<String> {
-    MySql.lock_timeout().into_iter().chain([format!("DROP TRIGGER IF EXISTS {REOPEN_TRIGGER}")]).collect()
+    fn drop_index(&self, found: &Found) -> Vec<String> {
+        if !found.indexes_in_the_way.iter().any(|there| there == UNMARKED_INDEX) {
+            return Vec::new();
+        }
+        let drop = format!("ALTER TABLE {} DROP INDEX {UNMARKED_INDEX}", found.mapping.table_sql());
+        MySql.lock_timeout().into_iter().chain([drop]).collect()
+    }
+
+    /// `<=>` is the equality that knows null.
+    fn create_trigger(&self, threads: &Mapping) -> Vec<String> {
+        let (table, closed) = (threads.table_sql(), threads.closed_sql());
+        let [status, mark] = [&threads.names.status, &threads.names.mark].map(|name| MySql.quoted(name));
+        vec![format!(
+            "CREATE TRIGGER {REOPEN_TRIGGER} BEFORE UPDATE ON {table} FOR EACH ROW \
+             SET NEW.{mark} = IF(NEW.{status} <=> {closed} \
+             AND (OLD.{status} <=> {closed} OR NOT NEW.{mark} <=> OLD.{mark}), NEW.{mark}, NULL)"
+        )]
+    }
+
+    fn drop_trigger(&self, _found: &Found) -> Vec<String> {
+        MySql.lock_timeout().into_iter().chain([format!("DROP TRIGGER IF EXISTS {REOPEN_TRIGGER}")]).collect()
+    }
 }

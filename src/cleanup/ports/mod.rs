@@ -3,6 +3,7 @@
 mod failure_notes;
 mod pause_switch;
 mod receipts;
+mod status_changes;
 mod thread_rows;
 mod volumes;
 
@@ -10,7 +11,8 @@ pub use self::{
     failure_notes::Failures,
     pause_switch::{Pause, Pauses},
     receipts::{Receipt, Receipts},
-    thread_rows::{Backlog, Candidate, Close, Locked, Mark, Report, Rows, Scope, Thread, Threads},
+    status_changes::{ClaimedStatus, StatusChange, StatusChanges},
+    thread_rows::{Backlog, Candidate, Close, Locked, Mark, Rows, Scope, Thread, Threads},
     volumes::{Freed, FreedVolumes, Inventory, Removal, Volumes},
 };
 

@@ -7,7 +7,7 @@ use std::{
 
 use chrono::{DateTime, Utc};
 
-use super::Receipt;
+use super::{super::outcome::Outcome, ClaimedStatus, Receipt};
 use crate::{failure::Failure, volume_name::ThreadId};
 
 /// One close of a thread: a later one of the same thread is another.
@@ -15,7 +15,7 @@ use crate::{failure::Failure, volume_name::ThreadId};
 pub struct Close {
     /// When, if the platform said so in a way that we can read.
     pub at: Option<DateTime<Utc>>,
-    /// That time as the database itself writes it, which tells one close from another also where we can't read it.
+    /// That time as the database itself writes it, which distinguishes closes also where we can't read it.
     pub written: Option<String>,
 }
 
@@ -28,7 +28,7 @@ pub struct Thread {
     pub marked: bool,
     /// Its latest close.
     pub close: Close,
-    /// Somebody holds it: it is not to be cleaned.
+    /// A person holds it: it is not to be cleaned up.
     pub held: bool,
     /// The host that its volume is on, if the platform says so.
     pub host: Option<String>,
@@ -64,7 +64,7 @@ pub struct Candidate {
     pub id: String,
     /// Its latest close.
     pub close: Close,
-    /// Somebody holds it: it is not to be cleaned.
+    /// A person holds it: it is not to be cleaned up.
     pub held: bool,
 }
 
@@ -94,21 +94,6 @@ pub enum Mark {
     Busy,
 }
 
-/// What an event says of a thread, where the database knows nothing else of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Report {
-    /// It was closed.
-    Closed {
-        /// When, if the event says so.
-        at: Option<DateTime<Utc>>,
-    },
-    /// It was reopened.
-    Reopened {
-        /// When.
-        at: DateTime<Utc>,
-    },
-}
-
 /// What is left to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Backlog {
@@ -122,6 +107,22 @@ pub struct Backlog {
 pub trait Threads: Send + Sync + 'static {
     /// Rows that are locked until this is dropped: a transaction.
     type Lock: Send + 'static;
+
+    /// Takes note of the status that an event claims, before its thread is cleaned up after. Returns the outcome if
+    /// nothing is left to do then. Where the platform writes the rows, only those count.
+    fn take_note(
+        &self,
+        _thread: &ThreadId,
+        _claimed: &ClaimedStatus,
+    ) -> impl Future<Output = Result<Option<Outcome>, Failure>> + Send {
+        async { Ok(None) }
+    }
+
+    /// Whether threads that are in use have a row that says so. If not, a volume without a row may be in use, and so
+    /// may one whose thread is marked.
+    fn knows_threads_in_use(&self) -> bool {
+        true
+    }
 
     /// Reads these rows, and whether removal is paused, everywhere or on this host.
     fn read(&self, threads: &[ThreadId], host: Option<&str>) -> impl Future<Output = Result<Rows, Failure>> + Send;
@@ -158,10 +159,6 @@ pub trait Threads: Send + Sync + 'static {
 
     /// Withdraws the mark of a closed thread. Whether there was one.
     fn unmark(&self, thread: &ThreadId) -> impl Future<Output = Result<bool, Failure>> + Send;
-
-    /// Writes what an event says of a thread into its row, which need not be there, unless the row knows something
-    /// later. Of a close and a reopening at the same time, the reopening counts.
-    fn record_report(&self, thread: &ThreadId, report: &Report) -> impl Future<Output = Result<(), Failure>> + Send;
 
     /// Counts the closed and unmarked threads.
     fn backlog(&self) -> impl Future<Output = Result<Backlog, Failure>> + Send;

@@ -65,7 +65,7 @@ pub trait Volumes: Send + Sync + 'static {
     /// Fails unless the daemon answers, whatever else it is busy with.
     fn probe(&self) -> impl Future<Output = Result<(), Failure>> + Send;
 
-    /// Whether the volume is there. That it is not is the word of the pinned daemon.
+    /// Whether the volume is there. That it is not was said by the pinned daemon itself.
     fn has(&self, volume: &VolumeName) -> impl Future<Output = Result<bool, Failure>> + Send;
 
     /// Lists our volumes and which of them are referenced, as the pinned daemon says.

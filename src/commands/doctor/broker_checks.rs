@@ -39,7 +39,7 @@ pub(super) fn verdicts(queues: &Queues, found: &Result<Inspection, Unreachable>)
 
 fn unreachable_verdict(queues: &Queues, unreachable: &Unreachable) -> Check {
     let not_amqp;
-    let (what, mend) = match unreachable {
+    let (what, fix) = match unreachable {
         Unreachable::Url(error) => (error, "correct AMQP_URL: amqp://user:password@host:port/vhost"),
         Unreachable::Name(error) => (error, "correct the host in AMQP_URL, or this host's name resolution"),
         Unreachable::Connect(error) => {
@@ -61,11 +61,11 @@ fn unreachable_verdict(queues: &Queues, unreachable: &Unreachable) -> Check {
     Check::fail(
         "broker.reachable",
         format!("{}: {what} (not checked: version, login, exchange, queues, permissions)", queues.url),
-        mend,
+        fix,
     )
 }
 
-/// The traps of each version that were measured; see the head of `queue.rs`.
+/// What goes wrong in each version, as it was measured; see the head of `queue/mod.rs`.
 fn version(Hello { product, version }: &Hello) -> Check {
     let name = "broker.version";
     if product != "RabbitMQ" {
@@ -108,7 +108,7 @@ fn transport(queues: &Queues) -> Check {
 }
 
 fn login_refused(queues: &Queues, refused: &LoginRefused) -> Check {
-    let (error, mend) = match refused {
+    let (error, fix) = match refused {
         LoginRefused::Credentials(error) => {
             (error, "correct user and password in AMQP_URL; the user guest may only log in from the broker's own host")
         }
@@ -119,7 +119,7 @@ fn login_refused(queues: &Queues, refused: &LoginRefused) -> Check {
         ),
         LoginRefused::Other(error) => (error, "look into the broker's log"),
     };
-    Check::fail("broker.login", format!("{}: {error} (not checked: exchange, queues, permissions)", queues.url), mend)
+    Check::fail("broker.login", format!("{}: {error} (not checked: exchange, queues, permissions)", queues.url), fix)
 }
 
 fn contents_verdicts(queues: &Queues, contents: &Contents) -> Vec<Check> {
@@ -136,7 +136,7 @@ fn contents_verdicts(queues: &Queues, contents: &Contents) -> Vec<Check> {
 
 fn exchange(queues: &Queues, contents: &Contents) -> Check {
     let what = format!("exchange {:?}", queues.exchange);
-    let mend = match queues.topology {
+    let fix = match queues.topology {
         Topology::Declare => "start `volume-reaper serve`, which declares it, or correct VOLUME_REAPER_EXCHANGE",
         Topology::Check => "declare it on the broker as a durable topic exchange, or correct VOLUME_REAPER_EXCHANGE",
     };
@@ -148,13 +148,13 @@ fn exchange(queues: &Queues, contents: &Contents) -> Check {
         &contents.exchange,
         contents.exchange_as_ours.as_ref(),
         queues.topology,
-        &Remedies { if_missing: mend, if_different: anew },
+        &Remedies { if_missing: fix, if_different: anew },
     )
 }
 
 fn queue_verdict(queues: &Queues, queue: &QueueFacts) -> Check {
     let short = queue.name.strip_prefix(&queues.prefix).unwrap_or(&queue.name);
-    let mend = match queues.topology {
+    let fix = match queues.topology {
         Topology::Declare => "start `volume-reaper serve`, which declares it",
         Topology::Check => "declare it on the broker, or let serve do it: VOLUME_REAPER_TOPOLOGY=declare",
     };
@@ -170,7 +170,7 @@ fn queue_verdict(queues: &Queues, queue: &QueueFacts) -> Check {
         &queue.there,
         queue.as_ours.as_ref(),
         queues.topology,
-        &Remedies { if_missing: mend, if_different: &anew },
+        &Remedies { if_missing: fix, if_different: &anew },
     )
 }
 
@@ -194,8 +194,8 @@ fn thing<T>(
         Answer::Yes(_) => {}
         Answer::Missing(_) => return Check::fail(name, format!("{what} is not there"), *if_missing),
         Answer::Forbidden(error) => {
-            let mend = "give this user permissions on it: rabbitmqctl set_permissions";
-            return Check::fail(name, format!("{what} can't be looked at: {error}"), mend);
+            let fix = "give this user permissions on it: rabbitmqctl set_permissions";
+            return Check::fail(name, format!("{what} can't be looked at: {error}"), fix);
         }
         Answer::Differs(error) | Answer::Unknown(error) => {
             return Check::fail(name, format!("{what}: {error}"), "look into the broker's log");

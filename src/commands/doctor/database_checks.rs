@@ -24,7 +24,7 @@ pub(super) fn verdicts(config: &Config, found: &Result<Inspection, Unreachable>)
 }
 
 fn unreachable_verdict(unreachable: &Unreachable) -> Check {
-    let (why, mend) = match unreachable {
+    let (why, fix) = match unreachable {
         Unreachable::Connect(why) => {
             (why, "start the database, correct host and port in DATABASE_URL, or open the firewall")
         }
@@ -40,7 +40,7 @@ fn unreachable_verdict(unreachable: &Unreachable) -> Check {
         ),
         Unreachable::Other(why) => (why, "look into the database's log, and at DATABASE_URL"),
     };
-    Check::fail("database.reachable", format!("{why} (not checked: schema, rights, clock, the pinned daemon)"), mend)
+    Check::fail("database.reachable", format!("{why} (not checked: schema, rights, clock, the pinned daemon)"), fix)
 }
 
 fn transport(config: &Config, encrypted: bool, parameter: &str) -> Check {
@@ -117,16 +117,16 @@ fn schema_verdicts(config: &Config, schema: &Schema) -> Vec<Check> {
 
 fn columns(config: &Config, missing: &Result<Option<Vec<String>>, Failure>) -> Check {
     let (name, table) = ("database.threads", &config.threads);
-    let mend = "correct the settings VOLUME_REAPER_THREADS_...; our own column comes back by \
+    let fix = "correct the settings VOLUME_REAPER_THREADS_...; our own column comes back by \
                 `volume-reaper migrate down --all` (which forgets all marks) and `migrate up`";
     match missing {
         Ok(Some(missing)) if missing.is_empty() => Check::ok(name, format!("table {table} has all columns")),
         Ok(Some(missing)) => {
             let missing = missing.join(", ");
-            Check::fail(name, format!("table {table} lacks {missing} (not checked: index, trigger, rights)"), mend)
+            Check::fail(name, format!("table {table} lacks {missing} (not checked: index, trigger, rights)"), fix)
         }
-        Ok(None) => Check::fail(name, format!("there is no table {table} (not checked: index, trigger, rights)"), mend),
-        Err(error) => Check::fail(name, format!("can't be used (not checked: index, trigger, rights): {error}"), mend),
+        Ok(None) => Check::fail(name, format!("there is no table {table} (not checked: index, trigger, rights)"), fix),
+        Err(error) => Check::fail(name, format!("can't be used (not checked: index, trigger, rights): {error}"), fix),
     }
 }
 
@@ -144,8 +144,8 @@ fn part(name: &str, what: &str, consequence: &str, again: &str, found: &Result<P
         Ok(Part::OutOfSight) => Check::ok(name, format!("{what} is not for this user to see, and was not looked at")),
         Ok(Part::Missing) => Check::fail(name, format!("{what} is not there: {consequence}"), again),
         Ok(Part::Disabled) => {
-            let mend = format!("find out who disabled it, and run ALTER TABLE ... ENABLE TRIGGER {REOPEN_TRIGGER}");
-            Check::fail(name, format!("{what} is disabled: {consequence}"), mend)
+            let fix = format!("find out who disabled it, and run ALTER TABLE ... ENABLE TRIGGER {REOPEN_TRIGGER}");
+            Check::fail(name, format!("{what} is disabled: {consequence}"), fix)
         }
         Ok(Part::Broken(how)) => Check::fail(name, format!("{what}: {how}"), again),
         Err(error) => Check::fail(name, format!("{what} can't be looked at: {error}"), "look into the database's log"),

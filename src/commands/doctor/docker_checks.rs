@@ -29,13 +29,13 @@ pub(super) fn verdicts(endpoint: &Endpoint, found: &Result<Inspection, Failure>,
 }
 
 fn unreachable(failure: &Failure) -> Check {
-    let mend = if failure.message.contains("ermission denied") {
+    let fix = if failure.message.contains("ermission denied") {
         "run this program in the group that the socket belongs to, often `docker`"
     } else {
         "start the daemon, or correct DOCKER_HOST; in a container, mount its socket"
     };
     let why = format!("{failure} (not checked: version, identity, rights on volumes)");
-    Check::fail("docker.reachable", why, mend)
+    Check::fail("docker.reachable", why, fix)
 }
 
 fn transport(endpoint: &Endpoint) -> Option<Check> {
@@ -77,12 +77,12 @@ fn identity(found: &Inspection, pinned: Pinned<'_>) -> Option<Check> {
     let name = "docker.identity";
     let answering = match &found.identity {
         Err(failure) => {
-            let mend = "let it answer /info: without an identity none of its answers of \"no such volume\" counts";
-            return Some(Check::fail(name, format!("the daemon does not say who it is: {failure}"), mend));
+            let fix = "let it answer /info: without an identity none of its answers of \"no such volume\" counts";
+            return Some(Check::fail(name, format!("the daemon does not say who it is: {failure}"), fix));
         }
         Ok(identity) if identity.as_str().is_empty() => {
-            let mend = "look at the daemon: its identity is in its data directory, in the file engine-id";
-            return Some(Check::fail(name, "the daemon does not say who it is (an empty ID)", mend));
+            let fix = "look at the daemon: its identity is in its data directory, in the file engine-id";
+            return Some(Check::fail(name, "the daemon does not say who it is (an empty ID)", fix));
         }
         Ok(identity) => identity,
     };
@@ -119,7 +119,7 @@ fn lists(found: &Inspection) -> Check {
         Ok(warnings) => Check::warn(
             name,
             format!("the list of volumes is incomplete: {}", warnings.join("; ")),
-            "mend the volume driver that the daemon names: an incomplete list proves no volume absent",
+            "fix the volume driver that the daemon names: an incomplete list proves no volume absent",
         ),
         Err(failure) => Check::fail(
             name,

@@ -1,7 +1,7 @@
 //! What can silently be wrong: the verdicts of `doctor`.
 //!
 //! The adapters look and return facts ([`crate::queue::inspect`], [`Store::inspect`], [`Docker::inspect`]); here,
-//! pure functions turn facts into checks, each with why it is so and how to mend it. Nothing is changed on the way:
+//! pure functions turn facts into checks, each with why it is so and how to fix it. Nothing is changed on the way:
 //! no migration, no pinning, no declaring, not even a file of SQLite's. What could not be looked at, because what it
 //! needs is not there, is named once in the check that failed, and is no check of its own.
 
@@ -20,7 +20,7 @@ use crate::{
     store::{self, PinnedDaemon, Store},
 };
 
-/// Clocks that differ by more than this are told: events and rows then bear times that are plainly wrong.
+/// Clocks that differ by more than this are reported: events and rows then bear times that are plainly wrong.
 const TOLERATED_SKEW: TimeDelta = TimeDelta::seconds(5);
 
 /// How a check ended.
@@ -57,20 +57,20 @@ pub struct Check {
     /// Why, in one line without secrets.
     pub why: String,
     /// What to do about it; none if it is as it should be.
-    pub mend: Option<String>,
+    pub fix: Option<String>,
 }
 
 impl Check {
     pub(super) fn ok(name: impl Into<String>, why: impl Into<String>) -> Self {
-        Self { name: name.into(), status: Status::Ok, why: one_line(why), mend: None }
+        Self { name: name.into(), status: Status::Ok, why: one_line(why), fix: None }
     }
 
-    pub(super) fn warn(name: impl Into<String>, why: impl Into<String>, mend: impl Into<String>) -> Self {
-        Self { name: name.into(), status: Status::Warn, why: one_line(why), mend: Some(one_line(mend)) }
+    pub(super) fn warn(name: impl Into<String>, why: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self { name: name.into(), status: Status::Warn, why: one_line(why), fix: Some(one_line(fix)) }
     }
 
-    pub(super) fn fail(name: impl Into<String>, why: impl Into<String>, mend: impl Into<String>) -> Self {
-        Self { name: name.into(), status: Status::Fail, why: one_line(why), mend: Some(one_line(mend)) }
+    pub(super) fn fail(name: impl Into<String>, why: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self { name: name.into(), status: Status::Fail, why: one_line(why), fix: Some(one_line(fix)) }
     }
 }
 
@@ -110,10 +110,10 @@ impl Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let width = self.checks.iter().map(|check| check.name.len()).max().unwrap_or(0);
-        for Check { name, status, why, mend } in &self.checks {
+        for Check { name, status, why, fix } in &self.checks {
             write!(f, "{:<4}  {name:<width$}  {why}", status.as_str())?;
-            match mend {
-                Some(mend) => writeln!(f, " -> {mend}")?,
+            match fix {
+                Some(fix) => writeln!(f, " -> {fix}")?,
                 None => writeln!(f)?,
             }
         }
@@ -349,7 +349,7 @@ mod tests {
 
     #[test]
     fn the_report_on_what_is_to_be_looked_at_reads_well() {
-        let config = config(&[("VOLUME_REAPER_DOCKER_TIMEOUT", "20m"), ("VOLUME_REAPER_TOPOLOGY", "check")]);
+        let config = config(&[("VOLUME_REAPER_DOCKER_TIMEOUT", "40m"), ("VOLUME_REAPER_TOPOLOGY", "check")]);
         let broker = |queues: &Queues| {
             let mut facts = broker(queues);
             "3.13.7".clone_into(&mut facts.hello.version);

@@ -22,13 +22,13 @@ pub(super) fn policies(contents: &Contents) -> Check {
         ),
         Some(Ok(harms)) if harms.is_empty() => Check::ok(name, "none that loses messages is on our queues"),
         Some(Ok(harms)) => {
-            let told: Vec<_> = harms
+            let named: Vec<_> = harms
                 .iter()
                 .map(|harm| format!("policy {} sets {} on {}", harm.policy, harm.sets, harm.queue))
                 .collect();
             Check::fail(
                 name,
-                format!("messages can be lost: {}", told.join("; ")),
+                format!("messages can be lost: {}", named.join("; ")),
                 "take our queues out of its pattern, or give them a policy of a higher priority without it: \
                  rabbitmqctl list_policies, list_operator_policies",
             )
@@ -88,7 +88,7 @@ pub(super) fn dead_letters(queues: &Queues, contents: &Contents) -> Option<Check
         Check::warn(
             "broker.dead-letters",
             format!("{} in {name:?}", counts.messages),
-            "see why with `volume-reaper dead-letters list`, mend the cause, and replay or purge them",
+            "see why with `volume-reaper dead-letters list`, fix the cause, and replay or purge them",
         )
     })
 }

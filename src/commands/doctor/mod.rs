@@ -1,4 +1,4 @@
-//! `doctor`: what can silently be wrong, and how to mend it.
+//! `doctor`: what can silently be wrong, and how to fix it.
 
 mod broker_checks;
 mod database_checks;

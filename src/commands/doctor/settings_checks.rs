@@ -3,20 +3,20 @@
 use std::time::Duration;
 
 use super::findings::Check;
-use crate::config::Config;
+use crate::{config::Config, store::locking};
 
 /// How long a broker lets a delivery go without an answer before it takes the consumer for stuck: RabbitMQ's default
 /// (its documentation, "Consumers, delivery acknowledgement timeout").
 const CONSUMER_TIMEOUT: Duration = Duration::from_mins(30);
 
 pub(super) fn verdicts(config: &Config) -> Vec<Check> {
-    vec![longest_wait(config.docker_timeout)]
+    vec![longest_wait(config.docker_timeout, locking(&config.database_url, config.lock_limit).limit)]
 }
 
-/// A delivery waits for its turn, and then for its removal.
-fn longest_wait(docker_timeout: Duration) -> Check {
+/// A delivery waits until its removal can be sent, and then for the removal as long as its row stays locked.
+fn longest_wait(docker_timeout: Duration, lock_limit: Duration) -> Check {
     let name = "settings.docker_timeout";
-    let longest = docker_timeout.saturating_mul(2);
+    let longest = docker_timeout.saturating_add(lock_limit);
     let why = format!("a delivery may wait {} for Docker", humantime::format_duration(longest));
     if longest < CONSUMER_TIMEOUT {
         return Check::ok(name, why);
@@ -42,8 +42,8 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_that_outlasts_the_brokers_patience_is_told() {
-        assert_eq!(status("14m"), Status::Ok);
-        assert_eq!(status("15m"), Status::Warn);
+    fn a_wait_that_is_longer_than_the_brokers_timeout_is_a_warning() {
+        assert_eq!(status("29m"), Status::Ok);
+        assert_eq!(status("30m"), Status::Warn);
     }
 }

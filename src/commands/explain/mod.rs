@@ -107,7 +107,7 @@ async fn read_rows(
 }
 
 /// Looks at the host that the thread is on. If nobody says which one that is: at the one that has the volume, or else
-/// one that can't tell, or else any.
+/// one that can't say, or else any.
 async fn daemon(
     config: &Config,
     host: Option<String>,
@@ -124,25 +124,26 @@ async fn daemon(
         pinned.iter().any(|pinned| pinned.name == name && pinned.identity == daemon.identity)
     };
     let has_it = |each: &Result<Daemon, Failure>| each.as_ref().is_ok_and(|daemon| daemon.found.is_some());
-    let tells = |each: &Result<Daemon, Failure>| each.as_ref().is_ok_and(is_pinned);
-    let most_telling = all.iter().position(has_it).or_else(|| all.iter().position(|each| !tells(each))).unwrap_or(0);
+    let is_of_pinned = |each: &Result<Daemon, Failure>| each.as_ref().is_ok_and(is_pinned);
+    let most_relevant =
+        all.iter().position(has_it).or_else(|| all.iter().position(|each| !is_of_pinned(each))).unwrap_or(0);
     if all.is_empty() {
         let host = host.unwrap_or_default();
         return Err(Failure::permanent(format!(
             "its row names host {host:?}, which is none of VOLUME_REAPER_DOCKER_HOSTS"
         )));
     }
-    all.swap_remove(most_telling)
+    all.swap_remove(most_relevant)
 }
 
 async fn look(config: &Config, host: &DockerHost, volume: &VolumeName) -> Result<Daemon, Failure> {
     let docker = docker(config, host);
     let look = async {
         let found = docker.find_volume(volume).await?;
-        let holders = docker.holders(volume).await?;
+        let users = docker.users(volume).await?;
         // After what it is to prove.
         let identity = docker.identify().await?.as_str().to_owned();
-        Ok(Daemon { host: host.name.name().map(str::to_owned), identity, found, holders })
+        Ok(Daemon { host: host.name.name().map(str::to_owned), identity, found, users })
     };
     look.await.map_err(|failure: Failure| match host.name.name() {
         None => failure,

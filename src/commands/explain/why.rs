@@ -9,10 +9,10 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 pub(crate) use crate::commands::explain::words::times;
-use crate::commands::explain::words::{of_holder, of_receipt};
+use crate::commands::explain::words::{of_receipt, of_user};
 use crate::{
     cleanup::{Identity, Pause, failing::Failing, retention::Due},
-    docker::{FoundVolume, Holder},
+    docker::{FoundVolume, VolumeUser},
     store::{Hold, Sweeper, ThreadRow, WrittenReceipt},
     terminal::{Plain, time},
     volume_name::{ThreadId, VolumeName},
@@ -25,7 +25,7 @@ pub struct Rows {
     pub row: Option<ThreadRow>,
     /// Its receipts, the latest first.
     pub receipts: Vec<WrittenReceipt>,
-    /// Somebody holds it.
+    /// A person holds it.
     pub hold: Option<Hold>,
     /// When its volume may go.
     pub due: Due,
@@ -49,7 +49,7 @@ pub struct Daemon {
     /// The volume.
     pub found: Option<FoundVolume>,
     /// The containers that reference it.
-    pub holders: Vec<Holder>,
+    pub users: Vec<VolumeUser>,
 }
 
 /// What was found; an error is why a dependency did not answer.
@@ -81,17 +81,17 @@ pub enum Reason {
     Drift,
     /// The volume is not there, and the thread not marked yet.
     NotMarkedYet,
-    /// Somebody holds the thread.
+    /// A person holds the thread.
     Held,
     /// Its retention is not over.
     NotDue,
-    /// Containers hold the volume.
+    /// Containers use the volume.
     Referenced,
     /// Cleaning up failed.
     Failing,
     /// All removal is paused.
     Paused,
-    /// Nothing holds the volume; the next sweep removes it.
+    /// Nothing uses the volume; the next sweep removes it.
     Waiting,
     /// Nobody sweeps.
     NobodySweeps,
@@ -135,7 +135,7 @@ fn of_closed(rows: &Rows, is_marked: bool, docker: Option<&Daemon>) -> Vec<Reaso
     let Some(daemon) = docker else {
         return marked.or(failing).into_iter().collect();
     };
-    let stranger = match &rows.pinned {
+    let other_daemon = match &rows.pinned {
         None => Some(Reason::NoDaemonPinned),
         Some(pinned) => {
             let (pinned, answering) = (pinned.clone(), daemon.identity.clone());
@@ -143,10 +143,10 @@ fn of_closed(rows: &Rows, is_marked: bool, docker: Option<&Daemon>) -> Vec<Reaso
             (!is_pinned).then_some(Reason::OtherDaemon)
         }
     };
-    if let Some(stranger) = stranger {
-        return marked.into_iter().chain([stranger]).collect();
+    if let Some(other_daemon) = other_daemon {
+        return marked.into_iter().chain([other_daemon]).collect();
     }
-    let referenced = (!daemon.holders.is_empty()).then_some(Reason::Referenced);
+    let referenced = (!daemon.users.is_empty()).then_some(Reason::Referenced);
     match (is_marked, &daemon.found) {
         (true, None) => vec![Reason::Gone],
         (true, Some(_)) => [Reason::Drift].into_iter().chain(referenced).collect(),
@@ -176,7 +176,7 @@ pub struct Explanation {
     pause: Option<Pause>,
     failure: Option<Failing>,
     volume_found: Option<FoundVolume>,
-    holders: Option<Vec<Holder>>,
+    users: Option<Vec<VolumeUser>>,
     daemon: DaemonIdentity,
     sweeper: Option<Sweeper>,
     errors: Errors,
@@ -211,7 +211,7 @@ impl Explanation {
             pinned: rows.as_ref().and_then(|rows| rows.pinned.clone()),
             answering: docker.as_ref().map(|daemon| daemon.identity.clone()),
         };
-        let (volume_found, holders) = docker.map_or((None, None), |daemon| (daemon.found, Some(daemon.holders)));
+        let (volume_found, users) = docker.map_or((None, None), |daemon| (daemon.found, Some(daemon.users)));
         let mut explanation = Self {
             thread_id: facts.thread,
             volume: facts.volume.to_string(),
@@ -224,7 +224,7 @@ impl Explanation {
             pause: None,
             failure: None,
             volume_found,
-            holders,
+            users,
             daemon,
             sweeper: None,
             errors,
@@ -259,8 +259,8 @@ impl fmt::Display for Explanation {
             let created = volume.created_at.as_deref().unwrap_or("unknown");
             writeln!(f, "  volume   {}, driver {}, created {}", self.volume, Plain(&volume.driver), Plain(created))?;
         }
-        for holder in self.holders.iter().flatten() {
-            writeln!(f, "  holder   {}", of_holder(holder))?;
+        for user in self.users.iter().flatten() {
+            writeln!(f, "  used by  {}", of_user(user))?;
         }
         if let Some(Failing { failed, next_try_at }) = &self.failure {
             let (attempts, at) = (times(failed.attempts), time(failed.failed_at));
@@ -290,8 +290,8 @@ mod tests {
         DateTime::from_timestamp(1_800_000_000, 0).expect("valid")
     }
 
-    fn holder(name: &str) -> Holder {
-        Holder {
+    fn user(name: &str) -> VolumeUser {
+        VolumeUser {
             id: "3f2a1b0c9d8e7f6a5b4c".to_owned(),
             name: name.to_owned(),
             state: "running".to_owned(),
@@ -336,7 +336,7 @@ mod tests {
             sweeper: Some(Sweeper { holder: "r1".to_owned(), epoch: 1, expires_at }),
         };
         let found = FoundVolume { driver: "local".to_owned(), created_at: None, labels: [].into() };
-        let daemon = Daemon { host: None, identity: "ID".to_owned(), found: Some(found), holders: Vec::new() };
+        let daemon = Daemon { host: None, identity: "ID".to_owned(), found: Some(found), users: Vec::new() };
         Facts { thread, volume, now: now(), database: Ok(rows), docker: Ok(daemon) }
     }
 
@@ -364,11 +364,11 @@ mod tests {
     #[test]
     fn a_closed_thread_whose_volume_is_there_is_held_failing_or_waiting() {
         assert_eq!(reasons(|_, _| {}), [Reason::Waiting]);
-        assert_eq!(reasons(|_, daemon| daemon.holders = vec![holder("web")]), [Reason::Referenced]);
+        assert_eq!(reasons(|_, daemon| daemon.users = vec![user("web")]), [Reason::Referenced]);
         assert_eq!(reasons(|rows, _| rows.failure = Some(failed())), [Reason::Failing]);
         let both = reasons(|rows, daemon| {
             rows.failure = Some(failed());
-            daemon.holders = vec![holder("web")];
+            daemon.users = vec![user("web")];
         });
         assert_eq!(both, [Reason::Referenced, Reason::Failing]);
     }
@@ -398,7 +398,7 @@ mod tests {
         assert_eq!(expired, [Reason::Waiting, Reason::NobodySweeps]);
         let referenced = reasons(|rows, daemon| {
             rows.sweeper = None;
-            daemon.holders = vec![holder("web")];
+            daemon.users = vec![user("web")];
         });
         assert_eq!(referenced, [Reason::Referenced]);
     }
@@ -447,9 +447,9 @@ mod tests {
     fn nothing_from_outside_reaches_the_terminal_as_a_command() {
         let facts = changed(|rows, daemon| {
             let evil = "\x1b]0;x\x07\n\u{9b}2J";
-            let mut holder = holder(evil);
-            (holder.image, holder.state) = (evil.to_owned(), evil.to_owned());
-            daemon.holders = vec![holder];
+            let mut user = user(evil);
+            (user.image, user.state) = (evil.to_owned(), evil.to_owned());
+            daemon.users = vec![user];
             daemon.identity = evil.to_owned();
             rows.pinned = Some(evil.to_owned());
             let mut failing = failed();
@@ -472,17 +472,17 @@ mod tests {
     fn the_answer_is_one_straight_sentence() {
         let answer = |change: &dyn Fn(&mut Rows, &mut Daemon)| Explanation::new(changed(change)).answer;
         assert_eq!(
-            answer(&|_, daemon| daemon.holders = vec![holder("web")]),
+            answer(&|_, daemon| daemon.users = vec![user("web")]),
             "thread t1: its volume ha_ws_t1 is still there: container \"web\" (3f2a1b0c9d8e, running since \
-             2027-01-15T08:00:00Z, image agent:1) holds it"
+             2027-01-15T08:00:00Z, image agent:1) uses it"
         );
         assert_eq!(
             answer(&|rows, _| rows.failure = Some(failed())),
             "thread t1: cleaning up failed 3 times since 2027-01-15T08:00:00Z, at last with: disk\\u{a}full; sweeps \
              try it again from 2027-01-15T08:10:00Z on, an event at once"
         );
-        let four = answer(&|_, daemon| daemon.holders = ["a", "b", "c", "d"].map(holder).into());
-        assert!(four.ends_with(" and 1 more hold it"), "{four}");
+        let four = answer(&|_, daemon| daemon.users = ["a", "b", "c", "d"].map(user).into());
+        assert!(four.ends_with(" and 1 more use it"), "{four}");
     }
 
     fn receipt(outcome: &str, source: &str) -> WrittenReceipt {
@@ -519,9 +519,9 @@ mod tests {
             text(|rows, _| rows.sweeper = None),
             text(|_, daemon| {
                 daemon.host = Some("a".to_owned());
-                daemon.holders = vec![holder("web")];
+                daemon.users = vec![user("web")];
             }),
-            text(|_, daemon| daemon.holders = ["a", "b", "c", "d"].map(holder).into()),
+            text(|_, daemon| daemon.users = ["a", "b", "c", "d"].map(user).into()),
             text(|rows, _| rows.failure = Some(failed())),
             text(|rows, _| {
                 rows.hold = Some(hold(None));

@@ -2,14 +2,14 @@
 
 use super::why::{Daemon, Facts, Reason};
 use crate::{
-    cleanup::{Origin, failing::Failing, retention::Due},
-    docker::Holder,
+    cleanup::{Gone, Origin, failing::Failing, retention::Due},
+    docker::VolumeUser,
     store::WrittenReceipt,
     terminal::{Plain, time},
 };
 
 /// Containers that the answer itself names; the others are listed below it.
-const NAMED_HOLDERS: usize = 3;
+const NAMED_USERS: usize = 3;
 /// As much of a container's id as Docker's own client shows, in characters.
 const SHORT_ID: usize = 12;
 
@@ -43,17 +43,17 @@ impl Reason {
             Self::Failing => failing(facts),
             Self::Paused => paused(facts),
             Self::Waiting => {
-                format!("its volume {volume} is still there and nothing holds it: the next sweep removes it")
+                format!("its volume {volume} is still there and nothing uses it: the next sweep removes it")
             }
             Self::NobodySweeps => "no replica sweeps now (is `volume-reaper serve` running?)".to_owned(),
             Self::OtherDaemon => format!(
                 "another Docker daemon answers ({}) than the pinned one ({}): whether the volume {volume} is there \
-                 can't be told, and nothing is removed or marked",
+                 is not known, and nothing is removed or marked",
                 Plain(facts.docker.as_ref().map_or("", |daemon| &daemon.identity)),
                 Plain(rows.and_then(|rows| rows.pinned.as_deref()).unwrap_or_default())
             ),
             Self::NoDaemonPinned => format!(
-                "no Docker daemon is pinned yet, so whether the volume {volume} is there can't be told: the first \
+                "no Docker daemon is pinned yet, so whether the volume {volume} is there is not known: the first \
                  `serve` or `sweep` pins one"
             ),
             Self::DatabaseDown => format!("the database could not be read: {}", error(&facts.database)),
@@ -85,7 +85,11 @@ fn gone(facts: &Facts) -> String {
     let volume = &facts.volume;
     match rows.receipts.first() {
         Some(receipt) => {
-            let what = if receipt.outcome == "removed" { "was removed" } else { "was found to be gone" };
+            let what = match Gone::parse(&receipt.outcome) {
+                Some(Gone::Removed) => "was removed".to_owned(),
+                Some(Gone::NotFound) => "was found to be gone".to_owned(),
+                None => format!("is gone, in a way that this version does not know ({})", Plain(&receipt.outcome)),
+            };
             format!("its volume {volume} {what} {}", of_receipt(receipt))
         }
         // Somebody else's hand, or a receipt that was thrown away.
@@ -133,7 +137,7 @@ fn not_due(facts: &Facts) -> String {
 fn paused(facts: &Facts) -> String {
     let Some(pause) = facts.database.as_ref().ok().and_then(|rows| rows.pause.as_ref()) else { return String::new() };
     format!(
-        "all removal is paused since {} by {} ({}); `volume-reaper resume` goes on",
+        "all removal is paused since {} by {} ({}); `volume-reaper resume` resumes it",
         time(pause.paused_at),
         Plain(&pause.paused_by),
         Plain(&pause.reason)
@@ -141,25 +145,25 @@ fn paused(facts: &Facts) -> String {
 }
 
 fn referenced(facts: &Facts) -> String {
-    let holders = facts.docker.as_ref().map_or(&[][..], |daemon| &daemon.holders);
-    let named: Vec<_> = holders.iter().take(NAMED_HOLDERS).map(of_holder).collect();
+    let users = facts.docker.as_ref().map_or(&[][..], |daemon| &daemon.users);
+    let named: Vec<_> = users.iter().take(NAMED_USERS).map(of_user).collect();
     let volume = &facts.volume;
-    match holders.len() {
-        1 => format!("its volume {volume} is still there: container {} holds it", named.join("")),
-        count if count <= NAMED_HOLDERS => {
-            format!("its volume {volume} is still there: containers {} hold it", named.join(", "))
+    match users.len() {
+        1 => format!("its volume {volume} is still there: container {} uses it", named.join("")),
+        count if count <= NAMED_USERS => {
+            format!("its volume {volume} is still there: containers {} use it", named.join(", "))
         }
         count => {
-            let more = count - NAMED_HOLDERS;
-            format!("its volume {volume} is still there: containers {} and {more} more hold it", named.join(", "))
+            let more = count - NAMED_USERS;
+            format!("its volume {volume} is still there: containers {} and {more} more use it", named.join(", "))
         }
     }
 }
 
-pub(super) fn of_holder(holder: &Holder) -> String {
-    let id: String = holder.id.chars().take(SHORT_ID).collect();
-    let since = holder.since.map(|since| format!(" since {}", time(since))).unwrap_or_default();
-    let (name, state, image) = (Plain(&holder.name), Plain(&holder.state), Plain(&holder.image));
+pub(super) fn of_user(user: &VolumeUser) -> String {
+    let id: String = user.id.chars().take(SHORT_ID).collect();
+    let since = user.since.map(|since| format!(" since {}", time(since))).unwrap_or_default();
+    let (name, state, image) = (Plain(&user.name), Plain(&user.state), Plain(&user.image));
     format!("\"{name}\" ({}, {state}{since}, image {image})", Plain(&id))
 }
 

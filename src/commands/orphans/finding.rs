@@ -31,16 +31,16 @@ pub struct Orphan {
     /// The Docker host that it is on, where there are several.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
-    /// Ids of the containers that hold it, stopped ones included.
-    pub holders: Vec<String>,
+    /// Ids of the containers that use it, stopped ones included.
+    pub users: Vec<String>,
 }
 
 impl Orphan {
-    /// Whether it was created at least `older_than` ago, which is not so if nobody knows when, and nothing holds it.
+    /// Whether it was created at least `older_than` ago, which is not so if nobody knows when, and nothing uses it.
     #[must_use]
     pub fn is_removable(&self, older_than: Duration, now: DateTime<Utc>) -> bool {
         let age = self.created_at.and_then(|created_at| (now - created_at).to_std().ok());
-        self.holders.is_empty() && age.is_some_and(|age| age >= older_than)
+        self.users.is_empty() && age.is_some_and(|age| age >= older_than)
     }
 }
 
@@ -82,7 +82,7 @@ pub async fn find(docker: &Docker, store: &Store, prefix: &VolumePrefix) -> Resu
             created_at: facts.created_at,
             size_bytes: facts.size_bytes,
             host: None,
-            holders: inventory.referenced.remove(&facts.thread_id).unwrap_or_default(),
+            users: inventory.referenced.remove(&facts.thread_id).unwrap_or_default(),
         }));
     }
     orphans
@@ -97,11 +97,11 @@ pub enum Fate {
     Removed,
     /// It was gone already.
     Gone,
-    /// A container holds it now.
+    /// A container uses it now.
     Referenced,
     /// It has a thread now.
     HasThread,
-    /// Somebody holds the thread that is to come.
+    /// A person holds the thread that is to come.
     Held,
 }
 
@@ -144,13 +144,13 @@ mod tests {
         let prefix = VolumePrefix::parse("ha_ws_").expect("valid");
         let thread_id = ThreadId::parse("t1").expect("valid");
         let volume = prefix.volume_of(&thread_id);
-        let orphan = |age: Option<Duration>, holders: &[&str]| Orphan {
+        let orphan = |age: Option<Duration>, users: &[&str]| Orphan {
             volume: volume.clone(),
             thread_id: thread_id.clone(),
             created_at: age.map(|age| now - age),
             size_bytes: None,
             host: None,
-            holders: holders.iter().map(|&holder| holder.to_owned()).collect(),
+            users: users.iter().map(|&user| user.to_owned()).collect(),
         };
         assert!(orphan(Some(day), &[]).is_removable(day, now));
         assert!(!orphan(Some(day / 2), &[]).is_removable(day, now));

@@ -14,9 +14,9 @@ use super::{
     prepare_docker, read_only_fleet, require_schema,
 };
 use crate::{
-    cleanup::{Pause, Pauses, UnknownThreads, fleet::HostWorker},
+    cleanup::{Pause, Pauses, fleet::HostWorker},
     cli::OrphansAction,
-    config::Config,
+    config::{Config, UnknownThreads},
     docker::Docker,
     failure::Failure,
     health::Health,
@@ -24,10 +24,10 @@ use crate::{
 };
 
 pub(super) async fn run(config: &Config, action: Option<OrphansAction>, as_json: bool) -> Result<ExitCode, Failure> {
-    if config.policy.unknown_threads == UnknownThreads::Record {
+    if config.unknown_threads == UnknownThreads::Record {
         return Err(Failure::permanent(
-            "with VOLUME_REAPER_UNKNOWN_THREADS=record the database has only the threads that events told of: a volume \
-             without one may be a workspace in use, so nobody can say which are orphans",
+            "with VOLUME_REAPER_UNKNOWN_THREADS=record the database has only the threads that events reported: a \
+             volume without one may be a workspace in use, so nobody can say which are orphans",
         ));
     }
     if matches!(action, Some(OrphansAction::Remove { yes: false, .. })) {
@@ -64,17 +64,17 @@ pub(super) async fn run(config: &Config, action: Option<OrphansAction>, as_json:
 }
 
 fn print(Orphans { volumes, orphans }: &Orphans) -> Result<(), Failure> {
-    for Orphan { volume, created_at, holders, .. } in orphans {
+    for Orphan { volume, created_at, users, .. } in orphans {
         let age = created_at.and_then(|created_at| (Utc::now() - created_at).to_std().ok());
         let age =
             age.map_or("unknown".to_owned(), |age| format_duration(Duration::from_secs(age.as_secs())).to_string());
-        let held = if holders.is_empty() { "" } else { "  held by a container" };
+        let held = if users.is_empty() { "" } else { "  in use" };
         say(format!("{volume}  age {age}{held}"))?;
     }
     say(format!("{} of {volumes} volumes belong to no thread", orphans.len()))
 }
 
-/// Removes what is old enough and not held. Whether nothing failed.
+/// Removes what is old enough and not in use. Whether nothing failed.
 async fn remove(
     docker: &Docker,
     store: &Store,
@@ -85,7 +85,7 @@ async fn remove(
 ) -> Result<bool, Failure> {
     let due: Vec<_> = orphans.iter().filter(|orphan| orphan.is_removable(older_than, Utc::now())).collect();
     say(format!(
-        "{} of {volumes} volumes belong to no thread; {} of them are older than {} and held by no container",
+        "{} of {volumes} volumes belong to no thread; {} of them are older than {} and used by no container",
         orphans.len(),
         due.len(),
         format_duration(older_than)
@@ -106,7 +106,7 @@ async fn remove(
         match finding::remove(docker, store, orphan).await {
             Ok(Fate::Removed) => say(format!("{volume}  removed"))?,
             Ok(Fate::Gone) => say(format!("{volume}  is gone already"))?,
-            Ok(Fate::Referenced) => say(format!("{volume}  kept: a container holds it now"))?,
+            Ok(Fate::Referenced) => say(format!("{volume}  kept: a container uses it now"))?,
             Ok(Fate::HasThread) => say(format!("{volume}  kept: it has a thread now"))?,
             Ok(Fate::Held) => say(format!("{volume}  kept: its thread is held"))?,
             Err(failure) => {

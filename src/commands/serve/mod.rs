@@ -1,4 +1,4 @@
-//! `serve`: consumer, reconciler, lease, probes and HTTP in one process, until a signal.
+//! `serve`: consumer, sweeps, lease, probes and HTTP in one process, until a signal.
 
 mod host_parts;
 pub mod leader;
@@ -16,10 +16,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, error_span, info, warn};
 
 use self::{host_parts::Host, signals::Signals};
-use super::{SWEEP_LEASE, dry_fleet, fleet, prepare_database, prepare_dry_run};
+use super::{SWEEP_LEASE, dry_fleet, fleet, prepare_database, prepare_dry_run, recording_fleet};
 use crate::{
-    cleanup::{Database, UnknownThreads, fleet::Fleet},
-    config::{Config, DockerHost},
+    cleanup::{Database, fleet::Fleet},
+    config::{Config, DockerHost, UnknownThreads},
     console::http,
     delivery::consumer::Consumer,
     docker::Docker,
@@ -36,15 +36,23 @@ use crate::{
 pub(super) async fn run(config: Config) -> Result<ExitCode, Failure> {
     let outside = Outside::begin()?;
     let health = Health::of_hosts(config.host_names());
-    let fleet = fleet(&config, &health).await?;
     let queues = Queues::new(&config);
-    serve(config, outside, fleet, health, queues, None).await
+    match config.unknown_threads {
+        UnknownThreads::Reject => {
+            let fleet = fleet(&config, &health).await?;
+            serve(config, outside, fleet, health, queues, None).await
+        }
+        UnknownThreads::Record => {
+            let fleet = recording_fleet(&config, &health).await?;
+            serve(config, outside, fleet, health, queues, None).await
+        }
+    }
 }
 
 /// Serves with a copy of the events, with nothing changed anywhere, and a journal on standard output.
 pub(super) async fn dry_run(config: Config) -> Result<ExitCode, Failure> {
     let outside = Outside::begin()?;
-    if config.policy.unknown_threads == UnknownThreads::Record {
+    if config.unknown_threads == UnknownThreads::Record {
         return Err(Failure::permanent(
             "VOLUME_REAPER_UNKNOWN_THREADS=record writes the threads that it decides on, so there is no dry run of it: \
              leave it out",
@@ -109,7 +117,7 @@ async fn serve<T: Database + AsRef<Store>>(
     }
 
     let ended_early = tokio::select! {
-        // First, because a part that was told to stop ends too.
+        // First, because a part that was asked to stop ends too.
         biased;
         () = process.stop.cancelled() => Ok(()),
         Some(ended) = work.join_next() => Err(early(ended)),
@@ -131,7 +139,7 @@ async fn serve<T: Database + AsRef<Store>>(
     ended_early.map(|()| ExitCode::SUCCESS)
 }
 
-/// What to say of a part that ended although nobody told it to.
+/// What to say of a part that ended although nobody asked it to.
 fn early(ended: Result<Result<(), Failure>, JoinError>) -> Failure {
     match ended {
         Ok(Ok(())) => Failure::permanent("a part of the program ended by itself"),

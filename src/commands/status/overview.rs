@@ -1,4 +1,4 @@
-//! How things stand: what `status` says. A section that can't be read says why, and the others are told all the same.
+//! How things stand: what `status` says. A section that can't be read says why, and the others are shown all the same.
 
 mod text;
 

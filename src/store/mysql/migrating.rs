@@ -1,4 +1,4 @@
-//! The turns to migrate MySQL.
+//! The lock under which MySQL is migrated.
 //!
 //! The lock belongs to a connection, which our transaction keeps to itself, and what is set for the connection counts
 //! for all that is done on it; a change of the schema ends the transaction, and not the lock.

@@ -1,18 +1,14 @@
 //! What `doctor` asks MySQL.
 
-use chrono::{DateTime, Utc};
 use migrations::{Dialect, Mapping, MySql, REOPEN_TRIGGER, ThreadsTable, UNMARKED_INDEX};
 use sea_orm::{DbErr, prelude::async_trait::async_trait};
 
 use super::errors::number;
-use crate::{
-    clock::ClockReading,
-    store::{
-        Pool,
-        engine::SchemaFacts,
-        errors::database_error,
-        schema_facts::{Part, is_for_this_status},
-    },
+use crate::store::{
+    Pool,
+    engine::SchemaFacts,
+    errors::database_error,
+    schema_facts::{Part, is_for_this_status},
 };
 
 /// `ER_TRG_DOES_NOT_EXIST`.
@@ -23,10 +19,8 @@ const MAY_NOT_SEE: u16 = 1227;
 #[async_trait]
 impl SchemaFacts for MySql {
     /// MariaDB says so itself in its version, MySQL does not.
-    async fn version(&self, db: &Pool) -> Result<String, DbErr> {
-        let rows = db.rows("SELECT version() AS version").await?;
-        let version = rows.first().map_or(Ok(String::new()), |row| row.try_get::<String>("", "version"))?;
-        Ok(if version.contains("MariaDB") { version } else { format!("MySQL {version}") })
+    fn version(&self) -> &'static str {
+        "SELECT if(version() LIKE '%MariaDB%', version(), concat('MySQL ', version())) AS version"
     }
 
     async fn is_encrypted(&self, db: &Pool) -> Result<Option<bool>, DbErr> {
@@ -35,13 +29,8 @@ impl SchemaFacts for MySql {
         Ok(cipher.map(|cipher| !cipher.is_empty()))
     }
 
-    async fn clock(&self, db: &Pool) -> Result<Option<ClockReading>, DbErr> {
-        let asked = Utc::now();
-        let rows = db.rows("SELECT CAST(unix_timestamp(now(3)) * 1000 AS signed) AS millis").await?;
-        let answered = Utc::now();
-        let millis = rows.first().map(|row| row.try_get::<i64>("", "millis")).transpose()?;
-        let said = millis.and_then(DateTime::from_timestamp_millis);
-        Ok(said.map(|said| ClockReading { asked, said, answered }))
+    fn clock(&self) -> Option<&'static str> {
+        Some("SELECT CAST(unix_timestamp(now(3)) * 1000 AS signed) AS millis")
     }
 
     async fn index(&self, db: &Pool, threads: &Mapping) -> Result<Part, DbErr> {

@@ -1,4 +1,4 @@
-//! The turns to migrate PostgreSQL.
+//! The lock under which PostgreSQL is migrated.
 //!
 //! The lock is a transaction of its own, because the index is built outside of any, and not the connection's, so that
 //! it works through a pooler too. It is asked for and not waited for: a waiting statement holds a snapshot, and

@@ -1,23 +1,18 @@
 //! What `doctor` asks PostgreSQL.
 
-use chrono::{DateTime, Utc};
 use migrations::{Dialect, Mapping, Postgres, REOPEN_TRIGGER, ThreadsTable, UNMARKED_INDEX};
 use sea_orm::{DbErr, prelude::async_trait::async_trait};
 
-use crate::{
-    clock::ClockReading,
-    store::{
-        Pool,
-        engine::SchemaFacts,
-        schema_facts::{Part, is_for_this_status},
-    },
+use crate::store::{
+    Pool,
+    engine::SchemaFacts,
+    schema_facts::{Part, is_for_this_status},
 };
 
 #[async_trait]
 impl SchemaFacts for Postgres {
-    async fn version(&self, db: &Pool) -> Result<String, DbErr> {
-        let rows = db.rows("SELECT 'PostgreSQL ' || current_setting('server_version') AS version").await?;
-        rows.first().map_or(Ok(String::new()), |row| row.try_get("", "version"))
+    fn version(&self) -> &'static str {
+        "SELECT 'PostgreSQL ' || current_setting('server_version') AS version"
     }
 
     async fn is_encrypted(&self, db: &Pool) -> Result<Option<bool>, DbErr> {
@@ -25,13 +20,8 @@ impl SchemaFacts for Postgres {
         rows.first().map(|row| row.try_get("", "is_encrypted")).transpose()
     }
 
-    async fn clock(&self, db: &Pool) -> Result<Option<ClockReading>, DbErr> {
-        let asked = Utc::now();
-        let rows = db.rows("SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000 AS bigint) AS millis").await?;
-        let answered = Utc::now();
-        let millis = rows.first().map(|row| row.try_get::<i64>("", "millis")).transpose()?;
-        let said = millis.and_then(DateTime::from_timestamp_millis);
-        Ok(said.map(|said| ClockReading { asked, said, answered }))
+    fn clock(&self) -> Option<&'static str> {
+        Some("SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000 AS bigint) AS millis")
     }
 
     async fn index(&self, db: &Pool, threads: &Mapping) -> Result<Part, DbErr> {

@@ -1,6 +1,6 @@
 //! Connections to SQLite's file.
 
-use std::ops::Not;
+use std::{ops::Not, time::Duration};
 
 use migrations::Sqlite;
 use sea_orm::{
@@ -12,9 +12,13 @@ use sea_orm::{
 };
 
 use crate::{
+    cleanup::policy::Locking,
     config::SecretUrl,
     store::engine::{Access, Connecting},
 };
+
+/// How long the file is locked unless it is said otherwise: a tenth of what its users wait by default.
+const FILE_LOCK_LIMIT: Duration = Duration::from_millis(500);
 
 impl Connecting for Sqlite {
     /// There is no server.
@@ -45,6 +49,11 @@ impl Connecting for Sqlite {
     /// Whoever reads first and then writes is refused if somebody else wrote in between.
     fn marking(&self) -> TransactionOptions {
         self.writing()
+    }
+
+    /// Its lock is the whole file's, so that others would wait for ours.
+    fn locking(&self, limit: Option<Duration>) -> Locking {
+        Locking::of_file(limit.unwrap_or(FILE_LOCK_LIMIT))
     }
 
     /// It wants to know beforehand.

@@ -1,4 +1,4 @@
-//! The turns to migrate SQLite: everything happens in the one transaction that holds the file's write lock.
+//! The lock under which SQLite is migrated: everything happens in the one transaction that holds the file's write lock.
 
 use migrations::Sqlite;
 use sea_orm::{DatabaseTransaction, DbErr, prelude::async_trait::async_trait};

@@ -3,28 +3,24 @@
 use migrations::{Dialect, Mapping, REOPEN_TRIGGER, Sqlite, UNMARKED_INDEX};
 use sea_orm::{DbErr, prelude::async_trait::async_trait};
 
-use crate::{
-    clock::ClockReading,
-    store::{
-        Pool,
-        engine::SchemaFacts,
-        schema_facts::{Part, is_for_this_status},
-    },
+use crate::store::{
+    Pool,
+    engine::SchemaFacts,
+    schema_facts::{Part, is_for_this_status},
 };
 
 #[async_trait]
 impl SchemaFacts for Sqlite {
-    async fn version(&self, db: &Pool) -> Result<String, DbErr> {
-        let rows = db.rows("SELECT 'SQLite ' || sqlite_version() AS version").await?;
-        rows.first().map_or(Ok(String::new()), |row| row.try_get("", "version"))
+    fn version(&self) -> &'static str {
+        "SELECT 'SQLite ' || sqlite_version() AS version"
     }
 
     async fn is_encrypted(&self, _db: &Pool) -> Result<Option<bool>, DbErr> {
         Ok(None)
     }
 
-    async fn clock(&self, _db: &Pool) -> Result<Option<ClockReading>, DbErr> {
-        Ok(None)
+    fn clock(&self) -> Option<&'static str> {
+        None
     }
 
     async fn index(&self, db: &Pool, threads: &Mapping) -> Result<Part, DbErr> {

@@ -70,10 +70,10 @@ impl Report {
         match &self.pause {
             Some(Pause { paused_at, reason, paused_by }) => {
                 let (at, by, why) = (time(*paused_at), Plain(paused_by), Plain(reason));
-                writeln!(f, "{name:<9} PAUSED since {at} by {by}: {why}; `volume-reaper resume` goes on")
+                writeln!(f, "{name:<9} PAUSED since {at} by {by}: {why}; `volume-reaper resume` resumes it")
             }
             None if self.errors.contains_key("pause") => self.unread(f, "pause"),
-            None => writeln!(f, "{name:<9} goes on"),
+            None => writeln!(f, "{name:<9} not paused"),
         }
     }
 
@@ -102,7 +102,7 @@ impl Report {
             let paused = match pause {
                 Some(pause) if self.pause.is_none() => {
                     format!(
-                        ", PAUSED since {}: {}; `resume --on {name}` goes on",
+                        ", PAUSED since {}: {}; `resume --on {name}` resumes it",
                         time(pause.paused_at),
                         Plain(&pause.reason)
                     )

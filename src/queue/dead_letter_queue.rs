@@ -1,6 +1,6 @@
 //! The dead-letter queue, for people: look at what is parked, replay it, delete it.
 //!
-//! AMQP can't look without taking. So a walk takes message after message without acknowledging them, and holds them
+//! AMQP can't look without taking. So a walk takes message after message without acknowledging them, and keeps them
 //! until it is over, since one that is given back comes again. Then all are given back. Whatever ends the program
 //! before that closes its connection, and the broker takes them back by itself. Their order is not kept: RabbitMQ 3.10
 //! shuffles what comes back together.
@@ -39,7 +39,7 @@ use crate::{
     failure::Failure,
 };
 
-/// Messages that one subscription holds; then it is cancelled and the next begins. A single one could not hold them
+/// Messages that one subscription keeps; then it is cancelled and the next begins. A single one could not keep them
 /// all: a prefetch has 16 bits, and none at all means 2,000 to a quorum queue. It bounds what waits in our memory.
 const BATCH: u16 = 256;
 /// How often it is asked whether what was given back is there; mostly once.
@@ -53,10 +53,10 @@ pub struct DeadLetters {
     /// Counts, takes and settles.
     channel: Mutex<RawChannel>,
     /// Messages that were visited, and neither settled nor given back.
-    held: AtomicU32,
+    unacked: AtomicU32,
 }
 
-/// A message of the dead-letter queue that we hold.
+/// A message of the dead-letter queue that we have taken.
 pub struct Parked {
     tag: u64,
     properties: BasicProperties,
@@ -65,16 +65,16 @@ pub struct Parked {
     body: Vec<u8>,
 }
 
-/// Names a message that we hold, until all are given back.
+/// Names a message that we have not acknowledged, until all are given back.
 #[derive(Clone, Copy, Debug)]
-pub struct Held(u64);
+pub struct Unacked(u64);
 
 /// What a visit says of the message, and of the walk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Then {
-    /// We still hold the message; go on.
-    Hold,
-    /// It was replayed or deleted; go on.
+    /// The message stays unacked; continue.
+    Keep,
+    /// It was replayed or deleted; continue.
     Settled,
     /// That was all.
     End,
@@ -83,9 +83,9 @@ pub enum Then {
 /// How much is in the queue.
 #[derive(Clone, Copy, Debug)]
 pub struct Size {
-    /// Messages that nobody holds.
+    /// Messages that were delivered to nobody.
     pub ready: u32,
-    /// Programs that read from it now. What they hold is not counted.
+    /// Programs that read from it now. What was delivered to them is not counted.
     pub readers: u32,
 }
 
@@ -96,7 +96,7 @@ impl DeadLetters {
         let confirm = link.channel.confirm_select(ConfirmSelectOptions::default());
         bounded(&queues.url, REQUEST_TIMEOUT, "confirm mode", confirm).await?;
         let channel = RawChannel::open(&queues, "volume-reaper dead-letters, reading", usize::MAX).await?;
-        Ok(Self { queues, link, channel: Mutex::new(channel), held: AtomicU32::new(0) })
+        Ok(Self { queues, link, channel: Mutex::new(channel), unacked: AtomicU32::new(0) })
     }
 
     /// How much there is now.
@@ -106,7 +106,7 @@ impl DeadLetters {
     }
 
     /// Visits at most so many messages. Returns how many it were: fewer if the visitor says so, or if somebody else
-    /// took some. What was visited and not settled is held until [`Self::give_back`].
+    /// took some. What was visited and not settled is unacked until [`Self::give_back`].
     pub async fn walk(
         &self,
         most: u32,
@@ -115,17 +115,17 @@ impl DeadLetters {
         let (mut walked, mut is_over) = (0, false);
         while walked < most && !is_over {
             let subscription = self.subscribe().await?;
-            let mut held = 0;
-            while walked < most && held < BATCH && !is_over {
+            let mut unacked = 0;
+            while walked < most && unacked < BATCH && !is_over {
                 let Some(parked) = self.next().await? else {
                     is_over = true;
                     break;
                 };
                 walked += 1;
                 match visit(&parked).await? {
-                    Then::Hold => {
-                        held += 1;
-                        self.held.fetch_add(1, Ordering::Relaxed);
+                    Then::Keep => {
+                        unacked += 1;
+                        self.unacked.fetch_add(1, Ordering::Relaxed);
                     }
                     Then::Settled => {}
                     Then::End => is_over = true,
@@ -142,17 +142,17 @@ impl DeadLetters {
         let (queue, body) = (self.queues.work(), &parked.body);
         // The default exchange routes to the queue of that name.
         publisher::confirmed(&self.link.channel, &self.queues.url, "", &queue, properties, body).await?;
-        self.acknowledge(parked.held()).await
+        self.acknowledge(parked.unacked()).await
     }
 
-    /// Deletes a message that a visit held. Not certain before [`Self::settled`] returned.
-    pub async fn remove(&self, held: Held) -> Result<(), Failure> {
-        self.held.fetch_sub(1, Ordering::Relaxed);
-        self.acknowledge(held).await
+    /// Deletes a message that a visit kept. Not certain before [`Self::settled`] returned.
+    pub async fn remove(&self, unacked: Unacked) -> Result<(), Failure> {
+        self.unacked.fetch_sub(1, Ordering::Relaxed);
+        self.acknowledge(unacked).await
     }
 
-    async fn acknowledge(&self, held: Held) -> Result<(), Failure> {
-        self.channel.lock().await.acknowledge(held.0).await
+    async fn acknowledge(&self, unacked: Unacked) -> Result<(), Failure> {
+        self.channel.lock().await.acknowledge(unacked.0).await
     }
 
     /// Waits until what was replayed or deleted is out of the queue.
@@ -165,13 +165,13 @@ impl DeadLetters {
         self.unsubscribe(&subscription).await
     }
 
-    /// Gives back all that we hold, and waits until others can have it: a quorum queue applies that after the broker
+    /// Gives back all that is unacked, and waits until others can have it: a quorum queue applies that after the broker
     /// has read it, and whoever looked in between would find nothing.
     pub async fn give_back(&self) -> Result<(), Failure> {
         // What came and was not visited included. Since 4.3 this does not count towards a delivery limit, unlike
         // closing the channel.
         self.channel.lock().await.give_back().await?;
-        let given_back = self.held.swap(0, Ordering::Relaxed);
+        let given_back = self.unacked.swap(0, Ordering::Relaxed);
         let is_there = async {
             loop {
                 let size = self.size().await?;
@@ -192,7 +192,7 @@ impl DeadLetters {
     }
 
     /// Each has a name of its own, given by the broker: to a quorum queue, one with the name of a cancelled one is that
-    /// one, with its prefetch used up by what we hold.
+    /// one, with its prefetch used up by what is unacked.
     async fn subscribe(&self) -> Result<String, Failure> {
         self.channel.lock().await.subscribe(&self.queues.dead_letter(), BATCH).await
     }
@@ -217,10 +217,10 @@ impl From<RawMessage> for Parked {
 }
 
 impl Parked {
-    /// What to call it as long as we hold it.
+    /// What to call it as long as it is unacked.
     #[must_use]
-    pub fn held(&self) -> Held {
-        Held(self.tag)
+    pub fn unacked(&self) -> Unacked {
+        Unacked(self.tag)
     }
 
     /// What is shown of it and selected by. The event is read as the consumer would read it today.

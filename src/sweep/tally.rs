@@ -1,0 +1,86 @@
+//! What became of the threads of a sweep, each counted once, when it is known; the report is derived at the end.
+
+use std::{collections::HashMap, time::Duration};
+
+use super::report::SweepReport;
+
+/// What became of a closed and unmarked thread in one sweep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Fate {
+    /// Its volume was removed; in a dry run, it would be tried.
+    Removed,
+    /// Its volume is absent, and it was marked; in a dry run, it would be.
+    NotFound,
+    /// A container uses its volume.
+    Referenced,
+    /// Its retention is not over.
+    NotDue,
+    /// A person holds it.
+    Held,
+    /// All removal is paused.
+    Paused,
+    /// The removal takes long and has not ended yet.
+    Removing,
+    /// It is left alone for now.
+    CoolingDown,
+    /// It could not be cleaned or marked.
+    Failed,
+    /// Its id can't name a volume.
+    Unnameable,
+}
+
+/// The counts of a running sweep. None of them ever goes down.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    /// Nothing is removed or marked.
+    pub(super) dry_run: bool,
+    /// Closed and unmarked threads that were read.
+    pub(super) candidates: u64,
+    /// Marked threads whose volume is there.
+    pub(super) drift: u64,
+    /// Volumes without a thread.
+    pub(super) orphans: u64,
+    /// Volumes whose thread is on another host.
+    pub(super) misplaced: u64,
+    fates: HashMap<Fate, u64>,
+}
+
+impl Tally {
+    pub(super) fn new(dry_run: bool) -> Self {
+        Self { dry_run, ..Self::default() }
+    }
+
+    /// Counts some more threads with this fate.
+    pub(super) fn add(&mut self, fate: Fate, threads: usize) {
+        *self.fates.entry(fate).or_default() += threads as u64;
+    }
+
+    /// How many threads had this fate.
+    pub(super) fn of(&self, fate: Fate) -> u64 {
+        self.fates.get(&fate).copied().unwrap_or_default()
+    }
+
+    /// The report of a sweep that is over.
+    pub(super) fn report(&self, skipped_reason: Option<String>, duration: Duration) -> SweepReport {
+        let unnameable = self.of(Fate::Unnameable);
+        SweepReport {
+            candidates: self.candidates,
+            removed: self.of(Fate::Removed),
+            not_found: self.of(Fate::NotFound),
+            referenced: self.of(Fate::Referenced),
+            not_due: self.of(Fate::NotDue),
+            held: self.of(Fate::Held),
+            paused: self.of(Fate::Paused),
+            removing: self.of(Fate::Removing),
+            cooling_down: self.of(Fate::CoolingDown),
+            failed: self.of(Fate::Failed) + unnameable,
+            unnameable,
+            drift: self.drift,
+            orphans: self.orphans,
+            misplaced: self.misplaced,
+            skipped_reason,
+            dry_run: self.dry_run,
+            duration_ms: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
+        }
+    }
+}
