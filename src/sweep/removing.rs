@@ -1,7 +1,7 @@
 //! What a sweep removes: through the coordinator, within the budget, and what failed before after all others.
 #![warn(clippy::wildcard_enum_match_arm, reason = "a new outcome must not compile until it is decided")]
 
-use std::{pin::pin, time::Duration};
+use std::{convert::Infallible, pin::pin, time::Duration};
 
 use chrono::Utc;
 use futures_util::{StreamExt, stream};
@@ -57,15 +57,15 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
             return Ok(());
         }
         let enough = stop.child_token();
-        let timer = tokio::spawn({
-            let enough = enough.clone();
-            async move {
-                tokio::time::sleep(RETRY_BUDGET).await;
-                enough.cancel();
-            }
-        });
-        let left = self.remove(threads, report, &enough).await;
-        timer.abort();
+        let time_is_up = async {
+            tokio::time::sleep(RETRY_BUDGET).await;
+            enough.cancel();
+            std::future::pending::<Infallible>().await
+        };
+        let left = tokio::select! {
+            left = self.remove(threads, report, &enough) => left,
+            never = time_is_up => match never {},
+        };
         report.cooling_down += left? as u64;
         Ok(())
     }
