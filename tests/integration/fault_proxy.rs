@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -30,17 +30,20 @@ pub(crate) enum Mode {
     StallToServer,
     /// Nothing passes towards the client.
     StallToClient,
+    /// No answer of a Docker daemon to a removal passes.
+    StallRemovals,
     /// What passes towards the client comes so much later.
     Slow(Duration),
 }
 
 impl Mode {
-    fn lets_pass(self, to_server: bool) -> bool {
+    fn lets_pass(self, to_server: bool, is_removal: bool) -> bool {
         match self {
             Self::Pass | Self::Refuse | Self::Slow(_) => true,
             Self::Stall => false,
             Self::StallToServer => !to_server,
             Self::StallToClient => to_server,
+            Self::StallRemovals => to_server || !is_removal,
         }
     }
 }
@@ -134,22 +137,24 @@ impl Drop for FaultProxy {
 async fn pass_on(client: TcpStream, target: &str, mut state: watch::Receiver<State>) {
     let generation = state.borrow().1;
     let (from_client, to_client) = client.into_split();
+    // Whether the connection's latest request is a removal; a client sends the next one after the answer.
+    let is_removal = AtomicBool::new(false);
     let (to_server_state, to_client_state) = (state.clone(), state.clone());
     let passing = async {
         if target.starts_with('/') {
             let Ok(server) = UnixStream::connect(target).await else { return };
             let (from_server, to_server) = split(server);
             both(
-                pump(from_client, to_server, to_server_state, true),
-                pump(from_server, to_client, to_client_state, false),
+                pump(from_client, to_server, to_server_state, true, &is_removal),
+                pump(from_server, to_client, to_client_state, false, &is_removal),
             )
             .await;
         } else {
             let Ok(server) = TcpStream::connect(target).await else { return };
             let (from_server, to_server) = server.into_split();
             both(
-                pump(from_client, to_server, to_server_state, true),
-                pump(from_server, to_client, to_client_state, false),
+                pump(from_client, to_server, to_server_state, true, &is_removal),
+                pump(from_server, to_client, to_client_state, false, &is_removal),
             )
             .await;
         }
@@ -174,14 +179,18 @@ async fn pump(
     mut to: impl AsyncWrite + Unpin,
     mut state: watch::Receiver<State>,
     to_server: bool,
+    is_removal: &AtomicBool,
 ) {
     let mut buffer = vec![0; 64 * 1024];
     while let Ok(length @ 1..) = from.read(&mut buffer).await {
+        if to_server {
+            is_removal.store(buffer.starts_with(b"DELETE "), Ordering::Relaxed);
+        }
         let mode = state.borrow().0;
         if let (Mode::Slow(delay), false) = (mode, to_server) {
             tokio::time::sleep(delay).await;
         }
-        if state.wait_for(|(mode, _)| mode.lets_pass(to_server)).await.is_err()
+        if state.wait_for(|(mode, _)| mode.lets_pass(to_server, is_removal.load(Ordering::Relaxed))).await.is_err()
             || to.write_all(&buffer[..length]).await.is_err()
         {
             return;

@@ -147,9 +147,9 @@ async fn an_acknowledgement_that_is_lost_on_the_way_makes_a_duplicate_and_no_sec
     let (docker, endpoint) = FaultProxy::docker().await;
     world.set("AMQP_URL", url);
     world.set("DOCKER_HOST", endpoint);
-    let serving = world.serve().await;
+    let serving = world.serve_idle().await;
     world.closed_with_volume("t1").await;
-    docker.set(Mode::StallToClient);
+    docker.set(Mode::StallRemovals);
     world.publish_closed("t1").await;
     eventually("the volume is gone, unknown to us", async || (!world.has_volume("t1").await).then_some(())).await;
     broker.set(Mode::StallToServer);
@@ -252,9 +252,11 @@ async fn a_channel_that_the_broker_closes_for_its_consumer_timeout_is_opened_aga
     world.use_broker(&broker);
     let (docker, endpoint) = FaultProxy::docker().await;
     world.set("DOCKER_HOST", endpoint);
-    let serving = world.serve().await;
+    // The delivery waits for its removal.
+    world.set("VOLUME_REAPER_LOCK_LIMIT", "1m");
+    let serving = world.serve_idle().await;
     world.closed_with_volume("t1").await;
-    docker.set(Mode::StallToClient);
+    docker.set(Mode::StallRemovals);
     world.publish_closed("t1").await;
     eventually("the broker closes the channel", async || {
         let mut lines = serving.lines().into_iter();
@@ -289,9 +291,11 @@ async fn a_stop_with_a_removal_that_hangs_ends_with_the_grace_period_and_says_wh
     let (docker, endpoint) = FaultProxy::docker().await;
     world.set("DOCKER_HOST", endpoint);
     world.set("VOLUME_REAPER_SHUTDOWN_GRACE", "1s");
-    let mut serving = world.serve().await;
+    // The delivery waits for its removal.
+    world.set("VOLUME_REAPER_LOCK_LIMIT", "1m");
+    let mut serving = world.serve_idle().await;
     world.closed_with_volume("t1").await;
-    docker.set(Mode::StallToClient);
+    docker.set(Mode::StallRemovals);
     world.publish_closed("t1").await;
     eventually("the removal is under way", async || (!world.has_volume("t1").await).then_some(())).await;
     serving.signal("TERM");
@@ -318,9 +322,9 @@ async fn a_second_signal_ends_at_once() {
     world.set("VOLUME_REAPER_SHUTDOWN_GRACE", "1h");
     // The delivery waits for its removal.
     world.set("VOLUME_REAPER_LOCK_LIMIT", "1m");
-    let mut serving = world.serve().await;
+    let mut serving = world.serve_idle().await;
     world.closed_with_volume("t1").await;
-    docker.set(Mode::StallToClient);
+    docker.set(Mode::StallRemovals);
     world.publish_closed("t1").await;
     eventually("the removal is under way", async || (!world.has_volume("t1").await).then_some(())).await;
     serving.signal("TERM");

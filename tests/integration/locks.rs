@@ -24,7 +24,7 @@ async fn serving(world: &mut World, limit: &str) -> (Serving, FaultProxy) {
 /// Publishes the event of a closed thread with a volume, and holds the daemon's answer back once that is removed.
 async fn remove_without_answer(world: &World, docker: &FaultProxy, id: &str) {
     world.closed_with_volume(id).await;
-    docker.set(Mode::StallToClient);
+    docker.set(Mode::StallRemovals);
     world.publish_closed(id).await;
     eventually("the volume is removed", async || (!world.has_volume(id).await).then_some(())).await;
 }
