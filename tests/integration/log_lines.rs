@@ -33,7 +33,7 @@ async fn a_log_that_nobody_reads_any_more_stops_nothing() {
 
 #[tokio::test]
 async fn events_about_threads_that_nobody_knows_are_a_few_lines_and_a_count() {
-    const EVENTS: u64 = 200;
+    const EVENTS: u64 = 50;
     let mut world = world(On::Sqlite).await;
     world.set("RUST_LOG", "info");
     world.set("VOLUME_REAPER_RETRY_DELAYS", "100ms");
