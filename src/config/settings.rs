@@ -164,6 +164,18 @@ pub const SETTINGS: &[Setting] = &[
     ),
     setting("http_addr", "VOLUME_REAPER_HTTP_ADDR", "127.0.0.1:9464", "Where /livez, /readyz and /metrics are served"),
     setting(
+        "http_connections",
+        "VOLUME_REAPER_HTTP_CONNECTIONS",
+        "256",
+        "HTTP connections at once; the oldest is closed for a newer one",
+    ),
+    setting(
+        "http_timeout",
+        "VOLUME_REAPER_HTTP_TIMEOUT",
+        "10s",
+        "How long an HTTP connection may take, request and answer together",
+    ),
+    setting(
         "migrate",
         "VOLUME_REAPER_MIGRATE",
         "true",

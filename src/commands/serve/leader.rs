@@ -6,12 +6,14 @@
 
 use std::time::Duration;
 
+use chrono::Utc;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::{
     failure::Failure,
+    metrics,
     store::{Lease, Store},
 };
 
@@ -25,12 +27,14 @@ const RENEW_INTERVAL: Duration = Duration::from_secs(10);
 pub async fn keep(store: &Store, name: &str, holder: &str, held: &watch::Sender<bool>, stop: &CancellationToken) {
     let mut lease = None;
     while !stop.is_cancelled() {
+        let asked_at = Utc::now();
         lease = acquire(store, name, holder, lease).await.unwrap_or_else(|error| {
             // Not to be had and not to be kept without the database. What it says is said by its probe.
             debug!(%error, "the lease can't be renewed");
             None
         });
         let is_held = lease.is_some();
+        metrics::leads(host_of(name), is_held.then(|| asked_at + TIME_TO_LIVE));
         if held.send_if_modified(|held| std::mem::replace(held, is_held) != is_held) {
             if let Some(Lease { epoch }) = lease {
                 info!(lease = name, epoch, "this replica sweeps now");
@@ -44,11 +48,17 @@ pub async fn keep(store: &Store, name: &str, holder: &str, held: &watch::Sender<
         }
     }
     held.send_replace(false);
+    metrics::leads(host_of(name), None);
     if let Some(lease) = lease
         && let Err(error) = store.release_lease(name, holder, lease).await
     {
         warn!(%error, "the lease was not given up; it expires by itself");
     }
+}
+
+/// The host whose sweeps a lease is for; none if there is only one host, or it is for what is on none of several.
+pub(super) fn host_of(lease: &str) -> Option<&str> {
+    lease.split_once('/').map(|(_, host)| host)
 }
 
 async fn acquire(store: &Store, name: &str, holder: &str, lease: Option<Lease>) -> Result<Option<Lease>, Failure> {
