@@ -36,8 +36,8 @@ check: ## format, clippy, and the tests that need no server
 	cargo clippy --locked --workspace --lib --bins -- -D warnings
 	if cargo nextest --version >/dev/null 2>&1; then cargo nextest run $(UNIT_TESTS); else cargo test $(UNIT_TESTS); fi
 
-soak: ## 20,000 events with a fault every second, and an account of them; SOAK_EVENTS=2000 SOAK_SECONDS=40 for less
-	deploy/local/install rabbitmq-server docker.io postgresql
+soak: ## 20,000 events with a fault every second, 20,000 reopenings; SOAK_EVENTS=2000 SOAK_SECONDS=40 SOAK_CYCLES=500 for less
+	deploy/local/install rabbitmq-server docker.io postgresql mariadb-server
 	cargo build --locked --release --bins --example soak
 	deploy/local/servers run -- cargo run --locked --release --quiet --example soak
 

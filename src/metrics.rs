@@ -59,6 +59,10 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
         "volume_reaper_log_lines_dropped_total",
         "Log lines that were dropped because whoever reads standard error did not keep up."
     );
+    describe_counter!(
+        "volume_reaper_locks_given_up_total",
+        "Removals that took longer than the lock limit, so that their threads could be reopened meanwhile."
+    );
     describe_gauge!("volume_reaper_sweep_leader", "Whether this replica leads the sweeps (1) or not (0), by host.");
     describe_gauge!("volume_reaper_removal_paused", "Whether removal is paused (1) or not (0).");
     describe_gauge!("volume_reaper_dependency_up", "Whether a dependency answers (1) or not (0).");
@@ -112,6 +116,11 @@ pub fn sweep(duration: Duration) {
 /// A thread was reopened while its volume was removed, after its row was no longer locked: that volume may be missed.
 pub fn reopened_while_removing() {
     counter!("volume_reaper_reopened_while_removing_total").increment(1);
+}
+
+/// A removal took longer than its thread's row stays locked.
+pub fn lock_given_up() {
+    counter!("volume_reaper_locks_given_up_total").increment(1);
 }
 
 /// What is left to do: `unmarked` closed threads, the first of which was closed at `oldest_closed_at`.

@@ -33,6 +33,7 @@ pub(crate) const DEAD_LETTER_QUEUE: &str = "volume-reaper.dead-letter";
 
 pub(crate) struct Broker {
     url: String,
+    exchange: String,
     link: Mutex<Option<Arc<Link>>>,
     places: Semaphore,
     /// Publishes that were not confirmed and made again: the platform delivers at least once.
@@ -47,8 +48,14 @@ struct Link {
 }
 
 impl Broker {
-    pub(crate) fn new(url: String) -> Self {
-        Self { url, link: Mutex::default(), places: Semaphore::new(UNCONFIRMED), repeated: AtomicUsize::new(0) }
+    pub(crate) fn new(url: String, exchange: String) -> Self {
+        Self {
+            url,
+            exchange,
+            link: Mutex::default(),
+            places: Semaphore::new(UNCONFIRMED),
+            repeated: AtomicUsize::new(0),
+        }
     }
 
     /// Publishes until the broker says that it has the message.
@@ -65,7 +72,8 @@ impl Broker {
         let mandatory = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
         let properties = BasicProperties::default().with_delivery_mode(2).with_message_id(id.into());
         let publish = async {
-            let send = link.channel.basic_publish(EXCHANGE.into(), "thread.closed".into(), mandatory, body, properties);
+            let exchange = self.exchange.as_str().into();
+            let send = link.channel.basic_publish(exchange, "thread.closed".into(), mandatory, body, properties);
             send.await?.await
         };
         match timeout(CONFIRM_TIMEOUT, publish).await {

@@ -7,16 +7,22 @@
 //! begins with `ok` is a claim that was checked; what does not hold is said, and the exit code is 1. The replicas' logs
 //! are kept in `target/soak/`.
 //!
-//! `SOAK_EVENTS`, `SOAK_SECONDS` (of faults) and `SOAK_SEED` change the run. The seed decides on the threads and throws
-//! the dice for the faults; what meets what is up to the machine.
+//! Then comes the race: threads that are closed and reopened all the time, none of which may lose its new volume. Last
+//! a platform writes to SQLite's file while a sweep removes volumes.
+//!
+//! `SOAK_EVENTS`, `SOAK_SECONDS` (of faults), `SOAK_CYCLES` (of the race on PostgreSQL; the others have a share of it),
+//! `SOAK_VOLUMES` (of the sweep) and `SOAK_SEED` change the run; what has none of its own is left out. The seed decides
+//! on the threads and throws the dice for the faults; what meets what is up to the machine.
 
 mod account;
 mod broker;
 mod chaos;
 mod plan;
 mod platform;
+mod race;
 mod replica;
 mod servers;
+mod writer;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -80,46 +86,22 @@ async fn main() -> ExitCode {
 async fn soak() -> Try {
     let now = Utc::now().timestamp_micros().unsigned_abs();
     let seed = number("SOAK_SEED", now % 1_000_000)?;
-    let events = usize::try_from(number("SOAK_EVENTS", 20_000)?.max(1))?;
+    let events = usize::try_from(number("SOAK_EVENTS", 20_000)?)?;
+    let cycles = usize::try_from(number("SOAK_CYCLES", 20_000)?)?;
+    let volumes = usize::try_from(number("SOAK_VOLUMES", 3_000)?)?;
     let lasts = Duration::from_secs(number("SOAK_SECONDS", 240)?);
-    println!("\n{events} events, a fault every second for {lasts:?}, {REPLICAS} replicas, SOAK_SEED={seed}");
+    println!("\nSOAK_SEED={seed}");
     let notes = Arc::new(Notes::new());
-    let mut dice = Dice(seed);
-    let stage = Stage::set(events, &notes, &mut dice).await?;
-    let (platform, servers) = (Arc::clone(&stage.platform), Arc::clone(&stage.servers));
-
-    println!("\nThe faults begin");
-    let stories = tokio::spawn(Arc::clone(&platform).live(dice.clone(), lasts.mul_f64(0.95)));
-    let progress = tokio::spawn(say_progress(Arc::clone(&platform), Arc::clone(&notes)));
-    let faults = stage.chaos.reign(dice, lasts).await;
-    servers.control("start", None).await?;
-    let faults_ended = Instant::now();
-    notes.say(&format!("the faults are over; {} messages are published", platform.published().len()));
-
-    let settled = timeout(SETTLE_DEADLINE, settle(&platform, &servers, stories, &notes)).await;
-    let settled_after = faults_ended.elapsed();
-    progress.abort();
-    if !matches!(settled, Ok(Ok(()))) {
-        say_what_is_left(&platform, &servers, &notes).await;
+    let place = Place::find()?;
+    if events > 0 {
+        suffer(events, lasts, &place, Dice(seed), &notes).await?;
     }
-    println!("\nThe account");
-    check_volumes(&platform.volumes().await?, &platform.threads, true, &notes);
-    platform.let_go().await?;
-    // What of these is not marked is seen below, with the other rows.
-    let _ = timeout(SETTLE_DEADLINE, until_unmarked(&platform, &BTreeSet::new())).await;
-    check_volumes(&platform.volumes().await?, &platform.threads, false, &notes);
-
-    let lives = end(stage.replicas).await?;
-    let letters = platform.broker.drain_dead_letters().await?;
-    let rows = Rows::read(&platform).await?;
-    let logs = Logs::read(&lives.iter().flat_map(|life| life.logs.clone()).collect::<Vec<_>>())?;
-    rows.check(&platform.threads, &notes);
-    check_events(&platform.published(), &letters, &logs, &notes);
-    logs.print(&notes);
-    rows.print(&platform.threads);
-    line("seconds from the last fault's end until all is settled", format!("{:.1}", settled_after.as_secs_f64()));
-    print_faults(&faults, &platform, &lives);
-
+    if cycles > 0 {
+        race::races(cycles, &place, Dice(seed), &notes).await?;
+    }
+    if volumes > 0 {
+        writer::write(volumes, place.logs, place.binary, &notes).await?;
+    }
     match notes.incidents().as_slice() {
         [] => {
             println!("\nNothing is lost, nothing is left, nothing was touched that should not have been.");
@@ -127,6 +109,51 @@ async fn soak() -> Try {
         }
         incidents => Err(format!("with SOAK_SEED={seed}:\n - {}", incidents.join("\n - ")).into()),
     }
+}
+
+/// Events under faults, and their account.
+async fn suffer(events: usize, lasts: Duration, place: &Place, mut dice: Dice, notes: &Arc<Notes>) -> Try {
+    println!("\n{events} events, a fault every second for {lasts:?}, {REPLICAS} replicas");
+    let stage = Stage::set(events, place, notes, &mut dice).await?;
+    let (platform, servers) = (Arc::clone(&stage.platform), Arc::clone(&stage.servers));
+
+    println!("\nThe faults begin");
+    let stories = tokio::spawn(Arc::clone(&platform).live(dice.clone(), lasts.mul_f64(0.95)));
+    let progress = tokio::spawn(say_progress(Arc::clone(&platform), Arc::clone(notes)));
+    let faults = stage.chaos.reign(dice, lasts).await;
+    servers.control("start", None).await?;
+    let faults_ended = Instant::now();
+    notes.say(&format!("the faults are over; {} messages are published", platform.published().len()));
+
+    let settled = timeout(SETTLE_DEADLINE, settle(&platform, &servers, stories, notes)).await;
+    let settled_after = faults_ended.elapsed();
+    progress.abort();
+    if !matches!(settled, Ok(Ok(()))) {
+        say_what_is_left(&platform, &servers, notes).await;
+    }
+    println!("\nThe account");
+    check_volumes(&platform.volumes().await?, &platform.threads, true, notes);
+    platform.let_go().await?;
+    // What of these is not marked is seen below, with the other rows.
+    let _ = timeout(SETTLE_DEADLINE, until_unmarked(&platform, &BTreeSet::new())).await;
+    check_volumes(&platform.volumes().await?, &platform.threads, false, notes);
+
+    let lives = end(stage.replicas).await?;
+    let letters = platform.broker.drain_dead_letters().await?;
+    let rows = Rows::read(&platform).await?;
+    let logs = Logs::read(&lives.iter().flat_map(|life| life.logs.clone()).collect::<Vec<_>>())?;
+    rows.check(&platform.threads, notes);
+    check_events(&platform.published(), &letters, &logs, notes);
+    logs.print(notes);
+    rows.print(&platform.threads);
+    line("seconds from the last fault's end until all is settled", format!("{:.1}", settled_after.as_secs_f64()));
+    print_faults(&faults, &platform, &lives);
+    Ok(())
+}
+
+/// What `make soak` has set.
+fn given(name: &str) -> Try<String> {
+    Ok(env::var(name).map_err(|_| format!("{name} is not set: this is started by `make soak`"))?)
 }
 
 fn number(name: &str, default: u64) -> Try<u64> {
@@ -145,20 +172,18 @@ struct Stage {
 }
 
 impl Stage {
-    async fn set(events: usize, notes: &Arc<Notes>, dice: &mut Dice) -> Try<Self> {
-        let given = |name| env::var(name).map_err(|_| format!("{name} is not set: this is started by `make soak`"));
+    async fn set(events: usize, place: &Place, notes: &Arc<Notes>, dice: &mut Dice) -> Try<Self> {
         let (amqp_url, database_url) = (given("AMQP_URL")?, given("DATABASE_URL")?);
         let docker_host = given("DOCKER_HOST")?;
         let docker_socket = docker_host.strip_prefix("unix://").ok_or("DOCKER_HOST is not a socket")?;
         let (amqp, database) = (authority(&amqp_url)?, authority(&database_url)?);
-        let dir = PathBuf::from(given("VOLUME_REAPER_TEST_SERVERS")?);
-        let servers = Arc::new(Servers::new(dir, amqp, database, docker_socket).await?);
+        let servers = Arc::new(Servers::from_env().await?);
         let settings = settings(
             amqp_url.replacen(amqp, &servers.broker.proxy.address, 1),
             database_url.replacen(database, &servers.postgres.proxy.address, 1),
             format!("tcp://{}", servers.docker.proxy.address),
         );
-        let program = program(settings)?;
+        let program = Program { binary: place.binary.clone(), settings, logs: place.logs.clone() };
 
         let threads = plan::threads(events, dice);
         let platform = Arc::new(Platform::new(threads, &database_url, amqp_url, docker_socket).await?);
@@ -201,14 +226,21 @@ fn settings(amqp_url: String, database_url: String, docker_host: String) -> Hash
 }
 
 /// The binary that was built along with this one, and an empty directory for its logs.
-fn program(settings: HashMap<&'static str, String>) -> Try<Program> {
-    let soak = env::current_exe()?;
-    // target/PROFILE/examples/soak
-    let ancestor = |number| soak.ancestors().nth(number).ok_or("the soak is not in cargo's target directory");
-    let logs = ancestor(3)?.join("soak");
-    let _ = fs::remove_dir_all(&logs);
-    fs::create_dir(&logs).map_err(|error| format!("{}: {error}", logs.display()))?;
-    Ok(Program { binary: ancestor(2)?.join("volume-reaper"), settings, logs })
+struct Place {
+    binary: PathBuf,
+    logs: PathBuf,
+}
+
+impl Place {
+    fn find() -> Try<Self> {
+        let soak = env::current_exe()?;
+        // target/PROFILE/examples/soak
+        let ancestor = |number| soak.ancestors().nth(number).ok_or("the soak is not in cargo's target directory");
+        let logs = ancestor(3)?.join("soak");
+        let _ = fs::remove_dir_all(&logs);
+        fs::create_dir(&logs).map_err(|error| format!("{}: {error}", logs.display()))?;
+        Ok(Self { binary: ancestor(2)?.join("volume-reaper"), logs })
+    }
 }
 
 /// The schema and the queues, before anything is killed.
@@ -296,6 +328,12 @@ fn print_faults(faults: &BTreeMap<Fault, usize>, platform: &Platform, lives: &[L
     for (fault, count) in faults {
         line(&format!("  {fault:?}"), count);
     }
+}
+
+/// So many of a hundred, which are sorted, are no more than this.
+fn percentile(sorted: &[Duration], percent: usize) -> Duration {
+    let at = (sorted.len() * percent / 100).min(sorted.len().saturating_sub(1));
+    sorted.get(at).copied().unwrap_or_default()
 }
 
 /// Waits for what should take moments.

@@ -23,7 +23,7 @@ use tokio::{task::JoinSet, time::timeout};
 
 use crate::{
     Try,
-    broker::Broker,
+    broker::{Broker, EXCHANGE},
     plan::{Dice, Fate, Thread, garbage},
     soon,
 };
@@ -63,7 +63,7 @@ impl Platform {
         options.sqlx_logging(false).max_connections(16).acquire_timeout(ATTEMPT_TIMEOUT).connect_lazy(true);
         Ok(Self {
             threads,
-            broker: Broker::new(broker_url),
+            broker: Broker::new(broker_url, EXCHANGE.to_owned()),
             db: Database::connect(options).await?,
             docker: Docker::connect_with_unix(docker, 60, bollard::API_DEFAULT_VERSION)?,
             published: Mutex::default(),

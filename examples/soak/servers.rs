@@ -1,16 +1,16 @@
 //! The private servers, as the faults reach them: `deploy/local/servers` kills, pauses and starts them, and a proxy in
 //! front of each cuts its connections.
 
-use std::{io, path::PathBuf, process::Stdio};
+use std::{io, path::PathBuf, process::Stdio, time::Duration};
 
 use tokio::{
-    io::{AsyncRead, AsyncWrite, copy_bidirectional},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy, copy_bidirectional, split},
     net::{TcpListener, TcpStream, UnixStream},
     process::Command,
     sync::{Mutex, watch},
 };
 
-use crate::{Try, broker, soon};
+use crate::{Try, authority, broker, given, soon};
 
 pub(crate) struct Server {
     /// As `deploy/local/servers` calls it.
@@ -28,16 +28,17 @@ pub(crate) struct Servers {
 }
 
 impl Servers {
-    /// The servers in `dir`; a target is `host:port`, or the path of a socket.
-    pub(crate) async fn new(dir: PathBuf, broker: &str, postgres: &str, docker: &str) -> Try<Self> {
-        let server = async |name, target| {
-            Ok::<_, io::Error>(Server { name, turn: Mutex::new(()), proxy: Proxy::start(target).await? })
+    /// The servers that this process was started with.
+    pub(crate) async fn from_env() -> Try<Self> {
+        let server = async |name, target: &str| {
+            let proxy = Proxy::start(target, Duration::ZERO).await?;
+            Ok::<_, io::Error>(Server { name, turn: Mutex::new(()), proxy })
         };
         Ok(Self {
-            dir,
-            broker: server("broker", broker).await?,
-            postgres: server("postgres", postgres).await?,
-            docker: server("docker", docker).await?,
+            dir: PathBuf::from(given("VOLUME_REAPER_TEST_SERVERS")?),
+            broker: server("broker", authority(&given("AMQP_URL")?)?).await?,
+            postgres: server("postgres", authority(&given("DATABASE_URL")?)?).await?,
+            docker: server("docker", given("DOCKER_HOST")?.trim_start_matches("unix://")).await?,
         })
     }
 
@@ -91,15 +92,16 @@ pub(crate) struct Proxy {
 }
 
 impl Proxy {
-    /// Lives until the process ends.
-    async fn start(target: &str) -> io::Result<Self> {
+    /// In front of `target`, which is `host:port` or the path of a socket. What that answers comes so much later. Lives
+    /// until the process ends.
+    pub(crate) async fn start(target: &str, late_by: Duration) -> io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?.to_string();
         let cuts = watch::Sender::new(0);
         let (target, cut) = (target.to_owned(), cuts.clone());
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                tokio::spawn(pass_on(client, target.clone(), cut.subscribe()));
+                tokio::spawn(pass_on(client, target.clone(), late_by, cut.subscribe()));
             }
         });
         Ok(Self { address, cuts })
@@ -112,24 +114,52 @@ impl Proxy {
     }
 }
 
-async fn pass_on(client: TcpStream, target: String, cuts: watch::Receiver<usize>) {
+async fn pass_on(client: TcpStream, target: String, late_by: Duration, cuts: watch::Receiver<usize>) {
     // A server that is down refuses; so does this, by closing what it had accepted.
     if target.starts_with('/') {
         if let Ok(server) = UnixStream::connect(&target).await {
-            until_cut(client, server, cuts).await;
+            until_cut(client, server, late_by, cuts).await;
         }
     } else if let Ok(server) = TcpStream::connect(&target).await {
-        until_cut(client, server, cuts).await;
+        until_cut(client, server, late_by, cuts).await;
     }
 }
 
 async fn until_cut(
     mut client: TcpStream,
     mut server: impl AsyncRead + AsyncWrite + Unpin,
+    late_by: Duration,
     mut cuts: watch::Receiver<usize>,
 ) {
+    let passing = async {
+        if late_by.is_zero() {
+            return copy_bidirectional(&mut client, &mut server).await.map(drop);
+        }
+        let (mut requests, answers) = client.split();
+        let (from_server, mut to_server) = split(server);
+        tokio::select! {
+            done = copy(&mut requests, &mut to_server) => done.map(drop),
+            done = pass_late(from_server, answers, late_by) => done,
+        }
+    };
     tokio::select! {
-        _ = copy_bidirectional(&mut client, &mut server) => {}
+        _ = passing => {}
         _ = cuts.changed() => {}
+    }
+}
+
+async fn pass_late(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    late_by: Duration,
+) -> io::Result<()> {
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        let length = from.read(&mut buffer).await?;
+        if length == 0 {
+            return Ok(());
+        }
+        tokio::time::sleep(late_by).await;
+        to.write_all(&buffer[..length]).await?;
     }
 }

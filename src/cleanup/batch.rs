@@ -7,9 +7,9 @@
 //! 4. Mark those that were removed or proven absent, write their receipts, and commit.
 //! 5. Answer who asked, and only now: what is not committed has failed.
 //!
-//! While its row is locked a thread can't be reopened. A removal that takes longer than the lock limit leaves the
-//! batch: the others are committed, and it continues by itself. When it is done, its row is marked if it is still as it
-//! was read.
+//! While its row is locked a thread can't be reopened. A removal is sent in the first half of that time or not at all,
+//! so that the daemon has it before the lock is gone. One that takes longer than the lock limit leaves the batch: the
+//! others are committed, and it continues by itself. When it is done, its row is marked if it is still as it was read.
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -31,11 +31,29 @@ use super::{
 };
 use crate::{
     failure::Failure,
+    metrics,
     volume_name::{ThreadId, VolumeName},
 };
 
 /// How long a batch that locks nothing waits for its slowest removal.
 const UNLOCKED_LIMIT: Duration = Duration::from_secs(2);
+
+/// Until when a batch may do what.
+#[derive(Clone, Copy)]
+struct Deadlines {
+    /// Removals are sent.
+    send: Instant,
+    /// Rows are locked.
+    lock: Instant,
+}
+
+impl Deadlines {
+    /// For rows that were locked just now, for so long.
+    fn within(limit: Duration) -> Self {
+        let now = Instant::now();
+        Self { send: now + limit / 2, lock: now + limit }
+    }
+}
 
 /// A removal that is allowed.
 pub(super) struct Job {
@@ -64,8 +82,8 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
             match self.threads().read(&threads, self.host.name()).await {
                 Ok(rows) => {
                     let locked = Locked { rows, busy: HashSet::new(), lock: None };
-                    let deadline = Instant::now() + UNLOCKED_LIMIT;
-                    self.clean_rows(requests, reservations, locked, asked_at, deadline, permit).await;
+                    let deadlines = Deadlines::within(UNLOCKED_LIMIT);
+                    self.clean_rows(requests, reservations, locked, asked_at, deadlines, permit).await;
                 }
                 Err(failure) => answer_all(requests, &failure),
             }
@@ -74,7 +92,7 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
         match self.threads().lock(&threads, self.host.name(), limit).await {
             Ok(Locked { rows, busy, lock }) => {
                 let locked = Locked { rows, busy, lock: Some(lock) };
-                self.clean_rows(requests, reservations, locked, asked_at, Instant::now() + limit, permit).await;
+                self.clean_rows(requests, reservations, locked, asked_at, Deadlines::within(limit), permit).await;
             }
             Err(failure) => answer_all(requests, &failure),
         }
@@ -86,7 +104,7 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
         reservations: Vec<Reservation>,
         locked: Locked<Option<T::Lock>>,
         asked_at: Instant,
-        deadline: Instant,
+        deadlines: Deadlines,
         permit: Permit,
     ) {
         let Locked { rows, busy, lock } = locked;
@@ -111,7 +129,7 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
             }
         }
         drop(reservations);
-        let finished = self.remove_all(jobs, deadline, permit).await;
+        let finished = self.remove_all(jobs, deadlines, permit).await;
         self.mark_finished(finished, lock).await;
         if !over_budget.is_empty() {
             let tripped = self.breaker.trip_hour(self.threads(), &self.context.hour).await;
@@ -144,37 +162,42 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
         }
     }
 
-    /// Removes the volumes of these jobs side by side, as many at once as the limiter allows, until the deadline. What
-    /// has not begun by then is put back; what is still under way is detached.
+    /// Removes the volumes of these jobs side by side, as many at once as the limiter allows. What was not sent in time
+    /// is put back; what is still under way when the locks are given up is detached.
     async fn remove_all(
         self: &Arc<Self>,
         mut jobs: VecDeque<Job>,
-        deadline: Instant,
+        deadlines: Deadlines,
         permit: Permit,
     ) -> Vec<(Job, Removed)> {
         let mut under_way = FuturesUnordered::new();
-        let mut finished = Vec::new();
+        let (mut finished, mut not_sent) = (Vec::new(), Vec::new());
         if let Some(job) = jobs.pop_front() {
-            under_way.push(self.begin(job, permit));
+            under_way.push(self.begin(job, deadlines.send, permit));
         }
         {
             let mut next_permit = pin!(self.limiter.permit());
-            let mut deadline = pin!(sleep_until(deadline));
+            let mut last_sent = pin!(sleep_until(deadlines.send));
+            let mut unlocked = pin!(sleep_until(deadlines.lock));
             while !under_way.is_empty() || !jobs.is_empty() {
                 tokio::select! {
                     biased;
-                    Some(ended) = under_way.next() => finished.push(ended),
+                    Some((job, removed)) = under_way.next() => match removed {
+                        Ok(Removal::NotSent) => not_sent.push(job),
+                        removed => finished.push((job, removed)),
+                    },
+                    () = &mut last_sent, if !jobs.is_empty() => not_sent.extend(jobs.drain(..)),
                     permit = &mut next_permit, if !jobs.is_empty() => {
                         next_permit.set(self.limiter.permit());
                         if let Some(job) = jobs.pop_front() {
-                            under_way.push(self.begin(job, permit));
+                            under_way.push(self.begin(job, deadlines.send, permit));
                         }
                     }
-                    () = &mut deadline => break,
+                    () = &mut unlocked => break,
                 }
             }
         }
-        self.requests.put_back(jobs.into_iter().map(|job| job.request).collect());
+        self.requests.put_back(not_sent.into_iter().map(|job| job.request).collect());
         for slow in std::mem::take(&mut under_way) {
             slow.detach(self);
         }
@@ -182,18 +205,18 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
     }
 
     /// Sends a removal. A task of its own: it continues when its batch no longer waits for it.
-    fn begin(self: &Arc<Self>, job: Job, permit: Permit) -> UnderWay {
+    fn begin(self: &Arc<Self>, job: Job, latest: Instant, permit: Permit) -> UnderWay {
         let cleaner = Arc::clone(self);
         let volume = self.context.prefix.volume_of(&job.request.thread);
         let span = job.request.span.clone();
-        let removal = async move { cleaner.remove(&volume, permit).await }.instrument(span);
+        let removal = async move { cleaner.remove(&volume, latest, permit).await }.instrument(span);
         let removal = self.context.tasks.spawn(removal);
         UnderWay { job: Some(job), removal }
     }
 
-    async fn remove(&self, volume: &VolumeName, mut permit: Permit) -> Removed {
+    async fn remove(&self, volume: &VolumeName, latest: Instant, mut permit: Permit) -> Removed {
         permit.sent();
-        let mut removal = pin!(self.volumes.remove(volume));
+        let mut removal = pin!(self.volumes.remove_by(volume, Some(latest)));
         if let Ok(removed) = tokio::time::timeout(self.context.limits.timeout, &mut removal).await {
             return removed;
         }
@@ -232,6 +255,9 @@ impl UnderWay {
         let Some(job) = self.job.take() else { return };
         let thread = job.request.thread.clone();
         cleaner.detached.lock().insert(thread.clone());
+        if !cleaner.context.limits.locking.limit.is_zero() {
+            metrics::lock_given_up();
+        }
         let cleaner = Arc::clone(cleaner);
         let tasks = cleaner.context.tasks.clone();
         let removal = self.removal;

@@ -32,6 +32,7 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
             }
             Ok(Removal::NotFound) if job.proves_absence => Found::Gone(Gone::NotFound),
             Ok(Removal::NotFound) => Found::Other(Ok(Outcome::NotHere)),
+            Ok(Removal::NotSent) => Found::Other(Ok(Outcome::Deferred)),
             Ok(Removal::Referenced { containers }) => {
                 let (thread, volume) = (&job.request.thread, self.context.prefix.volume_of(&job.request.thread));
                 debug!(thread.id = %thread, volume.name = %volume, ?containers, "the volume is referenced");
@@ -118,8 +119,17 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
             job.request.hand_over().answer(self.volumes.probe().await.map(|()| Outcome::Removing));
             (removal.await, false)
         };
-        let (found, at) = (self.judge(&job, removed), Utc::now().trunc_subsecs(3));
         drop(detached);
+        if removed == Ok(Removal::NotSent) {
+            // Its row is unlocked, so it begins anew.
+            let (claimed_host, origin) = (job.request.claimed_host.clone(), job.request.origin.clone());
+            let result = self.clean_unobserved(&thread, claimed_host.as_deref(), origin).await;
+            if !is_waited_for {
+                self.observe(&thread, source, &result).await;
+            }
+            return job.request.answer(result);
+        }
+        let (found, at) = (self.judge(&job, removed), Utc::now().trunc_subsecs(3));
         let result = match found {
             Found::Other(result) => {
                 job.request.answer(result.clone());

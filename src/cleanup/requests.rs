@@ -112,11 +112,10 @@ impl Requests {
         Vec::from(old)
     }
 
-    /// Puts requests back to where they came from: first in line.
+    /// Puts requests back to where they came from: first in line, once their batch has ended.
     pub(super) fn put_back(&self, requests: Vec<Request>) {
         let mut state = self.0.lock();
         for request in requests.into_iter().rev() {
-            state.under_way.remove(&request.thread);
             state.waiting.push_front(request);
         }
     }
@@ -170,8 +169,11 @@ mod tests {
             requests.push(request(id), 1);
         }
         let taken = requests.take(2);
+        let threads: Vec<_> = taken.iter().map(|request| request.thread.clone()).collect();
         requests.put_back(taken);
-        assert_eq!(ids(&requests.take(8)), ["a", "b", "c"]);
+        assert_eq!(ids(&requests.take(8)), ["c"]);
+        requests.end(threads.iter());
+        assert_eq!(ids(&requests.take(8)), ["a", "b"]);
     }
 
     #[test]

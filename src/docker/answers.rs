@@ -86,6 +86,7 @@ mod tests {
             Ok(Removal::NotFound) => "not_found",
             Ok(Removal::Referenced { containers }) if containers == [ID] => "referenced by ID",
             Ok(Removal::Referenced { .. }) => "referenced",
+            Ok(Removal::NotSent) => "not sent",
             Err(Failure { verdict: Verdict::Permanent, .. }) => "permanent",
             Err(Failure { verdict: Verdict::Transient, .. }) => "transient",
             Err(Failure { verdict: Verdict::Unavailable(_), .. }) => "unavailable",

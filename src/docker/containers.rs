@@ -70,7 +70,7 @@ impl Docker {
             Err(Error::DockerResponseServerError { status_code: 404, message }) => {
                 match refused_removal(404, &message, volume, &self.endpoint)? {
                     Removal::NotFound => Ok(None),
-                    Removal::Removed | Removal::Referenced { .. } => {
+                    Removal::Removed | Removal::Referenced { .. } | Removal::NotSent => {
                         Err(self.down(&format!("inspect {volume}: {message}")))
                     }
                 }

@@ -141,7 +141,9 @@ impl Docker {
             Err(Error::DockerResponseServerError { status_code, message }) => {
                 match refused_removal(status_code, &message, &volume, &self.endpoint) {
                     Ok(Removal::NotFound) => Ok(()),
-                    Ok(Removal::Removed | Removal::Referenced { .. }) => Err(other(&"it knows a volume that can't be")),
+                    Ok(Removal::Removed | Removal::Referenced { .. } | Removal::NotSent) => {
+                        Err(other(&"it knows a volume that can't be"))
+                    }
                     Err(failure) => Err(other(&failure)),
                 }
             }

@@ -185,7 +185,7 @@ impl Docker {
 }
 
 impl Volumes for Docker {
-    async fn remove(&self, volume: &VolumeName) -> Result<Removal, Failure> {
+    async fn remove_by(&self, volume: &VolumeName, latest: Option<Instant>) -> Result<Removal, Failure> {
         if self.only_looks {
             return self.look_before_removal(volume).await;
         }
@@ -194,6 +194,9 @@ impl Volumes for Docker {
         loop {
             if !(link.is_proven() && self.is_certain()) {
                 self.prove(&link, None).await?;
+            }
+            if latest.is_some_and(|latest| latest < Instant::now()) {
+                return Ok(Removal::NotSent);
             }
             let (connection, began) = (link.connection(), Instant::now());
             let request = link.remove_volume(volume.as_str(), None::<RemoveVolumeOptions>);

@@ -70,23 +70,25 @@ async fn docker_is_not_asked_about_a_thread_that_is_marked_open_or_unknown() {
 
 #[tokio::test]
 async fn a_failed_mark_is_a_failed_clean_up_and_the_next_try_marks() {
-    let failed_once = AtomicBool::new(false);
-    let on_mark = move |_: &_| {
-        if failed_once.swap(true, Ordering::Relaxed) {
-            Ok(())
-        } else {
-            Err(Failure::transient("serialization failure"))
-        }
-    };
-    let cleaner = Arc::new(cleaner_with(Ok(Removal::Removed), on_mark, |_| Ok(())));
-    let first = cleaner.clean(&thread("t1"), Origin::Sweep).await;
-    assert_eq!(first.map_err(|failure| failure.verdict), Err(Verdict::Transient));
-    assert!(row(&cleaner, "t1").mark.is_none());
+    let failures = [
+        Failure::transient("serialization failure"),
+        Failure::unavailable(Dependency::Database, "it died between Docker's answer and the mark"),
+    ];
+    for failure in failures {
+        let (failed_once, verdict) = (AtomicBool::new(false), failure.verdict);
+        let on_mark = move |_: &_| {
+            if failed_once.swap(true, Ordering::Relaxed) { Ok(()) } else { Err(failure.clone()) }
+        };
+        let cleaner = Arc::new(cleaner_with(Ok(Removal::Removed), on_mark, |_| Ok(())));
+        let first = cleaner.clean(&thread("t1"), Origin::Sweep).await;
+        assert_eq!(first.map_err(|failure| failure.verdict), Err(verdict));
+        assert!(row(&cleaner, "t1").mark.is_none());
 
-    *cleaner.volumes.answer.lock().expect("lock") = Ok(Removal::NotFound);
-    // It was us who removed it, and that is what its receipt says.
-    assert_eq!(cleaner.clean(&thread("t1"), Origin::Sweep).await, Ok(Outcome::Removed));
-    assert_eq!(row(&cleaner, "t1").receipts, ["removed"]);
+        *cleaner.volumes.answer.lock().expect("lock") = Ok(Removal::NotFound);
+        // It was us who removed it, and that is what its receipt says.
+        assert_eq!(cleaner.clean(&thread("t1"), Origin::Sweep).await, Ok(Outcome::Removed));
+        assert_eq!(row(&cleaner, "t1").receipts, ["removed"]);
+    }
 }
 
 #[tokio::test]

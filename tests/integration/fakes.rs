@@ -11,6 +11,7 @@ use std::{
 };
 
 use chrono::{DateTime, Utc};
+use tokio::time::Instant;
 use volume_reaper::{
     cleanup::{
         Backlog, Candidate, Cleaner, Close, Context, Failures, Inventory, Locked, Mark, Outcome, Pause, Pauses, Policy,
@@ -54,7 +55,7 @@ pub(crate) struct FakeVolumes {
 }
 
 impl Volumes for FakeVolumes {
-    async fn remove(&self, volume: &VolumeName) -> Result<Removal, Failure> {
+    async fn remove_by(&self, volume: &VolumeName, _latest: Option<Instant>) -> Result<Removal, Failure> {
         self.calls.lock().expect("lock").push(format!("remove {volume}"));
         if self.refused.lock().expect("lock").iter().any(|end| volume.as_str().ends_with(end)) {
             return Err(Failure::transient("disk full"));

@@ -1,5 +1,10 @@
 //! Rows stay locked while their volumes are removed: who reopens a thread waits for that, and nobody else does.
 
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+
 use sea_orm::{ConnectionTrait, DatabaseTransaction, TransactionTrait};
 use serde_json::json;
 
@@ -22,7 +27,7 @@ async fn serving(world: &mut World, limit: &str) -> (Serving, FaultProxy) {
 }
 
 /// Publishes the event of a closed thread with a volume, and holds the daemon's answer back once that is removed.
-async fn remove_without_answer(world: &World, docker: &FaultProxy, id: &str) {
+pub(crate) async fn remove_without_answer(world: &World, docker: &FaultProxy, id: &str) {
     world.closed_with_volume(id).await;
     docker.set(Mode::StallRemovals);
     world.publish_closed(id).await;
@@ -30,7 +35,7 @@ async fn remove_without_answer(world: &World, docker: &FaultProxy, id: &str) {
 }
 
 /// Waits until an update of this thread's row waits for a lock.
-async fn until_somebody_waits(world: &World, on: On, id: &str) {
+pub(crate) async fn until_somebody_waits(world: &World, on: On, id: &str) {
     let waiting = match on {
         On::Postgres => format!(
             "SELECT pid::text FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' \
@@ -45,7 +50,7 @@ async fn until_somebody_waits(world: &World, on: On, id: &str) {
 }
 
 /// Locks a thread's row, as somebody else's transaction does.
-async fn lock(world: &World, id: &str) -> DatabaseTransaction {
+pub(crate) async fn lock(world: &World, id: &str) -> DatabaseTransaction {
     let lock = connect(&world.settings["DATABASE_URL"]).await.begin().await.expect("a transaction");
     let select = format!("SELECT id FROM threads WHERE id = '{id}' FOR UPDATE");
     lock.execute_unprepared(&select).await.expect("locked");
@@ -71,6 +76,68 @@ async fn a_reopening_waits_for_the_removal_and_no_longer() {
         world.publish_closed(&id).await;
         serving.until_metric("volume_reaper_settlements_total{settlement=\"retry\"}", 1).await;
         assert!(world.has_volume(&id).await, "{on:?}");
+        assert_eq!(serving.stop().await, Some(0));
+    }
+}
+
+#[tokio::test]
+async fn on_sqlite_a_reopening_waits_for_the_removal_and_after_the_limit_for_nothing() {
+    let mut world = world(On::Sqlite).await;
+    let (serving, docker) = serving(&mut world, "2s").await;
+    remove_without_answer(&world, &docker, "t1").await;
+    tokio::join!(world.reopen_thread("t1"), async { docker.set(Mode::Pass) });
+    // It was marked before it was reopened: otherwise it would have no receipt.
+    assert_eq!(world.receipts("t1").await, ["removed/event"]);
+    assert_eq!(world.mark("t1").await, None);
+    remove_without_answer(&world, &docker, "t2").await;
+    // The test's own writes wait for the file's lock as long as that is there.
+    world.open_thread("t3").await;
+    assert_eq!(world.mark("t2").await, None, "it was not waited for");
+    docker.set(Mode::Pass);
+    world.until_marked("t2").await;
+    assert_eq!(world.receipts("t2").await, ["removed/event"]);
+    assert_eq!(serving.stop().await, Some(0));
+}
+
+#[tokio::test]
+async fn who_writes_to_sqlite_s_file_during_a_sweep_never_finds_it_locked() {
+    let world = world(On::Sqlite).await;
+    world.execute("CREATE TABLE notes (number integer)").await;
+    for number in 0..120 {
+        world.create_volume(&format!("t{number}")).await;
+    }
+    let rows: Vec<_> = (0..120).map(|number| format!("('t{number}', 'closed')")).collect();
+    world.execute(&format!("INSERT INTO threads (id, status) VALUES {}", rows.join(","))).await;
+    let is_over = AtomicBool::new(false);
+    let sweep = async {
+        let report = world.sweep().await;
+        is_over.store(true, Ordering::Relaxed);
+        report
+    };
+    let write = async {
+        let mut pace = tokio::time::interval(Duration::from_millis(20));
+        while !is_over.load(Ordering::Relaxed) {
+            pace.tick().await;
+            // Fails if the lock is not given within SQLite's busy timeout.
+            world.execute("INSERT INTO notes VALUES (1)").await;
+        }
+    };
+    let (report, ()) = tokio::join!(sweep, write);
+    assert_eq!((&report["removed"], &report["failed"]), (&json!(120), &json!(0)), "{report}");
+}
+
+#[tokio::test]
+async fn without_a_lock_limit_nobody_waits_for_a_removal() {
+    for on in On::ALL {
+        let mut world = world(on).await;
+        let (serving, docker) = serving(&mut world, "0s").await;
+        remove_without_answer(&world, &docker, "t1").await;
+        world.reopen_thread("t1").await;
+        docker.set(Mode::Pass);
+        serving.until_metric("volume_reaper_reopened_while_removing_total", 1).await;
+        assert_eq!(world.mark("t1").await, None, "{on:?}");
+        assert_eq!(world.receipts("t1").await, [""; 0], "{on:?}");
+        assert_eq!(serving.metric("volume_reaper_locks_given_up_total").await, 0, "{on:?}");
         assert_eq!(serving.stop().await, Some(0));
     }
 }
@@ -111,9 +178,31 @@ async fn what_is_reopened_after_the_limit_is_not_marked_and_counted() {
     world.reopen_thread("t1").await;
     docker.set(Mode::Pass);
     serving.until_metric("volume_reaper_reopened_while_removing_total", 1).await;
+    serving.until_metric("volume_reaper_locks_given_up_total", 1).await;
     assert_eq!(world.mark("t1").await, None);
     assert_eq!(world.receipts("t1").await, [""; 0]);
     assert_eq!(serving.stop().await, Some(0));
+}
+
+#[tokio::test]
+async fn a_removal_that_could_not_be_sent_while_the_row_was_locked_is_not_sent_after_it() {
+    for on in WITH_ROW_LOCKS {
+        let mut world = world(on).await;
+        let (serving, docker) = serving(&mut world, "200ms").await;
+        world.closed_with_volume("t1").await;
+        // The daemon has to say who it is on a new connection, and does not.
+        docker.set(Mode::StallToClient);
+        docker.cut();
+        world.publish_closed("t1").await;
+        serving.until_metric("volume_reaper_locks_given_up_total", 1).await;
+        drop(lock(&world, "t1").await);
+        world.reopen_thread("t1").await;
+        docker.set(Mode::Pass);
+        serving.until_ready().await;
+        assert_eq!(serving.stop().await, Some(0), "{on:?}: what was under way is over");
+        assert!(world.has_volume("t1").await, "{on:?}: it is open, and nothing of it was removed");
+        assert_eq!(world.receipts("t1").await, [""; 0], "{on:?}");
+    }
 }
 
 #[tokio::test]

@@ -19,6 +19,7 @@ mod fault_proxy;
 mod faults;
 mod fleet;
 mod fleet_hosts;
+mod full_disk;
 mod holds;
 mod huge_volumes;
 mod leaders;

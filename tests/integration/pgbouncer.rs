@@ -6,7 +6,11 @@ use tempfile::TempDir;
 use tokio::process::{Child, Command};
 use url::Url;
 
-use crate::world::{On, World, eventually, world};
+use crate::{
+    fault_proxy::{FaultProxy, Mode},
+    locks::{lock, remove_without_answer, until_somebody_waits},
+    world::{On, World, eventually, world},
+};
 
 /// Fewer than a replica wants, so that they are handed around.
 const SERVER_CONNECTIONS: u32 = 2;
@@ -94,6 +98,53 @@ async fn events_sweeps_and_the_lease_work_through_pgbouncer_in_transaction_mode(
     let log = waiting.lines();
     assert!(log.iter().all(|line| line["level"] != "WARN" && line["level"] != "ERROR"), "{log:?}");
     assert_eq!(waiting.stop().await, Some(0));
+    bouncer.stop().await;
+}
+
+#[tokio::test]
+async fn rows_are_locked_through_pgbouncer_too() {
+    let mut world = world(On::Postgres).await;
+    let direct = world.settings["DATABASE_URL"].clone();
+    let bouncer = PgBouncer::before(&world).await;
+    let (docker, endpoint) = FaultProxy::docker().await;
+    world.set("DOCKER_HOST", endpoint);
+    world.set("VOLUME_REAPER_RECONCILE_INTERVAL", "1h");
+    for limit in ["30s", "200ms"] {
+        world.set("DATABASE_URL", bouncer.url(&world));
+        world.set("VOLUME_REAPER_LOCK_LIMIT", limit);
+        let serving = world.serve_idle().await;
+        // The test itself speaks to the server.
+        world.set("DATABASE_URL", direct.clone());
+        if limit == "30s" {
+            // A reopening waits for the removal.
+            remove_without_answer(&world, &docker, "reopened").await;
+            tokio::join!(world.reopen_thread("reopened"), async {
+                until_somebody_waits(&world, On::Postgres, "reopened").await;
+                docker.set(Mode::Pass);
+            });
+            assert_eq!(world.receipts("reopened").await, ["removed/event"]);
+            // A row that somebody else has locked is passed over.
+            world.closed_with_volume("busy").await;
+            world.closed_with_volume("free").await;
+            let lock = lock(&world, "busy").await;
+            world.publish_closed("busy").await;
+            serving.until_metric("volume_reaper_settlements_total{settlement=\"busy\"}", 1).await;
+            world.publish_closed("free").await;
+            world.until_marked("free").await;
+            assert!(world.has_volume("busy").await);
+            lock.rollback().await.expect("unlocked");
+            world.until_marked("busy").await;
+        } else {
+            // After the limit nothing is locked, and the removal still ends marked.
+            remove_without_answer(&world, &docker, "slow").await;
+            drop(lock(&world, "slow").await);
+            assert_eq!(world.mark("slow").await, None, "it was not waited for");
+            docker.set(Mode::Pass);
+            world.until_marked("slow").await;
+            assert_eq!(world.receipts("slow").await, ["removed/event"]);
+        }
+        assert_eq!(serving.stop().await, Some(0));
+    }
     bouncer.stop().await;
 }
 

@@ -58,7 +58,7 @@ async fn remove_all(endpoint: &Endpoint, pinned: &Identity) -> (Vec<String>, Vec
         for (removal, id) in removals.collect::<Vec<_>>().await {
             match removal {
                 Ok(Removal::Removed | Removal::NotFound) => gone.push(id),
-                Ok(Removal::Referenced { .. }) => panic!("{id} is in no container"),
+                Ok(Removal::Referenced { .. } | Removal::NotSent) => panic!("{id} is in no container, and not locked"),
                 Err(failure) => failures.push(failure),
             }
         }

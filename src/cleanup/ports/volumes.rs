@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use futures_util::Stream;
+use tokio::time::Instant;
 
 use crate::{
     failure::Failure,
@@ -21,6 +22,8 @@ pub enum Removal {
         /// Ids of the containers, as far as the daemon named them.
         containers: Vec<String>,
     },
+    /// It was not asked for: there was no time left for that when the daemon had said who it is.
+    NotSent,
 }
 
 /// What a daemon has of our volumes.
@@ -46,8 +49,18 @@ pub enum Freed {
 /// Docker, as the clean-up needs it. What a wrong daemon lacks proves nothing: only the answers of the pinned one
 /// count, and who implements this sees to that.
 pub trait Volumes: Send + Sync + 'static {
-    /// Removes a volume, without force.
-    fn remove(&self, volume: &VolumeName) -> impl Future<Output = Result<Removal, Failure>> + Send;
+    /// Removes a volume, without force. The removal is not sent after `latest`: the thread's row may be unlocked soon
+    /// after, and the thread be open again.
+    fn remove_by(
+        &self,
+        volume: &VolumeName,
+        latest: Option<Instant>,
+    ) -> impl Future<Output = Result<Removal, Failure>> + Send;
+
+    /// Removes a volume that nothing is locked for, without force.
+    fn remove(&self, volume: &VolumeName) -> impl Future<Output = Result<Removal, Failure>> + Send {
+        self.remove_by(volume, None)
+    }
 
     /// Fails unless the daemon answers, whatever else it is busy with.
     fn probe(&self) -> impl Future<Output = Result<(), Failure>> + Send;

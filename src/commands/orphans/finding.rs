@@ -118,6 +118,7 @@ pub async fn remove(docker: &Docker, store: &Store, orphan: &Orphan) -> Result<F
         Removal::Removed => {}
         Removal::NotFound => return Ok(Fate::Gone),
         Removal::Referenced { .. } => return Ok(Fate::Referenced),
+        Removal::NotSent => return Err(Failure::transient(format!("the removal of {} was not sent", orphan.volume))),
     }
     let receipt = Receipt {
         thread_id: orphan.thread_id.clone(),

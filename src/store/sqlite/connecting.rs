@@ -3,7 +3,13 @@
 use std::{fs::OpenOptions, ops::Not, os::unix::fs::OpenOptionsExt, path::Path, time::Duration};
 
 use migrations::Sqlite;
-use sea_orm::{ConnectOptions, SqliteTransactionMode, TransactionOptions, sqlx::sqlite::SqliteJournalMode};
+use sea_orm::{
+    ConnectOptions, SqliteTransactionMode, TransactionOptions,
+    sqlx::{
+        Connection,
+        sqlite::{SqliteJournalMode, SqlitePoolOptions},
+    },
+};
 
 use crate::{
     cleanup::policy::Locking,
@@ -41,6 +47,7 @@ impl Connecting for Sqlite {
             Access::Look => sqlite.create_if_missing(false),
             Access::Read => sqlite.create_if_missing(false).pragma("query_only", "ON"),
         });
+        options.map_sqlx_sqlite_pool_opts(without_failed_transactions);
     }
 
     /// Whoever reads first and then writes is refused if somebody else wrote in between.
@@ -66,4 +73,21 @@ impl Connecting for Sqlite {
 /// can't be made, SQLite finds out itself.
 fn make_file(path: &Path) {
     let _ = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+}
+
+/// A pool that closes a connection whose transaction could not be ended.
+///
+/// When a COMMIT fails, on a full disk for one, SQLite has rolled the transaction back by itself. sqlx does not know,
+/// and its own ROLLBACK fails: from then on what it takes for transactions are savepoints in a transaction that nobody
+/// commits, or that is not there.
+fn without_failed_transactions(pool: SqlitePoolOptions) -> SqlitePoolOptions {
+    pool.after_release(|connection, _| {
+        Box::pin(async move {
+            if connection.is_in_transaction() {
+                // Its rollback may be on its way; the answer comes after it.
+                connection.ping().await?;
+            }
+            Ok(!connection.is_in_transaction())
+        })
+    })
 }
