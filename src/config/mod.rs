@@ -4,6 +4,7 @@
 //! refused with one line that says where it stands; a secret is never repeated in it.
 
 mod checks;
+mod choices;
 mod docker_hosts;
 mod endpoint;
 mod secret_url;
@@ -28,6 +29,7 @@ use self::{
     sources::{FileValues, Values, refuse_unknown_variables},
 };
 pub use self::{
+    choices::{LogFormat, Topology, UnknownThreads},
     docker_hosts::DockerHost,
     endpoint::Endpoint,
     secret_url::SecretUrl,
@@ -46,33 +48,6 @@ const MOST_LOCKED: Duration = Duration::from_mins(1);
 
 /// Where the environment names the TOML file.
 pub const CONFIG_ENV: &str = "VOLUME_REAPER_CONFIG";
-
-/// Whether we create exchange and queues or only look that they are there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Topology {
-    /// Create what is missing.
-    Declare,
-    /// The operator owns the broker's definitions; only check.
-    Check,
-}
-
-/// What an event is to a thread that the database does not know.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum UnknownThreads {
-    /// Too early or a mistake: the platform writes the threads.
-    Reject,
-    /// The news: nobody but the events writes the threads.
-    Record,
-}
-
-/// How log lines look.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogFormat {
-    /// For people.
-    Pretty,
-    /// One JSON object a line.
-    Json,
-}
 
 /// The checked settings; see [`SETTINGS`] for what each does.
 #[derive(Clone, Debug)]

@@ -7,9 +7,6 @@ use tokio::io::AsyncReadExt;
 
 use crate::world::{On, eventually, world};
 
-/// What a pipe takes on Linux, less one line that did not fit.
-const ALMOST_A_PIPE: usize = 60 * 1024;
-
 #[tokio::test]
 async fn a_log_that_nobody_reads_any_more_stops_nothing() {
     let mut world = world(On::Sqlite).await;
@@ -17,7 +14,7 @@ async fn a_log_that_nobody_reads_any_more_stops_nothing() {
     world.set("VOLUME_REAPER_RECONCILE_INTERVAL", "1h");
     let (mut serving, mut log) = world.start_unread().await;
     serving.until_ready().await;
-    for number in 0..20 {
+    for number in 0..30 {
         let id = format!("t{number}");
         world.closed_with_volume(&id).await;
         world.publish_closed(&id).await;
@@ -26,13 +23,13 @@ async fn a_log_that_nobody_reads_any_more_stops_nothing() {
     assert_eq!(serving.get("/livez").await.0, 200);
     serving.signal("TERM");
     assert_eq!(serving.exit_code().await, Some(0));
-    let mut unread = Vec::new();
-    log.read_to_end(&mut unread).await.expect("readable");
-    assert!(unread.len() > ALMOST_A_PIPE, "only {} bytes were written: the pipe was not full", unread.len());
+    let mut unread = String::new();
+    log.read_to_string(&mut unread).await.expect("readable");
+    let last_words = r#""message":"stopped""#;
+    assert!(!unread.contains(last_words), "the pipe was not full: all {} bytes found room in it", unread.len());
 }
 
 #[tokio::test]
-#[ignore = "its deadline passed on a machine that was busy with builds; to be seen passing on a quiet one first"]
 async fn events_about_threads_that_nobody_knows_are_a_few_lines_and_a_count() {
     const EVENTS: u64 = 50;
     let mut world = world(On::Sqlite).await;
