@@ -191,7 +191,7 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
         UnderWay { job: Some(job), removal }
     }
 
-    async fn remove(&self, volume: &VolumeName, mut permit: Permit) -> Removed {
+    pub(super) async fn remove(&self, volume: &VolumeName, mut permit: Permit) -> Removed {
         permit.sent();
         let mut removal = pin!(self.volumes.remove(volume));
         if let Ok(removed) = tokio::time::timeout(self.context.limits.timeout, &mut removal).await {

@@ -10,6 +10,7 @@ pub mod fleet;
 pub mod freed;
 mod identity;
 mod limiter;
+mod orphan;
 mod outcome;
 mod placement;
 pub mod policy;
@@ -18,6 +19,7 @@ mod requests;
 pub mod retention;
 mod runner;
 pub mod users;
+mod vanished;
 
 pub use self::{
     cleaner::{Cleaner, Context},
@@ -27,6 +29,6 @@ pub use self::{
     policy::{Policy, UnknownThreads},
     ports::{
         Backlog, Candidate, Close, Database, Failures, Freed, FreedVolumes, Inventory, Locked, Mark, Pause, Pauses,
-        Receipt, Receipts, Removal, Report, Rows, Scope, Thread, Threads, Volumes,
+        Receipt, Receipts, Removal, Report, Rows, Scope, Seen, Sighting, Sightings, Thread, Threads, Volumes,
     },
 };

@@ -5,7 +5,7 @@ use tracing::{info, warn};
 
 use super::{PAGE_ROWS, Sweeper, report::SweepReport};
 use crate::{
-    cleanup::{Candidate, Database, Inventory, UnknownThreads, Volumes},
+    cleanup::{Candidate, Database, Inventory, Rows, UnknownThreads, Volumes},
     failure::Failure,
     metrics,
     volume_name::ThreadId,
@@ -27,10 +27,10 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
         let host = &self.cleaner.host;
         let mut found = Found::default();
         for threads in present.chunks(PAGE_ROWS) {
-            let known = self.cleaner.threads().read(threads, None).await?.threads;
+            let Rows { threads: known, foreign, .. } = self.cleaner.threads().read(threads, None).await?;
             // Of threads in use, nobody tells who only tells of closed ones.
             if self.cleaner.policy().unknown_threads == UnknownThreads::Reject {
-                report.orphans += (threads.len() - known.len()) as u64;
+                report.orphans += (threads.len() - known.len() - foreign.len()) as u64;
             }
             for (thread, row) in known {
                 match &row.host {
@@ -60,7 +60,7 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
             return Ok(());
         }
         // The consumer may have removed and marked these between the list and the rows: what counts is a later list.
-        let still = self.inventory().await?;
+        let still = self.cleaner.inventory(report.dry_run).await?;
         marked.retain(|thread| still.present.contains(thread));
         report.drift += marked.len() as u64;
         if report.dry_run || marked.is_empty() {

@@ -16,7 +16,7 @@ use tracing::{debug, info, warn};
 
 use super::{
     PAGE_ROWS, Schedule,
-    absent::mark_absent,
+    absent::{mark_absent, proves_absence},
     classify::{Classified, Row, classify},
     deferred::Deferred,
     pages::pages,
@@ -133,12 +133,12 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
                 self.sweep_rows(std::mem::take(&mut due), &mut retries, report, stop).await?;
             }
         }
-        let inventory = self.inventory().await?;
+        let inventory = self.cleaner.inventory(report.dry_run).await?;
         let found = self.look_up(&inventory, report).await?;
         report.candidates += found.unplaced.len() as u64;
         let mut unplaced = Deferred::default();
         let due = unplaced.take_from(found.unplaced, retention);
-        self.sweep_classified(classify(due, &inventory), &inventory, &mut retries, report, stop).await?;
+        self.sweep_classified(self.classify(due, &inventory), &inventory, &mut retries, report, stop).await?;
         self.retry(retries, report, stop).await?;
         let held_back = deferred.held + unplaced.held;
         (report.held, report.not_due) = (report.held + held_back, report.not_due + deferred.not_due + unplaced.not_due);
@@ -165,12 +165,12 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
         report: &mut SweepReport,
         stop: &CancellationToken,
     ) -> Result<(), Failure> {
-        let inventory = self.inventory().await?;
-        self.sweep_classified(classify(rows, &inventory), &inventory, retries, report, stop).await
+        let inventory = self.cleaner.inventory(report.dry_run).await?;
+        self.sweep_classified(self.classify(rows, &inventory), &inventory, retries, report, stop).await
     }
 
-    pub(super) async fn inventory(&self) -> Result<Inventory, Failure> {
-        self.cleaner.volumes.inventory(&self.cleaner.context.prefix).await
+    fn classify(&self, rows: Vec<Candidate>, inventory: &Inventory) -> Classified {
+        classify(rows, &self.cleaner.context.prefix, inventory)
     }
 
     async fn sweep_classified(
@@ -197,7 +197,9 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
         let mut removable: Vec<_> = present.into_iter().map(|row| row.thread).collect();
         self.set_failed_aside(&mut removable, retries, report).await?;
         if report.dry_run {
-            report.not_found += absent.len() as u64;
+            if proves_absence(inventory, absent.len(), report) {
+                report.not_found += absent.len() as u64;
+            }
             let would_be = if self.cleaner.pause_reason().is_some() { &mut report.paused } else { &mut report.removed };
             *would_be += removable.len() as u64;
             return Ok(());
@@ -219,10 +221,10 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
         report: &mut SweepReport,
     ) -> Result<(), Failure> {
         // They are no failures: as long as they wait, nobody needs to know whether their volume is there.
-        if !inventory.warnings.is_empty() {
+        if !inventory.warnings.is_empty() || inventory.doubt.is_some() {
             return Ok(());
         }
-        let absent = classify(deferred, inventory).absent;
+        let absent = self.classify(deferred, inventory).absent;
         let held = absent.iter().filter(|row| row.held).count() as u64;
         let not_due = absent.len() as u64 - held;
         (report.held, report.not_due) = (report.held - held, report.not_due - not_due);
@@ -243,12 +245,7 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
         inventory: &Inventory,
         report: &mut SweepReport,
     ) -> Result<Vec<Row>, Failure> {
-        if absent.is_empty() {
-            return Ok(Vec::new());
-        }
-        if let Some(warning) = inventory.warnings.first() {
-            warn!(warning, threads = absent.len(), "Docker's list may lack volumes, so none is taken for absent");
-            report.failed += absent.len() as u64;
+        if !proves_absence(inventory, absent.len(), report) {
             return Ok(Vec::new());
         }
         mark_absent(&self.cleaner.context, absent, report).await
