@@ -38,7 +38,11 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
     describe_counter!("volume_reaper_docker_requests_total", "Requests to Docker, by operation and status.");
     describe_counter!(
         "volume_reaper_panics_total",
-        "Panics in the handling of a delivery: bugs, contained and retried."
+        "Panics in the handling of a delivery or in a sweep: bugs, contained and retried."
+    );
+    describe_counter!(
+        "volume_reaper_lease_failures_total",
+        "Failures to take the lease of a sweep although the database answers: nothing is swept here."
     );
     describe_gauge!("volume_reaper_unmarked_threads", "Closed threads that are not marked, at the last sweep's end.");
     describe_gauge!(
@@ -89,9 +93,14 @@ pub fn settlement(settlement: &'static str) {
     counter!("volume_reaper_settlements_total", "settlement" => settlement).increment(1);
 }
 
-/// The handling of a delivery panicked and was contained.
+/// The handling of a delivery, or a sweep, panicked and was contained.
 pub fn panic() {
     counter!("volume_reaper_panics_total").increment(1);
+}
+
+/// The lease of a sweep could not be taken although the database answers.
+pub fn lease_failure() {
+    counter!("volume_reaper_lease_failures_total").increment(1);
 }
 
 /// Docker answered, or did not. `host` is its name, unless there is only one.

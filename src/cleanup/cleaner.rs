@@ -166,6 +166,7 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
         claimed_host: Option<&str>,
         origin: Origin,
     ) -> Result<Outcome, Failure> {
+        self.context.prefix.owns(thread).map_err(Failure::permanent)?;
         if self.detached.lock().contains(thread) {
             return Ok(Outcome::Removing);
         }

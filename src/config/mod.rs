@@ -124,6 +124,7 @@ impl Config {
 
     fn check<F: Fn(&str) -> Option<String>>(values: &Values<'_, F>) -> Result<Self, ConfigError> {
         let concurrency = values.get("concurrency", |text| number(text, 1..=256))?;
+        let prefix = values.get("volume_prefix", VolumePrefix::parse)?;
         let mut config = Self {
             database_url: values.get("database_url", |text| {
                 let url = SecretUrl::parse(text, &["postgres", "postgresql", "mysql", "mariadb", "sqlite"])?;
@@ -151,7 +152,7 @@ impl Config {
             lock_limit: values.get("lock_limit", |text| {
                 optional(text)?.map(|text| duration(&text, Duration::ZERO, MOST_LOCKED)).transpose()
             })?,
-            volume_prefix: values.get("volume_prefix", VolumePrefix::parse)?,
+            volume_prefix: values.get("foreign_prefixes", |text| prefix.clone().with_foreign(text))?,
             exchange: values.get("exchange", amqp_name)?,
             routing_key: values.get("routing_key", amqp_name)?,
             reopened_routing_key: values.get("reopened_routing_key", amqp_name)?,

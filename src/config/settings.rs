@@ -96,6 +96,12 @@ pub const SETTINGS: &[Setting] = &[
          500ms on SQLite",
     ),
     setting("volume_prefix", "VOLUME_REAPER_VOLUME_PREFIX", "ha_ws_", "What a thread's volume is called before its id"),
+    setting(
+        "foreign_prefixes",
+        "VOLUME_REAPER_FOREIGN_PREFIXES",
+        "",
+        "Longer prefixes that begin with ours and are somebody else's, as in ha_ws_x_: such volumes are left alone",
+    ),
     setting("exchange", "VOLUME_REAPER_EXCHANGE", "threads", "The topic exchange that thread events are published to"),
     setting("routing_key", "VOLUME_REAPER_ROUTING_KEY", "thread.closed", "The routing key of thread-closed events"),
     setting(

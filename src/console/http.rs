@@ -59,6 +59,9 @@ struct Readiness {
     /// The Docker hosts, where there are several. Ready is who has one of them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     hosts: Vec<HostStatus>,
+    /// What can't do its work although all dependencies answer, and why. Others may do it, so who is degraded is ready.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    degraded: BTreeMap<String, String>,
 }
 
 /// Serves until `done` is cancelled. `stop` says that we are about to end, which `/readyz` reports.
@@ -147,5 +150,6 @@ async fn readyz(State(shared): State<Shared>) -> impl IntoResponse {
     let ready = !stopping && statuses.iter().all(|(_, status)| status.up);
     let dependencies = statuses.into_iter().map(|(dependency, status)| (dependency.as_str(), status)).collect();
     let code = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (code, Json(Readiness { ready, stopping, dependencies, hosts: shared.health.hosts() }))
+    let (hosts, degraded) = (shared.health.hosts(), shared.health.degraded());
+    (code, Json(Readiness { ready, stopping, dependencies, hosts, degraded }))
 }

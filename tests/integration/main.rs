@@ -45,6 +45,7 @@ mod store;
 mod sweeper;
 mod tls;
 mod transport;
+mod vanished;
 mod waiting;
 mod which_daemon;
 mod world;

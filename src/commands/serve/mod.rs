@@ -235,7 +235,7 @@ impl<T: Database + AsRef<Store>> Process<T> {
         let holder = format!("{}/{}", self.config.replica, uuid::Uuid::new_v4());
         tokio::select! {
             () = self.health.until_up(&[Dependency::Database]) => {
-                leader::keep(self.store(), &lease, &holder, &is_leader, &self.stop).await;
+                leader::keep(self.store(), &self.health, &lease, &holder, &is_leader, &self.stop).await;
             }
             () = self.stop.cancelled() => {}
         }
@@ -249,6 +249,9 @@ impl<T: Database + AsRef<Store>> Process<T> {
                 Some(_) => prepare_dry_run(self.store(), &self.config).await?,
             }
             self.store().ping().await?;
+            if self.journal.is_none() && !self.health.is_up(Dependency::Database) {
+                self.store().check_rights().await?;
+            }
             // So that the metric is true on a replica without work too.
             for worker in self.fleet.workers() {
                 worker.cleaner.look_for_pause().await?;
