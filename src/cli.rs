@@ -2,12 +2,12 @@
 
 mod selection;
 
-use std::{collections::HashMap, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use clap::{Arg, ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub use self::selection::Selection;
-use crate::config::{CONFIG_ENV, Config, ConfigError, SETTINGS, flag_of};
+use crate::config::{CONFIG_ENV, Config, ConfigError, SETTINGS, environment, flag_of};
 
 /// Removes the Docker volumes of closed threads, once, and remembers it.
 #[derive(Debug, Parser)]
@@ -245,11 +245,9 @@ pub fn read() -> Result<Invocation, ConfigError> {
         Ok(line) => line.command,
         Err(error) => error.exit(),
     };
-    // A variable that is not Unicode can't be one of ours.
-    let env = std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-        .collect::<HashMap<_, _>>();
-    let file = flag(&matches, "config").or_else(|| env.get(CONFIG_ENV).cloned()).map(PathBuf::from);
+    let env = environment(std::env::vars_os())?;
+    let given = [flag(&matches, "config"), env.get(CONFIG_ENV).cloned()].into_iter().flatten();
+    let file = given.map(|path| path.trim().to_owned()).find(|path| !path.is_empty()).map(PathBuf::from);
     let file = file.map(|path| Config::read_file(&path).map(|text| (path, text))).transpose()?;
     let config = Config::load(|key| flag(&matches, key), &env, file)?;
     Ok(Invocation { command, config })

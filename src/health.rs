@@ -1,7 +1,7 @@
 //! Which dependencies answer. Whoever finds one down says so here; consumer and sweeps wait here; a probe per
 //! dependency finds out when it is back.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -57,6 +57,7 @@ struct All {
     broker: Status,
     database: Status,
     hosts: Vec<HostStatus>,
+    degraded: BTreeMap<String, String>,
 }
 
 impl Health {
@@ -75,7 +76,8 @@ impl Health {
         }
         let unknown = || Status { up: false, since, reason: Some(NOT_CONTACTED.to_owned()) };
         let hosts = hosts.into_iter().map(|name| HostStatus { name, status: unknown() });
-        let all = All { broker: unknown(), database: unknown(), hosts: hosts.collect() };
+        let hosts = hosts.collect();
+        let all = All { broker: unknown(), database: unknown(), hosts, degraded: BTreeMap::new() };
         for host in &all.hosts {
             metrics::host_up(host.name.name(), false);
         }
@@ -130,6 +132,20 @@ impl Health {
             metrics::dependency_up(dependency, all.is_up(dependency, None));
             is_news
         });
+    }
+
+    /// A part can't do its work although all dependencies answer, or can again. Whether that is news.
+    pub(crate) fn degrade(&self, part: &str, reason: Option<&str>) -> bool {
+        self.all.send_if_modified(|all| match reason {
+            Some(reason) => all.degraded.insert(part.to_owned(), reason.to_owned()).is_none(),
+            None => all.degraded.remove(part).is_some(),
+        })
+    }
+
+    /// The parts that can't do their work although all dependencies answer, with the reasons.
+    #[must_use]
+    pub fn degraded(&self) -> BTreeMap<String, String> {
+        self.all.borrow().degraded.clone()
     }
 
     /// The state of each dependency.

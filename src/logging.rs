@@ -1,21 +1,104 @@
 //! Where log lines go: to standard error, for people or as JSON, so that standard output is a command's own.
+//!
+//! A thread of their own writes them. Whoever reads standard error and stops reading stops that thread and nothing
+//! else: lines that find no room in its queue are dropped and counted.
 
-use std::io::IsTerminal;
+use std::{
+    io::{self, IsTerminal, Write},
+    sync::{
+        OnceLock,
+        atomic::{AtomicU64, Ordering},
+        mpsc::{Receiver, SyncSender, sync_channel},
+    },
+    thread,
+    time::Duration,
+};
 
+use tracing::warn;
 use tracing_subscriber::{EnvFilter, fmt, prelude::*};
 
 use crate::{
     config::{Config, LogFormat},
+    metrics,
     progress::Stderr,
 };
 
+/// Lines that wait to be written: some megabytes.
+const MOST_QUEUED: usize = 10_000;
+/// How long the end of the process waits for its last lines to be written.
+const LAST_LINES: Duration = Duration::from_secs(1);
+
+static QUEUE: OnceLock<SyncSender<Entry>> = OnceLock::new();
+/// Lines that were dropped and not yet told of.
+static DROPPED: AtomicU64 = AtomicU64::new(0);
+
+enum Entry {
+    Line(Vec<u8>),
+    /// All that came before is written.
+    Written(SyncSender<()>),
+}
+
 /// Installs the subscriber for this process.
 pub fn install(config: &Config) {
+    let (queue, entries) = sync_channel(MOST_QUEUED);
+    let writer = thread::Builder::new().name("log".to_owned()).spawn(move || write(&entries));
+    if writer.is_ok() {
+        QUEUE.get_or_init(|| queue);
+    }
     let filter = EnvFilter::new(&config.log_filter);
     let registry = tracing_subscriber::registry().with(filter);
-    let lines = fmt::layer().with_writer(Stderr::default);
+    let lines = fmt::layer().with_writer(|| Queued);
     match config.log_format {
-        LogFormat::Pretty => registry.with(lines.with_ansi(std::io::stderr().is_terminal())).init(),
+        LogFormat::Pretty => registry.with(lines.with_ansi(io::stderr().is_terminal())).init(),
         LogFormat::Json => registry.with(lines.json().flatten_event(true).with_current_span(true)).init(),
+    }
+}
+
+/// Says a line for people, behind the log lines.
+pub fn say(line: &str) {
+    let _ = Queued.write_all(format!("{line}\n").as_bytes());
+}
+
+/// Waits until the lines are written, for a moment.
+pub fn finish() {
+    let (written, waiting) = sync_channel(1);
+    if QUEUE.get().is_some_and(|queue| queue.try_send(Entry::Written(written)).is_ok()) {
+        let _ = waiting.recv_timeout(LAST_LINES);
+    }
+}
+
+fn write(entries: &Receiver<Entry>) {
+    for entry in entries {
+        match entry {
+            // Nobody is left to tell.
+            Entry::Line(line) => drop(Stderr.write_all(&line)),
+            Entry::Written(waiting) => drop(waiting.send(())),
+        }
+        let dropped = DROPPED.swap(0, Ordering::Relaxed);
+        if dropped > 0 {
+            warn!(lines = dropped, "log lines were dropped: whoever reads standard error did not keep up");
+        }
+    }
+}
+
+/// The end of the queue. Each write is a whole line.
+struct Queued;
+
+impl Write for Queued {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        match QUEUE.get() {
+            None => Stderr.write_all(line)?,
+            Some(queue) => {
+                if queue.try_send(Entry::Line(line.to_vec())).is_err() {
+                    DROPPED.fetch_add(1, Ordering::Relaxed);
+                    metrics::log_line_dropped();
+                }
+            }
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{os::unix::process::CommandExt, process::Command, process::ExitCode};
 
+use tracing::warn;
 use volume_reaper::{cli, commands, logging};
 
 /// Exit code for settings that can't be used, as clap has it for a command line that can't.
@@ -41,7 +42,12 @@ fn with_deep_stacks() {
 
 fn start() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_stack_size(OUR_STACK_BYTES).build();
-    runtime.expect("threads and an event queue").block_on(run())
+    let runtime = runtime.expect("threads and an event queue");
+    let code = runtime.block_on(run());
+    // Whatever still waits for an answer, such as the resolver of names, is not waited for.
+    runtime.shutdown_background();
+    logging::finish();
+    code
 }
 
 async fn run() -> ExitCode {
@@ -53,10 +59,13 @@ async fn run() -> ExitCode {
         }
     };
     logging::install(&invocation.config);
+    for warning in &invocation.config.warnings {
+        warn!("{warning}");
+    }
     match Box::pin(commands::run(invocation)).await {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("volume-reaper: {error}");
+            logging::say(&format!("volume-reaper: {error}"));
             ExitCode::FAILURE
         }
     }

@@ -2,11 +2,12 @@
 //!
 //! The names are part of the public contract. No label is ever a thread's id: their number has no bound.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use chrono::{DateTime, Utc};
 use metrics::{Label, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use parking_lot::Mutex;
 
 use crate::failure::Dependency;
 
@@ -15,6 +16,13 @@ const CLOSE_TO_MARK_BUCKETS_SECS: &[f64] =
     &[0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 21_600.0, 86_400.0];
 /// From an idle sweep to a first day with a million rows.
 const SWEEP_BUCKETS_SECS: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0, 900.0];
+
+/// The gauges that only who sweeps can set.
+const OF_LEADERS: [&str; 3] =
+    ["volume_reaper_unmarked_threads", "volume_reaper_oldest_unmarked_seconds", "volume_reaper_orphan_volumes"];
+
+/// Until when this replica leads the sweeps of each host.
+static LEADS: Mutex<BTreeMap<Option<String>, Option<DateTime<Utc>>>> = Mutex::new(BTreeMap::new());
 
 /// Installs the recorder for this process; the handle writes what `/metrics` serves.
 pub fn install() -> Result<PrometheusHandle, BuildError> {
@@ -30,7 +38,11 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
     describe_counter!("volume_reaper_docker_requests_total", "Requests to Docker, by operation and status.");
     describe_counter!(
         "volume_reaper_panics_total",
-        "Panics in the handling of a delivery: bugs, contained and retried."
+        "Panics in the handling of a delivery or in a sweep: bugs, contained and retried."
+    );
+    describe_counter!(
+        "volume_reaper_lease_failures_total",
+        "Failures to take the lease of a sweep although the database answers: nothing is swept here."
     );
     describe_gauge!("volume_reaper_unmarked_threads", "Closed threads that are not marked, at the last sweep's end.");
     describe_gauge!(
@@ -48,9 +60,14 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
         "Threads that were reopened while their volume was removed, after its row was no longer locked."
     );
     describe_counter!(
+        "volume_reaper_log_lines_dropped_total",
+        "Log lines that were dropped because whoever reads standard error did not keep up."
+    );
+    describe_counter!(
         "volume_reaper_locks_given_up_total",
         "Removals that took longer than the lock limit, so that their threads could be reopened meanwhile."
     );
+    describe_gauge!("volume_reaper_sweep_leader", "Whether this replica leads the sweeps (1) or not (0), by host.");
     describe_gauge!("volume_reaper_removal_paused", "Whether removal is paused (1) or not (0).");
     describe_gauge!("volume_reaper_dependency_up", "Whether a dependency answers (1) or not (0).");
     describe_gauge!(
@@ -76,9 +93,14 @@ pub fn settlement(settlement: &'static str) {
     counter!("volume_reaper_settlements_total", "settlement" => settlement).increment(1);
 }
 
-/// The handling of a delivery panicked and was contained.
+/// The handling of a delivery, or a sweep, panicked and was contained.
 pub fn panic() {
     counter!("volume_reaper_panics_total").increment(1);
+}
+
+/// The lease of a sweep could not be taken although the database answers.
+pub fn lease_failure() {
+    counter!("volume_reaper_lease_failures_total").increment(1);
 }
 
 /// Docker answered, or did not. `host` is its name, unless there is only one.
@@ -127,6 +149,37 @@ pub fn orphans(host: Option<&str>, count: u64) {
 /// Removal was paused, or resumed. `host` is the host's name, unless there is only one.
 pub fn removal_paused(host: Option<&str>, paused: bool) {
     gauge!("volume_reaper_removal_paused", of_host(host)).set(if paused { 1.0 } else { 0.0 });
+}
+
+/// A log line found no room: whoever reads standard error does not keep up.
+pub fn log_line_dropped() {
+    counter!("volume_reaper_log_lines_dropped_total").increment(1);
+}
+
+/// Until when this replica leads the sweeps of a host, if it does. `host` is its name, unless there is only one.
+pub fn leads(host: Option<&str>, until: Option<DateTime<Utc>>) {
+    LEADS.lock().insert(host.map(str::to_owned), until);
+}
+
+/// What `/metrics` serves.
+///
+/// What only a leader finds out is left out by all others. By the clock on the wall: it goes on while a process or its
+/// machine is paused, and others have taken the lead by then.
+pub fn render(handle: &PrometheusHandle) -> String {
+    let now = Utc::now();
+    let leads: BTreeMap<_, _> =
+        LEADS.lock().iter().map(|(host, until)| (host.clone(), until.is_some_and(|until| now < until))).collect();
+    for (host, leads) in &leads {
+        gauge!("volume_reaper_sweep_leader", of_host(host.as_deref())).set(if *leads { 1.0 } else { 0.0 });
+    }
+    let is_served = |line: &&str| {
+        let Some(labels) = OF_LEADERS.iter().find_map(|gauge| line.strip_prefix(gauge)) else { return true };
+        leads.iter().any(|(host, leads)| {
+            let is_of = |host: &String| !labels.starts_with('{') || labels.contains(&format!("host=\"{host}\""));
+            *leads && host.as_ref().is_none_or(is_of)
+        })
+    };
+    handle.render().split_inclusive('\n').filter(is_served).collect()
 }
 
 /// A dependency came or went.

@@ -60,7 +60,11 @@ impl fmt::Display for ThreadId {
 
 /// What every volume of ours begins with, `ha_ws_` by default. Never empty: an empty prefix would select everything.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct VolumePrefix(String);
+pub struct VolumePrefix {
+    text: String,
+    /// Longer prefixes of somebody else's.
+    foreign: Vec<String>,
+}
 
 impl VolumePrefix {
     /// The shortest prefix, in bytes. A shorter one would match volumes that are somebody else's by accident.
@@ -82,25 +86,49 @@ impl VolumePrefix {
                  and begins with a letter or a digit"
                 .to_owned());
         }
-        Ok(Self(text.to_owned()))
+        Ok(Self { text: text.to_owned(), foreign: Vec::new() })
+    }
+
+    /// This prefix, without what begins with one of these, which are separated by commas; the error says what is wrong.
+    pub fn with_foreign(self, text: &str) -> Result<Self, String> {
+        let foreign: Vec<_> = text.split(',').map(str::trim).filter(|one| !one.is_empty()).map(str::to_owned).collect();
+        match foreign.iter().find(|foreign| self.text.starts_with(*foreign)) {
+            None => Ok(Self { foreign, ..self }),
+            Some(all) => {
+                Err(format!("with {all:?}, all volumes that begin with {:?} would be somebody else's", self.text))
+            }
+        }
+    }
+
+    /// Fails if the thread's volume has a name that is somebody else's; the error says so.
+    pub fn owns(&self, thread: &ThreadId) -> Result<(), String> {
+        let volume = self.volume_of(thread);
+        match self.foreign.iter().find(|foreign| volume.0.starts_with(*foreign)) {
+            None => Ok(()),
+            Some(foreign) => Err(format!(
+                "volume {volume} begins with {foreign:?}, so it is somebody else's (VOLUME_REAPER_FOREIGN_PREFIXES)"
+            )),
+        }
     }
 
     /// The prefix as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.text
     }
 
     /// The name of the thread's volume.
     #[must_use]
     pub fn volume_of(&self, thread: &ThreadId) -> VolumeName {
-        VolumeName(format!("{}{}", self.0, thread.0))
+        VolumeName(format!("{}{}", self.text, thread.0))
     }
 
-    /// The thread that a volume of this name belongs to; `None` if the name is not prefix + valid id.
+    /// The thread that a volume of this name belongs to; `None` if the name is not prefix + valid id, or is somebody
+    /// else's.
     #[must_use]
     pub fn thread_of(&self, volume: &str) -> Option<ThreadId> {
-        volume.strip_prefix(&self.0).and_then(|id| ThreadId::parse(id).ok())
+        let thread = volume.strip_prefix(&self.text).and_then(|id| ThreadId::parse(id).ok());
+        thread.filter(|thread| self.owns(thread).is_ok())
     }
 }
 
@@ -131,6 +159,19 @@ fn is_name(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_begins_with_a_foreign_prefix_is_no_volume_of_ours() {
+        let prefix =
+            VolumePrefix::parse("ha_ws_").and_then(|prefix| prefix.with_foreign("ha_ws_x_, other_")).expect("valid");
+        assert_eq!(prefix.thread_of("ha_ws_x_1"), None);
+        assert_eq!(prefix.thread_of("ha_ws_x1"), ThreadId::parse("x1").ok());
+        assert!(prefix.owns(&ThreadId::parse("x_1").expect("valid")).is_err());
+        for all in ["ha_ws_", "ha_", "ha_ws_x_,ha"] {
+            let prefix = VolumePrefix::parse("ha_ws_").expect("valid");
+            assert!(prefix.with_foreign(all).is_err(), "{all}");
+        }
+    }
 
     #[test]
     fn ids_that_could_leave_the_volumes_endpoint_are_refused() {

@@ -59,12 +59,9 @@ async fn compare(case: &Case) -> Result<()> {
         costs.sort_by_key(|used| used.ours());
         let median = costs[costs.len() / 2];
         println!("    processor time, ms an event  {}", median.each(case.volumes));
-        match counted.calls {
-            Some(calls) => {
-                println!("    our system calls an event    {:.1}", float(calls) / float(case.volumes as u64))
-            }
-            None => println!("    our system calls an event    not counted: that takes perf, and the right to trace"),
-        }
+        let calls = counted.calls.map(|calls| format!("{:.1}", float(calls) / float(case.volumes as u64)));
+        let calls = calls.unwrap_or_else(|| "not counted: that takes perf, and the right to trace".to_owned());
+        println!("    our system calls an event    {calls}");
     }
     Ok(())
 }

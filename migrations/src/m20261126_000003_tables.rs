@@ -63,6 +63,9 @@ fn create(dialect: &dyn Dialect) -> Vec<String> {
         .col(key("name"))
         .col(text("identity").not_null())
         .col(time("pinned_at").not_null())
+        // What its latest list had of our volumes.
+        .col(number("volumes"))
+        .col(time("seen_at"))
         .to_owned();
     // Which replica does what only one may do: a row with an epoch, since poolers break advisory locks.
     let leases = dialect

@@ -209,14 +209,15 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
         let cleaner = Arc::clone(self);
         let volume = self.context.prefix.volume_of(&job.request.thread);
         let span = job.request.span.clone();
-        let removal = async move { cleaner.remove(&volume, latest, permit).await }.instrument(span);
+        let removal = async move { cleaner.remove(&volume, Some(latest), permit).await }.instrument(span);
         let removal = self.context.tasks.spawn(removal);
         UnderWay { job: Some(job), removal }
     }
 
-    async fn remove(&self, volume: &VolumeName, latest: Instant, mut permit: Permit) -> Removed {
+    /// Removes a volume; nothing is sent after `latest`.
+    pub(super) async fn remove(&self, volume: &VolumeName, latest: Option<Instant>, mut permit: Permit) -> Removed {
         permit.sent();
-        let mut removal = pin!(self.volumes.remove_by(volume, Some(latest)));
+        let mut removal = pin!(self.volumes.remove_by(volume, latest));
         if let Ok(removed) = tokio::time::timeout(self.context.limits.timeout, &mut removal).await {
             return removed;
         }

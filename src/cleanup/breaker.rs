@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::ports::{Pauses, Receipts};
+use super::ports::{Pauses, Receipts, Sightings};
 use crate::{failure::Failure, host::Host, metrics};
 
 /// How old a count of all replicas' removals may be. One short query per interval, and only while removing.
@@ -111,6 +111,15 @@ impl Breaker {
     /// Pauses removal on this host. If it is paused already, for another reason perhaps, that one stays.
     pub(crate) async fn trip(&self, pauses: &impl Pauses, reason: &str) -> Result<(), Failure> {
         self.pause(pauses, self.host.name(), reason).await
+    }
+
+    /// Doubts this host: pauses removal there, and marks by its lists.
+    pub(crate) async fn doubt(&self, database: &(impl Pauses + Sightings), reason: &str) -> Result<(), Failure> {
+        if !database.doubt(&self.host, reason).await? {
+            return self.look(database).await;
+        }
+        self.notice(Some(reason), Instant::now());
+        Ok(())
     }
 
     /// Pauses removal everywhere, since the budget of an hour is used up.

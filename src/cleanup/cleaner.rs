@@ -131,6 +131,11 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
         self.breaker.pause_reason()
     }
 
+    /// The threads whose removals go on without a batch.
+    pub fn detached(&self) -> Vec<ThreadId> {
+        self.detached.lock().iter().cloned().collect()
+    }
+
     /// Pauses removal on this host, for all replicas, until a person resumes it.
     pub async fn pause(&self, reason: &str) -> Result<(), Failure> {
         self.breaker.trip(self.threads(), reason).await
@@ -161,6 +166,7 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
         claimed_host: Option<&str>,
         origin: Origin,
     ) -> Result<Outcome, Failure> {
+        self.context.prefix.owns(thread).map_err(Failure::permanent)?;
         if self.detached.lock().contains(thread) {
             return Ok(Outcome::Removing);
         }

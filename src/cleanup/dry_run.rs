@@ -16,9 +16,9 @@ use serde_json::json;
 
 use super::{
     Backlog, Candidate, Database, Failures, Gone, Locked, Mark, Origin, Pause, Pauses, Receipt, Receipts, Rows, Scope,
-    Threads, failing::FailedCleanup,
+    Seen, Sighting, Sightings, Threads, failing::FailedCleanup,
 };
-use crate::{failure::Failure, journal::Journal, volume_name::ThreadId};
+use crate::{failure::Failure, host::Host, journal::Journal, volume_name::ThreadId};
 
 /// A database to which nothing is written.
 pub struct DryRun<T> {
@@ -158,6 +158,24 @@ impl<T: Database> Pauses for DryRun<T> {
             would_be.pauses.insert(host, Pause { paused_at, reason, paused_by });
         }
         Ok(is_news)
+    }
+}
+
+impl<T: Database> Sightings for DryRun<T> {
+    async fn seen(&self, host: &Host) -> Result<Seen, Failure> {
+        self.inner.seen(host).await
+    }
+
+    async fn saw(&self, _host: &Host, _sighting: &Sighting) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    async fn doubt(&self, host: &Host, reason: &str) -> Result<bool, Failure> {
+        self.pause_removal(host.name(), reason).await
+    }
+
+    async fn removed_since(&self, since: DateTime<Utc>) -> Result<u64, Failure> {
+        self.inner.removed_since(since).await
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{pin::pin, sync::Arc, time::Duration};
 
 use chrono::{DateTime, SubsecRound, Utc};
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::{
     Database, Gone, Mark, Origin, Outcome, Receipt, Removal, Volumes,
@@ -13,6 +13,7 @@ use super::{
 use crate::{
     failure::{Failure, Verdict},
     metrics,
+    volume_name::ThreadId,
 };
 
 /// What a removal came to, as far as this host goes.
@@ -102,6 +103,7 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
     /// Finishes a removal that its batch did not wait for.
     pub(super) async fn finish_detached(self: Arc<Self>, mut job: Job, removal: impl Future<Output = Removed>) {
         let (thread, source) = (job.request.thread.clone(), job.request.origin.as_str());
+        let detached = Detached { cleaner: &self, thread: &thread };
         let mut removal = pin!(removal);
         let wait = match job.request.origin {
             // A delivery is not kept: others wait behind it.
@@ -117,7 +119,7 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
             job.request.hand_over().answer(self.volumes.probe().await.map(|()| Outcome::Removing));
             (removal.await, false)
         };
-        self.detached.lock().remove(&thread);
+        drop(detached);
         if removed == Ok(Removal::NotSent) {
             // Its row is unlocked, so it begins anew.
             let (claimed_host, origin) = (job.request.claimed_host.clone(), job.request.origin.clone());
@@ -221,6 +223,21 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
                      mark's column; `volume-reaper doctor` looks for what is in the way"
                 )))
             }
+        }
+    }
+}
+
+/// A thread whose removal goes on without a batch, until this is dropped.
+struct Detached<'a, V, T> {
+    cleaner: &'a Cleaner<V, T>,
+    thread: &'a ThreadId,
+}
+
+impl<V, T> Drop for Detached<'_, V, T> {
+    fn drop(&mut self) {
+        self.cleaner.detached.lock().remove(self.thread);
+        if std::thread::panicking() {
+            error!(thread.id = %self.thread, "a removal that took long panicked; left to the sweep");
         }
     }
 }

@@ -107,6 +107,7 @@ impl<V: Volumes, T: Database> Fleet<V, T> {
         claimed_host: Option<&str>,
         origin: Origin,
     ) -> Result<Outcome, Failure> {
+        self.context().prefix.owns(thread).map_err(Failure::permanent)?;
         let served = claimed_host.and_then(|host| self.worker(host));
         let outcome = match served {
             // Its batch reads the row, and says so if that names another host.

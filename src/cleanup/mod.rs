@@ -10,6 +10,7 @@ pub mod fleet;
 pub mod freed;
 mod identity;
 mod limiter;
+mod orphan;
 mod outcome;
 mod placement;
 pub mod policy;
@@ -19,6 +20,7 @@ mod requests;
 pub mod retention;
 mod runner;
 pub mod users;
+mod vanished;
 
 pub use self::{
     cleaner::{Cleaner, Context},
@@ -28,6 +30,7 @@ pub use self::{
     policy::Policy,
     ports::{
         Backlog, Candidate, ClaimedStatus, Close, Database, Failures, Freed, FreedVolumes, Inventory, Locked, Mark,
-        Pause, Pauses, Receipt, Receipts, Removal, Rows, Scope, StatusChange, StatusChanges, Thread, Threads, Volumes,
+        Pause, Pauses, Receipt, Receipts, Removal, Rows, Scope, Seen, Sighting, Sightings, StatusChange, StatusChanges,
+        Thread, Threads, Volumes,
     },
 };

@@ -13,9 +13,9 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use super::{
     Backlog, Candidate, ClaimedStatus, Database, Failures, Locked, Mark, Outcome, Pause, Pauses, Receipt, Receipts,
-    Rows, Scope, StatusChange, StatusChanges, Threads, failing::FailedCleanup,
+    Rows, Scope, Seen, Sighting, Sightings, StatusChange, StatusChanges, Threads, failing::FailedCleanup,
 };
-use crate::{failure::Failure, volume_name::ThreadId};
+use crate::{failure::Failure, host::Host, volume_name::ThreadId};
 
 /// A close later than this after our own time is a wrong clock: believed, it would outlive every reopening until then.
 const MAX_AHEAD: TimeDelta = TimeDelta::minutes(5);
@@ -128,6 +128,24 @@ impl<T: Database + StatusChanges> Failures for Recording<T> {
 
     async fn forget_failures(&self) -> Result<(), Failure> {
         self.inner.forget_failures().await
+    }
+}
+
+impl<T: Database + StatusChanges> Sightings for Recording<T> {
+    async fn seen(&self, host: &Host) -> Result<Seen, Failure> {
+        self.inner.seen(host).await
+    }
+
+    async fn saw(&self, host: &Host, sighting: &Sighting) -> Result<(), Failure> {
+        self.inner.saw(host, sighting).await
+    }
+
+    async fn doubt(&self, host: &Host, reason: &str) -> Result<bool, Failure> {
+        self.inner.doubt(host, reason).await
+    }
+
+    async fn removed_since(&self, since: DateTime<Utc>) -> Result<u64, Failure> {
+        self.inner.removed_since(since).await
     }
 }
 

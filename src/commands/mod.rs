@@ -17,6 +17,7 @@ mod sweep;
 
 use std::{process::ExitCode, sync::Arc};
 
+use self::output::person;
 use crate::{
     cleanup::{Cleaner, Context, Database, dry_run::DryRun, fleet::Fleet, policy::Limits, record::Recording},
     cli::{Command, Invocation},
@@ -63,7 +64,7 @@ pub async fn run(Invocation { command, config }: Invocation) -> Result<ExitCode,
 async fn store(config: &Config) -> Result<Store, Failure> {
     let threads = config.threads.clone();
     let store = Store::new(&config.database_url, threads, config.replica.clone(), connections(config)).await?;
-    Ok(store.with_hosts(config.host_names()))
+    Ok(store.with_hosts(config.host_names()).acting_for(person()))
 }
 
 fn connections(config: &Config) -> u32 {

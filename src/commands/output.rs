@@ -1,6 +1,9 @@
 //! What commands print, and asking a person before something that can't be taken back.
 
-use std::io::{self, IsTerminal, Write};
+use std::{
+    io::{self, IsTerminal, Write},
+    os::unix::fs::MetadataExt,
+};
 
 use serde::Serialize;
 
@@ -45,4 +48,11 @@ pub(super) async fn confirm(what: &str, count: usize) -> Result<(), Failure> {
         Ok(_) => Err(Failure::permanent(format!("nothing was deleted, since {count} was not typed"))),
         Err(error) => Err(Failure::permanent(format!("standard input: {error}"))),
     }
+}
+
+/// Who types the command, as far as the system says: for the audit trail.
+pub(super) fn person() -> String {
+    let name = ["SUDO_USER", "USER", "LOGNAME"].into_iter().find_map(|name| std::env::var(name).ok());
+    let id = || std::fs::metadata("/proc/self").map_or("unknown".to_owned(), |own| format!("user {}", own.uid()));
+    name.filter(|name| !name.is_empty()).unwrap_or_else(id)
 }

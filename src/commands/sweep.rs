@@ -4,7 +4,7 @@ use std::{process::ExitCode, sync::Arc};
 
 use futures_util::future::{select_all, try_join_all};
 use tokio::{sync::watch, time::Instant};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
     docker, fleet_of,
@@ -27,6 +27,23 @@ use crate::{
 };
 
 pub(super) async fn run(config: &Config, dry_run: bool, as_json: bool) -> Result<ExitCode, Failure> {
+    let report = report(config, dry_run).await;
+    match &report {
+        Ok(report) if as_json => say(json(report))?,
+        Ok(report) => write(&text(report))?,
+        // Programs get their object all the same.
+        Err(failure) if as_json => {
+            let skipped_reason = Some(failure.message.clone());
+            say(json(&SweepReport { skipped_reason, dry_run, ..SweepReport::default() }))?;
+        }
+        Err(_) => {}
+    }
+    let report = report?;
+    let failed = report.failed > 0 || report.skipped_reason.is_some();
+    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+async fn report(config: &Config, dry_run: bool) -> Result<SweepReport, Failure> {
     let health = Health::of_hosts(config.host_names());
     let docker = |host: &DockerHost| {
         let docker = docker(config, host);
@@ -42,19 +59,12 @@ pub(super) async fn run(config: &Config, dry_run: bool, as_json: bool) -> Result
         store
     };
     health.up(Dependency::Database);
-    let report = match config.unknown_threads {
-        UnknownThreads::Reject => sweep(config, fleet_of(config, &health, store, docker), dry_run).await?,
+    match config.unknown_threads {
+        UnknownThreads::Reject => sweep(config, fleet_of(config, &health, store, docker), dry_run).await,
         UnknownThreads::Record => {
-            sweep(config, fleet_of(config, &health, Recording::new(store), docker), dry_run).await?
+            sweep(config, fleet_of(config, &health, Recording::new(store), docker), dry_run).await
         }
-    };
-    if as_json {
-        say(json(&report))?;
-    } else {
-        write(&text(&report))?;
     }
-    let failed = report.failed > 0 || report.skipped_reason.is_some();
-    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 /// Sweeps until it is done or interrupted, and shows how far it is.
@@ -65,24 +75,17 @@ async fn sweep<T: Database + AsRef<Store>>(
 ) -> Result<SweepReport, Failure> {
     let fleet = Arc::new(fleet);
     let stop = CancellationToken::new();
-    let interrupted = tokio::spawn({
-        let stop = stop.clone();
-        async move {
-            if tokio::signal::ctrl_c().await.is_ok() {
-                stop.cancel();
-            }
-        }
-    });
+    let interrupted = AbortOnDropHandle::new(tokio::spawn(cancel_when_interrupted(stop.clone())));
     let sweeper = |worker: &HostWorker<Docker, T>| {
         Sweeper::new(Arc::clone(&worker.cleaner), Arc::clone(&worker.health), config.reconcile_cooldown)
     };
     let sweepers: Vec<_> = fleet.workers().iter().map(sweeper).collect();
     progress::show(fleet.threads().backlog().await?.unmarked);
     let shown = tokio::spawn(show_progress(sweepers.iter().map(Sweeper::progress).collect()));
+    let shown = AbortOnDropHandle::new(shown);
     let report = sweep_hosts(&fleet, &sweepers, config.host.is_some(), dry_run, &stop).await;
-    shown.abort();
+    drop((shown, interrupted));
     progress::clear();
-    interrupted.abort();
     let report = report?;
     fleet.threads().as_ref().close().await?;
     Ok(report)
@@ -121,6 +124,12 @@ async fn sweep_hosts<T: Database + AsRef<Store>>(
         report.duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
     }
     Ok(report)
+}
+
+async fn cancel_when_interrupted(stop: CancellationToken) {
+    if tokio::signal::ctrl_c().await.is_ok() {
+        stop.cancel();
+    }
 }
 
 async fn show_progress(mut of_hosts: Vec<watch::Receiver<u64>>) {

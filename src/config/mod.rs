@@ -4,6 +4,7 @@
 //! refused with one line that says where it stands; a secret is never repeated in it.
 
 mod checks;
+mod choices;
 mod docker_hosts;
 mod endpoint;
 mod secret_url;
@@ -28,10 +29,12 @@ use self::{
     sources::{FileValues, Values, refuse_unknown_variables},
 };
 pub use self::{
+    choices::{LogFormat, Topology, UnknownThreads},
     docker_hosts::DockerHost,
     endpoint::Endpoint,
     secret_url::SecretUrl,
     settings::{SETTINGS, Setting, flag_of},
+    sources::environment,
 };
 use crate::{
     cleanup::{Policy, breaker::Budgets, retention::Retention},
@@ -45,33 +48,6 @@ const MOST_LOCKED: Duration = Duration::from_mins(1);
 
 /// Where the environment names the TOML file.
 pub const CONFIG_ENV: &str = "VOLUME_REAPER_CONFIG";
-
-/// Whether we create exchange and queues or only look that they are there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Topology {
-    /// Create what is missing.
-    Declare,
-    /// The operator owns the broker's definitions; only check.
-    Check,
-}
-
-/// What an event is to a thread that the database does not know.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum UnknownThreads {
-    /// Too early or a mistake: the platform writes the threads.
-    Reject,
-    /// The news: nobody but the events writes the threads.
-    Record,
-}
-
-/// How log lines look.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogFormat {
-    /// For people.
-    Pretty,
-    /// One JSON object a line.
-    Json,
-}
 
 /// The checked settings; see [`SETTINGS`] for what each does.
 #[derive(Clone, Debug)]
@@ -102,11 +78,15 @@ pub struct Config {
     pub unknown_threads: UnknownThreads,
     pub shutdown_grace: Duration,
     pub http_addr: SocketAddr,
+    pub http_connections: u16,
+    pub http_timeout: Duration,
     pub migrate: bool,
     pub replica: String,
     pub threads: ThreadsTable,
     pub log_filter: String,
     pub log_format: LogFormat,
+    /// What is to be logged of the settings themselves.
+    pub warnings: Vec<String>,
 }
 
 /// Settings that can't be used: one line that says what is wrong and where.
@@ -117,7 +97,9 @@ pub struct ConfigError(String);
 impl Config {
     /// Reads the file of `--config`.
     pub fn read_file(path: &Path) -> Result<String, ConfigError> {
-        std::fs::read_to_string(path).map_err(|error| ConfigError(format!("{}: {error}", path.display())))
+        let text = std::fs::read_to_string(path);
+        let text = text.map_err(|error| ConfigError(format!("{}: {error}", path.display())))?;
+        Ok(text.trim_start_matches('\u{feff}').to_owned())
     }
 
     /// What the Docker hosts are called.
@@ -136,13 +118,14 @@ impl Config {
         file: Option<(PathBuf, String)>,
     ) -> Result<Self, ConfigError> {
         refuse_unknown_variables(env)?;
-        let file = file.map_or_else(|| Ok(FileValues::default()), |(path, text)| FileValues::parse(path, &text))?;
+        let file = file.map_or_else(|| Ok(FileValues::none()), |(path, text)| FileValues::parse(path, &text))?;
         Self::check(&Values { flags, env, file })
     }
 
     fn check<F: Fn(&str) -> Option<String>>(values: &Values<'_, F>) -> Result<Self, ConfigError> {
         let concurrency = values.get("concurrency", |text| number(text, 1..=256))?;
-        let config = Self {
+        let prefix = values.get("volume_prefix", VolumePrefix::parse)?;
+        let mut config = Self {
             database_url: values.get("database_url", |text| {
                 let url = SecretUrl::parse(text, &["postgres", "postgresql", "mysql", "mariadb", "sqlite"])?;
                 match url.scheme() {
@@ -169,7 +152,7 @@ impl Config {
             lock_limit: values.get("lock_limit", |text| {
                 optional(text)?.map(|text| duration(&text, Duration::ZERO, MOST_LOCKED)).transpose()
             })?,
-            volume_prefix: values.get("volume_prefix", VolumePrefix::parse)?,
+            volume_prefix: values.get("foreign_prefixes", |text| prefix.clone().with_foreign(text))?,
             exchange: values.get("exchange", amqp_name)?,
             routing_key: values.get("routing_key", amqp_name)?,
             reopened_routing_key: values.get("reopened_routing_key", amqp_name)?,
@@ -200,6 +183,8 @@ impl Config {
             http_addr: values.get("http_addr", |text| {
                 text.parse().map_err(|_| "must be an address with a port, as in 127.0.0.1:9464".to_owned())
             })?,
+            http_connections: values.get("http_connections", |text| number(text, 2..=10_000))?,
+            http_timeout: values.get("http_timeout", |text| duration(text, SECOND, HOUR))?,
             migrate: values.get("migrate", boolean)?,
             replica: values.get("replica", |text| Ok(if text.is_empty() { host_name() } else { text.to_owned() }))?,
             threads: ThreadsTable {
@@ -221,7 +206,9 @@ impl Config {
                 "json" => Ok(LogFormat::Json),
                 _ => Err("must be pretty or json".to_owned()),
             })?,
+            warnings: values.file.warning().into_iter().collect(),
         };
+        config.warnings.extend(config.database_url.warning());
         config.check_amqp_tls()?;
         config.check_record()?;
         config.check_hosts()?;
@@ -316,6 +303,67 @@ mod tests {
         assert_eq!(prefetch(&[], &env, file), Ok(42));
         assert_eq!(prefetch(&[], &[], file), Ok(43));
         assert_eq!(prefetch(&[], &[], ""), Ok(32));
+    }
+
+    #[test]
+    fn what_editors_and_secrets_leave_around_a_value_is_no_part_of_it() {
+        for setting in SETTINGS {
+            for given in ["{}\n", "{}\r\n", " {}\t", "\u{feff}{}"] {
+                let value = if setting.default.is_empty() { "" } else { setting.default };
+                let given = given.replace("{}", value);
+                assert!(load(&[], &[(setting.env, &given)], "").is_ok(), "{}={given:?}", setting.env);
+                let file = format!("{} = {}", setting.key, serde_json::Value::from(&*given));
+                assert!(load(&[], &[], &file).is_ok(), "{file}");
+            }
+            // Not read where there is no TLS to Docker.
+            if ["DOCKER_CERT_PATH", "DOCKER_TLS_VERIFY"].contains(&setting.env) {
+                continue;
+            }
+            for (wrong, told) in [("\"x\"\n", "is in quotes"), ("'x'", "is in quotes"), ("x\ny", "has a line break")] {
+                let error = load(&[], &[(setting.env, wrong)], "").expect_err(setting.env);
+                assert!(error.starts_with(setting.env) && error.contains(told), "{error}");
+            }
+        }
+        let config = load(&[], &[("VOLUME_REAPER_AMQP_CA_FILE", "\n"), ("VOLUME_REAPER_EXCHANGE", "e\r\n")], "");
+        let config = config.expect("valid");
+        assert_eq!((config.amqp_tls.authorities, &*config.exchange), (None, "e"));
+    }
+
+    #[test]
+    fn what_is_empty_is_unset_unless_that_says_something() {
+        for setting in SETTINGS {
+            let given = load(&[], &[(setting.env, "")], &format!("{} = ''", setting.key));
+            assert_eq!(given.is_err(), setting.key == "volume_prefix", "{}: {given:?}", setting.env);
+        }
+        let config = load(&[("exchange", "")], &[("VOLUME_REAPER_EXCHANGE", " ")], "exchange = 'e'").expect("valid");
+        assert_eq!(config.exchange, "e");
+        let config = load(&[], &[("VOLUME_REAPER_THREADS_CLOSED_AT_COLUMN", "")], "").expect("valid");
+        assert_eq!(config.threads.closed_at, None);
+    }
+
+    #[test]
+    fn a_password_that_ends_the_host_is_told_how_to_write_it() {
+        for variable in ["AMQP_URL", "DATABASE_URL"] {
+            let scheme = if variable == "AMQP_URL" { "amqp" } else { "postgres" };
+            for sign in ["#", "/", "?"] {
+                for password in [format!("s3c{sign}ret"), format!("12{sign}34")] {
+                    let url = format!("{scheme}://user:{password}@host/name");
+                    let error = load(&[], &[(variable, &url)], "").expect_err("not a URL");
+                    let is_told = error.starts_with(variable) && error.contains("%23") && !error.contains("user:");
+                    assert!(is_told && !error.contains("s3c") && !error.contains("34"), "{url}: {error}");
+                }
+            }
+            let url = format!("{scheme}://user:s%23c%2Fr%3Ft%40@host/name");
+            assert!(load(&[], &[(variable, &url)], "").is_ok());
+        }
+    }
+
+    #[test]
+    fn a_parameter_that_nobody_knows_is_named_without_its_value_and_kept_from_who_would_log_it() {
+        let url = "postgres://u@h/d?channel_binding=s3cret&sslmode=disable&pgbouncer=true";
+        let config = load(&[], &[("DATABASE_URL", url)], "").expect("valid");
+        assert_eq!(config.warnings, ["DATABASE_URL: parameters that we don't know count for nothing: channel_binding"]);
+        assert_eq!(config.database_url.for_driver(), "postgres://u@h/d?sslmode=disable");
     }
 
     #[test]

@@ -96,6 +96,12 @@ pub const SETTINGS: &[Setting] = &[
          500ms on SQLite",
     ),
     setting("volume_prefix", "VOLUME_REAPER_VOLUME_PREFIX", "ha_ws_", "What a thread's volume is called before its id"),
+    setting(
+        "foreign_prefixes",
+        "VOLUME_REAPER_FOREIGN_PREFIXES",
+        "",
+        "Longer prefixes that begin with ours and are somebody else's, as in ha_ws_x_: such volumes are left alone",
+    ),
     setting("exchange", "VOLUME_REAPER_EXCHANGE", "threads", "The topic exchange that thread events are published to"),
     setting("routing_key", "VOLUME_REAPER_ROUTING_KEY", "thread.closed", "The routing key of thread-closed events"),
     setting(
@@ -163,6 +169,18 @@ pub const SETTINGS: &[Setting] = &[
         "How long work in flight may take to finish after SIGTERM or SIGINT",
     ),
     setting("http_addr", "VOLUME_REAPER_HTTP_ADDR", "127.0.0.1:9464", "Where /livez, /readyz and /metrics are served"),
+    setting(
+        "http_connections",
+        "VOLUME_REAPER_HTTP_CONNECTIONS",
+        "256",
+        "HTTP connections at once; the oldest is closed for a newer one",
+    ),
+    setting(
+        "http_timeout",
+        "VOLUME_REAPER_HTTP_TIMEOUT",
+        "10s",
+        "How long an HTTP connection may take, request and answer together",
+    ),
     setting(
         "migrate",
         "VOLUME_REAPER_MIGRATE",

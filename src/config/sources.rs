@@ -1,6 +1,11 @@
 //! The four places that a value can come from.
 
-use std::{collections::HashMap, path::PathBuf};
+use std::{
+    collections::HashMap,
+    ffi::OsString,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
 
 use super::{CONFIG_ENV, ConfigError, SETTINGS, flag_of};
 
@@ -29,20 +34,45 @@ impl<F: Fn(&str) -> Option<String>> Values<'_, F> {
         check: impl FnOnce(&str) -> Result<T, String>,
     ) -> Result<T, ConfigError> {
         let setting = SETTINGS.iter().find(|setting| setting.key == key).expect("every key read is in SETTINGS");
-        let (place, value) = if let Some(value) = (self.flags)(key) {
-            (flag_of(key), value)
-        } else if let Some(value) = self.env.get(setting.env) {
-            (setting.env.to_owned(), value.clone())
-        } else if let Some(value) = self.file.values.get(key) {
-            (format!("{}: {key}", self.file.path.display()), value.clone())
-        } else {
-            (format!("the default of {key}"), setting.default.to_owned())
-        };
-        check(&value).map_err(|what| {
+        let file = || format!("{}: {key}", self.file.path.display());
+        let given = [
+            (self.flags)(key).map(|value| (flag_of(key), value)),
+            self.env.get(setting.env).map(|value| (setting.env.to_owned(), value.clone())),
+            self.file.values.get(key).map(|value| (file(), value.clone())),
+        ];
+        let says_something = |(_, value): &(_, String)| !trimmed(value).is_empty() || MAY_BE_EMPTY.contains(&key);
+        let (place, value) = given
+            .into_iter()
+            .flatten()
+            .find(says_something)
+            .unwrap_or_else(|| (format!("the default of {key}"), setting.default.to_owned()));
+        meant(&value).and_then(check).map_err(|what| {
             let shown = if setting.secret { String::new() } else { format!(" {value:?}") };
             ConfigError(format!("{place}{shown}: {what}"))
         })
     }
+}
+
+/// Settings that are not as good as unset if they are empty: one says that there is no such column, and the other would
+/// select all volumes, which is refused.
+const MAY_BE_EMPTY: [&str; 2] = ["threads_closed_at_column", "volume_prefix"];
+
+/// A value without what files and editors leave around it: blanks, the ends of lines, a byte order mark.
+pub(super) fn trimmed(text: &str) -> &str {
+    text.trim_matches(|c: char| c.is_whitespace() || c == '\u{feff}')
+}
+
+/// What a value says; quotes and line breaks, which no value has, are not taken for a part of it.
+fn meant(text: &str) -> Result<&str, String> {
+    let text = trimmed(text);
+    let is_quoted = |quote| text.len() > 1 && text.starts_with(quote) && text.ends_with(quote);
+    if is_quoted('"') || is_quoted('\'') {
+        return Err("is in quotes, which become a part of it: leave them out".to_owned());
+    }
+    if text.chars().any(char::is_control) {
+        return Err("has a line break or another control character in it".to_owned());
+    }
+    Ok(text)
 }
 
 fn default_of(key: &str) -> &'static str {
@@ -50,12 +80,13 @@ fn default_of(key: &str) -> &'static str {
 }
 
 /// What a TOML file sets.
-#[derive(Default)]
 pub(super) struct FileValues {
     path: PathBuf,
     values: HashMap<String, String>,
     /// `[[docker.hosts]]`, which says the same as `docker_hosts` and more.
     pub(super) hosts: Vec<HostTable>,
+    /// There is no file, or it holds no password, or others than its owner and group can't read it.
+    pub(super) keeps_secrets: bool,
 }
 
 /// The only table of the file.
@@ -78,6 +109,11 @@ pub(super) struct HostTable {
 }
 
 impl FileValues {
+    /// There is no file.
+    pub(super) fn none() -> Self {
+        Self { path: PathBuf::new(), values: HashMap::new(), hosts: Vec::new(), keeps_secrets: true }
+    }
+
     pub(super) fn parse(path: PathBuf, text: &str) -> Result<Self, ConfigError> {
         let refused = |what: String| ConfigError(format!("{}: {what}", path.display()));
         let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
@@ -91,6 +127,10 @@ impl FileValues {
             if key == "docker" {
                 let read: Result<DockerTable, _> = value.try_into();
                 hosts = read.map_err(|error| refused(format!("[[docker.hosts]]: {}", error.message())))?.hosts;
+                for host in &mut hosts {
+                    host.name = trimmed(&host.name).to_owned();
+                    host.endpoint = trimmed(&host.endpoint).to_owned();
+                }
                 if hosts.is_empty() {
                     return Err(refused("docker.hosts: there is none: name one, or leave it out".to_owned()));
                 }
@@ -114,8 +154,43 @@ impl FileValues {
             };
             values.insert(key, value);
         }
-        Ok(Self { path, values, hosts })
+        let keeps_secrets = !values.values().any(|value| holds_password(value)) || !is_readable_by_all(&path);
+        Ok(Self { path, values, hosts, keeps_secrets })
     }
+
+    /// What is to be said of the file when there is a log.
+    pub(super) fn warning(&self) -> Option<String> {
+        let path = self.path.display();
+        (!self.keeps_secrets).then(|| {
+            format!("{path} holds a password, and everybody on this machine can read it: run `chmod 0640 {path}`")
+        })
+    }
+}
+
+fn holds_password(value: &str) -> bool {
+    url::Url::parse(value).is_ok_and(|url| {
+        url.password().is_some() || url.query_pairs().any(|(name, _)| name.to_ascii_lowercase().contains("password"))
+    })
+}
+
+fn is_readable_by_all(path: &Path) -> bool {
+    path.metadata().is_ok_and(|file| file.permissions().mode() & 0o004 != 0)
+}
+
+/// The variables as text. One of ours that is not Unicode is refused.
+pub fn environment(
+    variables: impl Iterator<Item = (OsString, OsString)>,
+) -> Result<HashMap<String, String>, ConfigError> {
+    let mut environment = HashMap::new();
+    for (name, value) in variables {
+        let Ok(name) = name.into_string() else { continue };
+        if let Ok(value) = value.into_string() {
+            environment.insert(name, value);
+        } else if name == CONFIG_ENV || SETTINGS.iter().any(|setting| setting.env == name) {
+            return Err(ConfigError(format!("{name}: is not Unicode text")));
+        }
+    }
+    Ok(environment)
 }
 
 /// A misspelt variable would otherwise be a setting that silently does nothing.

@@ -63,7 +63,12 @@ impl Docker {
         self.note_drivers(ours.iter().map(|(_, volume)| volume.driver.clone()).collect::<BTreeSet<_>>());
         let plugins = info.plugins.and_then(|plugins| plugins.volume);
         warnings.extend(self.missing_drivers(&plugins.unwrap_or_default()));
-        Ok(Inventory { present: ours.into_iter().map(|(thread, _)| thread).collect(), referenced, warnings })
+        Ok(Inventory {
+            present: ours.into_iter().map(|(thread, _)| thread).collect(),
+            referenced,
+            warnings,
+            doubt: None,
+        })
     }
 
     /// A warning for each driver of our volumes that the daemon lacks: it says nothing of such a driver's volumes, and

@@ -42,6 +42,12 @@ pub(super) fn failed_attempts(properties: &BasicProperties) -> usize {
     value.and_then(integer).and_then(|attempts| usize::try_from(attempts).ok()).unwrap_or(0).min(MOST_ATTEMPTS)
 }
 
+/// How often the broker delivered the message before and had it back, as far as it says so.
+pub(super) fn deliveries(properties: &BasicProperties) -> i64 {
+    let count = properties.headers().as_ref().and_then(|headers| headers.inner().get("x-delivery-count"));
+    count.and_then(integer).unwrap_or(0)
+}
+
 /// The headers with text.
 pub(super) fn texts(properties: &BasicProperties) -> Vec<(&str, &str)> {
     let headers = properties.headers().iter().flat_map(FieldTable::inner);
@@ -100,7 +106,7 @@ pub(super) fn parked(original: &BasicProperties, attempt: usize, reason: &str, e
 /// The properties of the same message for another beginning: nothing of ours is left but the mark that it is one, and
 /// what it is.
 pub(super) fn replay(original: &BasicProperties) -> BasicProperties {
-    let is_past = |key: &str| key.starts_with(OUR_PREFIX) && key != REOPENED;
+    let is_past = |key: &str| key.starts_with(OUR_PREFIX) && ![REOPENED, HOST].contains(&key);
     let mut headers = headers_without(original, |key| is_the_brokers(key) || is_past(key));
     headers.insert(REPLAYED.into(), now());
     same_message(original, headers)

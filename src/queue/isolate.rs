@@ -5,7 +5,7 @@ use lapin::BasicProperties;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::{Publisher, Queues, header_size, headers, raw::RawChannel};
+use super::{Publisher, Queues, header_size, headers, raw::RawChannel, topology};
 use crate::{
     delivery::settlement::{Reason, Settlement},
     failure::Failure,
@@ -14,6 +14,9 @@ use crate::{
 
 /// Messages that are looked at. They count one more delivery each, so not the whole of a long queue for one of them.
 const LOOKED_AT: u32 = 500;
+/// A message that was delivered so often is put into the queue anew: else those that the connection is lost over take
+/// their neighbours to the delivery limit.
+const MOST_DELIVERIES: i64 = topology::DELIVERY_LIMIT / 2;
 /// A larger body is not taken into memory: the broker moves that message as it is.
 const MOST_BODY_BYTES: usize = 1024 * 1024;
 
@@ -56,10 +59,20 @@ async fn park(
             break;
         }
         let Some(message) = channel.get(&queues.work()).await? else { break };
-        let unreadable = match message.properties {
-            Err(unreadable) => unreadable,
-            Ok(properties) if header_size::exceed_frames(&properties) => "its headers are larger than a frame",
-            Ok(_) => continue,
+        let unreadable = match &message.properties {
+            Err(unreadable) => *unreadable,
+            Ok(properties) if header_size::exceed_frames(properties) => "its headers are larger than a frame",
+            Ok(properties) => {
+                if let Some(body) = message.body.filter(|_| headers::deliveries(properties) >= MOST_DELIVERIES) {
+                    let key = message.routing_key.unwrap_or_default();
+                    let is_reopened = queues.is_reopening(&key) || headers::is_reopened(properties);
+                    let host = queues.host_of(&key).filter(|_| queues.host.is_none());
+                    let anew = headers::handed_back(properties, is_reopened, host);
+                    publisher.publish_to_queue(&queues.work(), anew, &body).await?;
+                    channel.acknowledge(message.tag).await?;
+                }
+                continue;
+            }
         };
         let reason = Reason::Unreadable;
         match message.body {

@@ -22,6 +22,7 @@ mod publisher;
 mod raw;
 mod raw_parts;
 mod received;
+mod repeats;
 mod settle;
 mod subscription;
 mod topology;

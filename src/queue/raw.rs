@@ -9,18 +9,18 @@ use std::{collections::VecDeque, io, pin::Pin, str::FromStr, time::Duration};
 
 use futures_util::{AsyncReadExt, AsyncWriteExt};
 use lapin::{
-    BasicProperties,
     protocol::{AMQPClass, basic, channel, connection, gen_class, parse_class, queue},
     types::{AMQPValue, FieldTable},
     uri::{AMQPUri, SASLMechanism},
 };
 use tokio::time::timeout;
 
+pub(super) use super::raw_parts::RawMessage;
 use super::{
     Queues,
     connection::{CONNECT_TIMEOUT, REQUEST_TIMEOUT, tls_connector},
     properties::read_properties,
-    raw_parts::{Method, Stream, delivery_tag, down, open_stream, refused},
+    raw_parts::{Delivered, Method, Stream, delivered, down, open_stream, refused},
 };
 use crate::{config::SecretUrl, failure::Failure};
 
@@ -44,16 +44,6 @@ pub(super) struct RawChannel {
     most_body_bytes: usize,
     /// Came while an answer was awaited.
     waiting: VecDeque<RawMessage>,
-}
-
-/// A message as the broker has it.
-pub(super) struct RawMessage {
-    pub(super) tag: u64,
-    /// Or why they can't be read.
-    pub(super) properties: Result<BasicProperties, &'static str>,
-    /// `None` if it is over the limit.
-    pub(super) body: Option<Vec<u8>>,
-    pub(super) body_bytes: u64,
 }
 
 enum Received {
@@ -242,8 +232,8 @@ impl RawChannel {
         if kind != METHOD {
             return Err(down(&url, &"a frame out of order"));
         }
-        if let Some(tag) = delivery_tag(&payload) {
-            return Ok(Received::Message(Box::new(self.content(tag).await.map_err(|error| down(&url, &error))?)));
+        if let Some(delivered) = delivered(&payload) {
+            return Ok(Received::Message(Box::new(self.content(delivered).await.map_err(|error| down(&url, &error))?)));
         }
         match parse_class(&payload[..]) {
             Ok((_, AMQPClass::Channel(channel::AMQPMethod::Close(close)))) => {
@@ -257,7 +247,7 @@ impl RawChannel {
         }
     }
 
-    async fn content(&mut self, tag: u64) -> io::Result<RawMessage> {
+    async fn content(&mut self, Delivered { tag, routing_key }: Delivered) -> io::Result<RawMessage> {
         let (HEADER, header) = self.frame().await? else { return Err(io::ErrorKind::InvalidData.into()) };
         // Class and weight, then the body's size, then the properties.
         let (size, properties) =
@@ -272,7 +262,8 @@ impl RawChannel {
                 body.extend(piece);
             }
         }
-        Ok(RawMessage { tag, properties: read_properties(properties), body: keeps.then_some(body), body_bytes })
+        let body = keeps.then_some(body);
+        Ok(RawMessage { tag, routing_key, properties: read_properties(properties), body, body_bytes })
     }
 
     /// The next frame that is no heartbeat: its kind and its payload.

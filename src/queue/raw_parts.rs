@@ -4,6 +4,7 @@ use std::pin::Pin;
 
 use futures_util::{AsyncRead, AsyncWrite};
 use lapin::{
+    BasicProperties,
     protocol::{AMQPClass, basic, channel, connection, queue},
     tcp::{AMQPUriTcpExt, RustlsConnector},
     uri::{AMQPScheme, AMQPUri},
@@ -62,15 +63,46 @@ impl From<basic::AMQPMethod> for Method {
     }
 }
 
-/// The tag of `basic.deliver` and `basic.get-ok`, whose names may be no UTF-8.
-pub(super) fn delivery_tag(method: &[u8]) -> Option<u64> {
+/// A message as the broker has it.
+pub(super) struct RawMessage {
+    pub(super) tag: u64,
+    /// None if it is no text.
+    pub(super) routing_key: Option<String>,
+    /// Or why they can't be read.
+    pub(super) properties: Result<BasicProperties, &'static str>,
+    /// `None` if it is over the limit.
+    pub(super) body: Option<Vec<u8>>,
+    pub(super) body_bytes: u64,
+}
+
+/// What `basic.deliver` and `basic.get-ok` say of a message.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Delivered {
+    pub(super) tag: u64,
+    pub(super) routing_key: Option<String>,
+}
+
+/// Reads one of those methods, whose names may be no UTF-8.
+pub(super) fn delivered(method: &[u8]) -> Option<Delivered> {
     let (head, rest) = method.split_first_chunk::<4>()?;
-    let tag = match head {
-        [0, 60, 0, 60] => rest.get(1 + usize::from(*rest.first()?)..)?,
+    let rest = match head {
+        [0, 60, 0, 60] => short(rest)?.1,
         [0, 60, 0, 71] => rest,
         _ => return None,
     };
-    tag.first_chunk().copied().map(u64::from_be_bytes)
+    let (tag, rest) = rest.split_first_chunk()?;
+    // Behind whether it is delivered again, and the exchange.
+    let routing_key = rest.get(1..).and_then(short).and_then(|(_, rest)| short(rest)).map(|(key, _)| key.to_vec());
+    Some(Delivered {
+        tag: u64::from_be_bytes(*tag),
+        routing_key: routing_key.and_then(|key| String::from_utf8(key).ok()),
+    })
+}
+
+/// A short string, and what is behind it.
+fn short(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, rest) = bytes.split_first()?;
+    rest.split_at_checked(usize::from(*length))
 }
 
 #[cfg(test)]
@@ -80,11 +112,16 @@ mod tests {
     #[test]
     fn a_tag_is_read_whatever_the_names_beside_it_are() {
         let tag = 7_u64.to_be_bytes();
-        let deliver = [&[0, 60, 0, 60, 2, 0xff, 0xfe][..], &tag, &[0, 1, 0xff]].concat();
-        let get_ok = [&[0, 60, 0, 71][..], &tag, &[0, 1, 0xff]].concat();
-        assert_eq!((delivery_tag(&deliver), delivery_tag(&get_ok)), (Some(7), Some(7)));
+        let names = |key: &[u8]| [&[0, 1, 0xff, u8::try_from(key.len()).expect("short")][..], key].concat();
+        let deliver = |key| [&[0, 60, 0, 60, 2, 0xff, 0xfe][..], &tag, &names(key)].concat();
+        let get_ok = |key| [&[0, 60, 0, 71][..], &tag, &names(key), &[0, 0, 0, 1]].concat();
+        let expected = |key: &str| Some(Delivered { tag: 7, routing_key: Some(key.to_owned()) });
+        assert_eq!((delivered(&deliver(b"key")), delivered(&get_ok(b"key"))), (expected("key"), expected("key")));
+        let unnamed = Some(Delivered { tag: 7, routing_key: None });
+        assert_eq!(delivered(&deliver(b"\xff")), unnamed);
+        assert_eq!(delivered(&[&[0, 60, 0, 71][..], &tag].concat()), unnamed);
         for other in [&[0, 60, 0, 72, 0][..], &[0, 60, 0, 60, 200, 1], &[0, 60, 0, 71, 1], &[]] {
-            assert_eq!(delivery_tag(other), None);
+            assert_eq!(delivered(other), None);
         }
     }
 }

@@ -3,7 +3,7 @@
 use lapin::{BasicProperties, types::ShortString};
 use tracing::{debug, error, info, warn};
 
-use super::headers;
+use super::{headers, repeats::Repeats};
 use crate::delivery::{consumer::Message, settlement::Settlement};
 
 /// A message as the consumer reads it.
@@ -19,16 +19,23 @@ pub(super) fn message<'a>(properties: &'a BasicProperties, body: &'a [u8]) -> Me
     }
 }
 
-/// One line per settlement, at the level of what it means.
+/// What was logged of late.
+pub(super) static REPEATS: Repeats = Repeats::new();
+
+/// One line per settlement, at the level of what it means; at that of details, if many others said the same.
 pub(super) fn log(settlement: &Settlement) {
+    let name = settlement.as_str();
     match settlement {
-        Settlement::Ack => debug!(settlement = settlement.as_str()),
-        Settlement::Stale => info!(settlement = settlement.as_str(), "the thread is not closed"),
-        Settlement::Busy { delay } => debug!(settlement = settlement.as_str(), ?delay, "its row is locked"),
-        Settlement::Retry { delay, error } => warn!(settlement = settlement.as_str(), ?delay, error),
-        Settlement::DeadLetter { reason, error } => {
-            error!(settlement = settlement.as_str(), reason = reason.as_str(), error);
+        Settlement::Ack => debug!(settlement = name),
+        Settlement::Stale if REPEATS.is_written(name) => info!(settlement = name, "the thread is not closed"),
+        Settlement::Stale => debug!(settlement = name, "the thread is not closed"),
+        Settlement::Busy { delay } => debug!(settlement = name, ?delay, "its row is locked"),
+        Settlement::Retry { delay, error } if REPEATS.is_written(name) => warn!(settlement = name, ?delay, error),
+        Settlement::Retry { delay, error } => debug!(settlement = name, ?delay, error),
+        Settlement::DeadLetter { reason, error } if REPEATS.is_written(reason.as_str()) => {
+            error!(settlement = name, reason = reason.as_str(), error);
         }
-        Settlement::HandBack { dependency, .. } => debug!(settlement = settlement.as_str(), %dependency),
+        Settlement::DeadLetter { reason, error } => debug!(settlement = name, reason = reason.as_str(), error),
+        Settlement::HandBack { dependency, .. } => debug!(settlement = name, %dependency),
     }
 }

@@ -26,7 +26,7 @@ use super::{
     connection::{Link, REQUEST_TIMEOUT, bounded},
     header_size, headers, isolate,
     lost::{Lost, connection_lost},
-    received::{log, message},
+    received::{REPEATS, log, message},
     settle::{came_as_reopened, execute, give_back},
     topology,
 };
@@ -70,9 +70,7 @@ impl<V: Volumes, T: Database> Subscription<V, T> {
     /// Fails only if the very first connection is refused for a reason that waiting will not fix, such as a wrong
     /// password or queues with other arguments than ours.
     pub async fn run(&self, stop: &CancellationToken, abort: &CancellationToken) -> Result<(), Failure> {
-        let mut work = JoinSet::new();
-        let mut delays = Delays::new();
-        let mut was_connected = false;
+        let (mut work, mut delays, mut was_connected) = (JoinSet::new(), Delays::new(), false);
         loop {
             let began = Instant::now();
             let lost = match self.connect(stop).await {
@@ -82,6 +80,7 @@ impl<V: Volumes, T: Database> Subscription<V, T> {
                     let ended = tokio::select! {
                         ended = self.receive(&link, &mut work, stop) => ended,
                         never = topology::keep_bound(&self.queues) => match never {},
+                        never = REPEATS.keep_summarising() => match never {},
                     };
                     if ended.is_ok() {
                         self.finish(&mut work, abort).await;
@@ -110,6 +109,7 @@ impl<V: Volumes, T: Database> Subscription<V, T> {
         }
         // Deliveries of a lost connection: the broker has them back, but a removal should not be cut in the middle.
         self.finish(&mut work, abort).await;
+        REPEATS.summarise();
         self.publisher.close().await;
         Ok(())
     }

@@ -27,7 +27,7 @@ use crate::{
 /// After so many returns by the broker a message goes to the dead-letter queue. Set explicitly, since the default
 /// differs by version (none, then 20). What we hand back is published anew and does not count; each end of our
 /// connection or our process does, for all that was unacknowledged.
-const DELIVERY_LIMIT: i64 = 20;
+pub(super) const DELIVERY_LIMIT: i64 = 20;
 /// The limit that earlier versions declared. A queue that has it still works, and is taken as it is.
 const EARLIER_DELIVERY_LIMIT: i64 = 1000;
 /// Whoever looks at the dead-letter queue takes its messages and gives them back, and each time counts. There is

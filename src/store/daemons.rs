@@ -9,7 +9,11 @@ use sea_orm::{
 
 use super::{
     ROW_TIMEOUT, Store,
-    entities::daemon::{ActiveModel, Column, Entity},
+    entities::{
+        daemon::{ActiveModel, Column, Entity},
+        pause,
+    },
+    seen_volumes::row_of_doubt,
 };
 use crate::{
     cleanup::{Identity, Likeness, OTHER_ROOT},
@@ -98,8 +102,9 @@ impl Store {
         self.take_over_name(name, identity).await?;
         self.bounded(ROW_TIMEOUT, async {
             let before = Entity::find_by_id(name).one(&self.db).await?;
-            let replace =
-                OnConflict::column(Column::Name).update_columns([Column::Identity, Column::PinnedAt]).to_owned();
+            let replace = OnConflict::column(Column::Name)
+                .update_columns([Column::Identity, Column::PinnedAt, Column::Volumes, Column::SeenAt])
+                .to_owned();
             Entity::insert(daemon_row(name, identity)).on_conflict(replace).exec_without_returning(&self.db).await?;
             Ok(before.map(|row| Identity::from_text(row.identity)))
         })
@@ -108,8 +113,17 @@ impl Store {
 
     /// Forgets the daemon called `name`: its answers are no longer needed for anything.
     pub async fn unpin_daemon(&self, name: &str) -> Result<(), Failure> {
-        let delete = Entity::delete_by_id(name).exec(&self.db);
-        self.bounded(ROW_TIMEOUT, delete).await.map(drop)
+        self.bounded(ROW_TIMEOUT, async {
+            Entity::delete_by_id(name).exec(&self.db).await?;
+            // Nobody has the right to delete pauses.
+            pause::Entity::update_many()
+                .col_expr(pause::Column::PausedAt, Expr::null())
+                .filter(pause::Column::Name.eq(row_of_doubt(name)))
+                .exec(&self.db)
+                .await
+        })
+        .await
+        .map(drop)
     }
 
     /// The first pinned daemon that this process does not ask, if there is one.
@@ -162,5 +176,7 @@ fn daemon_row(name: &str, identity: &Identity) -> ActiveModel {
         name: Set(name.to_owned()),
         identity: Set(identity.as_str().to_owned()),
         pinned_at: Set(Utc::now().trunc_subsecs(3)),
+        volumes: Set(None),
+        seen_at: Set(None),
     }
 }

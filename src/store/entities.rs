@@ -17,6 +17,7 @@ pub(super) mod volume_removal {
         pub event_id: Option<String>,
         pub replica: String,
         pub removed_at: DateTimeUtc,
+        pub actor: Option<String>,
     }
 
     #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
@@ -36,6 +37,8 @@ pub(super) mod daemon {
         pub name: String,
         pub identity: String,
         pub pinned_at: DateTimeUtc,
+        pub volumes: Option<i64>,
+        pub seen_at: Option<DateTimeUtc>,
     }
 
     #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

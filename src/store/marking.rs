@@ -56,7 +56,7 @@ impl Store {
                 // Not there, not closed, marked, or locked by somebody else: the rows themselves say.
                 let missing: Vec<_> = wanted.iter().filter(|id| !rows.threads.contains_key(id)).cloned().collect();
                 let select = self.select_rows(threads, host).and_where(is_one_of(threads, ids())).to_owned();
-                let Rows { threads: others, pause, unserved_host } =
+                let Rows { threads: others, pause, unserved_host, .. } =
                     rows_of(&lock.query_all(&select).await?, &missing)?;
                 busy.extend(others.iter().filter(|(_, row)| row.closed && !row.marked).map(|(id, _)| id.clone()));
                 (rows.pause, rows.unserved_host) = (rows.pause.or(pause), rows.unserved_host.or(unserved_host));
@@ -202,6 +202,10 @@ impl Store {
             Origin::Event(id) => id.clone(),
             Origin::Sweep | Origin::Docker | Origin::Orphan | Origin::Retired => None,
         };
+        let actor = match receipt.origin {
+            Origin::Orphan | Origin::Retired => self.actor.clone(),
+            Origin::Event(_) | Origin::Sweep | Origin::Docker => None,
+        };
         volume_removal::ActiveModel {
             id: NotSet,
             thread_id: Set(receipt.thread_id.to_string()),
@@ -211,6 +215,7 @@ impl Store {
             event_id: Set(event_id),
             replica: Set(self.replica.clone()),
             removed_at: Set(receipt.at),
+            actor: Set(actor),
         }
     }
 }

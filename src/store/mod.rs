@@ -21,6 +21,7 @@ mod recording;
 mod rows;
 mod schema;
 mod schema_facts;
+mod seen_volumes;
 mod sqlite;
 mod threads;
 
@@ -76,6 +77,8 @@ pub struct Store {
     /// Looked up once, with the first statement about threads.
     mapping: OnceCell<Mapping>,
     replica: String,
+    /// Who types the command: in receipts of what only a person asks for.
+    actor: Option<String>,
     only_reads: bool,
     /// Nothing of ours is there, and is not needed: nothing is marked, held or paused.
     is_bare: AtomicBool,
@@ -100,6 +103,7 @@ impl Store {
             hosts: vec![Host::Only],
             mapping: OnceCell::new(),
             replica,
+            actor: None,
             only_reads: false,
             is_bare: AtomicBool::new(false),
         })
@@ -122,6 +126,7 @@ impl Store {
             hosts: vec![Host::Only],
             mapping: OnceCell::new(),
             replica: String::new(),
+            actor: None,
             only_reads: true,
             is_bare: AtomicBool::new(false),
         }
@@ -131,6 +136,12 @@ impl Store {
     #[must_use]
     pub fn with_hosts(self, hosts: Vec<Host>) -> Self {
         Self { hosts, ..self }
+    }
+
+    /// This store for what a person asks for.
+    #[must_use]
+    pub fn acting_for(self, person: String) -> Self {
+        Self { actor: Some(person), ..self }
     }
 
     /// Whether the database answers, and may be written to unless this store only reads.

@@ -14,6 +14,7 @@ use super::{
         pause::{ActiveModel, Column, Entity, Model},
         volume_removal,
     },
+    seen_volumes::{DOUBT, row_of_doubt},
 };
 use crate::{cleanup::Pause, failure::Failure};
 
@@ -34,20 +35,24 @@ impl Store {
         let rows = Entity::find().filter(is_about(host)).all(&self.db);
         let rows = self.bounded(ROW_TIMEOUT, rows).await?;
         let (everything, of_host): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| row.name == EVERYTHING);
-        Ok(everything.into_iter().chain(of_host).find_map(in_force))
+        let (doubts, of_host): (Vec<_>, Vec<_>) = of_host.into_iter().partition(|row| row.name.starts_with(DOUBT));
+        Ok(doubts.into_iter().chain(everything).chain(of_host).find_map(in_force))
     }
 
     /// Pauses removal on this host, or all, unless that is paused already. Whether this call did it.
     pub(super) async fn set_pause(&self, host: Option<&str>, reason: &str) -> Result<bool, Failure> {
-        let name = row_of(host);
+        self.set_pause_row(&row_of(host), reason).await
+    }
+
+    pub(super) async fn set_pause_row(&self, name: &str, reason: &str) -> Result<bool, Failure> {
         self.bounded(ROW_TIMEOUT, async {
             // In two steps, since MySQL knows no condition in an insert that updates instead.
-            self.insert_pause_row(&name).await?;
+            self.insert_pause_row(name).await?;
             let update = Entity::update_many()
                 .col_expr(Column::PausedAt, Expr::value(Utc::now().trunc_subsecs(3)))
                 .col_expr(Column::Reason, Expr::value(reason))
                 .col_expr(Column::PausedBy, Expr::value(self.replica.as_str()))
-                .filter(Column::Name.eq(&name))
+                .filter(Column::Name.eq(name))
                 .filter(Column::PausedAt.is_null());
             Ok(update.exec(&self.db).await?.rows_affected == 1)
         })
@@ -70,8 +75,9 @@ impl Store {
     /// Ends the pause on this host, or every pause; with that of everything, the budget of an hour is counted anew from
     /// here on. Returns the pauses that there were.
     pub async fn resume_removal(&self, host: Option<&str>) -> Result<Vec<Pause>, Failure> {
-        let is_meant =
-            host.map_or_else(Condition::all, |host| Condition::all().add(Column::Name.eq(row_of(Some(host)))));
+        let is_meant = host.map_or_else(Condition::all, |host| {
+            Condition::all().add(Column::Name.is_in([row_of(Some(host)), row_of_doubt(host)]))
+        });
         self.bounded(ROW_TIMEOUT, async {
             let before = Entity::find().filter(is_meant.clone()).order_by_asc(Column::Name).all(&self.db).await?;
             let update = Entity::update_many()
@@ -115,10 +121,14 @@ impl Store {
     }
 }
 
-/// The condition that selects the pauses of everything and of this host.
-fn is_about(host: Option<&str>) -> Expr {
-    let names = std::iter::once(row_of(None)).chain(host.map(|host| row_of(Some(host))));
-    Column::Name.is_in(names)
+/// The condition that selects the pauses of everything and of this host, and the doubts.
+fn is_about(host: Option<&str>) -> Condition {
+    let everything = Condition::any().add(Column::Name.eq(EVERYTHING));
+    match host {
+        Some(host) => everything.add(Column::Name.is_in([row_of(Some(host)), row_of_doubt(host)])),
+        // Of the only host, or of what may be on any: what one of them lacks may be what vanished.
+        None => everything.add(Column::Name.starts_with(DOUBT)),
+    }
 }
 
 fn in_force(row: Model) -> Option<Pause> {

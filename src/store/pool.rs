@@ -10,6 +10,7 @@ use sea_orm::{
     ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, ExecResult,
     QueryResult, Statement, TransactionOptions, TransactionTrait, prelude::async_trait::async_trait,
 };
+use tokio_util::task::TaskTracker;
 
 use super::{
     CONNECT_TIMEOUT,
@@ -23,6 +24,8 @@ pub(super) struct Pool {
     engine: &'static dyn Engine,
     /// Each transaction may have another of the server's connections.
     is_behind_pooler: bool,
+    /// Transactions that are about to begin.
+    beginning: TaskTracker,
 }
 
 impl Pool {
@@ -44,7 +47,12 @@ impl Pool {
             // Statements of healthy work are nobody's business; what fails is logged where it is handled.
             .sqlx_logging(false);
         engine.adapt(&mut options, access, url);
-        Ok(Self { connections: Database::connect(options).await?, engine, is_behind_pooler: url.is_behind_pooler() })
+        Ok(Self {
+            connections: Database::connect(options).await?,
+            engine,
+            is_behind_pooler: url.is_behind_pooler(),
+            beginning: TaskTracker::new(),
+        })
     }
 
     pub(super) fn is_behind_pooler(&self) -> bool {
@@ -61,6 +69,8 @@ impl Pool {
     }
 
     pub(super) async fn close(&self) -> Result<(), DbErr> {
+        self.beginning.close();
+        self.beginning.wait().await;
         self.connections.close_by_ref().await
     }
 
@@ -98,7 +108,7 @@ impl Pool {
     /// that nobody waits for any more is dropped when it has begun, and that rolls it back.
     async fn begin_in_task(&self, options: TransactionOptions) -> Result<DatabaseTransaction, DbErr> {
         let connections = self.connections.clone();
-        let begin = tokio::spawn(async move { connections.begin_with_options(options).await });
+        let begin = self.beginning.spawn(async move { connections.begin_with_options(options).await });
         begin.await.map_err(|error| DbErr::Custom(format!("begin: {error}")))?
     }
 }

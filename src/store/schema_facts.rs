@@ -161,6 +161,19 @@ impl Store {
         }
     }
 
+    /// Whether all that `serve` will do with rows is allowed. Changes nothing.
+    pub async fn check_rights(&self) -> Result<(), Failure> {
+        let tried = tokio::time::timeout(QUESTIONS_TIMEOUT, self.may_write()).await;
+        let Ok(tried) = tried else { return Ok(()) };
+        tried.map_err(|error| {
+            let failure = failure(self.engine, &self.url, &error);
+            Failure {
+                message: format!("{}; `volume-reaper doctor` says which rights are needed", failure.message),
+                ..failure
+            }
+        })
+    }
+
     /// From the catalogue, since SQLite takes an unknown name in double quotes for a text.
     async fn missing_columns(&self) -> Result<Option<Vec<String>>, DbErr> {
         let rows = self.db.rows(self.engine.dialect().columns(&self.threads)?).await?;

@@ -43,7 +43,9 @@ impl Store {
         let threads = self.mapping().await?;
         let ids = wanted.iter().map(ThreadId::as_str);
         let select = self.select_rows(threads, host).and_where(is_one_of(threads, ids)).to_owned();
-        rows_of(&self.db.query_all(&select).await?, wanted)
+        let mut rows = rows_of(&self.db.query_all(&select).await?, wanted)?;
+        rows.foreign.extend(wanted.iter().filter(|id| threads.id_value(id.as_str()).is_none()).cloned());
+        Ok(rows)
     }
 
     async fn select_candidates(&self, scope: &Scope, after: Option<&str>, limit: u64) -> Result<Vec<Candidate>, DbErr> {

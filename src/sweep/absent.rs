@@ -9,10 +9,28 @@ use super::{
     tally::{Fate, Tally},
 };
 use crate::{
-    cleanup::{Context, Database, Gone, Mark, Origin, Outcome, Receipt},
+    cleanup::{Context, Database, Gone, Inventory, Mark, Origin, Outcome, Receipt},
     failure::{Failure, Verdict},
     metrics,
 };
+
+/// Whether this list proves that the volumes of so many threads are absent. Says why, if it does not.
+pub(super) fn proves_absence(inventory: &Inventory, threads: usize, tally: &mut Tally) -> bool {
+    if threads == 0 {
+        return false;
+    }
+    if let Some(doubt) = &inventory.doubt {
+        tally.add(Fate::Paused, threads);
+        tally.doubt.get_or_insert_with(|| format!("removal is paused: {doubt}"));
+        return false;
+    }
+    if let Some(warning) = inventory.warnings.first() {
+        warn!(warning, threads, "Docker's list may lack volumes, so none is taken for absent");
+        tally.add(Fate::Failed, threads);
+        return false;
+    }
+    true
+}
 
 /// Marks threads whose volumes are proven absent, all at once. Returns those that could not be marked with others,
 /// because of one of them perhaps: each is then cleaned by itself, so that one never keeps others from their mark.

@@ -4,7 +4,7 @@ use tracing::debug;
 
 use crate::{
     cleanup::{Candidate, Close, Inventory},
-    volume_name::ThreadId,
+    volume_name::{ThreadId, VolumePrefix},
 };
 
 /// A candidate whose id can name a volume.
@@ -33,10 +33,12 @@ pub(super) struct Classified {
 
 /// Sorts rows by a list that was asked for after the last of them had been read.
 #[must_use]
-pub(super) fn classify(rows: Vec<Candidate>, inventory: &Inventory) -> Classified {
+pub(super) fn classify(rows: Vec<Candidate>, prefix: &VolumePrefix, inventory: &Inventory) -> Classified {
     let mut classified = Classified::default();
     for Candidate { id, close, held } in rows {
-        let thread = match ThreadId::parse(&id) {
+        let thread = ThreadId::parse(&id).map_err(|error| error.to_string());
+        let owned = thread.and_then(|thread| prefix.owns(&thread).map(|()| thread));
+        let thread = match owned {
             Ok(thread) => thread,
             Err(error) => {
                 debug!(thread.id = id, %error, "a closed thread whose id can't name a volume");
@@ -70,14 +72,15 @@ mod tests {
         let inventory = Inventory {
             present: [thread("used"), thread("free")].into(),
             referenced: [(thread("used"), vec!["c".to_owned()])].into(),
-            warnings: Vec::new(),
+            ..Inventory::default()
         };
-        let rows = ["gone", "used", "free", "../x"].map(candidate);
-        let Classified { absent, referenced, present, unnameable } = classify(rows.to_vec(), &inventory);
+        let prefix = VolumePrefix::parse("ha_ws_").and_then(|prefix| prefix.with_foreign("ha_ws_x_")).expect("valid");
+        let rows = ["gone", "used", "free", "../x", "x_1"].map(candidate);
+        let Classified { absent, referenced, present, unnameable } = classify(rows.to_vec(), &prefix, &inventory);
         let ids = |rows: Vec<Row>| rows.into_iter().map(|row| row.thread.to_string()).collect::<Vec<_>>();
         assert_eq!(ids(absent), ["gone"]);
         assert_eq!(ids(present), ["free"]);
         assert_eq!(ids(referenced.into_iter().map(|(row, _)| row).collect()), ["used"]);
-        assert_eq!(unnameable, 1);
+        assert_eq!(unnameable, 2);
     }
 }

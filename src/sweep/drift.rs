@@ -5,7 +5,7 @@ use tracing::{info, warn};
 
 use super::{PAGE_ROWS, Sweeper, tally::Tally};
 use crate::{
-    cleanup::{Candidate, Database, Inventory, Volumes},
+    cleanup::{Candidate, Database, Inventory, Rows, Volumes},
     failure::Failure,
     metrics,
     volume_name::ThreadId,
@@ -27,9 +27,9 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
         let host = &self.cleaner.host;
         let mut found = Found::default();
         for threads in present.chunks(PAGE_ROWS) {
-            let known = self.cleaner.threads().read(threads, None).await?.threads;
+            let Rows { threads: known, foreign, .. } = self.cleaner.threads().read(threads, None).await?;
             if self.cleaner.threads().knows_threads_in_use() {
-                tally.orphans += (threads.len() - known.len()) as u64;
+                tally.orphans += (threads.len() - known.len() - foreign.len()) as u64;
             }
             for (thread, row) in known {
                 match &row.host {
@@ -59,7 +59,7 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
             return Ok(());
         }
         // The consumer may have removed and marked these between the list and the rows: what counts is a later list.
-        let still = self.inventory().await?;
+        let still = self.cleaner.inventory(tally.dry_run).await?;
         marked.retain(|thread| still.present.contains(thread));
         tally.drift += marked.len() as u64;
         if tally.dry_run || marked.is_empty() {

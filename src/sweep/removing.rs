@@ -1,6 +1,6 @@
 //! What a sweep removes: within the budget, and what failed before after all others.
 
-use std::{pin::pin, time::Duration};
+use std::{convert::Infallible, pin::pin, time::Duration};
 
 use chrono::Utc;
 use futures_util::{StreamExt, stream};
@@ -60,15 +60,15 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
             return Ok(());
         }
         let enough = stop.child_token();
-        let timer = tokio::spawn({
-            let enough = enough.clone();
-            async move {
-                tokio::time::sleep(RETRY_BUDGET).await;
-                enough.cancel();
-            }
-        });
-        let left = self.remove(threads, tally, &enough).await;
-        timer.abort();
+        let time_is_up = async {
+            tokio::time::sleep(RETRY_BUDGET).await;
+            enough.cancel();
+            std::future::pending::<Infallible>().await
+        };
+        let left = tokio::select! {
+            left = self.remove(threads, tally, &enough) => left,
+            never = time_is_up => match never {},
+        };
         tally.add(Fate::CoolingDown, left?);
         Ok(())
     }

@@ -1,11 +1,13 @@
 //! When sweeps begin and end: every interval, while this replica leads, one after the other.
 
-use std::time::Duration;
+use std::{panic::AssertUnwindSafe, time::Duration};
 
+use futures_util::FutureExt;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tracing::error;
 
-use crate::reconnect::jittered;
+use crate::{metrics, reconnect::jittered};
 
 /// When sweeps begin and end.
 pub struct Schedule {
@@ -41,7 +43,12 @@ impl Schedule {
             }
             let sweep_stop = self.stop.child_token();
             tokio::select! {
-                () = sweep(sweep_stop.clone()) => {}
+                swept = AssertUnwindSafe(sweep(sweep_stop.clone())).catch_unwind() => {
+                    if swept.is_err() {
+                        metrics::panic();
+                        error!("a sweep panicked: a bug; standard error has the details. The next one begins anew");
+                    }
+                }
                 () = cancel_when_lost(self.is_leader.clone(), &sweep_stop) => {}
             }
             tokio::select! {

@@ -16,7 +16,7 @@ use tracing::{debug, info, warn};
 
 use super::{
     PAGE_ROWS, Schedule,
-    absent::mark_absent,
+    absent::{mark_absent, proves_absence},
     classify::{Classified, Row, classify},
     deferred::Deferred,
     pages::pages,
@@ -135,14 +135,14 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
                 self.sweep_rows(std::mem::take(&mut due), &mut retries, tally, stop).await?;
             }
         }
-        let inventory = self.inventory().await?;
+        let inventory = self.cleaner.inventory(tally.dry_run).await?;
         let found = self.look_up(&inventory, tally).await?;
         tally.candidates += found.unplaced.len() as u64;
         let mut unplaced = Deferred::default();
         let due = unplaced.take_from(found.unplaced, retention);
         // Their volumes were found in the list.
         unplaced.wait(tally);
-        self.sweep_classified(classify(due, &inventory), &inventory, &mut retries, tally, stop).await?;
+        self.sweep_classified(self.classify(due, &inventory), &inventory, &mut retries, tally, stop).await?;
         self.retry(retries, tally, stop).await?;
         if stop.is_cancelled() {
             deferred.wait(tally);
@@ -168,12 +168,12 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
         tally: &mut Tally,
         stop: &CancellationToken,
     ) -> Result<(), Failure> {
-        let inventory = self.inventory().await?;
-        self.sweep_classified(classify(rows, &inventory), &inventory, retries, tally, stop).await
+        let inventory = self.cleaner.inventory(tally.dry_run).await?;
+        self.sweep_classified(self.classify(rows, &inventory), &inventory, retries, tally, stop).await
     }
 
-    pub(super) async fn inventory(&self) -> Result<Inventory, Failure> {
-        self.cleaner.volumes.inventory(&self.cleaner.context.prefix).await
+    fn classify(&self, rows: Vec<Candidate>, inventory: &Inventory) -> Classified {
+        classify(rows, &self.cleaner.context.prefix, inventory)
     }
 
     async fn sweep_classified(
@@ -200,7 +200,9 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
         let mut removable: Vec<_> = present.into_iter().map(|row| row.thread).collect();
         self.set_failed_aside(&mut removable, retries, tally).await?;
         if tally.dry_run {
-            tally.add(Fate::NotFound, absent.len());
+            if proves_absence(inventory, absent.len(), tally) {
+                tally.add(Fate::NotFound, absent.len());
+            }
             let would_be = if self.cleaner.pause_reason().is_some() { Fate::Paused } else { Fate::Removed };
             tally.add(would_be, removable.len());
             return Ok(());
@@ -222,11 +224,11 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
         tally: &mut Tally,
     ) -> Result<(), Failure> {
         // They are no failures: as long as they wait, nobody needs to know whether their volume is there.
-        if !inventory.warnings.is_empty() {
+        if !inventory.warnings.is_empty() || inventory.doubt.is_some() {
             deferred.wait(tally);
             return Ok(());
         }
-        let absent = deferred.wait_or_absent(inventory, tally);
+        let absent = deferred.wait_or_absent(&self.cleaner.context.prefix, inventory, tally);
         if tally.dry_run {
             tally.add(Fate::NotFound, absent.len());
             return Ok(());
@@ -244,12 +246,7 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
         inventory: &Inventory,
         tally: &mut Tally,
     ) -> Result<Vec<Row>, Failure> {
-        if absent.is_empty() {
-            return Ok(Vec::new());
-        }
-        if let Some(warning) = inventory.warnings.first() {
-            warn!(warning, threads = absent.len(), "Docker's list may lack volumes, so none is taken for absent");
-            tally.add(Fate::Failed, absent.len());
+        if !proves_absence(inventory, absent.len(), tally) {
             return Ok(Vec::new());
         }
         mark_absent(&self.cleaner.context, absent, tally).await

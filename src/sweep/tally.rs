@@ -42,6 +42,8 @@ pub(super) struct Tally {
     pub(super) orphans: u64,
     /// Volumes whose thread is on another host.
     pub(super) misplaced: u64,
+    /// Why the list of a host is not believed.
+    pub(super) doubt: Option<String>,
     fates: HashMap<Fate, u64>,
 }
 
@@ -78,7 +80,7 @@ impl Tally {
             drift: self.drift,
             orphans: self.orphans,
             misplaced: self.misplaced,
-            skipped_reason,
+            skipped_reason: skipped_reason.or_else(|| self.doubt.clone()),
             dry_run: self.dry_run,
             duration_ms: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
         }

@@ -15,7 +15,7 @@ use tracing::{info, warn};
 
 use super::{
     Schedule,
-    absent::mark_absent,
+    absent::{mark_absent, proves_absence},
     classify::{Classified, Row, classify},
     pages::pages,
     report::SweepReport,
@@ -123,9 +123,10 @@ impl<V: Volumes, T: Database> Unplaced<V, T> {
 
     /// Sweeps rows that have been read. The lists come after them, never before.
     async fn sweep_rows(&self, rows: Vec<Candidate>, tally: &mut Tally) -> Result<(), Failure> {
-        let lists = join_all(self.fleet.workers().iter().map(list)).await;
+        let dry_run = tally.dry_run;
+        let lists = join_all(self.fleet.workers().iter().map(|worker| list(worker, dry_run))).await;
         let inventory = lists.into_iter().try_fold(Inventory::default(), |all, one| one.map(|one| both(all, one)))?;
-        let Classified { absent, unnameable, .. } = classify(rows, &inventory);
+        let Classified { absent, unnameable, .. } = classify(rows, &self.fleet.context().prefix, &inventory);
         // What is on a host is a candidate of that host's sweep.
         tally.candidates += (absent.len() + unnameable) as u64;
         tally.add(Fate::Unnameable, unnameable);
@@ -136,9 +137,7 @@ impl<V: Volumes, T: Database> Unplaced<V, T> {
         if absent.is_empty() {
             return Ok(());
         }
-        if let Some(warning) = inventory.warnings.first() {
-            warn!(warning, threads = absent.len(), "Docker's list may lack volumes, so none is taken for absent");
-            tally.add(Fate::Failed, absent.len());
+        if !proves_absence(inventory, absent.len(), tally) {
             return Ok(());
         }
         self.refuse_if_elsewhere().await?;
@@ -177,11 +176,12 @@ fn both(mut one: Inventory, other: Inventory) -> Inventory {
     one.present.extend(other.present);
     one.referenced.extend(other.referenced);
     one.warnings.extend(other.warnings);
+    one.doubt = one.doubt.or(other.doubt);
     one
 }
 
 /// What a host has; at once, if it is known to be down.
-async fn list<V: Volumes, T: Database>(worker: &HostWorker<V, T>) -> Result<Inventory, Failure> {
+async fn list<V: Volumes, T: Database>(worker: &HostWorker<V, T>, dry_run: bool) -> Result<Inventory, Failure> {
     let host = worker.cleaner.host.key();
     let down = |reason: &str| {
         let what = format!("host {host:?} is down, and a volume that is on no other may be there: {reason}");
@@ -190,7 +190,7 @@ async fn list<V: Volumes, T: Database>(worker: &HostWorker<V, T>) -> Result<Inve
     if let Some((_, status)) = worker.health.first_down(&[Dependency::Docker]) {
         return Err(down(&status.reason.unwrap_or_default()));
     }
-    let listed = worker.cleaner.volumes.inventory(&worker.cleaner.context.prefix).await;
+    let listed = worker.cleaner.inventory(dry_run).await;
     listed.map_err(|failure| match failure.verdict {
         Verdict::Unavailable(dependency) => {
             worker.health.down(dependency, &failure.message);

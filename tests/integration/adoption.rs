@@ -897,3 +897,40 @@ async fn an_adopted_table_is_explained() {
         assert_eq!(found, (&said.into(), &true.into(), &true.into()), "{on:?} {status}: {explained}");
     }
 }
+
+#[tokio::test]
+async fn a_right_that_is_missing_at_the_start_or_goes_later_is_said_and_heals() {
+    let mut world = with_roles().await;
+    let owner = connect(&url_of(&world, "migrator")).await;
+    world.set("DATABASE_URL", url_of(&world, "server"));
+    world.set("VOLUME_REAPER_MIGRATE", "false");
+    world.set("VOLUME_REAPER_RECONCILE_INTERVAL", "1s");
+    let leases = async |what: &str| {
+        let sql = what.replace("{}", &format!("{}_server", world.name));
+        sea_orm::ConnectionTrait::execute_unprepared(&owner, &sql).await.expect("done");
+    };
+    leases("REVOKE UPDATE ON volume_reaper_leases FROM {}").await;
+    let serving = world.start().await;
+    let unready = eventually("the start says what is missing", async || {
+        let (code, body) = serving.get("/readyz").await;
+        (code == 503 && body.contains("permission denied for table volume_reaper_leases")).then_some(body)
+    })
+    .await;
+    assert!(unready.contains("volume-reaper doctor"), "{unready}");
+    leases("GRANT UPDATE ON volume_reaper_leases TO {}").await;
+    serving.until_ready().await;
+    leases("REVOKE UPDATE ON volume_reaper_leases FROM {}").await;
+    serving.until_metric("volume_reaper_lease_failures_total", 1).await;
+    let (code, body) = serving.get("/readyz").await;
+    let body: Value = serde_json::from_str(&body).expect("JSON");
+    assert_eq!(code, 200, "others may sweep: {body}");
+    let why = body["degraded"]["sweep"].as_str().expect("the part that can't work");
+    assert!(why.contains("permission denied for table volume_reaper_leases"), "{why}");
+    let warned = |line: &Value| {
+        line["level"] == "WARN" && line["message"].as_str().is_some_and(|it| it.starts_with("this replica can't sweep"))
+    };
+    assert_eq!(serving.lines().iter().filter(|line| warned(line)).count(), 1);
+    leases("GRANT UPDATE ON volume_reaper_leases TO {}").await;
+    eventually("it heals", async || (!serving.get("/readyz").await.1.contains("degraded")).then_some(())).await;
+    assert_eq!(serving.stop().await, Some(0));
+}

@@ -386,3 +386,30 @@ fn the_code_map_has_the_folders_that_there_are_and_names_files_that_are_there() 
         assert!(root().join(name).exists() || root().join("src").join(name).exists(), "{name} is not there");
     }
 }
+
+/// The names of all tests that run against real servers.
+fn tests() -> BTreeSet<String> {
+    let files = std::fs::read_dir(root().join("tests/integration")).expect("readable").flatten();
+    let texts = files.map(|file| std::fs::read_to_string(file.path()).expect("readable"));
+    let names = |text: String| {
+        let after = text.split("#[tokio::test").skip(1).filter_map(|rest| rest.split_once("async fn "));
+        after.map(|(_, rest)| rest.split('(').next().expect("a name").to_owned()).collect::<Vec<_>>()
+    };
+    texts.flat_map(names).collect()
+}
+
+#[test]
+fn every_case_that_is_not_believed_has_its_test() {
+    let tests = tests();
+    let page = std::fs::read_to_string(root().join("docs/what-it-refuses-to-believe.md")).expect("readable");
+    let is_case = |line: &&str| line.starts_with("| ") && !line.ends_with("| test |");
+    let mut cases = 0;
+    for line in page.lines().filter(is_case) {
+        let last = line.trim_end_matches(" |").rsplit(" | ").next().expect("a last column");
+        for name in last.split(", ") {
+            assert!(tests.contains(name.trim_matches('`')), "there is no test {name}: {line}");
+        }
+        cases += 1;
+    }
+    assert!(cases > 20, "{cases}");
+}

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use volume_reaper::{
     cleanup::{
         Backlog, Candidate, Cleaner, Close, Context, Failures, Inventory, Locked, Mark, Outcome, Pause, Pauses, Policy,
-        Receipt, Receipts, Removal, Rows, Scope, Thread, Threads, Volumes,
+        Receipt, Receipts, Removal, Rows, Scope, Seen, Sighting, Sightings, Thread, Threads, Volumes,
         failing::FailedCleanup,
         policy::{Limits, Locking},
     },
@@ -131,7 +131,7 @@ impl FakeThreads {
             Some((thread.clone(), found))
         };
         let pause = self.pause.lock().expect("lock").as_ref().map(|pause| pause.reason.clone());
-        Rows { threads: threads.iter().filter_map(read).collect(), unserved_host: None, pause }
+        Rows { threads: threads.iter().filter_map(read).collect(), pause, ..Rows::default() }
     }
 
     fn mark_now(&self, receipt: &Receipt) -> Mark {
@@ -261,6 +261,24 @@ impl Pauses for FakeThreads {
             paused_by: "replica-1".to_owned(),
         });
         Ok(is_new)
+    }
+}
+
+impl Sightings for FakeThreads {
+    async fn seen(&self, _host: &Host) -> Result<Seen, Failure> {
+        Ok(Seen::default())
+    }
+
+    async fn saw(&self, _host: &Host, _sighting: &Sighting) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    async fn doubt(&self, _host: &Host, reason: &str) -> Result<bool, Failure> {
+        self.pause_removal(None, reason).await
+    }
+
+    async fn removed_since(&self, _since: DateTime<Utc>) -> Result<u64, Failure> {
+        Ok(0)
     }
 }
 

@@ -125,6 +125,21 @@ async fn row_level_security_that_comes_while_we_run_is_an_error_and_not_an_empty
 }
 
 #[tokio::test]
+async fn nothing_is_called_an_orphan_while_rows_may_be_hidden() {
+    let mut world = world(On::Postgres).await;
+    world.create_volume("t1").await;
+    world.execute("INSERT INTO threads (id, status) VALUES ('t1', 'open')").await;
+    as_role(&mut world).await;
+    assert!(world.run(&["orphans"]).await.status.success());
+    world.execute("ALTER TABLE threads ENABLE ROW LEVEL SECURITY").await;
+    for arguments in [&["orphans"][..], &["orphans", "remove", "--older-than", "0s", "--yes"]] {
+        let error = refusal(&world, arguments).await;
+        assert!(error.contains("row-level security"), "{arguments:?}: {error}");
+    }
+    assert!(world.has_volume("t1").await);
+}
+
+#[tokio::test]
 async fn forced_row_level_security_counts_for_the_owner_too() {
     let mut world = World::without_schema(On::Postgres).await;
     world.execute(PLAIN).await;

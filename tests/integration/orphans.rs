@@ -111,3 +111,67 @@ async fn how_old_they_must_be_has_to_be_said() {
     let world = world(On::Sqlite).await;
     assert_eq!(world.run(&["orphans", "remove", "--yes"]).await.status.code(), Some(2));
 }
+
+#[tokio::test]
+async fn what_can_not_be_a_threads_or_has_a_foreign_prefix_is_somebody_elses_and_never_an_orphan() {
+    let uuid = "7f1c2a30-9f55-4f0e-8a77-0f6f1f4f1b11";
+    for (on, id, ours) in [(On::Postgres, "uuid", uuid), (On::Mysql, "bigint", "7"), (On::Sqlite, "text", "mine")] {
+        let mut world = World::without_schema(on).await;
+        let table = format!("CREATE TABLE threads (id {id} PRIMARY KEY, status varchar(9), closed_at timestamp NULL)");
+        world.execute(&table).await;
+        assert!(world.run(&["migrate"]).await.status.success());
+        if matches!(on, On::Sqlite) {
+            // Nobody can say by a text whether it is a thread's id.
+            world.set("VOLUME_REAPER_FOREIGN_PREFIXES", format!("{}_ws_x_", world.name));
+        }
+        for volume in [ours, "x_1", &format!("x_{uuid}")] {
+            world.create_volume(volume).await;
+        }
+        let listed = orphans(&world).await;
+        let found: Vec<_> = listed["orphans"].as_array().expect("a list").iter().map(|it| &it["thread_id"]).collect();
+        assert_eq!(found, [ours], "{on:?}: {listed}");
+        assert_eq!(world.sweep().await["orphans"], 1, "{on:?}");
+        let (code, text) = remove(&world, "0s").await;
+        assert_eq!(code, Some(0), "{on:?}: {text}");
+        assert!(!world.has_volume(ours).await && text.contains(&format!("{}  age ", world.volume(ours))), "{text}");
+        assert!(world.has_volume("x_1").await && world.has_volume(&format!("x_{uuid}")).await, "{on:?}: {text}");
+        let actors = world.texts("SELECT actor FROM volume_removals").await;
+        assert!(actors.len() == 1 && !actors[0].is_empty(), "{on:?}: {actors:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_thread_of_ours_whose_volume_has_a_foreign_prefix_is_neither_removed_nor_marked() {
+    let mut world = world(On::Sqlite).await;
+    world.set("VOLUME_REAPER_FOREIGN_PREFIXES", format!("{}_ws_x_", world.name));
+    world.closed_with_volume("x_1").await;
+    let serving = world.serve_idle().await;
+    world.publish_closed("x_1").await;
+    let parked = world.dead_letter().await;
+    let error = crate::world::header(&parked, "volume-reaper-error").expect("an error");
+    assert!(error.contains("is somebody else's (VOLUME_REAPER_FOREIGN_PREFIXES)"), "{error}");
+    assert_eq!(serving.stop().await, Some(0));
+    assert_eq!(world.sweep().await["failed"], 1);
+    assert!(world.has_volume("x_1").await && world.mark("x_1").await.is_none());
+}
+
+#[tokio::test]
+async fn orphans_are_removed_within_the_budgets_and_use_them_up() {
+    let mut world = world(On::Sqlite).await;
+    for setting in ["VOLUME_REAPER_BUDGET_PER_HOUR", "VOLUME_REAPER_BUDGET_PER_SWEEP"] {
+        world.set(setting, "2");
+        for volume in ["a", "b", "c"] {
+            world.create_volume(volume).await;
+        }
+        let (code, text) = remove(&world, "0s").await;
+        assert_eq!(code, Some(1), "{text}");
+        assert!(text.contains("kept: removal is paused (the budget of 2 removals per "), "{text}");
+        let left = ["a", "b", "c"].map(|volume| world.has_volume(volume));
+        let left = futures_util::future::join_all(left).await.into_iter().filter(|is_left| *is_left).count();
+        assert_eq!(left, 1, "{setting}: {text}");
+        assert!(world.run(&["resume"]).await.status.success());
+        assert_eq!(remove(&world, "0s").await.0, Some(0));
+        world.set(setting, "off");
+        world.execute("DELETE FROM volume_removals").await;
+    }
+}

@@ -1,8 +1,13 @@
 //! The program as its users see it: exit codes, error lines, HTTP, signals, and what it says of itself.
 
+use std::{fs::Permissions, os::unix::fs::PermissionsExt};
+
 use serde_json::{Value, json};
 
-use crate::world::{On, World, eventually, world};
+use crate::{
+    proxy::CountingProxy,
+    world::{On, Serving, World, eventually, world},
+};
 
 fn stderr(output: &std::process::Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
@@ -64,6 +69,91 @@ async fn a_clean_stop_on_either_signal_exits_with_0_and_finishes_what_is_in_flig
         let left = world.messages(&world.work_queue()).await;
         assert_eq!(removed + left, 50, "every event is settled or still in the queue");
     }
+}
+
+#[tokio::test]
+async fn a_sweep_that_cannot_begin_prints_its_object_too() {
+    for (variable, value) in
+        [("DATABASE_URL", "postgres://u:s3cret@127.0.0.1:1/d"), ("DOCKER_HOST", "unix:///no/such.sock")]
+    {
+        let mut world = world(On::Sqlite).await;
+        world.set(variable, value);
+        world.set("RUST_LOG", "warn");
+        let output = world.run(&["sweep", "--json"]).await;
+        assert_eq!(output.status.code(), Some(1), "{variable}");
+        let report: Value = serde_json::from_slice(&output.stdout).expect("an object");
+        assert!(report["skipped_reason"].is_string() && report["removed"] == json!(0), "{variable}: {report}");
+        assert!(!report.to_string().contains("s3cret"), "{report}");
+        assert_eq!(stderr(&output).lines().count(), 1, "{variable}: {output:?}");
+    }
+}
+
+/// A world in which a removal takes so long that nobody waits for it any more.
+async fn with_removal_that_takes_long(grace: &str) -> (World, CountingProxy, Serving) {
+    let mut world = world(On::Sqlite).await;
+    let proxy = CountingProxy::start_holding_removals(world.dir.path());
+    world.set("DOCKER_HOST", proxy.endpoint());
+    world.set("VOLUME_REAPER_LOCK_LIMIT", "100ms");
+    world.set("VOLUME_REAPER_RECONCILE_INTERVAL", "1h");
+    world.set("VOLUME_REAPER_SHUTDOWN_GRACE", grace);
+    let serving = world.serve_idle().await;
+    world.closed_with_volume("t1").await;
+    world.publish_closed("t1").await;
+    serving.until_metric("volume_reaper_cleanups_total{source=\"event\",outcome=\"removing\"}", 1).await;
+    serving.until_metric("volume_reaper_settlements_total{settlement=\"ack\"}", 1).await;
+    serving.signal("TERM");
+    (world, proxy, serving)
+}
+
+fn said(serving: &Serving, what: &str) -> Option<Value> {
+    serving.lines().into_iter().find(|line| line["message"].as_str().is_some_and(|message| message.contains(what)))
+}
+
+#[tokio::test]
+async fn a_stop_waits_for_removals_that_nobody_else_waits_for() {
+    let (world, proxy, mut serving) = with_removal_that_takes_long("1h").await;
+    eventually("it waits", async || said(&serving, "waiting for removals that take long")).await;
+    assert!(world.mark("t1").await.is_none());
+    proxy.release_removals();
+    assert_eq!(serving.exit_code().await, Some(0));
+    assert!(world.mark("t1").await.is_some());
+    assert_eq!(world.receipts("t1").await, ["removed/event"]);
+}
+
+#[tokio::test]
+async fn removals_that_outlast_the_grace_period_are_named() {
+    let (_world, _proxy, mut serving) = with_removal_that_takes_long("1s").await;
+    assert_eq!(serving.exit_code().await, Some(0));
+    let left = said(&serving, "removals are left to the daemon").expect("a line");
+    assert_eq!((&left["threads"], &left["removals"]), (&json!("t1"), &json!(1)));
+}
+
+#[tokio::test]
+async fn a_database_file_that_we_make_is_for_nobody_else_to_read() {
+    let mut world = World::without_schema(On::Sqlite).await;
+    world.set("DATABASE_URL", "sqlite://ours.db?mode=rwc");
+    assert!(world.run(&["migrate"]).await.status.success());
+    let mode = world.dir.path().join("ours.db").metadata().expect("it is there").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+}
+
+#[tokio::test]
+async fn a_settings_file_with_a_password_that_everybody_can_read_draws_a_warning() {
+    let world = World::without_schema(On::Sqlite).await;
+    let path = world.dir.path().join("reaper.toml");
+    let warning = async |text: &str, mode| {
+        std::fs::write(&path, text).expect("written");
+        std::fs::set_permissions(&path, Permissions::from_mode(mode)).expect("ours");
+        let output = world.run(&["migrate", "status", "--config", "reaper.toml"]).await;
+        assert!(output.status.success(), "{output:?}");
+        stderr(&output)
+    };
+    let secret = "management_url = 'http://user:s3cret@localhost:15672'";
+    let warned = warning(secret, 0o644).await;
+    assert!(warned.contains("WARN") && warned.contains("chmod 0640 reaper.toml"), "{warned}");
+    assert!(!warned.contains("s3cret"), "{warned}");
+    assert_eq!(warning(secret, 0o640).await, "");
+    assert_eq!(warning("prefetch = 16", 0o644).await, "");
 }
 
 #[tokio::test]

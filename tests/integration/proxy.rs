@@ -22,7 +22,16 @@ pub(crate) struct CountingProxy {
     requests: Arc<Mutex<Vec<String>>>,
     connections: Arc<AtomicUsize>,
     is_cut: watch::Sender<bool>,
+    holds_removals: watch::Sender<bool>,
     accepting: JoinHandle<()>,
+}
+
+/// What becomes of removals.
+#[derive(Clone)]
+enum Removals {
+    Fail,
+    /// They are passed on when it is no longer set.
+    Pass(watch::Receiver<bool>),
 }
 
 impl CountingProxy {
@@ -41,6 +50,17 @@ impl CountingProxy {
         Self::listen(dir, &server("DOCKER_HOST"), true)
     }
 
+    /// Listens in front of the daemon, and keeps removals back until they are released.
+    pub(crate) fn start_holding_removals(dir: &Path) -> Self {
+        let proxy = Self::start(dir);
+        proxy.holds_removals.send_replace(true);
+        proxy
+    }
+
+    pub(crate) fn release_removals(&self) {
+        self.holds_removals.send_replace(false);
+    }
+
     fn listen(dir: &Path, endpoint: &str, fail_removals: bool) -> Self {
         let socket = dir.join("proxy.sock");
         let listener = UnixListener::bind(&socket).expect("a socket");
@@ -48,13 +68,15 @@ impl CountingProxy {
         let requests = Arc::new(Mutex::new(Vec::new()));
         let connections = Arc::new(AtomicUsize::new(0));
         let is_cut = watch::Sender::new(false);
+        let holds_removals = watch::Sender::new(false);
+        let removals = if fail_removals { Removals::Fail } else { Removals::Pass(holds_removals.subscribe()) };
         let accepting = tokio::spawn({
             let (requests, connections, is_cut) = (Arc::clone(&requests), Arc::clone(&connections), is_cut.clone());
             async move {
                 while let Ok((client, _)) = listener.accept().await {
                     connections.fetch_add(1, Ordering::Relaxed);
                     let mut is_cut = is_cut.subscribe();
-                    let passing = pass_on(client, daemon.clone(), Arc::clone(&requests), fail_removals);
+                    let passing = pass_on(client, daemon.clone(), Arc::clone(&requests), removals.clone());
                     tokio::spawn(async move {
                         tokio::select! {
                             _ = is_cut.wait_for(|is_cut| *is_cut) => {}
@@ -64,7 +86,7 @@ impl CountingProxy {
                 }
             }
         });
-        Self { socket, requests, connections, is_cut, accepting }
+        Self { socket, requests, connections, is_cut, holds_removals, accepting }
     }
 
     pub(crate) fn endpoint(&self) -> String {
@@ -99,7 +121,7 @@ impl Drop for CountingProxy {
 }
 
 /// Passes on one request after the other: they may come over one connection.
-async fn pass_on(client: UnixStream, daemon: String, requests: Arc<Mutex<Vec<String>>>, fail_removals: bool) {
+async fn pass_on(client: UnixStream, daemon: String, requests: Arc<Mutex<Vec<String>>>, mut removals: Removals) {
     let Ok(server) = UnixStream::connect(daemon).await else { return };
     let (from_client, to_client) = client.into_split();
     let (mut from_server, mut to_server) = server.into_split();
@@ -116,7 +138,13 @@ async fn pass_on(client: UnixStream, daemon: String, requests: Arc<Mutex<Vec<Str
         let mut from_client = BufReader::new(from_client);
         while let Some(request) = HttpRequest::read(&mut from_client).await {
             requests.lock().expect("lock").push(request.line.clone());
-            let answered = if fail_removals && request.line.starts_with("DELETE ") {
+            let is_removal = request.line.starts_with("DELETE ");
+            if let (Removals::Pass(held), true) = (&mut removals, is_removal)
+                && held.wait_for(|held| !held).await.is_err()
+            {
+                return;
+            }
+            let answered = if is_removal && matches!(removals, Removals::Fail) {
                 let body = r#"{"message":"error removing volume path: no space left on device"}"#;
                 let head = "HTTP/1.1 500 Internal Server Error\r\nContent-Type: application/json";
                 let response = format!("{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len());

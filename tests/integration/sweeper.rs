@@ -1,14 +1,18 @@
 //! Sweeps: what they pick, what they mark, and what they leave alone for ever after.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, Ordering},
+};
 
 use serde_json::{Value, json};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use volume_reaper::{
     cleanup::{Origin, Removal},
     failure::{Dependency, Failure},
     health::Health,
-    sweep::{SweepReport, Sweeper},
+    sweep::{Schedule, SweepReport, Sweeper},
 };
 
 use crate::{
@@ -430,4 +434,32 @@ async fn on_a_terminal_a_sweep_shows_how_far_it_is() {
     let output = command.current_dir(world.dir.path()).output().await.expect("script runs");
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && text.contains(" of 5,000  ") && text.contains("not found   5000"), "{text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sweep_that_panics_ends_nothing_but_itself() {
+    let panics = AtomicU32::new(2);
+    let on_inventory = move || match panics.load(Ordering::Relaxed) {
+        0 => Ok(()),
+        left => {
+            panics.store(left - 1, Ordering::Relaxed);
+            panic!("a value that nobody thought of");
+        }
+    };
+    let cleaner = Arc::new(cleaner_with(Ok(Removal::NotFound), |_| Ok(()), move |_| on_inventory()));
+    let health = Arc::new(Health::new());
+    for dependency in Dependency::ALL {
+        health.up(dependency);
+    }
+    let sweeper = Sweeper::new(Arc::clone(&cleaner), health, std::time::Duration::from_mins(1));
+    let stop = CancellationToken::new();
+    let is_leader = watch::Sender::new(true);
+    let interval = std::time::Duration::from_secs(1);
+    let schedule = Schedule { interval, is_leader: is_leader.subscribe(), stop: stop.clone() };
+    let marked = async {
+        eventually("the third one marks", async || row(&cleaner, "t1").mark).await;
+        stop.cancel();
+    };
+    tokio::join!(sweeper.run(schedule), marked);
+    assert!(calls(&cleaner).iter().filter(|call| *call == "inventory").count() >= 3);
 }

@@ -25,9 +25,9 @@ use sea_orm::{ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbB
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::TcpStream,
-    process::{Child, Command},
+    process::{Child, ChildStderr, Command},
     sync::OnceCell,
 };
 
@@ -196,6 +196,23 @@ impl World {
         .await
         .clone_into(&mut serving.http);
         serving
+    }
+
+    /// Starts `serve`, and reads its log until it says where it listens. The rest waits to be read.
+    pub(crate) async fn start_unread(&self) -> (Serving, BufReader<ChildStderr>) {
+        let mut command = self.command(&["serve"]);
+        let child = command.stdout(Stdio::null()).stderr(Stdio::piped()).stdin(Stdio::null()).spawn();
+        let mut child = child.expect("the program starts");
+        let mut log = BufReader::new(child.stderr.take().expect("a pipe"));
+        let http = loop {
+            let mut line = String::new();
+            log.read_line(&mut line).await.expect("readable");
+            let line: Value = serde_json::from_str(&line).expect("a line of its log");
+            if line["message"] == "starting" {
+                break line["http"].as_str().expect("an address").to_owned();
+            }
+        };
+        (Serving { child, log: PathBuf::new(), http }, log)
     }
 
     // --- The database ---

@@ -3,6 +3,7 @@
 mod failure_notes;
 mod pause_switch;
 mod receipts;
+mod sightings;
 mod status_changes;
 mod thread_rows;
 mod volumes;
@@ -11,12 +12,13 @@ pub use self::{
     failure_notes::Failures,
     pause_switch::{Pause, Pauses},
     receipts::{Receipt, Receipts},
+    sightings::{Seen, Sighting, Sightings},
     status_changes::{ClaimedStatus, StatusChange, StatusChanges},
     thread_rows::{Backlog, Candidate, Close, Locked, Mark, Rows, Scope, Thread, Threads},
     volumes::{Freed, FreedVolumes, Inventory, Removal, Volumes},
 };
 
 /// The database, as the clean-up needs it: all of its subjects.
-pub trait Database: Threads + Failures + Pauses + Receipts {}
+pub trait Database: Threads + Failures + Pauses + Receipts + Sightings {}
 
-impl<T: Threads + Failures + Pauses + Receipts> Database for T {}
+impl<T: Threads + Failures + Pauses + Receipts + Sightings> Database for T {}

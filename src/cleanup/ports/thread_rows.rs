@@ -39,6 +39,8 @@ pub struct Thread {
 pub struct Rows {
     /// Those that are there.
     pub threads: HashMap<ThreadId, Thread>,
+    /// Those that the table can't have, since no value of its id column reads so.
+    pub foreign: HashSet<ThreadId>,
     /// A pinned daemon that this process does not ask, if there is one: then it can't prove that a volume is nowhere.
     /// Only known if there is a row.
     pub unserved_host: Option<String>,

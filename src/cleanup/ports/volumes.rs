@@ -35,6 +35,8 @@ pub struct Inventory {
     pub referenced: HashMap<ThreadId, Vec<String>>,
     /// What the daemon warned of. If there is any, the list may lack volumes: absence proves nothing.
     pub warnings: Vec<String>,
+    /// Why the host is doubted: too much of it has vanished. Then absence proves nothing either.
+    pub doubt: Option<String>,
 }
 
 /// What ended at a daemon and may have freed a volume.

@@ -6,7 +6,7 @@ use chrono::{DateTime, SubsecRound, Utc};
 use serde::Serialize;
 
 use crate::{
-    cleanup::{Close, Gone, Origin, Receipt, Receipts, Removal, Threads, Volumes},
+    cleanup::{Cleaner, Close, Gone, Origin, Receipt, Receipts, Removal, Threads, Volumes},
     docker::Docker,
     failure::Failure,
     host::Host,
@@ -49,6 +49,8 @@ impl Orphan {
 pub struct Orphans {
     /// How many volumes bear our prefix, threads or not.
     pub volumes: usize,
+    /// How many of them are somebody else's: no thread can have such an id.
+    pub foreign: usize,
     /// Those without a thread, the oldest first.
     pub orphans: Vec<Orphan>,
 }
@@ -56,9 +58,10 @@ pub struct Orphans {
 impl Orphans {
     /// Those of several hosts together, in their order.
     pub fn of_hosts<'a>(hosts: impl Iterator<Item = (&'a Host, &'a Self)>) -> Self {
-        let mut all = Self { volumes: 0, orphans: Vec::new() };
+        let mut all = Self { volumes: 0, foreign: 0, orphans: Vec::new() };
         for (host, found) in hosts {
             all.volumes += found.volumes;
+            all.foreign += found.foreign;
             let host = host.name().map(str::to_owned);
             all.orphans.extend(found.orphans.iter().map(|orphan| Orphan { host: host.clone(), ..orphan.clone() }));
         }
@@ -71,11 +74,13 @@ pub async fn find(docker: &Docker, store: &Store, prefix: &VolumePrefix) -> Resu
     // The list before the rows: a thread that is opened in between is found among the rows.
     let mut inventory = docker.inventory(prefix).await?;
     let facts = docker.volume_facts(prefix).await?;
-    let mut orphans = Vec::new();
+    let (mut orphans, mut foreign) = (Vec::new(), 0);
     for chunk in facts.chunks(CHUNK) {
         let threads: Vec<_> = chunk.iter().map(|facts| facts.thread_id.clone()).collect();
-        let known = store.read(&threads, None).await?.threads;
-        let without = chunk.iter().filter(|facts| !known.contains_key(&facts.thread_id));
+        let rows = store.read(&threads, None).await?;
+        foreign += rows.foreign.len();
+        let has_none = |thread| !rows.threads.contains_key(thread) && !rows.foreign.contains(thread);
+        let without = chunk.iter().filter(|facts| has_none(&facts.thread_id));
         orphans.extend(without.map(|facts| Orphan {
             volume: prefix.volume_of(&facts.thread_id),
             thread_id: facts.thread_id.clone(),
@@ -87,7 +92,7 @@ pub async fn find(docker: &Docker, store: &Store, prefix: &VolumePrefix) -> Resu
     }
     orphans
         .sort_by(|a, b| a.created_at.cmp(&b.created_at).then_with(|| a.thread_id.as_str().cmp(b.thread_id.as_str())));
-    Ok(Orphans { volumes: facts.len(), orphans })
+    Ok(Orphans { volumes: facts.len(), foreign, orphans })
 }
 
 /// What became of an orphan that was to be removed.
@@ -103,10 +108,13 @@ pub enum Fate {
     HasThread,
     /// A person holds the thread that is to come.
     Held,
+    /// Removal is paused, by a budget that is used up perhaps.
+    Paused,
 }
 
 /// Removes an orphan, without force.
-pub async fn remove(docker: &Docker, store: &Store, orphan: &Orphan) -> Result<Fate, Failure> {
+pub async fn remove(cleaner: &Cleaner<Docker, Store>, orphan: &Orphan) -> Result<Fate, Failure> {
+    let store = cleaner.threads();
     // Right before the removal, as with every other volume.
     if store.read(slice::from_ref(&orphan.thread_id), None).await?.threads.contains_key(&orphan.thread_id) {
         return Ok(Fate::HasThread);
@@ -114,11 +122,14 @@ pub async fn remove(docker: &Docker, store: &Store, orphan: &Orphan) -> Result<F
     if store.hold_of(&orphan.thread_id).await?.is_some_and(|hold| hold.is_in_force(Utc::now())) {
         return Ok(Fate::Held);
     }
-    match docker.remove(&orphan.volume).await? {
-        Removal::Removed => {}
-        Removal::NotFound => return Ok(Fate::Gone),
-        Removal::Referenced { .. } => return Ok(Fate::Referenced),
-        Removal::NotSent => return Err(Failure::transient(format!("the removal of {} was not sent", orphan.volume))),
+    match cleaner.remove_orphan(&orphan.volume).await? {
+        Some(Removal::Removed) => {}
+        Some(Removal::NotFound) => return Ok(Fate::Gone),
+        Some(Removal::Referenced { .. }) => return Ok(Fate::Referenced),
+        Some(Removal::NotSent) => {
+            return Err(Failure::transient(format!("the removal of {} was not sent", orphan.volume)));
+        }
+        None => return Ok(Fate::Paused),
     }
     let receipt = Receipt {
         thread_id: orphan.thread_id.clone(),

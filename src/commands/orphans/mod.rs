@@ -14,13 +14,17 @@ use super::{
     prepare_docker, read_only_fleet, require_schema,
 };
 use crate::{
-    cleanup::{Pause, Pauses, fleet::HostWorker},
+    cleanup::{
+        Pause, Pauses,
+        fleet::{Fleet, HostWorker},
+    },
     cli::OrphansAction,
     config::{Config, UnknownThreads},
     docker::Docker,
     failure::Failure,
     health::Health,
     store::Store,
+    volume_name::VolumeName,
 };
 
 pub(super) async fn run(config: &Config, action: Option<OrphansAction>, as_json: bool) -> Result<ExitCode, Failure> {
@@ -37,78 +41,102 @@ pub(super) async fn run(config: &Config, action: Option<OrphansAction>, as_json:
     let fleet = if action.is_none() { read_only_fleet(config, &health).await? } else { fleet(config, &health).await? };
     let store = fleet.threads();
     require_schema(store, config).await?;
-    let mut found = Vec::new();
-    for worker in fleet.workers() {
-        prepare_docker(&worker.cleaner).await?;
-        let orphans = finding::find(&worker.cleaner.volumes, store, &config.volume_prefix).await?;
-        found.push((worker, orphans));
-    }
-    let mut all_done = true;
-    if action.is_none() && as_json {
-        say(json(&Orphans::of_hosts(found.iter().map(|(worker, orphans)| (&worker.cleaner.host, orphans)))))?;
-    } else {
-        for (HostWorker { cleaner, .. }, orphans) in &found {
-            if let Some(name) = cleaner.host.name() {
-                say(format!("host {name}"))?;
-            }
-            match action {
-                None => print(orphans)?,
-                Some(OrphansAction::Remove { older_than, yes }) => {
-                    all_done &= remove(&cleaner.volumes, store, cleaner.host.name(), orphans, older_than, yes).await?;
-                }
-            }
+    let all_done = match action {
+        None if as_json => {
+            let found = find(&fleet, config).await?;
+            let by_host = found.iter().map(|(worker, orphans)| (&worker.cleaner.host, orphans));
+            say(json(&Orphans::of_hosts(by_host)))?;
+            true
         }
-    }
+        None => {
+            for (worker, orphans) in find(&fleet, config).await? {
+                say_host(worker)?;
+                print(&orphans)?;
+            }
+            true
+        }
+        Some(OrphansAction::Remove { older_than, yes }) => remove(&fleet, config, older_than, yes).await?,
+    };
     store.close().await?;
     Ok(if all_done { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn print(Orphans { volumes, orphans }: &Orphans) -> Result<(), Failure> {
-    for Orphan { volume, created_at, users, .. } in orphans {
-        let age = created_at.and_then(|created_at| (Utc::now() - created_at).to_std().ok());
-        let age =
-            age.map_or("unknown".to_owned(), |age| format_duration(Duration::from_secs(age.as_secs())).to_string());
-        let held = if users.is_empty() { "" } else { "  in use" };
-        say(format!("{volume}  age {age}{held}"))?;
+type Worker = HostWorker<Docker, Store>;
+
+async fn find<'a>(fleet: &'a Fleet<Docker, Store>, config: &Config) -> Result<Vec<(&'a Worker, Orphans)>, Failure> {
+    let mut found = Vec::new();
+    for worker in fleet.workers() {
+        prepare_docker(&worker.cleaner).await?;
+        let orphans = finding::find(&worker.cleaner.volumes, fleet.threads(), &config.volume_prefix).await?;
+        found.push((worker, orphans));
     }
-    say(format!("{} of {volumes} volumes belong to no thread", orphans.len()))
+    Ok(found)
 }
 
-/// Removes what is old enough and not in use. Whether nothing failed.
+fn say_host(worker: &Worker) -> Result<(), Failure> {
+    worker.cleaner.host.name().map_or(Ok(()), |name| say(format!("host {name}")))
+}
+
+fn print(Orphans { volumes, foreign, orphans }: &Orphans) -> Result<(), Failure> {
+    orphans.iter().try_for_each(|orphan| say(line(orphan)))?;
+    say(format!("{} of {volumes} volumes belong to no thread", orphans.len()))?;
+    if *foreign == 0 {
+        return Ok(());
+    }
+    say(format!("{foreign} others are somebody else's: after the prefix, their names have what is no thread's id"))
+}
+
+fn line(Orphan { volume, created_at, users, .. }: &Orphan) -> String {
+    let age = created_at.and_then(|created_at| (Utc::now() - created_at).to_std().ok());
+    let age = age.map_or("unknown".to_owned(), |age| format_duration(Duration::from_secs(age.as_secs())).to_string());
+    let in_use = if users.is_empty() { "" } else { "  in use" };
+    format!("{volume}  age {age}{in_use}")
+}
+
+/// Removes what is old enough and not in use. Whether nothing failed, and nothing was left since removal is paused.
 async fn remove(
-    docker: &Docker,
-    store: &Store,
-    host: Option<&str>,
-    Orphans { volumes, orphans }: &Orphans,
+    fleet: &Fleet<Docker, Store>,
+    config: &Config,
     older_than: Duration,
     yes: bool,
 ) -> Result<bool, Failure> {
-    let due: Vec<_> = orphans.iter().filter(|orphan| orphan.is_removable(older_than, Utc::now())).collect();
-    say(format!(
-        "{} of {volumes} volumes belong to no thread; {} of them are older than {} and used by no container",
-        orphans.len(),
-        due.len(),
-        format_duration(older_than)
-    ))?;
-    if due.is_empty() {
-        return Ok(true);
+    let mut due = show_due(find(fleet, config).await?, older_than)?;
+    for (worker, _) in &due {
+        if let Some(Pause { reason, .. }) = fleet.threads().pause(worker.cleaner.host.name()).await? {
+            let what = format!("removal is paused ({reason}): `volume-reaper resume` first");
+            return Err(Failure::permanent(what));
+        }
     }
-    if let Some(Pause { reason, .. }) = store.pause(host).await? {
-        let what = format!("removal is paused ({reason}): `volume-reaper resume` first");
-        return Err(Failure::permanent(what));
-    }
-    if !yes {
+    while !yes && !due.is_empty() {
         confirm(&format!("This removes {} volumes with all that is in them", due.len()), due.len()).await?;
+        // What was shown may be no longer true.
+        let now = due_of(find(fleet, config).await?, older_than);
+        if names(&now) == names(&due) {
+            break;
+        }
+        say("meanwhile these have changed:")?;
+        due = show_due(find(fleet, config).await?, older_than)?;
     }
-    let mut failed = 0;
-    for orphan in due {
+    let budget = config.policy.budgets.per_sweep.unwrap_or(u64::MAX);
+    let (mut failed, mut removed) = (0, 0);
+    for (HostWorker { cleaner, .. }, orphan) in &due {
         let volume = &orphan.volume;
-        match finding::remove(docker, store, orphan).await {
-            Ok(Fate::Removed) => say(format!("{volume}  removed"))?,
+        if removed == budget {
+            cleaner.pause(&format!("the budget of {budget} removals per sweep is used up")).await?;
+        }
+        match finding::remove(cleaner, orphan).await {
+            Ok(Fate::Removed) => {
+                removed += 1;
+                say(format!("{volume}  removed"))?;
+            }
             Ok(Fate::Gone) => say(format!("{volume}  is gone already"))?,
             Ok(Fate::Referenced) => say(format!("{volume}  kept: a container uses it now"))?,
             Ok(Fate::HasThread) => say(format!("{volume}  kept: it has a thread now"))?,
             Ok(Fate::Held) => say(format!("{volume}  kept: its thread is held"))?,
+            Ok(Fate::Paused) => {
+                say(format!("{volume}  kept: removal is paused ({})", cleaner.pause_reason().unwrap_or_default()))?;
+                failed += 1;
+            }
             Err(failure) => {
                 say(format!("{volume}  failed: {failure}"))?;
                 failed += 1;
@@ -116,4 +144,35 @@ async fn remove(
         }
     }
     Ok(failed == 0)
+}
+
+type Due<'a> = Vec<(&'a Worker, Orphan)>;
+
+/// What is old enough and not held.
+fn due_of(found: Vec<(&Worker, Orphans)>, older_than: Duration) -> Due<'_> {
+    let is_due = |orphan: &Orphan| orphan.is_removable(older_than, Utc::now());
+    let of_host = |(worker, orphans): (_, Orphans)| orphans.orphans.into_iter().map(move |orphan| (worker, orphan));
+    found.into_iter().flat_map(of_host).filter(|(_, orphan)| is_due(orphan)).collect()
+}
+
+fn names<'a>(due: &'a Due<'_>) -> Vec<(&'a str, &'a VolumeName)> {
+    due.iter().map(|(worker, orphan)| (worker.cleaner.host.key(), &orphan.volume)).collect()
+}
+
+/// Shows by host what would be removed.
+fn show_due(found: Vec<(&Worker, Orphans)>, older_than: Duration) -> Result<Due<'_>, Failure> {
+    let mut all = Vec::new();
+    for (worker, found) in found {
+        say_host(worker)?;
+        let (volumes, orphans) = (found.volumes, found.orphans.len());
+        let due = due_of(vec![(worker, found)], older_than);
+        say(format!(
+            "{orphans} of {volumes} volumes belong to no thread; {} of them are older than {} and held by no container",
+            due.len(),
+            format_duration(older_than)
+        ))?;
+        due.iter().try_for_each(|(_, orphan)| say(line(orphan)))?;
+        all.extend(due);
+    }
+    Ok(all)
 }

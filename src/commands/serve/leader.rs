@@ -6,12 +6,15 @@
 
 use std::time::Duration;
 
+use chrono::Utc;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::{
-    failure::Failure,
+    failure::{Failure, Verdict},
+    health::Health,
+    metrics,
     store::{Lease, Store},
 };
 
@@ -22,15 +25,22 @@ const RENEW_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Keeps the lease called `name` as `holder`, whenever nobody else does, until `stop` is cancelled; then gives it
 /// up. `held` says whether this replica has it.
-pub async fn keep(store: &Store, name: &str, holder: &str, held: &watch::Sender<bool>, stop: &CancellationToken) {
+pub async fn keep(
+    store: &Store,
+    health: &Health,
+    name: &str,
+    holder: &str,
+    held: &watch::Sender<bool>,
+    stop: &CancellationToken,
+) {
     let mut lease = None;
     while !stop.is_cancelled() {
-        lease = acquire(store, name, holder, lease).await.unwrap_or_else(|error| {
-            // Not to be had and not to be kept without the database. What it says is said by its probe.
-            debug!(%error, "the lease can't be renewed");
-            None
-        });
+        let asked_at = Utc::now();
+        let acquired = acquire(store, name, holder, lease).await;
+        observe(health, name, acquired.as_ref().err());
+        lease = acquired.unwrap_or_default();
         let is_held = lease.is_some();
+        metrics::leads(host_of(name), is_held.then(|| asked_at + TIME_TO_LIVE));
         if held.send_if_modified(|held| std::mem::replace(held, is_held) != is_held) {
             if let Some(Lease { epoch }) = lease {
                 info!(lease = name, epoch, "this replica sweeps now");
@@ -44,10 +54,38 @@ pub async fn keep(store: &Store, name: &str, holder: &str, held: &watch::Sender<
         }
     }
     held.send_replace(false);
+    metrics::leads(host_of(name), None);
     if let Some(lease) = lease
         && let Err(error) = store.release_lease(name, holder, lease).await
     {
         warn!(%error, "the lease was not given up; it expires by itself");
+    }
+}
+
+/// The host whose sweeps a lease is for; none if there is only one host, or it is for what is on none of several.
+pub(super) fn host_of(lease: &str) -> Option<&str> {
+    lease.split_once('/').map(|(_, host)| host)
+}
+
+/// Says so when the lease can't be had although the database answers: then nothing is swept here.
+fn observe(health: &Health, name: &str, failure: Option<&Failure>) {
+    match failure {
+        None => {
+            if health.degrade(name, None) {
+                info!(lease = name, "the lease can be taken again");
+            }
+        }
+        // What the database says is said by its probe.
+        Some(Failure { verdict: Verdict::Unavailable(_), message }) => {
+            debug!(error = message, "the lease can't be renewed");
+        }
+        Some(failure) => {
+            metrics::lease_failure();
+            if health.degrade(name, Some(&format!("this replica can't sweep: {failure}"))) {
+                warn!(lease = name, error = %failure, "this replica can't sweep, since it can't take the lease; \
+                    `volume-reaper doctor` looks for why");
+            }
+        }
     }
 }
 

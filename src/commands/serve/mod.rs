@@ -1,18 +1,20 @@
 //! `serve`: consumer, sweeps, lease, probes and HTTP in one process, until a signal.
 
 mod host_parts;
+mod last_steps;
 pub mod leader;
 mod signals;
 
 use std::{process::ExitCode, sync::Arc, time::Duration};
 
+use chrono::{DateTime, Utc};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::{
     net::TcpListener,
     sync::watch,
     task::{JoinError, JoinSet},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::{Instrument, error_span, info, warn};
 
 use self::{host_parts::Host, signals::Signals};
@@ -20,7 +22,7 @@ use super::{SWEEP_LEASE, dry_fleet, fleet, prepare_database, prepare_dry_run, re
 use crate::{
     cleanup::{Database, fleet::Fleet},
     config::{Config, DockerHost, UnknownThreads},
-    console::http,
+    console::http::{self, ConnectionLimits},
     delivery::consumer::Consumer,
     docker::Docker,
     failure::{Dependency, Failure},
@@ -94,6 +96,7 @@ async fn serve<T: Database + AsRef<Store>>(
         done: CancellationToken::new(),
     });
     let obeying = tokio::spawn(Arc::clone(&process).obey(signals).in_current_span());
+    let mut obeying = AbortOnDropHandle::new(obeying);
 
     let mut work = JoinSet::new();
     let mut services = JoinSet::new();
@@ -122,19 +125,14 @@ async fn serve<T: Database + AsRef<Store>>(
         () = process.stop.cancelled() => Ok(()),
         Some(ended) = work.join_next() => Err(early(ended)),
         Some(ended) = services.join_next() => Err(early(ended)),
+        ended = &mut obeying => Err(early(ended.map(Ok))),
     };
     process.stop.cancel();
     if ended_early.is_err() {
         process.abort.cancel();
     }
-    // The services stay until the work is done: it needs to know who is up, and others want to know of us.
-    while work.join_next().await.is_some() {}
-    process.done.cancel();
-    while services.join_next().await.is_some() {}
-    obeying.abort();
-    if let Err(error) = process.store().close().await {
-        warn!(%error, "the database was not closed cleanly");
-    }
+    process.end(work, services).await;
+    drop(obeying);
     info!("stopped");
     ended_early.map(|()| ExitCode::SUCCESS)
 }
@@ -229,6 +227,7 @@ impl<T: Database + AsRef<Store>> Process<T> {
         if self.journal.is_some() {
             // Who only looks does not have to be alone, and can't take the lease.
             is_leader.send_replace(true);
+            metrics::leads(leader::host_of(&lease), Some(DateTime::<Utc>::MAX_UTC));
             self.stop.cancelled().await;
             return Ok(());
         }
@@ -236,7 +235,7 @@ impl<T: Database + AsRef<Store>> Process<T> {
         let holder = format!("{}/{}", self.config.replica, uuid::Uuid::new_v4());
         tokio::select! {
             () = self.health.until_up(&[Dependency::Database]) => {
-                leader::keep(self.store(), &lease, &holder, &is_leader, &self.stop).await;
+                leader::keep(self.store(), &self.health, &lease, &holder, &is_leader, &self.stop).await;
             }
             () = self.stop.cancelled() => {}
         }
@@ -250,6 +249,9 @@ impl<T: Database + AsRef<Store>> Process<T> {
                 Some(_) => prepare_dry_run(self.store(), &self.config).await?,
             }
             self.store().ping().await?;
+            if self.journal.is_none() && !self.health.is_up(Dependency::Database) {
+                self.store().check_rights().await?;
+            }
             // So that the metric is true on a replica without work too.
             for worker in self.fleet.workers() {
                 worker.cleaner.look_for_pause().await?;
@@ -264,8 +266,13 @@ impl<T: Database + AsRef<Store>> Process<T> {
     }
 
     async fn serve_http(self: Arc<Self>, listener: TcpListener, recorder: PrometheusHandle) -> Result<(), Failure> {
-        let served = http::serve(listener, Arc::clone(&self.health), recorder, self.stop.clone(), self.done.clone());
-        served.await.map_err(|error| Failure::permanent(format!("http: {error}")))
+        let limits = ConnectionLimits { count: self.config.http_connections.into(), time: self.config.http_timeout };
+        let (health, stop) = (Arc::clone(&self.health), self.stop.clone());
+        tokio::select! {
+            () = http::serve(listener, limits, health, recorder, stop, self.done.clone()) => {}
+            () = async { self.done.cancelled().await; self.abort.cancelled().await } => {}
+        }
+        Ok(())
     }
 
     /// The first signal stops, the second one or the end of the grace period aborts.

@@ -22,8 +22,14 @@ impl Errors for Postgres {
         (code == "3D000").then_some(Refusal::NoDatabase)
     }
 
-    /// PgBouncer's words.
+    /// PgBouncer's words, and those of a server that takes no writes.
     fn remedy(&self, error: &dyn DatabaseError) -> Option<&'static str> {
+        if error.code().is_some_and(|code| code == "25006") {
+            return Some(
+                "a standby, or a server that was set so. What it has may be out of date, so nothing is removed by it; \
+                 let DATABASE_URL lead to the primary",
+            );
+        }
         error.message().contains("unsupported startup parameter").then_some(
             "this is a pooler: add pgbouncer=true to DATABASE_URL, or have it pass over that (its setting \
              ignore_startup_parameters = extra_float_digits,options)",

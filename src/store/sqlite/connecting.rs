@@ -1,6 +1,6 @@
 //! Connections to SQLite's file.
 
-use std::{ops::Not, time::Duration};
+use std::{fs::OpenOptions, ops::Not, os::unix::fs::OpenOptionsExt, path::Path, time::Duration};
 
 use migrations::Sqlite;
 use sea_orm::{
@@ -32,9 +32,13 @@ impl Connecting for Sqlite {
         1
     }
 
-    fn adapt(&self, options: &mut ConnectOptions, access: Access, _url: &SecretUrl) {
+    fn adapt(&self, options: &mut ConnectOptions, access: Access, url: &SecretUrl) {
+        let makes_file = url.parameter("mode").as_deref() == Some("rwc");
         options.map_sqlx_sqlite_opts(move |sqlite| match access {
             Access::Work => {
+                if makes_file {
+                    make_file(sqlite.get_filename());
+                }
                 // Then readers and a writer do not block each other. A file that is there already stays as somebody
                 // made it.
                 let is_new = sqlite.get_filename().metadata().is_ok_and(|file| file.len() > 0).not();
@@ -63,6 +67,12 @@ impl Connecting for Sqlite {
             ..TransactionOptions::default()
         }
     }
+}
+
+/// Makes the file for nobody but us to read; what SQLite puts beside it is as the file. That it is there already, or
+/// can't be made, SQLite finds out itself.
+fn make_file(path: &Path) {
+    let _ = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
 }
 
 /// A pool that closes a connection whose transaction could not be ended.

@@ -1,0 +1,38 @@
+//! What was seen of a host's volumes, as the clean-up needs it.
+
+use chrono::{DateTime, Utc};
+
+use crate::{failure::Failure, host::Host};
+
+/// What the latest list that was believed had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sighting {
+    /// How many volumes of ours.
+    pub volumes: u64,
+    /// When it was asked for.
+    pub at: DateTime<Utc>,
+}
+
+/// What counts of a host's lists.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// The latest list that was believed; none on the first day, and after a person has resumed removal.
+    pub latest: Option<Sighting>,
+    /// Why the host is doubted, until a person resumes removal.
+    pub doubt: Option<String>,
+}
+
+/// What was seen of the hosts.
+pub trait Sightings: Send + Sync + 'static {
+    /// What counts of this host's lists.
+    fn seen(&self, host: &Host) -> impl Future<Output = Result<Seen, Failure>> + Send;
+
+    /// Remembers what a list had that is believed.
+    fn saw(&self, host: &Host, sighting: &Sighting) -> impl Future<Output = Result<(), Failure>> + Send;
+
+    /// Pauses removal on this host, and all marks by its lists. Whether this call did it.
+    fn doubt(&self, host: &Host, reason: &str) -> impl Future<Output = Result<bool, Failure>> + Send;
+
+    /// Counts the volumes that were removed since, on any host.
+    fn removed_since(&self, since: DateTime<Utc>) -> impl Future<Output = Result<u64, Failure>> + Send;
+}

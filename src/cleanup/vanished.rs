@@ -1,0 +1,94 @@
+//! A host whose volumes have vanished by no doing of ours: then its lists are doubted until a person has looked.
+//!
+//! A daemon may be the pinned one and still not have what it had: its disk is not mounted, or holds an older backup.
+//! To its list, every volume is absent then. So the number of our volumes is remembered from list to list, and what we
+//! removed in between is in the receipts. Threads that never had a volume here, such as a million old ones on the first
+//! day, change none of these numbers.
+
+use chrono::{SubsecRound, Utc};
+use tracing::debug;
+
+use super::{Cleaner, Database, Inventory, Sighting, Volumes};
+use crate::failure::Failure;
+
+/// So many have to have vanished, and more than half, before that is more than somebody's tidying up.
+const MANY: u64 = 10;
+/// So many are enough if nothing is left.
+const ALL: u64 = 3;
+
+impl<V: Volumes, T: Database> Cleaner<V, T> {
+    /// What the host has of our volumes. If too much of what it had is gone, it is doubted, and removal is paused
+    /// there; with `only_looks`, nothing is written.
+    pub async fn inventory(&self, only_looks: bool) -> Result<Inventory, Failure> {
+        let asked_at = Utc::now().trunc_subsecs(3);
+        let mut inventory = self.volumes.inventory(&self.context.prefix).await?;
+        if !inventory.warnings.is_empty() {
+            return Ok(inventory);
+        }
+        let seen = self.threads().seen(&self.host).await?;
+        let latest = Sighting { volumes: inventory.present.len() as u64, at: asked_at };
+        inventory.doubt = match (seen.doubt, seen.latest) {
+            (Some(reason), _) => Some(reason),
+            (None, Some(before)) if is_loss(before.volumes, latest.volumes, 0) => {
+                let removed = self.threads().removed_since(before.at).await?;
+                is_loss(before.volumes, latest.volumes, removed).then(|| told(&before, latest.volumes, removed))
+            }
+            (None, _) => None,
+        };
+        match &inventory.doubt {
+            _ if only_looks => {}
+            Some(reason) => self.breaker.doubt(self.threads(), reason).await?,
+            None => {
+                if let Err(error) = self.threads().saw(&self.host, &latest).await {
+                    debug!(%error, "can't remember what the list had; the next one is compared with one before");
+                }
+            }
+        }
+        Ok(inventory)
+    }
+}
+
+/// Whether so many volumes have vanished that somebody has to look.
+fn is_loss(before: u64, now: u64, removed: u64) -> bool {
+    let vanished = before.saturating_sub(now).saturating_sub(removed);
+    (vanished >= MANY && vanished > before / 2) || (now == 0 && vanished >= ALL)
+}
+
+fn told(before: &Sighting, now: u64, removed: u64) -> String {
+    let at = before.at.format("%Y-%m-%d %H:%M:%S UTC");
+    let vanished = before.volumes.saturating_sub(now).saturating_sub(removed);
+    format!(
+        "{vanished} of the {} volumes that the host had at {at} are gone, and this service did not remove them: no \
+         volume is taken for absent until somebody has looked whether the daemon's disk is mounted and the right one",
+        before.volumes
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_loss_is_more_than_half_by_no_doing_of_ours() {
+        let cases = [
+            // Before, now, removed by us.
+            (60, 20, 0, true),
+            (60, 30, 0, false),
+            (60, 29, 0, true),
+            (60, 20, 40, false),
+            (60, 20, 9, true),
+            (60, 20, 10, false),
+            (19, 9, 0, true),
+            (18, 9, 0, false),
+            (0, 0, 0, false),
+            (2, 0, 0, false),
+            (3, 0, 0, true),
+            (3, 0, 1, false),
+            (3, 1, 0, false),
+            (20, 90, 0, false),
+        ];
+        for (before, now, removed, expected) in cases {
+            assert_eq!(is_loss(before, now, removed), expected, "{before} {now} {removed}");
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! Volumes that vanish by no doing of ours: a disk that is not mounted, on the daemon that is pinned.
+
+use bollard::query_parameters::RemoveVolumeOptions;
+use serde_json::{Value, json};
+
+use crate::world::{On, World, world};
+
+const PAUSED: &str = "volume_reaper_removal_paused";
+
+fn ids() -> impl Iterator<Item = String> {
+    (1..=12).map(|number| format!("t{number}"))
+}
+
+/// As if the disk were gone: nothing of ours is in the audit trail.
+async fn lose(world: &World, id: &str) {
+    world.docker.remove_volume(&world.volume(id), None::<RemoveVolumeOptions>).await.expect("it is there");
+}
+
+async fn report(world: &World, arguments: &[&str]) -> Value {
+    let output = world.run(arguments).await;
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    serde_json::from_slice(&output.stdout).expect("JSON")
+}
+
+async fn resume(world: &World) {
+    let output = world.run(&["resume"]).await;
+    assert!(String::from_utf8_lossy(&output.stdout).contains("are gone, and this service"), "{output:?}");
+}
+
+#[tokio::test]
+async fn when_most_volumes_have_vanished_nobody_is_marked_until_a_person_has_looked() {
+    for on in On::ALL {
+        let world = world(on).await;
+        for id in ids() {
+            world.create_volume(&id).await;
+            world.open_thread(&id).await;
+        }
+        assert_eq!(world.sweep().await["candidates"], 0, "{on:?}");
+        for id in ids().take(10) {
+            lose(&world, &id).await;
+        }
+        for id in ids() {
+            world.close_thread(&id).await;
+        }
+        let why = "10 of the 12 volumes that the host had at ";
+        let dry = report(&world, &["sweep", "--dry-run", "--json"]).await;
+        assert_eq!((&dry["not_found"], &dry["paused"]), (&json!(0), &json!(10)), "{on:?}: {dry}");
+        assert!(dry["skipped_reason"].as_str().is_some_and(|reason| reason.contains(why)), "{on:?}: {dry}");
+        assert!(world.texts("SELECT name FROM volume_reaper_pauses").await.is_empty(), "{on:?}: it only looks");
+        for _ in 0..2 {
+            let swept = report(&world, &["sweep", "--json"]).await;
+            let counts = (&swept["not_found"], &swept["removed"], &swept["paused"]);
+            assert_eq!(counts, (&json!(0), &json!(0), &json!(12)), "{on:?}: {swept}");
+            assert!(swept["skipped_reason"].as_str().is_some_and(|reason| reason.contains(why)), "{on:?}: {swept}");
+        }
+        let status = world.json(&["status", "--json"]).await;
+        assert!(status["pause"]["reason"].as_str().is_some_and(|reason| reason.contains(why)), "{on:?}: {status}");
+        // That some are back is not what a person said.
+        for id in ids().take(9) {
+            world.create_volume(&id).await;
+        }
+        assert_eq!(report(&world, &["sweep", "--json"]).await["not_found"], 0, "{on:?}");
+        resume(&world).await;
+        let swept = world.sweep().await;
+        assert_eq!((&swept["not_found"], &swept["removed"]), (&json!(1), &json!(11)), "{on:?}: {swept}");
+        assert_eq!(world.sweep().await["candidates"], 0, "{on:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_empty_disk_is_noticed_without_a_closed_thread_and_events_mark_nobody_either() {
+    let mut world = world(On::Sqlite).await;
+    world.set("VOLUME_REAPER_RECONCILE_INTERVAL", "1h");
+    for id in ids().take(3) {
+        world.create_volume(&id).await;
+        world.open_thread(&id).await;
+    }
+    let serving = world.serve_idle().await;
+    for id in ids().take(3) {
+        lose(&world, &id).await;
+    }
+    assert!(world.run(&["sweep"]).await.status.success(), "there was nothing to do");
+    world.close_thread("t1").await;
+    world.publish_closed("t1").await;
+    serving.until_metric("volume_reaper_cleanups_total{source=\"event\",outcome=\"paused\"}", 1).await;
+    serving.until_metric(PAUSED, 1).await;
+    assert!(world.mark("t1").await.is_none());
+    let said = serving.lines().into_iter().any(|line| {
+        line["level"] == "WARN"
+            && line["reason"].as_str().is_some_and(|reason| reason.starts_with("3 of the 3 volumes"))
+    });
+    assert!(said, "the log says why");
+    resume(&world).await;
+    world.publish_closed("t1").await;
+    world.until_marked("t1").await;
+    assert_eq!(serving.stop().await, Some(0));
+}
+
+#[tokio::test]
+async fn old_threads_of_the_first_day_and_what_was_removed_here_have_not_vanished() {
+    for on in On::ALL {
+        let world = world(on).await;
+        let old = |day: u32| (0..30).map(move |number| format!("('old-{day}-{number}', 'closed')"));
+        for id in ids() {
+            world.closed_with_volume(&id).await;
+        }
+        for day in 1..=2 {
+            let rows: Vec<_> = old(day).collect();
+            world.execute(&format!("INSERT INTO threads (id, status) VALUES {}", rows.join(", "))).await;
+            let swept = world.sweep().await;
+            let removed = if day == 1 { 12 } else { 0 };
+            assert_eq!((&swept["not_found"], &swept["removed"]), (&json!(30), &json!(removed)), "{on:?}: {swept}");
+        }
+    }
+}
