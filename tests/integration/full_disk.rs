@@ -16,6 +16,8 @@ use crate::world::{On, World, connect, eventually};
 
 /// A little more than the database needs.
 const SIZE: &str = "size=3m";
+/// More blocks than that has.
+const BLOCKS: usize = 1024;
 /// How long somebody else's write may take once there is space: its own wait for the file's lock is longer.
 const AT_ONCE: Duration = Duration::from_secs(4);
 
@@ -43,10 +45,12 @@ impl SmallDisk {
         assert!(status.success() || std::thread::panicking(), "{command:?}");
     }
 
-    /// Takes all the space that is left.
+    /// Takes all the space that is left. Never more than there can be: were it not mounted, that would be the
+    /// machine's own disk.
     fn fill(&self) {
         let mut file = File::create(self.path.join("filling")).expect("a file");
-        while file.write_all(&[0; 4096]).is_ok() {}
+        let is_full = (0..BLOCKS).any(|_| file.write_all(&[0; 4096]).is_err());
+        assert!(is_full, "{} is not the small disk", self.path.display());
     }
 
     fn make_space(&self) {
