@@ -25,6 +25,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     task::JoinSet,
+    time::timeout,
 };
 
 use crate::{
@@ -51,6 +52,8 @@ const FROZEN_FOR: Duration = Duration::from_secs(4);
 const CONNECTIONS: [u32; 2] = [150, 8];
 /// From the last reopening until nothing is under way that could still remove something.
 const SETTLE: Duration = Duration::from_secs(5);
+/// A daemon is asked 16 times who it is at the first contact, and may be late each time.
+const START_DEADLINE: Duration = Duration::from_mins(2);
 /// A reopening that waits for this long has been forgotten.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -165,7 +168,8 @@ impl Race {
         for number in 1..=REPLICAS {
             replicas.push(Replica::start(number, program.clone(), Arc::clone(notes)));
             let log = program.logs.join(format!("replica-{number}-001.log"));
-            addresses.push(soon("a replica", async { Ok::<_, &str>(until_ready(&log).await) }).await?);
+            let ready = timeout(START_DEADLINE, until_ready(&log)).await;
+            addresses.push(ready.map_err(|_| format!("a replica is not ready after {START_DEADLINE:?}"))?);
         }
         let mut options = ConnectOptions::new(&database_url);
         let connections = CONNECTIONS[usize::from(on == On::Sqlite)];
