@@ -1,11 +1,11 @@
 //! A host whose volumes have vanished by no doing of ours: then its lists are doubted until a person has looked.
 //!
 //! A daemon may be the pinned one and still not have what it had: its disk is not mounted, or holds an older backup.
-//! To its list, every volume is absent then. So the number of our volumes is remembered from list to list, and what we
-//! removed in between is in the receipts. Threads that never had a volume here, such as a million old ones on the first
-//! day, change none of these numbers.
+//! To its list, every volume is absent then. So the number of our volumes is remembered from sweep to sweep, and what
+//! we removed in between is in the receipts. Threads that never had a volume here, such as a million old ones on the
+//! first day, change none of these numbers.
 
-use chrono::{SubsecRound, Utc};
+use chrono::{DateTime, SubsecRound, Utc};
 use tracing::debug;
 
 use super::{Cleaner, Database, Inventory, Sighting, Volumes};
@@ -20,31 +20,39 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
     /// What the host has of our volumes. If too much of what it had is gone, it is doubted, and removal is paused
     /// there; with `only_looks`, nothing is written.
     pub async fn inventory(&self, only_looks: bool) -> Result<Inventory, Failure> {
-        let asked_at = Utc::now().trunc_subsecs(3);
         let mut inventory = self.volumes.inventory(&self.context.prefix).await?;
         if !inventory.warnings.is_empty() {
             return Ok(inventory);
         }
         let seen = self.threads().seen(&self.host).await?;
-        let latest = Sighting { volumes: inventory.present.len() as u64, at: asked_at };
+        let now = inventory.present.len() as u64;
         inventory.doubt = match (seen.doubt, seen.latest) {
             (Some(reason), _) => Some(reason),
-            (None, Some(before)) if is_loss(before.volumes, latest.volumes, 0) => {
+            (None, Some(before)) if is_loss(before.volumes, now, 0) => {
                 let removed = self.threads().removed_since(before.at).await?;
-                is_loss(before.volumes, latest.volumes, removed).then(|| told(&before, latest.volumes, removed))
+                is_loss(before.volumes, now, removed).then(|| told(&before, now, removed))
             }
             (None, _) => None,
         };
-        match &inventory.doubt {
-            _ if only_looks => {}
-            Some(reason) => self.breaker.doubt(self.threads(), reason).await?,
-            None => {
-                if let Err(error) = self.threads().saw(&self.host, &latest).await {
-                    debug!(%error, "can't remember what the list had; the next one is compared with one before");
-                }
-            }
+        if let Some(reason) = &inventory.doubt
+            && !only_looks
+        {
+            self.breaker.doubt(self.threads(), reason).await?;
         }
         Ok(inventory)
+    }
+
+    /// Remembers what a list had that was asked for at `asked_at`: later ones are compared with it.
+    ///
+    /// Once a sweep, at its end: while it removes, another write would have to wait for SQLite's only lock.
+    pub async fn remember_volumes(&self, inventory: &Inventory, asked_at: DateTime<Utc>) {
+        if inventory.doubt.is_some() || !inventory.warnings.is_empty() {
+            return;
+        }
+        let sighting = Sighting { volumes: inventory.present.len() as u64, at: asked_at.trunc_subsecs(3) };
+        if let Err(error) = self.threads().saw(&self.host, &sighting).await {
+            debug!(%error, "can't remember what the list had; the next one is compared with one before");
+        }
     }
 }
 

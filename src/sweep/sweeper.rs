@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use chrono::Utc;
 use parking_lot::Mutex;
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -105,6 +106,7 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
             warn!(error = %failure, "the sweep ended early");
             skipped_reason = Some(failure.message);
         }
+        skipped_reason = skipped_reason.or_else(|| tally.doubt.clone());
         if tally.of(Fate::Paused) > 0 {
             let why = self.cleaner.pause_reason().unwrap_or_default();
             skipped_reason.get_or_insert_with(|| format!("removal is paused: {why}"));
@@ -135,6 +137,7 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
                 self.sweep_rows(std::mem::take(&mut due), &mut retries, tally, stop).await?;
             }
         }
+        let asked_at = Utc::now();
         let inventory = self.cleaner.inventory(tally.dry_run).await?;
         let found = self.look_up(&inventory, tally).await?;
         tally.candidates += found.unplaced.len() as u64;
@@ -151,9 +154,11 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
         self.unnameable.log(tally.of(Fate::Unnameable));
         self.sweep_deferred(deferred, &inventory, tally).await?;
         self.sweep_drift(found.marked, tally, stop).await?;
-        if !tally.dry_run
-            && let Err(error) = self.cleaner.threads().forget_failures().await
-        {
+        if tally.dry_run {
+            return Ok(());
+        }
+        self.cleaner.remember_volumes(&inventory, asked_at).await;
+        if let Err(error) = self.cleaner.threads().forget_failures().await {
             // The sweep is done all the same; what is kept too long only takes space until the next one.
             debug!(%error, "can't forget the failures of what was cleaned");
         }

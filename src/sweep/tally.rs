@@ -80,7 +80,7 @@ impl Tally {
             drift: self.drift,
             orphans: self.orphans,
             misplaced: self.misplaced,
-            skipped_reason: skipped_reason.or_else(|| self.doubt.clone()),
+            skipped_reason,
             dry_run: self.dry_run,
             duration_ms: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
         }

@@ -84,6 +84,7 @@ impl<V: Volumes, T: Database> Unplaced<V, T> {
             }
             skipped_reason = Some(failure.message);
         }
+        skipped_reason = skipped_reason.or_else(|| tally.doubt.clone());
         self.log_skipped(skipped_reason.as_ref());
         let report = tally.report(skipped_reason, began.elapsed());
         metrics::sweep(began.elapsed());

@@ -1,6 +1,12 @@
 //! Volumes without a thread: listed, and removed only by a person.
 
+use std::{process::Stdio, time::Duration};
+
 use serde_json::Value;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    process::{ChildStdin, ChildStdout, Command},
+};
 
 use crate::world::{On, World, world};
 
@@ -174,4 +180,41 @@ async fn orphans_are_removed_within_the_budgets_and_use_them_up() {
         world.set(setting, "off");
         world.execute("DELETE FROM volume_removals").await;
     }
+}
+
+/// Reads what a terminal shows until this is there.
+async fn until_shown(output: &mut ChildStdout, what: &str) {
+    let mut shown = Vec::new();
+    let read = async {
+        while !String::from_utf8_lossy(&shown).contains(what) {
+            assert_ne!(output.read_buf(&mut shown).await.expect("readable"), 0, "it ended");
+        }
+    };
+    let read = tokio::time::timeout(Duration::from_mins(1), read).await;
+    assert!(read.is_ok(), "{what}: {}", String::from_utf8_lossy(&shown));
+}
+
+async fn type_line(input: &mut ChildStdin, line: &str) {
+    input.write_all(format!("{line}\n").as_bytes()).await.expect("written");
+}
+
+#[tokio::test]
+async fn who_confirms_is_asked_again_if_there_are_others_by_then() {
+    let world = world(On::Sqlite).await;
+    world.create_volume("first").await;
+    // It gives the program a terminal.
+    let mut script = Command::new("script");
+    let program = format!("{} orphans remove --older-than 0s", env!("CARGO_BIN_EXE_volume-reaper"));
+    script.args(["-qec", &program, "/dev/null"]).env_clear().envs(&world.settings).current_dir(world.dir.path());
+    let mut child = script.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true).spawn().expect("it runs");
+    let (mut input, mut output) = (child.stdin.take().expect("a pipe"), child.stdout.take().expect("a pipe"));
+    until_shown(&mut output, "Type 1 to continue").await;
+    world.create_volume("second").await;
+    type_line(&mut input, "1").await;
+    until_shown(&mut output, "Type 2 to continue").await;
+    assert!(world.has_volume("first").await && world.has_volume("second").await);
+    type_line(&mut input, "2").await;
+    until_shown(&mut output, &format!("{}  removed", world.volume("second"))).await;
+    assert!(!world.has_volume("first").await);
+    child.kill().await.expect("it runs or has ended");
 }

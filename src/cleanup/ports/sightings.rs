@@ -4,19 +4,19 @@ use chrono::{DateTime, Utc};
 
 use crate::{failure::Failure, host::Host};
 
-/// What the latest list that was believed had.
+/// What the latest sweep that was believed found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sighting {
     /// How many volumes of ours.
     pub volumes: u64,
-    /// When it was asked for.
+    /// When they were asked for.
     pub at: DateTime<Utc>,
 }
 
-/// What counts of a host's lists.
+/// What is known of a host's volumes from before.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Seen {
-    /// The latest list that was believed; none on the first day, and after a person has resumed removal.
+    /// The latest sweep that was believed; none on the first day, and after a person has resumed removal.
     pub latest: Option<Sighting>,
     /// Why the host is doubted, until a person resumes removal.
     pub doubt: Option<String>,
@@ -24,10 +24,10 @@ pub struct Seen {
 
 /// What was seen of the hosts.
 pub trait Sightings: Send + Sync + 'static {
-    /// What counts of this host's lists.
+    /// What is known of this host's volumes from before.
     fn seen(&self, host: &Host) -> impl Future<Output = Result<Seen, Failure>> + Send;
 
-    /// Remembers what a list had that is believed.
+    /// Remembers what a sweep found that is believed.
     fn saw(&self, host: &Host, sighting: &Sighting) -> impl Future<Output = Result<(), Failure>> + Send;
 
     /// Pauses removal on this host, and all marks by its lists. Whether this call did it.
