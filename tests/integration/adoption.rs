@@ -929,6 +929,7 @@ async fn a_right_that_is_missing_at_the_start_or_goes_later_is_said_and_heals() 
     let warned = |line: &Value| {
         line["level"] == "WARN" && line["message"].as_str().is_some_and(|it| it.starts_with("this replica can't sweep"))
     };
+    serving.until_line(warned).await;
     assert_eq!(serving.lines().iter().filter(|line| warned(line)).count(), 1);
     leases("GRANT UPDATE ON volume_reaper_leases TO {}").await;
     eventually("it heals", async || (!serving.get("/readyz").await.1.contains("degraded")).then_some(())).await;

@@ -266,6 +266,7 @@ async fn every_log_line_of_a_delivery_names_its_trace() {
         world.publish_with(properties, body.as_bytes()).await;
         world.dead_letter().await;
         let of_this = |line: &Value| line["span"]["thread.id"] == what;
+        serving.until_line(|line| of_this(line) && line["settlement"] == "dead_letter").await;
         let lines: Vec<_> = serving.lines().into_iter().filter(of_this).collect();
         assert!(lines.len() >= 2, "{what}: a retry and a dead letter");
         for line in lines {
@@ -278,7 +279,7 @@ async fn every_log_line_of_a_delivery_names_its_trace() {
     let message = world.dead_letter().await;
     assert_eq!(header(&message, "traceparent"), Some(traceparent));
     assert_eq!(header(&message, "tracestate").as_deref(), Some("rojo=1"));
-    let line = serving.lines().into_iter().find(|line| line["reason"] == "undecodable").expect("it is logged");
+    let line = serving.until_line(|line| line["reason"] == "undecodable").await;
     assert_eq!(line["span"]["trace_id"], TRACE, "{line}");
 }
 
@@ -291,9 +292,8 @@ async fn a_traceparent_that_is_none_is_ignored_and_the_event_is_not() {
     world.publish_with(properties(&[("traceparent", &traceparent)]), br#"{"thread_id": "t1"}"#).await;
     world.until_marked("t1").await;
     serving.until_metric("volume_reaper_settlements_total{settlement=\"ack\"}", 1).await;
-    let lines = serving.lines();
-    assert!(lines.iter().any(|line| line["span"]["thread.id"] == "t1"));
-    assert!(lines.iter().all(|line| line["span"]["trace_id"].is_null()));
+    serving.until_line(|line| line["span"]["thread.id"] == "t1").await;
+    assert!(serving.lines().iter().all(|line| line["span"]["trace_id"].is_null()));
 }
 
 #[tokio::test]

@@ -260,7 +260,7 @@ async fn what_was_dead_lettered_by_the_service_is_cleaned_up_after_a_replay() {
     assert_eq!(report(&world, &["replay", "--thread", "t1"]).await["replayed"], json!(1));
     world.until_marked("t1").await;
     assert!(!world.has_volume("t1").await);
-    let removed = serving.lines().into_iter().find(|line| line["message"] == "removed the volume").expect("a line");
+    let removed = serving.until_line(|line| line["message"] == "removed the volume").await;
     assert!(removed.to_string().contains("replayed"), "the log says that it was a replay: {removed}");
 }
 

@@ -396,6 +396,7 @@ async fn the_breaker_of_one_host_stops_removal_there_and_nowhere_else() {
         for id in ids {
             world.until_marked(id).await;
         }
+        serving.until_line(|line| line["message"] == "removal resumed").await;
         assert_eq!(resumptions(), 1, "{on:?}");
 
         // By hand, and only for a host that there is.

@@ -36,11 +36,13 @@ async fn out(world: &World, arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).expect("text")
 }
 
-/// The reasons of the lines that say that removal is paused.
-fn said_why(serving: &Serving) -> Vec<Value> {
-    let lines = serving.lines().into_iter();
-    let pauses = lines.filter(|line| line["message"].as_str().is_some_and(|it| it.starts_with("removal is paused;")));
-    pauses.map(|line| line["reason"].clone()).collect()
+/// The reasons of the lines that say that removal is paused, of which there is one at least.
+async fn said_why(serving: &Serving) -> Vec<Value> {
+    let is_pause =
+        |line: &Value| line["message"].as_str().is_some_and(|message| message.starts_with("removal is paused;"));
+    serving.until_line(is_pause).await;
+    let lines = serving.lines();
+    lines.iter().filter(|line| is_pause(line)).map(|line| line["reason"].clone()).collect()
 }
 
 #[tokio::test]
@@ -52,7 +54,7 @@ async fn a_sweep_that_would_exceed_its_budget_pauses_all_removal_until_it_is_res
         threads_with_volumes(&world, &["a", "b", "c"]).await;
         let serving = world.serve().await;
         serving.until_metric(PAUSED, 1).await;
-        assert_eq!(said_why(&serving), ["the budget of 2 removals per sweep is used up"], "{on:?}");
+        assert_eq!(said_why(&serving).await, ["the budget of 2 removals per sweep is used up"], "{on:?}");
         assert_eq!(world.texts("SELECT outcome FROM volume_removals").await.len(), 2, "{on:?}");
 
         // Another replica sees it, events of either are settled, sweeps go on, and all stay ready.
@@ -70,7 +72,7 @@ async fn a_sweep_that_would_exceed_its_budget_pauses_all_removal_until_it_is_res
         serving.until_metric("volume_reaper_sweep_seconds_count", sweeps + 2).await;
         assert!(world.has_volume("c").await && world.mark("c").await.is_none(), "{on:?}");
         assert_eq!((serving.get("/readyz").await.0, other.get("/readyz").await.0), (200, 200), "{on:?}");
-        assert_eq!(said_why(&serving).len(), 1, "{on:?}: once, not for each volume or sweep");
+        assert_eq!(said_why(&serving).await.len(), 1, "{on:?}: once, not for each volume or sweep");
 
         let resumed = out(&world, &["resume"]).await;
         assert!(resumed.contains("by replica-1: the budget of 2 removals per sweep is used up"), "{resumed}");
@@ -138,7 +140,7 @@ async fn a_pause_by_hand_stops_removal_at_once_outlives_restarts_and_lets_absent
         world.publish_closed("a").await;
         serving.until_metric("volume_reaper_cleanups_total{source=\"event\",outcome=\"paused\"}", 1).await;
         serving.until_metric(PAUSED, 1).await;
-        assert_eq!(said_why(&serving), ["a restore is running"], "{on:?}");
+        assert_eq!(said_why(&serving).await, ["a restore is running"], "{on:?}");
         assert_eq!(serving.stop().await, Some(0));
 
         let serving = world.serve().await;

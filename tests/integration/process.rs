@@ -294,6 +294,7 @@ async fn the_metrics_are_those_of_the_contract() {
         assert!(text.contains(metric), "{metric}\n{text}");
     }
     assert!(!text.contains("t1\""), "no thread's id is a label");
+    serving.until_line(|line| line["message"] == "removed the volume").await;
     let removed: Vec<_> = serving.lines().into_iter().filter(|line| line["message"] == "removed the volume").collect();
     assert_eq!(removed.len(), 1, "one line per removed volume");
     assert_eq!(removed[0]["level"], json!("INFO"));

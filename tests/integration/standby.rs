@@ -123,7 +123,7 @@ async fn a_standby_that_lags_is_no_ground_for_a_removal_and_heals_by_its_promoti
     let docker = body["dependencies"]["docker"]["reason"].as_str().unwrap_or_default();
     assert!(!docker.contains("database"), "{body}");
     let is_told = |line: &Value| line["message"] == "down" && line["dependency"] == "database";
-    assert!(serving.lines().iter().any(is_told));
+    serving.until_line(is_told).await;
     assert!(world.has_volume("t1").await);
 
     // It applies what it has, and takes writes from then on.

@@ -175,6 +175,7 @@ async fn a_closed_thread_whose_id_cannot_name_a_volume_is_told_once_and_not_in_e
         line["level"] != "DEBUG"
             && (line["message"] == "swept" || line["message"].to_string().contains("name a volume"))
     };
+    serving.until_line(|line| is_warning(&line)).await;
     let lines = serving.lines();
     let warnings: Vec<_> = lines.iter().filter(is_warning).collect();
     assert_eq!(warnings.len(), 1, "{warnings:?}");

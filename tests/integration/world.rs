@@ -542,6 +542,12 @@ pub(crate) struct Serving {
 }
 
 impl Serving {
+    /// The first line of its log that is as asked for. A thread of its own writes the log: what has happened may be in
+    /// it a moment later.
+    pub(crate) async fn until_line(&self, is_it: impl Fn(&Value) -> bool) -> Value {
+        eventually("the log says so", async || self.lines().into_iter().find(|line| is_it(line))).await
+    }
+
     /// The lines of its log.
     pub(crate) fn lines(&self) -> Vec<Value> {
         let text = std::fs::read_to_string(&self.log).unwrap_or_default();
