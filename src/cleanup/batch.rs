@@ -28,6 +28,7 @@ use super::{
     cleaner::{Cleaner, actionable},
     limiter::Permit,
     requests::Request,
+    runner::Turn,
 };
 use crate::{
     failure::Failure,
@@ -68,8 +69,8 @@ pub(super) struct Job {
 pub(super) type Removed = Result<Removal, Failure>;
 
 impl<V: Volumes, T: Database> Cleaner<V, T> {
-    /// Cleans up after the threads of these requests, the first of which has a permit for its removal.
-    pub(super) async fn run_batch(self: &Arc<Self>, requests: Vec<Request>, permit: Permit) {
+    /// Cleans up after the threads of these requests, the first of which has a permit for its removal, in this batch's turn.
+    pub(super) async fn run_batch(self: &Arc<Self>, requests: Vec<Request>, turn: Turn) {
         let context = &self.context;
         // Before anything is locked: it may have to ask the database too.
         let reservations = match context.hour.reserve(self.threads(), requests.len()).await {
@@ -83,7 +84,7 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
                 Ok(rows) => {
                     let locked = Locked { rows, busy: HashSet::new(), lock: None };
                     let deadlines = Deadlines::within(UNLOCKED_LIMIT);
-                    self.clean_rows(requests, reservations, locked, asked_at, deadlines, permit).await;
+                    self.clean_rows(requests, reservations, locked, asked_at, deadlines, turn).await;
                 }
                 Err(failure) => answer_all(requests, &failure),
             }
@@ -92,7 +93,7 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
         match self.threads().lock(&threads, self.host.name(), limit).await {
             Ok(Locked { rows, busy, lock }) => {
                 let locked = Locked { rows, busy, lock: Some(lock) };
-                self.clean_rows(requests, reservations, locked, asked_at, Deadlines::within(limit), permit).await;
+                self.clean_rows(requests, reservations, locked, asked_at, Deadlines::within(limit), turn).await;
             }
             Err(failure) => answer_all(requests, &failure),
         }
@@ -105,7 +106,7 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
         locked: Locked<Option<T::Lock>>,
         asked_at: Instant,
         deadlines: Deadlines,
-        permit: Permit,
+        turn: Turn,
     ) {
         let Locked { rows, busy, lock } = locked;
         if !rows.threads.is_empty() {
@@ -129,7 +130,7 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
             }
         }
         drop(reservations);
-        let finished = self.remove_all(jobs, deadlines, permit).await;
+        let finished = self.remove_all(jobs, deadlines, turn).await;
         self.mark_finished(finished, lock).await;
         if !over_budget.is_empty() {
             let tripped = self.breaker.trip_hour(self.threads(), &self.context.hour).await;
@@ -168,10 +169,12 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
         self: &Arc<Self>,
         mut jobs: VecDeque<Job>,
         deadlines: Deadlines,
-        permit: Permit,
+        turn: Turn,
     ) -> Vec<(Job, Removed)> {
         let mut under_way = FuturesUnordered::new();
         let (mut finished, mut not_sent) = (Vec::new(), Vec::new());
+        let Turn { permit, sending } = turn;
+        let mut sending = Some(sending);
         if let Some(job) = jobs.pop_front() {
             under_way.push(self.begin(job, deadlines.send, permit));
         }
@@ -180,6 +183,9 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
             let mut last_sent = pin!(sleep_until(deadlines.send));
             let mut unlocked = pin!(sleep_until(deadlines.lock));
             while !under_way.is_empty() || !jobs.is_empty() {
+                if jobs.is_empty() {
+                    sending.take();
+                }
                 tokio::select! {
                     biased;
                     Some((job, removed)) = under_way.next() => match removed {

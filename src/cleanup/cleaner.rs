@@ -88,6 +88,8 @@ pub struct Cleaner<V, T> {
     pub(super) limiter: Arc<Limiter>,
     pub(super) breaker: Breaker,
     pub(super) requests: Requests,
+    /// Acquired by the batch whose turn it is to send removals.
+    pub(super) sending: Arc<tokio::sync::Mutex<()>>,
     /// Threads whose removals were detached: they continue without a batch.
     pub(super) detached: Mutex<HashSet<ThreadId>>,
     /// What we removed and could not mark, until it is marked: so that its receipt says `removed`.
@@ -106,6 +108,7 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
             users: Users::default(),
             limiter: Limiter::new(concurrency),
             requests: Requests::default(),
+            sending: Arc::default(),
             detached: Mutex::default(),
             unmarked: Mutex::default(),
         }

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use tokio::time::{Instant, timeout_at};
+use tokio::{
+    sync::OwnedMutexGuard,
+    time::{Instant, timeout_at},
+};
 
 use super::{Cleaner, Database, Outcome, Volumes, limiter::Permit};
 use crate::volume_name::ThreadId;
@@ -12,19 +15,32 @@ pub(super) struct Runner<V: Volumes, T: Database> {
     pub(super) cleaner: Arc<Cleaner<V, T>>,
 }
 
+/// A batch's turn to send removals, with the permit for its first one.
+///
+/// Batches take turns: two that sent at the same time would also commit at the same time, and the daemon would idle
+/// meanwhile. The turn ends when the last removal is sent.
+pub(super) struct Turn {
+    pub(super) permit: Permit,
+    pub(super) sending: OwnedMutexGuard<()>,
+}
+
 impl<V: Volumes, T: Database> Runner<V, T> {
     pub(super) async fn run(self) {
         let cleaner = &self.cleaner;
         while let Some(asked_at) = cleaner.requests.first_or_end() {
             // Before rows are locked: they do not stay locked for the daemon's sake.
-            match timeout_at(asked_at + cleaner.context.limits.timeout, cleaner.limiter.permit()).await {
-                Ok(permit) => self.run_batch(permit).await,
+            let turn = async {
+                let sending = Arc::clone(&cleaner.sending).lock_owned().await;
+                Turn { permit: cleaner.limiter.permit().await, sending }
+            };
+            match timeout_at(asked_at + cleaner.context.limits.timeout, turn).await {
+                Ok(turn) => self.run_batch(turn).await,
                 Err(_) => self.give_up().await,
             }
         }
     }
 
-    async fn run_batch(&self, permit: Permit) {
+    async fn run_batch(&self, turn: Turn) {
         let locking = self.cleaner.context.limits.locking;
         let requests = self.cleaner.requests.take(locking.batch);
         if requests.is_empty() {
@@ -33,7 +49,7 @@ impl<V: Volumes, T: Database> Runner<V, T> {
         let threads: Vec<_> = requests.iter().map(|request| request.thread.clone()).collect();
         let under_way = UnderWay { cleaner: &self.cleaner, threads };
         let began = Instant::now();
-        self.cleaner.run_batch(requests, permit).await;
+        self.cleaner.run_batch(requests, turn).await;
         drop(under_way);
         if locking.gap_percent > 0 {
             tokio::time::sleep(began.elapsed() * locking.gap_percent / 100).await;

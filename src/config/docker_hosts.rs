@@ -265,7 +265,7 @@ mod tests {
             (&[column], "", "VOLUME_REAPER_THREADS_HOST_COLUMN is \"host\", and the Docker host has no name"),
             (&[], &table("port = 1"), "reaper.toml: [[docker.hosts]]: unknown field `port`"),
             (&[], &table("concurrency = 0"), "reaper.toml: [[docker.hosts]] \"a\": concurrency must be a whole number"),
-            (&[], &table("concurrency = 33"), "prefetch (32) is below concurrency (33)"),
+            (&[], &table("concurrency = 129"), "prefetch (128) is below concurrency (129)"),
             (&[], &table("cert_path = '/none'"), "reaper.toml: [[docker.hosts]] \"a\": /none/ca.pem: No such file"),
             (&[], "[docker]\nhosts = []", "reaper.toml: docker.hosts: there is none"),
             (&[], "[docker]\nhost = 'x'", "reaper.toml: [[docker.hosts]]: unknown field `host`"),

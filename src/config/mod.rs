@@ -302,7 +302,7 @@ mod tests {
         assert_eq!(prefetch(&flag, &env, file), Ok(41));
         assert_eq!(prefetch(&[], &env, file), Ok(42));
         assert_eq!(prefetch(&[], &[], file), Ok(43));
-        assert_eq!(prefetch(&[], &[], ""), Ok(32));
+        assert_eq!(prefetch(&[], &[], ""), Ok(128));
     }
 
     #[test]

@@ -120,7 +120,7 @@ pub const SETTINGS: &[Setting] = &[
     setting(
         "prefetch",
         "VOLUME_REAPER_PREFETCH",
-        "32",
+        "128",
         "Deliveries that the broker hands over ahead of their settlement, per Docker host",
     ),
     setting("concurrency", "VOLUME_REAPER_CONCURRENCY", "4", "Removals in flight at once, per Docker host"),
