@@ -6,7 +6,6 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::Arc,
     time::Duration,
 };
 
@@ -15,15 +14,15 @@ use parking_lot::Mutex;
 use serde_json::json;
 
 use super::{
-    Backlog, Candidate, Database, Failures, Gone, Locked, Mark, Origin, Pause, Pauses, Receipt, Receipts, Rows, Scope,
-    Seen, Sighting, Sightings, Threads, failing::FailedCleanup,
+    Backlog, Candidate, Database, Failures, Gone, Locked, Mark, Origin, Outcome, Pause, Pauses, Receipt, Receipts,
+    Rows, Scope, Seen, Sighting, Sightings, Threads, failing::FailedCleanup,
 };
 use crate::{failure::Failure, host::Host, journal::Journal, volume_name::ThreadId};
 
 /// A database to which nothing is written.
 pub struct DryRun<T> {
     inner: T,
-    journal: Arc<Journal>,
+    journal: Journal,
     would_be: Mutex<WouldBe>,
 }
 
@@ -46,7 +45,7 @@ impl WouldBe {
 
 impl<T: Database> DryRun<T> {
     /// Reads from `inner` and writes to `journal`.
-    pub fn new(inner: T, journal: Arc<Journal>) -> Self {
+    pub fn new(inner: T, journal: Journal) -> Self {
         Self { inner, journal, would_be: Mutex::default() }
     }
 
@@ -180,6 +179,16 @@ impl<T: Database> Sightings for DryRun<T> {
 }
 
 impl<T: Database> Receipts for DryRun<T> {
+    fn event_handled(&self, thread: &ThreadId, result: &Result<Outcome, Failure>, settlement: &'static str) {
+        let (outcome, error) = match result {
+            Ok(outcome) => (Some(outcome.as_str()), None),
+            Err(failure) => (None, Some(&failure.message)),
+        };
+        self.journal.write(json!({
+            "thread_id": thread, "source": "event", "outcome": outcome, "error": error, "settlement": settlement,
+        }));
+    }
+
     async fn record(&self, _receipt: &Receipt) -> Result<(), Failure> {
         Ok(())
     }

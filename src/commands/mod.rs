@@ -112,7 +112,7 @@ async fn recording_fleet(config: &Config, health: &Health) -> Result<Fleet<Docke
 async fn dry_fleet(
     config: &Config,
     health: &Health,
-    journal: Arc<Journal>,
+    journal: Journal,
 ) -> Result<Fleet<Docker, DryRun<Store>>, Failure> {
     let threads = DryRun::new(read_only_store(config).await?, journal);
     Ok(fleet_of(config, health, threads, |host| docker(config, host).only_looking()))

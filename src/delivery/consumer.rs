@@ -14,7 +14,6 @@ use crate::{
     },
     failure::{Failure, Verdict},
     health::Health,
-    journal::Journal,
     metrics,
 };
 
@@ -48,8 +47,6 @@ pub struct Consumer<V, T> {
     pub health: Arc<Health>,
     /// The waits before the second, third, ... attempt.
     pub retry_delays: Vec<Duration>,
-    /// Where a dry run writes what each event came to.
-    pub journal: Option<Arc<Journal>>,
 }
 
 impl<V: Volumes, T: Database> Consumer<V, T> {
@@ -73,9 +70,7 @@ impl<V: Volumes, T: Database> Consumer<V, T> {
             self.health.down(*dependency, message);
         }
         let settlement = settlement::decide(&result, message.failed_attempts, &self.retry_delays);
-        if let Some(journal) = &self.journal {
-            journal.write(journal_entry(&event, &result, &settlement));
-        }
+        self.fleet.threads().event_handled(&event.thread_id, &result, settlement.as_str());
         settlement
     }
 
@@ -87,18 +82,6 @@ impl<V: Volumes, T: Database> Consumer<V, T> {
         let claimed_host = event.host.as_deref().or(message.host);
         self.fleet.clean(&event.thread_id, claimed_host, origin).await
     }
-}
-
-/// What an event came to, as a dry run writes it.
-fn journal_entry(event: &ThreadEvent, result: &Result<Outcome, Failure>, settlement: &Settlement) -> serde_json::Value {
-    let (outcome, error) = match result {
-        Ok(outcome) => (Some(outcome.as_str()), None),
-        Err(failure) => (None, Some(&failure.message)),
-    };
-    serde_json::json!({
-        "thread_id": event.thread_id, "source": "event", "outcome": outcome, "error": error,
-        "settlement": settlement.as_str(),
-    })
 }
 
 /// Names the message's trace in the log lines of its delivery.

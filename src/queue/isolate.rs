@@ -5,7 +5,7 @@ use lapin::BasicProperties;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::{Publisher, Queues, header_size, headers, raw::RawChannel, topology};
+use super::{Declared, Publisher, Queues, header_size, headers, raw::RawChannel, topology};
 use crate::{
     delivery::settlement::{Reason, Settlement},
     failure::Failure,
@@ -22,9 +22,10 @@ const MOST_BODY_BYTES: usize = 1024 * 1024;
 
 /// Parks what the library can't read. Returns whether there was something, so that it is worth to connect at once.
 pub(super) async fn isolate(queues: &Queues, publisher: &Publisher, stop: &CancellationToken) -> bool {
-    // A copy of the queue is gone with the connection.
-    if queues.are_copies {
-        return false;
+    match queues.declared {
+        Declared::ByUs | Declared::ByOthers => {}
+        // They were gone with the connection.
+        Declared::AsCopies => return false,
     }
     match park_unreadable(queues, publisher, stop).await {
         Ok(parked) => {

@@ -43,6 +43,17 @@ use crate::{
     tls::TlsFiles,
 };
 
+/// Who declares our queues.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Declared {
+    /// We do, where they are missing.
+    ByUs,
+    /// Somebody else did: we look that they are there.
+    ByOthers,
+    /// We do, for a copy of the events: they are our connection's alone, and gone with it.
+    AsCopies,
+}
+
 /// Where the broker is and what is ours on it.
 #[derive(Clone, Debug)]
 pub struct Queues {
@@ -60,8 +71,8 @@ pub struct Queues {
     pub reopened_routing_key: String,
     /// Those of them whose events are for us.
     pub subscribed_keys: Vec<String>,
-    /// Whether our queues are for a copy of the events, and gone with our connection.
-    pub are_copies: bool,
+    /// Who declares our queues.
+    pub declared: Declared,
     /// What our queues are called before the dot.
     pub prefix: String,
     /// The one host whose events these are, in place of all.
@@ -70,8 +81,6 @@ pub struct Queues {
     pub hosts: Vec<String>,
     /// The steps of the retry schedule.
     pub retry_delays: Vec<Duration>,
-    /// Whether we create what is missing.
-    pub topology: Topology,
     /// How often exchange and bindings are looked at again.
     pub look_again: Duration,
 }
@@ -92,7 +101,6 @@ impl Queues {
                 // Nobody but the event says that a thread was reopened.
                 UnknownThreads::Record => vec![config.routing_key.clone(), config.reopened_routing_key.clone()],
             },
-            are_copies: false,
             prefix: match &config.host {
                 None => config.queue_prefix.clone(),
                 Some(host) => format!("{}.{host}", config.queue_prefix),
@@ -100,7 +108,10 @@ impl Queues {
             host: config.host.clone(),
             hosts: config.host_names().iter().filter_map(Host::name).map(str::to_owned).collect(),
             retry_delays: config.retry_delays.clone(),
-            topology: config.topology,
+            declared: match config.topology {
+                Topology::Declare => Declared::ByUs,
+                Topology::Check => Declared::ByOthers,
+            },
             look_again: config.reconcile_interval,
         }
     }
@@ -108,7 +119,7 @@ impl Queues {
     /// The queues of this configuration for who only uses them: what is not there is said, and not declared.
     #[must_use]
     pub fn as_they_are(config: &Config) -> Self {
-        Self { topology: Topology::Check, retry_delays: Vec::new(), ..Self::new(config) }
+        Self { declared: Declared::ByOthers, retry_delays: Vec::new(), ..Self::new(config) }
     }
 
     /// Queues for a copy of the events, of which nothing is left when we are gone.
@@ -116,7 +127,13 @@ impl Queues {
     pub fn copies(config: &Config) -> Self {
         let queues = Self::new(config);
         let prefix = format!("{}.dry-run-{}", queues.prefix, uuid::Uuid::new_v4().simple());
-        Self { are_copies: true, prefix, ..queues }
+        Self { declared: Declared::AsCopies, prefix, ..queues }
+    }
+
+    /// Whether it is for us to declare what is missing.
+    #[must_use]
+    pub fn declared_by_us(&self) -> bool {
+        self.declared == Declared::ByUs
     }
 
     /// The routing keys that the work queue is bound by: with a host's name behind it, a key is of that host's events.

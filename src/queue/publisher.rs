@@ -9,7 +9,7 @@ use lapin::{BasicProperties, Channel, Confirmation, options::BasicPublishOptions
 use tokio::sync::Mutex;
 
 use super::{
-    Queues,
+    Declared, Queues,
     connection::{Link, REQUEST_TIMEOUT, bounded},
     header_size,
 };
@@ -93,11 +93,10 @@ impl Publisher {
             return Ok((link.channel.clone(), link.frame_max()));
         }
         let name = "volume-reaper publisher";
-        // Copies are there as long as the consumer's connection, and are nobody else's to declare.
-        let link = if self.queues.are_copies {
-            Link::connect(&self.queues, name).await?
-        } else {
-            Link::open(&self.queues, name).await?
+        let link = match self.queues.declared {
+            Declared::ByUs | Declared::ByOthers => Link::open(&self.queues, name).await?,
+            // They are there as long as the consumer's connection, and are nobody else's to declare.
+            Declared::AsCopies => Link::connect(&self.queues, name).await?,
         };
         let confirm = link.channel.confirm_select(ConfirmSelectOptions::default());
         bounded(&self.queues.url, REQUEST_TIMEOUT, "confirm mode", confirm).await?;

@@ -44,7 +44,6 @@ pub(super) async fn execute(
     let attempt = headers::failed_attempts(&original).saturating_add(1);
     let next_stop = match settlement {
         Settlement::Ack | Settlement::Stale => None,
-        Settlement::DeadLetter { .. } if queues.are_copies => None,
         Settlement::DeadLetter { .. } if delivery.data.len() > MOST_PUBLISHED_BYTES => {
             let reject = delivery.acker.reject(BasicRejectOptions { requeue: false });
             settled(settlement, &timeout(REQUEST_TIMEOUT, reject).await);
@@ -103,8 +102,7 @@ pub(super) fn came_as_reopened(delivery: &Delivery, queues: &Queues) -> bool {
 /// requeue would count towards the delivery limit before RabbitMQ 4.3. Where the broker takes no message, they are
 /// requeued all the same. Nothing must be delivered to us meanwhile, or it would go round.
 pub(super) async fn give_back(deliveries: &[Delivery], queues: &Queues, publisher: &Publisher) {
-    // A copy of the queue has no limit.
-    let mut is_taken = !queues.are_copies;
+    let mut is_taken = true;
     for delivery in deliveries {
         if is_taken && delivery.acker.usable() {
             let host = queues.host_of(delivery.routing_key.as_str()).filter(|_| queues.host.is_none());

@@ -15,11 +15,10 @@ use lapin::{
 use tracing::{debug, warn};
 
 use super::{
-    Queues,
+    Declared, Queues,
     connection::{Link, REQUEST_TIMEOUT, bounded},
 };
 use crate::{
-    config::Topology,
     failure::{Failure, Verdict},
     reconnect::jittered,
 };
@@ -38,12 +37,10 @@ const LOOKS_LIMIT: i64 = 1_000_000_000;
 
 /// Declares what is missing, or checks that nothing is.
 pub(super) async fn ensure(link: &mut Link, queues: &Queues, name: &str) -> Result<(), Failure> {
-    if queues.are_copies {
-        return declare_copies(&link.channel, queues).await;
-    }
-    match queues.topology {
-        Topology::Declare => declare(link, queues, name).await,
-        Topology::Check => check(&link.channel, queues).await,
+    match queues.declared {
+        Declared::ByUs => declare(link, queues, name).await,
+        Declared::ByOthers => check(&link.channel, queues).await,
+        Declared::AsCopies => declare_copies(&link.channel, queues).await,
     }
 }
 
@@ -87,9 +84,6 @@ async fn declare_exchange(channel: &Channel, queues: &Queues) -> Result<(), Fail
 pub(super) async fn keep_bound(queues: &Queues) -> Infallible {
     loop {
         tokio::time::sleep(jittered(queues.look_again)).await;
-        if queues.are_copies {
-            continue;
-        }
         let exchange = &queues.exchange;
         match bind_again(queues).await {
             Ok(true) => warn!(exchange, "the exchange was gone: it is declared and bound again"),
@@ -107,9 +101,10 @@ async fn bind_again(queues: &Queues) -> Result<bool, Failure> {
     let mut link = Link::connect(queues, name).await?;
     let there = check_exchange(&link.channel, queues).await;
     let was_gone = there.is_err();
-    let bound = match queues.topology {
-        Topology::Check => there,
-        Topology::Declare => {
+    let bound = match queues.declared {
+        // Copies can be bound by their own connection alone, which is gone sooner than anybody looks for its events.
+        Declared::ByOthers | Declared::AsCopies => there,
+        Declared::ByUs => {
             if was_gone {
                 std::mem::replace(&mut link, Link::connect(queues, name).await?).close().await;
                 declare_exchange(&link.channel, queues).await?;
@@ -136,8 +131,8 @@ async fn bind(channel: &Channel, queues: &Queues) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Work and delay queues that are this connection's alone and gone with it. The exchange has to be there already, and
-/// nothing is parked: what would be is acknowledged.
+/// Queues that are this connection's alone and gone with it, for work, delays and what is parked. The exchange has to
+/// be there already.
 async fn declare_copies(channel: &Channel, queues: &Queues) -> Result<(), Failure> {
     check_exchange(channel, queues).await?;
     let work = queues.work();
@@ -149,7 +144,11 @@ async fn declare_copies(channel: &Channel, queues: &Queues) -> Result<(), Failur
         arguments.insert("x-dead-letter-routing-key".into(), AMQPValue::LongString(work.as_str().into()));
         (queues.retry(*delay), arguments)
     };
-    for (name, arguments) in queues.retry_delays.iter().map(delay).chain([(work.clone(), FieldTable::default())]) {
+    // Of what is parked, nothing is kept.
+    let mut nothing = FieldTable::default();
+    nothing.insert("x-max-length".into(), AMQPValue::LongLongInt(0));
+    let others = [(queues.dead_letter(), nothing), (work.clone(), FieldTable::default())];
+    for (name, arguments) in queues.retry_delays.iter().map(delay).chain(others) {
         let exclusive = QueueDeclareOptions { exclusive: true, ..QueueDeclareOptions::default() };
         let declare = channel.queue_declare(name.as_str().into(), exclusive, arguments);
         bounded(&queues.url, REQUEST_TIMEOUT, &format!("declare queue {name:?}"), declare).await?;

@@ -10,7 +10,7 @@ use migrations::{Mapping, MarkType};
 use sea_orm::{
     ActiveValue::{NotSet, Set},
     ConnectionTrait, DatabaseTransaction, DbErr, EntityTrait, ExprTrait, QueryResult,
-    sea_query::{Expr, Query, UpdateStatement},
+    sea_query::{BinOper, Expr, Query, UpdateStatement},
 };
 
 use super::{
@@ -176,11 +176,14 @@ impl Store {
                 .to_owned();
             return ids_of(&transaction.query_all(&select).await?);
         }
-        // What is returned has no names of ours: the id, and whether no trigger has undone the mark.
-        update.returning(Query::returning().exprs([id_as_text(threads), has_mark()]));
-        let rows = transaction.query_all(&update).await?;
-        let is_marked = |row: &QueryResult| row.try_get_by_index::<bool>(1).unwrap_or(false);
-        rows.iter().filter(|row| is_marked(row)).map(|row| row.try_get_by_index(0)).collect()
+        let returned = [(id_as_text(threads), "thread_id_text"), (has_mark(), "has_mark")];
+        update.returning(
+            Query::returning().exprs(returned.map(|(value, name)| value.binary(BinOper::As, Expr::cust(name)))),
+        );
+        let mut marked = transaction.query_all(&update).await?;
+        // A trigger may have undone it.
+        marked.retain(|row| row.try_get("", "has_mark").unwrap_or(false));
+        ids_of(&marked)
     }
 
     /// Writes receipts, but for those that are written already.

@@ -146,7 +146,6 @@ async fn a_panic_in_the_handling_of_one_delivery_is_a_retry_and_takes_nothing_wi
         fleet: Arc::new(Fleet::new(vec![Arc::clone(&cleaner)], &Health::new(), 32)),
         health: Arc::new(Health::new()),
         retry_delays: vec![Duration::from_secs(1)],
-        journal: None,
     };
     let message = Message {
         body: br#"{"thread_id": "t1"}"#,

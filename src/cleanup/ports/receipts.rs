@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 
 use super::{
-    super::outcome::{Gone, Origin},
+    super::outcome::{Gone, Origin, Outcome},
     thread_rows::Close,
 };
 use crate::{
@@ -32,6 +32,9 @@ pub struct Receipt {
 
 /// The audit trail.
 pub trait Receipts: Send + Sync + 'static {
+    /// An event about this thread was handled, and its delivery is settled so. Only a journal takes note of all.
+    fn event_handled(&self, _thread: &ThreadId, _result: &Result<Outcome, Failure>, _settlement: &'static str) {}
+
     /// Writes a receipt for a volume that has no thread to mark.
     fn record(&self, receipt: &Receipt) -> impl Future<Output = Result<(), Failure>> + Send;
 

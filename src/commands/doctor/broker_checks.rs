@@ -4,10 +4,7 @@ use super::{
     findings::{Check, is_loopback, major_minor},
     message_checks::{backlog, dead_letters, message_size, policies},
 };
-use crate::{
-    config::Topology,
-    queue::{Answer, Contents, Hello, Inspection, LoginRefused, QueueFacts, Queues, Unreachable},
-};
+use crate::queue::{Answer, Contents, Hello, Inspection, LoginRefused, QueueFacts, Queues, Unreachable};
 
 pub(super) fn verdicts(queues: &Queues, found: &Result<Inspection, Unreachable>) -> Vec<Check> {
     let mut checks = Vec::new();
@@ -136,9 +133,10 @@ fn contents_verdicts(queues: &Queues, contents: &Contents) -> Vec<Check> {
 
 fn exchange(queues: &Queues, contents: &Contents) -> Check {
     let what = format!("exchange {:?}", queues.exchange);
-    let fix = match queues.topology {
-        Topology::Declare => "start `volume-reaper serve`, which declares it, or correct VOLUME_REAPER_EXCHANGE",
-        Topology::Check => "declare it on the broker as a durable topic exchange, or correct VOLUME_REAPER_EXCHANGE",
+    let fix = if queues.declared_by_us() {
+        "start `volume-reaper serve`, which declares it, or correct VOLUME_REAPER_EXCHANGE"
+    } else {
+        "declare it on the broker as a durable topic exchange, or correct VOLUME_REAPER_EXCHANGE"
     };
     let anew = "correct VOLUME_REAPER_EXCHANGE, the name of the platform's exchange; if it is ours alone, delete it \
         and start `volume-reaper serve`";
@@ -147,16 +145,17 @@ fn exchange(queues: &Queues, contents: &Contents) -> Check {
         &what,
         &contents.exchange,
         contents.exchange_as_ours.as_ref(),
-        queues.topology,
+        queues.declared_by_us(),
         &Remedies { if_missing: fix, if_different: anew },
     )
 }
 
 fn queue_verdict(queues: &Queues, queue: &QueueFacts) -> Check {
     let short = queue.name.strip_prefix(&queues.prefix).unwrap_or(&queue.name);
-    let fix = match queues.topology {
-        Topology::Declare => "start `volume-reaper serve`, which declares it",
-        Topology::Check => "declare it on the broker, or let serve do it: VOLUME_REAPER_TOPOLOGY=declare",
+    let fix = if queues.declared_by_us() {
+        "start `volume-reaper serve`, which declares it"
+    } else {
+        "declare it on the broker, or let serve do it: VOLUME_REAPER_TOPOLOGY=declare"
     };
     let what = format!("queue {:?}", queue.name);
     let anew = format!(
@@ -169,7 +168,7 @@ fn queue_verdict(queues: &Queues, queue: &QueueFacts) -> Check {
         &what,
         &queue.there,
         queue.as_ours.as_ref(),
-        queues.topology,
+        queues.declared_by_us(),
         &Remedies { if_missing: fix, if_different: &anew },
     )
 }
@@ -186,7 +185,7 @@ fn thing<T>(
     what: &str,
     there: &Answer<T>,
     as_ours: Option<&Answer<()>>,
-    topology: Topology,
+    declared_by_us: bool,
     remedies: &Remedies<'_>,
 ) -> Check {
     let Remedies { if_missing, if_different } = remedies;
@@ -204,31 +203,31 @@ fn thing<T>(
     let Some(as_ours) = as_ours else {
         return Check::ok(name, format!("{what} is there"));
     };
-    match (as_ours, topology) {
+    match (as_ours, declared_by_us) {
         (Answer::Yes(()), _) => Check::ok(name, format!("{what} is there, with our arguments")),
-        (Answer::Differs(error), Topology::Declare) => Check::fail(
+        (Answer::Differs(error), true) => Check::fail(
             name,
             format!("{what} is there, but not as we would declare it: {error}"),
             format!("{if_different}, or use it as it is: VOLUME_REAPER_TOPOLOGY=check"),
         ),
         // A policy can't set a queue's type, and without it there is neither a limit nor at-least-once.
-        (Answer::Differs(error), Topology::Check) if error.contains("x-queue-type") => Check::fail(
+        (Answer::Differs(error), false) if error.contains("x-queue-type") => Check::fail(
             name,
             format!("{what} is no quorum queue, so that messages may be lost on their way: {error}"),
             "delete it once it is empty and declare it again with x-queue-type=quorum",
         ),
-        (Answer::Differs(error), Topology::Check) => Check::warn(
+        (Answer::Differs(error), false) => Check::warn(
             name,
             format!("{what} is there, but not as we would declare it: {error}"),
             "see that a policy gives it delivery limit, dead-lettering, its strategy and time to live \
              (rabbitmqctl list_policies): AMQP does not show policies",
         ),
-        (Answer::Forbidden(error), Topology::Declare) => Check::fail(
+        (Answer::Forbidden(error), true) => Check::fail(
             name,
             format!("{what} is there, but this user may not declare it: {error}"),
             "give this user the configure permission on it, or set VOLUME_REAPER_TOPOLOGY=check",
         ),
-        (Answer::Forbidden(_), Topology::Check) => Check::ok(
+        (Answer::Forbidden(_), false) => Check::ok(
             name,
             format!("{what} is there; its arguments were not compared, which takes the configure permission"),
         ),
@@ -248,20 +247,20 @@ fn binding(queues: &Queues, contents: &Contents) -> Option<Check> {
         queues.work()
     );
     let may_bind = contents.may_bind.as_ref()?;
-    Some(match (may_bind, queues.topology) {
-        (Answer::Yes(()), Topology::Declare) => Check::ok(
+    Some(match (may_bind, queues.declared_by_us()) {
+        (Answer::Yes(()), true) => Check::ok(
             name,
             format!("not seen, since AMQP can't list bindings; serve binds {key} at every start, and may"),
         ),
-        (Answer::Forbidden(error), Topology::Declare) => Check::fail(
+        (Answer::Forbidden(error), true) => Check::fail(
             name,
             format!("this user may not bind the work queue: {error}"),
             "give it write permission on the queue and read permission on the exchange",
         ),
-        (Answer::Missing(error) | Answer::Differs(error) | Answer::Unknown(error), Topology::Declare) => {
+        (Answer::Missing(error) | Answer::Differs(error) | Answer::Unknown(error), true) => {
             Check::warn(name, format!("whether serve may bind could not be found out: {error}"), format!("see {list}"))
         }
-        (_, Topology::Check) => Check::warn(
+        (_, false) => Check::warn(
             name,
             format!(
                 "not checked: AMQP can't list bindings, and with VOLUME_REAPER_TOPOLOGY=check we make none; without \

@@ -42,11 +42,11 @@ pub(super) async fn run(config: Config) -> Result<ExitCode, Failure> {
     match config.unknown_threads {
         UnknownThreads::Reject => {
             let fleet = fleet(&config, &health).await?;
-            serve(config, outside, fleet, health, queues, None).await
+            serve(config, outside, fleet, health, queues, false).await
         }
         UnknownThreads::Record => {
             let fleet = recording_fleet(&config, &health).await?;
-            serve(config, outside, fleet, health, queues, None).await
+            serve(config, outside, fleet, health, queues, false).await
         }
     }
 }
@@ -60,13 +60,12 @@ pub(super) async fn dry_run(config: Config) -> Result<ExitCode, Failure> {
              leave it out",
         ));
     }
-    let journal = Arc::new(Journal::new(std::io::stdout()));
     let health = Health::of_hosts(config.host_names());
-    let fleet = dry_fleet(&config, &health, Arc::clone(&journal)).await?;
+    let fleet = dry_fleet(&config, &health, Journal::new(std::io::stdout())).await?;
     let queues = Queues::copies(&config);
     // What would be migrated is said by `migrate up --dry-run`.
     let config = Config { migrate: false, ..config };
-    serve(config, outside, fleet, health, queues, Some(journal)).instrument(error_span!("dry_run")).await
+    serve(config, outside, fleet, health, queues, true).instrument(error_span!("dry_run")).await
 }
 
 async fn serve<T: Database + AsRef<Store>>(
@@ -75,7 +74,7 @@ async fn serve<T: Database + AsRef<Store>>(
     fleet: Fleet<Docker, T>,
     health: Health,
     queues: Queues,
-    journal: Option<Arc<Journal>>,
+    is_dry_run: bool,
 ) -> Result<ExitCode, Failure> {
     let listener = TcpListener::bind(config.http_addr)
         .await
@@ -88,7 +87,7 @@ async fn serve<T: Database + AsRef<Store>>(
     let process = Arc::new(Process {
         fleet: Arc::new(fleet),
         queues,
-        journal,
+        is_dry_run,
         health: Arc::new(health),
         config,
         stop: CancellationToken::new(),
@@ -175,8 +174,8 @@ struct Process<T> {
     config: Config,
     fleet: Arc<Fleet<Docker, T>>,
     queues: Queues,
-    /// Of a dry run.
-    journal: Option<Arc<Journal>>,
+    /// Nothing is written, and no lease is taken.
+    is_dry_run: bool,
     health: Arc<Health>,
     /// Take nothing new and finish what is in flight.
     stop: CancellationToken,
@@ -200,7 +199,6 @@ impl<T: Database + AsRef<Store>> Process<T> {
                 fleet: Arc::clone(&self.fleet),
                 health: Arc::clone(&self.health),
                 retry_delays: self.config.retry_delays.clone(),
-                journal: self.journal.clone(),
             }),
             health: Arc::clone(&self.health),
             prefetch: self.config.prefetch,
@@ -224,7 +222,7 @@ impl<T: Database + AsRef<Store>> Process<T> {
     }
 
     async fn lead(self: Arc<Self>, lease: String, is_leader: watch::Sender<bool>) -> Result<(), Failure> {
-        if self.journal.is_some() {
+        if self.is_dry_run {
             // Who only looks does not have to be alone, and can't take the lease.
             is_leader.send_replace(true);
             metrics::leads(leader::host_of(&lease), Some(DateTime::<Utc>::MAX_UTC));
@@ -244,12 +242,13 @@ impl<T: Database + AsRef<Store>> Process<T> {
 
     async fn probe_database(self: Arc<Self>) -> Result<(), Failure> {
         let probe = async || {
-            match self.journal {
-                None => prepare_database(self.store(), &self.config).await?,
-                Some(_) => prepare_dry_run(self.store(), &self.config).await?,
+            if self.is_dry_run {
+                prepare_dry_run(self.store(), &self.config).await?;
+            } else {
+                prepare_database(self.store(), &self.config).await?;
             }
             self.store().ping().await?;
-            if self.journal.is_none() && !self.health.is_up(Dependency::Database) {
+            if !self.is_dry_run && !self.health.is_up(Dependency::Database) {
                 self.store().check_rights().await?;
             }
             // So that the metric is true on a replica without work too.
