@@ -3,7 +3,7 @@
 //!
 //! This is memory only, and may forget: whatever is missed here, the next sweep finds.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque, hash_map::Entry};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -27,10 +27,36 @@ pub struct Users {
 struct State {
     /// The containers that use a thread's volume, as far as they are known.
     containers: HashMap<ThreadId, Vec<String>>,
+    /// The same the other way round: the threads whose volumes a container uses.
+    threads: HashMap<String, HashSet<ThreadId>>,
     /// The latest containers that ended.
     gone: VecDeque<String>,
     /// Threads whose volume may be free now.
     freed: Vec<ThreadId>,
+}
+
+impl State {
+    fn insert(&mut self, thread: &ThreadId, containers: &[String]) {
+        self.remove(thread);
+        for container in containers {
+            self.threads.entry(container.clone()).or_default().insert(thread.clone());
+        }
+        self.containers.insert(thread.clone(), containers.to_vec());
+    }
+
+    /// Whether it was there.
+    fn remove(&mut self, thread: &ThreadId) -> bool {
+        let Some(containers) = self.containers.remove(thread) else { return false };
+        for container in containers {
+            if let Entry::Occupied(mut threads) = self.threads.entry(container) {
+                threads.get_mut().remove(thread);
+                if threads.get().is_empty() {
+                    threads.remove();
+                }
+            }
+        }
+        true
+    }
 }
 
 impl Users {
@@ -44,27 +70,28 @@ impl Users {
             state.freed.push(thread.clone());
             self.is_freed.notify_one();
         } else if state.containers.len() < MAX_IN_USE {
-            state.containers.insert(thread.clone(), containers.to_vec());
+            state.insert(thread, containers);
         }
     }
 
     /// The container ended: whoever waited for it is freed.
     pub(super) fn container_gone(&self, container: String) {
         let mut state = self.state.lock();
-        let State { containers, freed, gone } = &mut *state;
-        let now_free = containers.extract_if(|_, users| users.contains(&container)).map(|(thread, _)| thread);
-        freed.extend(now_free);
-        if gone.len() == MAX_GONE {
-            gone.pop_front();
+        for thread in state.threads.remove(&container).unwrap_or_default() {
+            state.remove(&thread);
+            state.freed.push(thread);
         }
-        gone.push_back(container);
+        if state.gone.len() == MAX_GONE {
+            state.gone.pop_front();
+        }
+        state.gone.push_back(container);
         self.is_freed.notify_one();
     }
 
     /// The thread's volume was unmounted: if it was in use, it is freed.
     pub(super) fn unmounted(&self, thread: ThreadId) {
         let mut state = self.state.lock();
-        if state.containers.remove(&thread).is_some() {
+        if state.remove(&thread) {
             state.freed.push(thread);
             self.is_freed.notify_one();
         }
@@ -154,5 +181,15 @@ mod tests {
         }
         let state = users.state.lock();
         assert_eq!((state.containers.len(), state.gone.len()), (MAX_IN_USE, MAX_GONE));
+    }
+
+    #[test]
+    fn a_container_that_ended_leaves_nothing_behind() {
+        let users = Users::default();
+        users.use_volume(&thread("t1"), &["a".to_owned(), "b".to_owned()]);
+        users.use_volume(&thread("t1"), &["b".to_owned(), "c".to_owned()]);
+        users.container_gone("b".to_owned());
+        let state = users.state.lock();
+        assert!(state.containers.is_empty() && state.threads.is_empty(), "{state:?}");
     }
 }
