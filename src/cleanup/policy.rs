@@ -31,7 +31,7 @@ impl Locking {
         if limit.is_zero() {
             return Self::of_rows(limit);
         }
-        Self { limit, batch: 8, batches: 1, gap_percent: 50 }
+        Self { limit, batch: 32, batches: 1, gap_percent: 33 }
     }
 }
 
