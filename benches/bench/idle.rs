@@ -29,7 +29,7 @@ pub(crate) async fn run() -> Result<()> {
         let numbers = format!("FROM generate_series(0, {}) n", EVENTS - 1);
         setup.execute(&format!("{insert} '{load}-' || n, 'closed' {numbers}")).await?;
         setup.publish(&ids)?;
-        let left = "SELECT CAST(count(*) AS text) FROM threads WHERE volume_removed_at IS NULL";
+        let left = "SELECT CAST(count(*) AS text) FROM threads WHERE workspace_volume_removed_at IS NULL";
         until("every thread is marked", async || Ok(setup.text(left).await? == "0")).await?;
         told(serve.id(), &format!("after {} events", load * EVENTS))?;
     }

@@ -64,9 +64,9 @@ async fn at(setup: &Setup, round: &str, events: usize, apart: Duration) -> Resul
     let took = began.elapsed();
     stop(&mut serve)?;
     let seconds = if setup.is_postgres() {
-        "extract(epoch FROM volume_removed_at - closed_at)"
+        "extract(epoch FROM workspace_volume_removed_at - closed_at)"
     } else {
-        "(julianday(volume_removed_at) - julianday(closed_at)) * 86400"
+        "(julianday(workspace_volume_removed_at) - julianday(closed_at)) * 86400"
     };
     let times =
         setup.texts(&format!("SELECT CAST({seconds} AS text) FROM threads WHERE id LIKE '{round}-%'"), 0).await?;

@@ -44,7 +44,7 @@ async fn drain(setup: &Setup, waiting: u32, replicas: usize) -> Result<()> {
     for serve in &serving {
         send(serve, "CONT")?;
     }
-    let left = "SELECT CAST(count(*) AS text) FROM threads WHERE volume_removed_at IS NULL";
+    let left = "SELECT CAST(count(*) AS text) FROM threads WHERE workspace_volume_removed_at IS NULL";
     until("every thread is marked", async || Ok(setup.text(left).await? == "0")).await?;
     let took = began.elapsed();
     let used = Used::now(&processes)?.since(before);
