@@ -34,6 +34,10 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
         .set_buckets_for_metric(Matcher::Full("volume_reaper_sweep_seconds".to_owned()), SWEEP_BUCKETS_SECS)?
         .install_recorder()?;
     describe_counter!("volume_reaper_cleanups_total", "Clean-ups, by who asked (source) and how they ended (outcome).");
+    describe_counter!(
+        "volume_reaper_containers_removed_total",
+        "Containers that had exited and were removed for their volume's sake, by who asked (source)."
+    );
     describe_counter!("volume_reaper_settlements_total", "Settled deliveries, by settlement.");
     describe_counter!("volume_reaper_docker_requests_total", "Requests to Docker, by operation and status.");
     describe_counter!(
@@ -86,6 +90,11 @@ pub fn cleanup(source: &'static str, outcome: &'static str) {
 /// Several clean-ups ended alike.
 pub fn cleanups(source: &'static str, outcome: &'static str, count: u64) {
     counter!("volume_reaper_cleanups_total", "source" => source, "outcome" => outcome).increment(count);
+}
+
+/// A container was removed for its volume's sake.
+pub fn container_removed(source: &'static str) {
+    counter!("volume_reaper_containers_removed_total", "source" => source).increment(1);
 }
 
 /// A delivery was settled.

@@ -156,11 +156,12 @@ impl MigratorTraitSelf for Migrator {
     }
 }
 
-/// The condition that selects the receipts of volumes that were there and are gone; a constant in the statement, as in
+/// The condition that selects the receipts of volumes and containers that were there and are gone: what budgets count.
+/// Constants in the statement, as in
 /// [`Mapping::is_candidate`].
 #[must_use]
 pub fn is_removal() -> Expr {
-    Expr::col("outcome").eq(Expr::Constant("removed".into()))
+    Expr::col("outcome").is_in(["removed", "container_removed"].map(|outcome| Expr::Constant(outcome.into())))
 }
 
 /// That the database can't be used as it is, and why.

@@ -39,7 +39,7 @@ fn create(dialect: &dyn Dialect) -> Vec<String> {
     let key = |name: &'static str| dialect.key_text(name).not_null().primary_key().to_owned();
     let time = |name: &'static str| dialect.time(name);
 
-    // How a volume was found to be gone: append-only, one per mark.
+    // How a volume was found to be gone: append-only, one per mark. And which containers were removed before it.
     let receipts = dialect
         .table(RECEIPTS_TABLE)
         .col(number("id").not_null().auto_increment().primary_key())
@@ -56,6 +56,8 @@ fn create(dialect: &dyn Dialect) -> Vec<String> {
         .col(number("bytes"))
         .col(number("duration_ms"))
         .col(text("actor"))
+        .col(text("container_id"))
+        .col(text("container_name"))
         .to_owned();
     // Whose "not there" counts: the pinned identities of Docker daemons.
     let daemons = dialect

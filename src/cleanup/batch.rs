@@ -2,7 +2,7 @@
 //!
 //! 1. Lock and read the rows: an event wakes us, the database decides. Holds and the pause are read in the same
 //!    statement, and a database that can't be written to fails here, before anything was removed.
-//! 2. Remove the volumes side by side, never with force.
+//! 2. Remove the volumes side by side, never with force; before one, the containers that may go ([`super::freeing`]).
 //! 3. That a volume is not there is proven by this host's daemon alone only if the thread can be on no other.
 //! 4. Mark those that were removed or proven absent, write their receipts, and commit.
 //! 5. Answer who asked, and only now: what is not committed has failed.
@@ -20,21 +20,18 @@ use std::{
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::time::{Instant, sleep_until};
-use tracing::{Instrument, info};
+use tracing::Instrument;
 
 use super::{
     Close, Database, Locked, Outcome, Placement, Removal, Rows, Volumes,
     breaker::Reservation,
     cleaner::{Cleaner, actionable},
+    freeing::Freeing,
     limiter::Permit,
     requests::Request,
     runner::Turn,
 };
-use crate::{
-    failure::Failure,
-    metrics,
-    volume_name::{ThreadId, VolumeName},
-};
+use crate::{failure::Failure, metrics, volume_name::ThreadId};
 
 /// How long a batch that locks nothing waits for its slowest removal.
 const UNLOCKED_LIMIT: Duration = Duration::from_secs(2);
@@ -213,23 +210,11 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
     /// Sends a removal. A task of its own: it continues when its batch no longer waits for it.
     fn begin(self: &Arc<Self>, job: Job, latest: Instant, permit: Permit) -> UnderWay {
         let cleaner = Arc::clone(self);
-        let volume = self.context.prefix.volume_of(&job.request.thread);
-        let span = job.request.span.clone();
-        let removal = async move { cleaner.remove(&volume, Some(latest), permit).await }.instrument(span);
+        let (thread, origin) = (job.request.thread.clone(), job.request.origin.clone());
+        let freeing = Freeing { volume: self.context.prefix.volume_of(&thread), thread, origin, latest };
+        let removal = async move { cleaner.remove_freed(freeing, permit).await }.instrument(job.request.span.clone());
         let removal = self.context.tasks.spawn(removal);
         UnderWay { job: Some(job), removal }
-    }
-
-    /// Removes a volume; nothing is sent after `latest`.
-    pub(super) async fn remove(&self, volume: &VolumeName, latest: Option<Instant>, mut permit: Permit) -> Removed {
-        permit.sent();
-        let mut removal = pin!(self.volumes.remove_by(volume, latest));
-        if let Ok(removed) = tokio::time::timeout(self.context.limits.timeout, &mut removal).await {
-            return removed;
-        }
-        info!(volume.name = %volume, "the removal takes long; the daemon continues with it");
-        permit.detach();
-        removal.await
     }
 }
 

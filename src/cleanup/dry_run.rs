@@ -14,8 +14,8 @@ use parking_lot::Mutex;
 use serde_json::json;
 
 use super::{
-    Backlog, Candidate, Database, Failures, Gone, Locked, Mark, Origin, Outcome, Pause, Pauses, Receipt, Receipts,
-    Rows, Scope, Seen, Sighting, Sightings, Threads, failing::FailedCleanup,
+    Backlog, Candidate, ContainerReceipt, Database, Failures, Gone, Locked, Mark, Origin, Outcome, Pause, Pauses,
+    Receipt, Receipts, Rows, Scope, Seen, Sighting, Sightings, Threads, failing::FailedCleanup,
 };
 use crate::{failure::Failure, host::Host, journal::Journal, volume_name::ThreadId};
 
@@ -31,7 +31,7 @@ pub struct DryRun<T> {
 struct WouldBe {
     /// Whether a thread is marked.
     marked: HashMap<ThreadId, bool>,
-    /// When volumes were removed; the last hour's.
+    /// When volumes and containers were removed; the last hour's.
     removals: Vec<DateTime<Utc>>,
     /// By host; `None` is everything.
     pauses: HashMap<Option<String>, Pause>,
@@ -190,6 +190,18 @@ impl<T: Database> Receipts for DryRun<T> {
     }
 
     async fn record(&self, _receipt: &Receipt) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    async fn record_containers(&self, receipts: &[ContainerReceipt]) -> Result<(), Failure> {
+        self.would_be.lock().removals.extend(receipts.iter().map(|receipt| receipt.at));
+        for receipt in receipts {
+            self.journal.write(json!({
+                "thread_id": receipt.thread_id, "source": receipt.origin.as_str(),
+                "outcome": ContainerReceipt::OUTCOME, "container_id": receipt.container,
+                "container_name": receipt.name,
+            }));
+        }
         Ok(())
     }
 

@@ -69,6 +69,8 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
                     receipts.iter().map(|receipt| marks.get(&receipt.thread_id).copied()).collect::<Vec<_>>()
                 }),
             };
+        // Before anybody is answered: a command that has all its answers ends.
+        self.settle_containers().await;
         for (job, result) in others {
             job.request.answer(result);
         }
@@ -120,6 +122,7 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
             (removal.await, false)
         };
         drop(detached);
+        self.settle_containers().await;
         if removed == Ok(Removal::NotSent) {
             // Its row is unlocked, so it begins anew.
             let (claimed_host, origin) = (job.request.claimed_host.clone(), job.request.origin.clone());

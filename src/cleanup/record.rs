@@ -12,8 +12,9 @@ use std::{
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::{
-    Backlog, Candidate, ClaimedStatus, Database, Failures, Locked, Mark, Outcome, Pause, Pauses, Receipt, Receipts,
-    Rows, Scope, Seen, Sighting, Sightings, StatusChange, StatusChanges, Threads, failing::FailedCleanup,
+    Backlog, Candidate, ClaimedStatus, ContainerReceipt, Database, Failures, Locked, Mark, Outcome, Pause, Pauses,
+    Receipt, Receipts, Rows, Scope, Seen, Sighting, Sightings, StatusChange, StatusChanges, Threads,
+    failing::FailedCleanup,
 };
 use crate::{failure::Failure, host::Host, volume_name::ThreadId};
 
@@ -162,6 +163,10 @@ impl<T: Database + StatusChanges> Pauses for Recording<T> {
 impl<T: Database + StatusChanges> Receipts for Recording<T> {
     async fn record(&self, receipt: &Receipt) -> Result<(), Failure> {
         self.inner.record(receipt).await
+    }
+
+    async fn record_containers(&self, receipts: &[ContainerReceipt]) -> Result<(), Failure> {
+        self.inner.record_containers(receipts).await
     }
 
     async fn removed_last_hour(&self) -> Result<u64, Failure> {

@@ -146,6 +146,10 @@ async fn show_progress(mut of_hosts: Vec<watch::Receiver<u64>>) {
 fn text(report: &SweepReport) -> String {
     let SweepReport { candidates, removed, not_found, referenced, cooling_down, failed, drift, orphans, .. } = report;
     let SweepReport { not_due, held, paused, removing, misplaced, duration_ms, .. } = report;
+    let containers = match report.containers_removed {
+        0 => String::new(),
+        removed => format!("  containers  {removed} that had exited removed\n"),
+    };
     let would = if report.dry_run { " (dry run: nothing was changed)" } else { "" };
     let ended = report.skipped_reason.as_ref().map(|reason| format!("ended early: {reason}\n")).unwrap_or_default();
     format!(
@@ -163,7 +167,7 @@ fn text(report: &SweepReport) -> String {
   orphans     {orphans}
   misplaced   {misplaced}
   took        {duration_ms} ms
-{ended}"
+{containers}{ended}"
     )
 }
 
@@ -176,6 +180,7 @@ mod tests {
         SweepReport {
             candidates: 91,
             removed: 21,
+            containers_removed: 13,
             not_found: 2,
             referenced: 3,
             not_due: 4,

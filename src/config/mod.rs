@@ -22,8 +22,8 @@ use migrations::ThreadsTable;
 
 use self::{
     checks::{
-        DAY, HOUR, SECOND, amqp_name, boolean, budget, check_mysql, check_postgres_tls, duration, file, host_name,
-        identity, not_empty, number, optional, retry_delays,
+        DAY, HOUR, SECOND, amqp_name, boolean, budget, check_mysql, check_postgres_tls, duration, exited_rule, file,
+        host_name, identity, not_empty, number, optional, retry_delays,
     },
     docker_hosts::docker_hosts,
     sources::{FileValues, Values, refuse_unknown_variables},
@@ -173,6 +173,7 @@ impl Config {
                     per_sweep: values.get("budget_per_sweep", budget)?,
                     per_hour: values.get("budget_per_hour", budget)?,
                 },
+                exited: exited_rule(values)?,
             },
             unknown_threads: values.get("unknown_threads", |text| match text {
                 "reject" => Ok(UnknownThreads::Reject),

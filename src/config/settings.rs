@@ -156,6 +156,25 @@ pub const SETTINGS: &[Setting] = &[
         "Volumes that all replicas may remove within an hour before all removal is paused, or off",
     ),
     setting(
+        "exited_containers",
+        "VOLUME_REAPER_EXITED_CONTAINERS",
+        "off",
+        "What becomes of containers that have exited and alone keep a closed thread's volume: off: they stay; remove: \
+         they are removed, and the volume after them",
+    ),
+    setting(
+        "exited_grace",
+        "VOLUME_REAPER_EXITED_GRACE",
+        "1h",
+        "How long ago such a container has to have exited, or to have been created if it was never started",
+    ),
+    setting(
+        "exited_managed",
+        "VOLUME_REAPER_EXITED_MANAGED",
+        "keep",
+        "Such containers that Compose, Swarm, Kubernetes or systemd manage, by their labels: keep or remove",
+    ),
+    setting(
         "unknown_threads",
         "VOLUME_REAPER_UNKNOWN_THREADS",
         "reject",

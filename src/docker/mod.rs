@@ -16,7 +16,10 @@ mod links;
 mod proof;
 mod transport;
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeSet, HashSet},
+    time::Duration,
+};
 
 use bollard::{errors::Error, query_parameters::RemoveVolumeOptions};
 use parking_lot::{Mutex, RwLock};
@@ -32,7 +35,7 @@ pub use self::{
     daemon_facts::{Inspection, RemovalRefused, VolumeFacts},
 };
 use crate::{
-    cleanup::{Identity, Inventory, Removal, Volumes},
+    cleanup::{ContainerId, Identity, Inventory, Removal, Volumes},
     config::Endpoint,
     failure::{Dependency, Failure},
     metrics,
@@ -56,6 +59,8 @@ pub struct Docker {
     ping_interval: Duration,
     /// Whether a removal only looks what it would come to.
     only_looks: bool,
+    /// The containers that it would have removed, had it done more than looking.
+    would_be_gone: Mutex<HashSet<ContainerId>>,
     /// What it is called, unless it is the only one.
     name: Option<String>,
     links: Links,
@@ -74,6 +79,7 @@ impl Docker {
             endpoint,
             ping_interval,
             only_looks: false,
+            would_be_gone: Mutex::default(),
             name: None,
             pinned: RwLock::default(),
             contact: Contact::default(),
@@ -130,13 +136,16 @@ impl Docker {
     ) -> Result<R, Failure> {
         let answer = tokio::time::timeout(limit, request).await.unwrap_or(Err(Error::RequestTimeoutError));
         metrics::docker_request(self.name.as_deref(), operation, &status(&answer));
-        answer.map_err(|error| {
-            if let Error::DockerResponseServerError { status_code, message } = error {
-                Failure::transient(format!("docker at {}: {operation}: {status_code} {message}", self.endpoint))
-            } else {
-                self.lost(&format!("{operation}: {}", cause(&error)))
-            }
-        })
+        answer.map_err(|error| self.failed(operation, &error))
+    }
+
+    /// What to say of a call that is not a removal and has failed.
+    fn failed(&self, operation: &str, error: &Error) -> Failure {
+        if let Error::DockerResponseServerError { status_code, message } = error {
+            Failure::transient(format!("docker at {}: {operation}: {status_code} {message}", self.endpoint))
+        } else {
+            self.lost(&format!("{operation}: {}", cause(error)))
+        }
     }
 
     /// Makes a call that waits for the volume driver, which may be busy although the daemon is up.

@@ -1,7 +1,7 @@
 //! Our own tables.
 #![expect(unreachable_pub, reason = "the derive macro wants these items public")]
 
-/// A receipt: how a volume was found to be gone.
+/// A receipt: how a volume was found to be gone, or that a container was removed for its sake.
 pub(super) mod volume_removal {
     use sea_orm::entity::prelude::*;
 
@@ -18,6 +18,8 @@ pub(super) mod volume_removal {
         pub replica: String,
         pub removed_at: DateTimeUtc,
         pub actor: Option<String>,
+        pub container_id: Option<String>,
+        pub container_name: Option<String>,
     }
 
     #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

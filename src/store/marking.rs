@@ -19,9 +19,9 @@ use super::{
     threads::{close_written, id_as_text, is_one_of, mark, rows_of},
 };
 use crate::{
-    cleanup::{Locked, Mark, Origin, Receipt, Rows},
+    cleanup::{ContainerReceipt, Locked, Mark, Origin, Receipt, Rows},
     failure::{Dependency, Failure},
-    volume_name::ThreadId,
+    volume_name::{ThreadId, VolumeName},
 };
 
 /// A process that is frozen loses its locks this much later than it would have given them up by itself: PostgreSQL then
@@ -207,25 +207,53 @@ impl Store {
         volume_removal::Entity::insert_many(rows).exec_without_returning(db).await.map(drop)
     }
 
+    /// Writes receipts of containers.
+    pub(super) async fn write_container_receipts(&self, receipts: &[ContainerReceipt]) -> Result<(), DbErr> {
+        let row = |receipt: &ContainerReceipt| volume_removal::ActiveModel {
+            outcome: Set(ContainerReceipt::OUTCOME.to_owned()),
+            container_id: Set(Some(receipt.container.to_string())),
+            container_name: Set(Some(receipt.name.clone())),
+            ..self.row_of(&receipt.thread_id, &receipt.volume, &receipt.origin, receipt.at)
+        };
+        let rows = receipts.iter().map(row);
+        volume_removal::Entity::insert_many(rows).exec_without_returning(&self.db).await.map(drop)
+    }
+
     fn row(&self, receipt: &Receipt) -> volume_removal::ActiveModel {
-        let event_id = match &receipt.origin {
+        volume_removal::ActiveModel {
+            outcome: Set(receipt.gone.as_str().to_owned()),
+            ..self.row_of(&receipt.thread_id, &receipt.volume, &receipt.origin, receipt.at)
+        }
+    }
+
+    /// What all receipts have; the outcome is missing.
+    fn row_of(
+        &self,
+        thread: &ThreadId,
+        volume: &VolumeName,
+        origin: &Origin,
+        at: DateTime<Utc>,
+    ) -> volume_removal::ActiveModel {
+        let event_id = match origin {
             Origin::Event(id) => id.clone(),
             Origin::Sweep | Origin::Docker | Origin::Orphan | Origin::Retired => None,
         };
-        let actor = match receipt.origin {
+        let actor = match origin {
             Origin::Orphan | Origin::Retired => self.actor.clone(),
             Origin::Event(_) | Origin::Sweep | Origin::Docker => None,
         };
         volume_removal::ActiveModel {
             id: NotSet,
-            thread_id: Set(receipt.thread_id.to_string()),
-            volume_name: Set(receipt.volume.to_string()),
-            outcome: Set(receipt.gone.as_str().to_owned()),
-            source: Set(receipt.origin.as_str().to_owned()),
+            thread_id: Set(thread.to_string()),
+            volume_name: Set(volume.to_string()),
+            outcome: NotSet,
+            source: Set(origin.as_str().to_owned()),
             event_id: Set(event_id),
             replica: Set(self.replica.clone()),
-            removed_at: Set(receipt.at),
+            removed_at: Set(at),
             actor: Set(actor),
+            container_id: Set(None),
+            container_name: Set(None),
         }
     }
 }

@@ -15,8 +15,8 @@ use super::{
 };
 use crate::{
     cleanup::{
-        Backlog, Candidate, Close, Failures, Locked, Mark, Pause, Pauses, Receipt, Receipts, Rows, Scope, Thread,
-        Threads, failing::FailedCleanup,
+        Backlog, Candidate, Close, ContainerReceipt, Failures, Locked, Mark, Pause, Pauses, Receipt, Receipts, Rows,
+        Scope, Thread, Threads, failing::FailedCleanup,
     },
     failure::Failure,
     volume_name::ThreadId,
@@ -178,6 +178,10 @@ impl Pauses for Store {
 impl Receipts for Store {
     async fn record(&self, receipt: &Receipt) -> Result<(), Failure> {
         self.bounded(ROW_TIMEOUT, self.write_receipts(&self.db, std::slice::from_ref(receipt))).await
+    }
+
+    async fn record_containers(&self, receipts: &[ContainerReceipt]) -> Result<(), Failure> {
+        self.bounded(ROW_TIMEOUT, self.write_container_receipts(receipts)).await
     }
 
     async fn removed_last_hour(&self) -> Result<u64, Failure> {

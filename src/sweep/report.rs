@@ -10,6 +10,8 @@ pub struct SweepReport {
     pub candidates: u64,
     /// Volumes removed; in a dry run, those that would be tried.
     pub removed: u64,
+    /// Containers that had exited and were removed before their volume; in a dry run, those that would be.
+    pub containers_removed: u64,
     /// Volumes found absent; in a dry run, those whose thread would be marked.
     pub not_found: u64,
     /// Volumes that a container uses.
@@ -54,6 +56,7 @@ impl SweepReport {
         Self {
             candidates: self.candidates + other.candidates,
             removed: self.removed + other.removed,
+            containers_removed: self.containers_removed + other.containers_removed,
             not_found: self.not_found + other.not_found,
             referenced: self.referenced + other.referenced,
             not_due: self.not_due + other.not_due,
@@ -74,13 +77,25 @@ impl SweepReport {
 
     /// One info line if something happened, debug if not.
     pub(super) fn log(&self) {
-        let Self { candidates, removed, not_found, referenced, not_due, held, paused, removing, .. } = *self;
+        let Self {
+            candidates,
+            removed,
+            containers_removed,
+            not_found,
+            referenced,
+            not_due,
+            held,
+            paused,
+            removing,
+            ..
+        } = *self;
         let Self { cooling_down, failed, drift, orphans, misplaced, dry_run, duration_ms, .. } = *self;
         macro_rules! swept {
             ($level:ident) => {
                 $level!(
                     candidates,
                     removed,
+                    containers_removed,
                     not_found,
                     referenced,
                     not_due,
@@ -98,6 +113,10 @@ impl SweepReport {
                 )
             };
         }
-        if removed + not_found + failed - self.unnameable + drift + paused > 0 { swept!(info) } else { swept!(debug) }
+        if removed + containers_removed + not_found + failed - self.unnameable + drift + paused > 0 {
+            swept!(info)
+        } else {
+            swept!(debug)
+        }
     }
 }

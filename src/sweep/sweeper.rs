@@ -46,6 +46,8 @@ pub struct Sweeper<V, T> {
     /// Until when a volume is left alone that the daemon called referenced although its lists showed no container: a
     /// mount without one. No failure, so it is in no table.
     pub(super) cooling: Mutex<HashMap<ThreadId, Instant>>,
+    /// Until when a volume's containers that have exited need not be looked at again, since they stay.
+    pub(super) staying: Mutex<HashMap<ThreadId, Instant>>,
     unnameable: Unnameable,
 }
 
@@ -66,7 +68,8 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
     /// A sweeper that leaves a volume alone for `cooldown` after it could not be removed for the first time.
     pub fn new(cleaner: Arc<Cleaner<V, T>>, health: Arc<Health>, cooldown: Duration) -> Self {
         let (progress, unnameable) = (Progress::default(), Unnameable::default());
-        Self { cleaner, health, cooldown, progress, cooling: Mutex::default(), unnameable }
+        let (cooling, staying) = (Mutex::default(), Mutex::default());
+        Self { cleaner, health, cooldown, progress, cooling, staying, unnameable }
     }
 
     /// Sweeps by the schedule, and at once when a dependency is back or events of Docker may have been missed.
@@ -120,6 +123,7 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
     async fn sweep_pages(&self, tally: &mut Tally, stop: &CancellationToken) -> Result<(), Failure> {
         self.cooling.lock().retain(|_, until| *until > Instant::now());
         self.cleaner.look_for_pause().await?;
+        self.cleaner.settle_containers().await;
         let retention = self.cleaner.policy().retention;
         let (mut deferred, mut retries) = (Deferred::default(), Retries::default());
         let scope = self.cleaner.host.name().map_or(Scope::All, |name| Scope::Host(name.to_owned()));
@@ -193,10 +197,8 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
         let already_later = retries.len();
         let rows = absent.len() + referenced.len() + present.len() + unnameable;
         tally.add(Fate::Unnameable, unnameable);
-        tally.add(Fate::Referenced, referenced.len());
-        for (row, containers) in referenced {
-            self.cleaner.users.use_volume(&row.thread, &containers);
-        }
+        let exited = self.exited_users(referenced, inventory, tally).await?;
+        let exited = self.without_failed(exited, tally).await?;
         let (cooling, present): (Vec<_>, Vec<_>) = {
             let cooling = self.cooling.lock();
             present.into_iter().partition(|row| cooling.contains_key(&row.thread))
@@ -210,6 +212,7 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
             }
             let would_be = if self.cleaner.pause_reason().is_some() { Fate::Paused } else { Fate::Removed };
             tally.add(would_be, removable.len());
+            Self::would_remove(&exited, would_be, tally);
             return Ok(());
         }
         let unmarked = self.mark_if_proven(absent, inventory, tally).await?;
@@ -217,8 +220,9 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
         self.set_failed_aside(&mut unmarked, retries, tally).await?;
         removable.extend(unmarked);
         let later = retries.len().saturating_sub(already_later);
-        self.progress.advance(rows.saturating_sub(removable.len() + later));
-        self.remove(removable, tally, stop).await.map(drop)
+        self.progress.advance(rows.saturating_sub(removable.len() + exited.len() + later));
+        self.remove(removable, tally, stop).await?;
+        self.remove_exited(exited, tally, stop).await
     }
 
     /// Marks the deferred threads whose volume is gone by itself.

@@ -176,6 +176,7 @@ impl<V: Volumes, T: Database> Unplaced<V, T> {
 fn both(mut one: Inventory, other: Inventory) -> Inventory {
     one.present.extend(other.present);
     one.referenced.extend(other.referenced);
+    one.exited.extend(other.exited);
     one.warnings.extend(other.warnings);
     one.doubt = one.doubt.or(other.doubt);
     one

@@ -13,6 +13,7 @@ mod docs;
 mod doctor;
 mod dry_run;
 mod event;
+mod exited_containers;
 mod explain;
 mod fakes;
 mod fault_proxy;

@@ -1,5 +1,6 @@
 //! What the clean-up needs of Docker and of the database: one port per subject, each asked for by who needs it.
 
+mod containers;
 mod failure_notes;
 mod pause_switch;
 mod receipts;
@@ -9,9 +10,10 @@ mod thread_rows;
 mod volumes;
 
 pub use self::{
+    containers::{Container, ContainerId, ContainerRemoval, ContainerState, Containers, RestartPolicy},
     failure_notes::Failures,
     pause_switch::{Pause, Pauses},
-    receipts::{Receipt, Receipts},
+    receipts::{ContainerReceipt, Receipt, Receipts},
     sightings::{Seen, Sighting, Sightings},
     status_changes::{ClaimedStatus, StatusChange, StatusChanges},
     thread_rows::{Backlog, Candidate, Close, Locked, Mark, Rows, Scope, Thread, Threads},

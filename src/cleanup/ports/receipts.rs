@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 
 use super::{
     super::outcome::{Gone, Origin, Outcome},
+    containers::ContainerId,
     thread_rows::Close,
 };
 use crate::{
@@ -30,6 +31,28 @@ pub struct Receipt {
     pub is_written: bool,
 }
 
+/// One row of the audit trail: a container that was removed, since it had exited and its volume was to go.
+#[derive(Clone, Debug)]
+pub struct ContainerReceipt {
+    /// The thread.
+    pub thread_id: ThreadId,
+    /// The volume that it referenced.
+    pub volume: VolumeName,
+    /// The container.
+    pub container: ContainerId,
+    /// Its name.
+    pub name: String,
+    /// Who asked for the clean-up.
+    pub origin: Origin,
+    /// When it was gone. UTC, whole milliseconds.
+    pub at: DateTime<Utc>,
+}
+
+impl ContainerReceipt {
+    /// The `outcome` of such a receipt.
+    pub const OUTCOME: &str = "container_removed";
+}
+
 /// The audit trail.
 pub trait Receipts: Send + Sync + 'static {
     /// An event about this thread was handled, and its delivery is settled so. Only a journal takes note of all.
@@ -38,6 +61,9 @@ pub trait Receipts: Send + Sync + 'static {
     /// Writes a receipt for a volume that has no thread to mark.
     fn record(&self, receipt: &Receipt) -> impl Future<Output = Result<(), Failure>> + Send;
 
-    /// Counts the volumes that were removed within the last hour, or since removal was last resumed if that is less.
+    /// Writes receipts of containers.
+    fn record_containers(&self, receipts: &[ContainerReceipt]) -> impl Future<Output = Result<(), Failure>> + Send;
+
+    /// Counts the volumes and containers that were removed within the last hour, or since removal was last resumed if that is less.
     fn removed_last_hour(&self) -> impl Future<Output = Result<u64, Failure>> + Send;
 }

@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use futures_util::Stream;
 use tokio::time::Instant;
 
+use super::Containers;
 use crate::{
     failure::Failure,
     volume_name::{ThreadId, VolumeName, VolumePrefix},
@@ -33,6 +34,8 @@ pub struct Inventory {
     pub present: HashSet<ThreadId>,
     /// Threads of the volumes that containers reference, with the containers' ids; stopped ones included.
     pub referenced: HashMap<ThreadId, Vec<String>>,
+    /// Those of them whose containers have all exited, or were never started.
+    pub exited: HashSet<ThreadId>,
     /// What the daemon warned of. If there is any, the list may lack volumes: absence proves nothing.
     pub warnings: Vec<String>,
     /// Why the host is doubted: too much of it has vanished. Then absence proves nothing either.
@@ -50,7 +53,7 @@ pub enum Freed {
 
 /// Docker, as the clean-up needs it. What a wrong daemon lacks proves nothing: only the answers of the pinned one
 /// count, and who implements this sees to that.
-pub trait Volumes: Send + Sync + 'static {
+pub trait Volumes: Containers {
     /// Removes a volume, without force. The removal is not sent after `latest`: the thread's row may be unlocked soon
     /// after, and the thread be open again.
     fn remove_by(
