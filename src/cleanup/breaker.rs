@@ -23,7 +23,7 @@ use crate::{failure::Failure, host::Host, metrics};
 /// How old a count of all replicas' removals may be. One short query per interval, and only while removing.
 pub const REFRESH_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How many volumes may be removed before removal is paused, and containers for their sake, each of which counts too; `None` is any number.
+/// How many volumes may be removed before removal is paused, containers for their sake included; `None` is any number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Budgets {
     /// By one sweep.

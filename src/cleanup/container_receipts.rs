@@ -8,8 +8,8 @@ use tracing::warn;
 
 use super::{Cleaner, ContainerReceipt, Database, Origin, Volumes};
 
-/// Receipts that can be kept while the database is down, some hundred bytes each. Without a database nothing is removed,
-/// so that these are only of what was under way.
+/// Receipts that can be kept while the database is down, some hundred bytes each. Without a database nothing is
+/// removed, so that these are only of what was under way.
 const MOST_UNWRITTEN: usize = 10_000;
 
 /// What the removals of containers leave to be done once no row is locked.
@@ -48,8 +48,9 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
         self.container_receipts.by_sweeps.load(Ordering::Relaxed)
     }
 
-    /// Writes the receipts of the containers that are gone, and pauses removal if that is due. What can't be written now
-    /// is written with the next batch or sweep. Not while rows are locked: on SQLite, that locks out the receipts too.
+    /// Writes the receipts of the containers that are gone, and pauses removal if that is due. What can't be written
+    /// now is written with the next batch or sweep. Not while rows are locked: on SQLite, that locks out the receipts
+    /// too.
     pub async fn settle_containers(&self) {
         let receipts = &self.container_receipts;
         if receipts.is_over_budget.swap(false, Ordering::Relaxed)

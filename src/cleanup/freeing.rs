@@ -1,9 +1,9 @@
 //! Removing a volume, and before it the containers that have exited and alone still reference it.
 //!
 //! The volume is asked for first: only if the daemon says that containers reference it are these looked at, all of them
-//! before one is removed. Each is then looked at once more, right before its removal, which is without force: should it
-//! have been started in that moment, the daemon refuses, and that is the last word. All of it happens while the thread's
-//! row is locked, or is not sent any more.
+//! before one is removed. Each is then looked at once more, right before its removal, which is without force: should
+//! it have been started in that moment, the daemon refuses, and that is the last word. All of it happens while the
+//! thread's row is locked, or is not sent any more.
 
 use std::pin::pin;
 

@@ -148,7 +148,7 @@ fn text(report: &SweepReport) -> String {
     let SweepReport { not_due, held, paused, removing, misplaced, duration_ms, .. } = report;
     let containers = match report.containers_removed {
         0 => String::new(),
-        removed => format!("  containers  {removed} that had exited removed\n"),
+        removed => format!("  containers  {removed} that had exited were removed before their volumes\n"),
     };
     let would = if report.dry_run { " (dry run: nothing was changed)" } else { "" };
     let ended = report.skipped_reason.as_ref().map(|reason| format!("ended early: {reason}\n")).unwrap_or_default();

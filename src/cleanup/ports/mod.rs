@@ -1,6 +1,6 @@
 //! What the clean-up needs of Docker and of the database: one port per subject, each asked for by who needs it.
 
-mod containers;
+mod container;
 mod failure_notes;
 mod pause_switch;
 mod receipts;
@@ -10,7 +10,7 @@ mod thread_rows;
 mod volumes;
 
 pub use self::{
-    containers::{Container, ContainerId, ContainerRemoval, ContainerState, Containers, RestartPolicy},
+    container::{Container, ContainerId, ContainerRemoval, ContainerState, Containers, RestartPolicy},
     failure_notes::Failures,
     pause_switch::{Pause, Pauses},
     receipts::{ContainerReceipt, Receipt, Receipts},

@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 
 use super::{
     super::outcome::{Gone, Origin, Outcome},
-    containers::ContainerId,
+    container::ContainerId,
     thread_rows::Close,
 };
 use crate::{
@@ -64,6 +64,7 @@ pub trait Receipts: Send + Sync + 'static {
     /// Writes receipts of containers.
     fn record_containers(&self, receipts: &[ContainerReceipt]) -> impl Future<Output = Result<(), Failure>> + Send;
 
-    /// Counts the volumes and containers that were removed within the last hour, or since removal was last resumed if that is less.
+    /// Counts the volumes and containers that were removed within the last hour, or since removal was last resumed if
+    /// that is less.
     fn removed_last_hour(&self) -> impl Future<Output = Result<u64, Failure>> + Send;
 }
