@@ -191,7 +191,7 @@ fn exited(facts: &Facts) -> String {
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     let containers = if daemon.users.len() == 1 { "container" } else { "containers" };
     let when = if at > facts.now { format!("at {}", time(at)) } else { "with the next sweep".to_owned() };
-    format!("volume-reaper would remove {containers} \"{}\"{more} {when}, and then the volume", named.join("\", \""))
+    format!("{containers} \"{}\"{more} would be removed {when}, and then the volume", named.join("\", \""))
 }
 
 pub(super) fn of_user(user: &VolumeUser) -> String {
