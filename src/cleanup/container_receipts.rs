@@ -67,7 +67,7 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
         match self.threads().record_containers(&unwritten).await {
             Ok(()) => drop(receipts.unwritten.lock().drain(..unwritten.len())),
             Err(error) => {
-                warn!(%error, receipts = unwritten.len(), "receipts of removed containers wait to be written")
+                warn!(%error, receipts = unwritten.len(), "receipts of removed containers wait to be written");
             }
         }
     }

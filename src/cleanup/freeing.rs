@@ -5,7 +5,7 @@
 //! it have been started in that moment, the daemon refuses, and that is the last word. All of it happens while the
 //! thread's row is locked, or is not sent any more.
 
-use std::pin::pin;
+use std::pin::{Pin, pin};
 
 use chrono::{SubsecRound, Utc};
 use futures_util::future::try_join_all;
@@ -51,13 +51,17 @@ enum Freed {
 impl<V: Volumes, T: Database> Cleaner<V, T> {
     /// Removes a volume; nothing is sent after `latest`.
     pub(super) async fn remove(&self, volume: &VolumeName, latest: Option<Instant>, permit: &mut Permit) -> Removed {
-        self.permitted(volume, permit, self.volumes.remove_by(volume, latest)).await
+        self.permitted(volume, permit, pin!(self.volumes.remove_by(volume, latest))).await
     }
 
     /// Waits for a removal that is sent now. One that takes long no longer keeps others from their permits.
-    async fn permitted<R>(&self, volume: &VolumeName, permit: &mut Permit, removal: impl Future<Output = R>) -> R {
+    async fn permitted<R>(
+        &self,
+        volume: &VolumeName,
+        permit: &mut Permit,
+        mut removal: Pin<&mut impl Future<Output = R>>,
+    ) -> R {
         permit.sent();
-        let mut removal = pin!(removal);
         if let Ok(removed) = tokio::time::timeout(self.context.limits.timeout, &mut removal).await {
             return removed;
         }
@@ -92,6 +96,7 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
     }
 
     /// Their ids, if these containers are few enough to be looked at, and are named by ids.
+    #[must_use]
     pub fn ids_of(containers: &[String]) -> Option<Vec<ContainerId>> {
         let ids: Option<Vec<_>> = containers.iter().map(|id| ContainerId::parse(id)).collect();
         ids.filter(|ids| (1..=MOST_CONTAINERS).contains(&ids.len()))
@@ -152,7 +157,7 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
         if !self.verdict(rule, &freeing.thread, &found).is_due(Utc::now()) {
             return Ok(Freed::Stays);
         }
-        let removal = self.volumes.remove_container_by(container, freeing.latest);
+        let removal = pin!(self.volumes.remove_container_by(container, freeing.latest));
         let removal = match self.permitted(&freeing.volume, permit, removal).await {
             // The answer may have been lost, and the container all the same be gone: then it was our doing.
             Err(failure) if self.volumes.look_at(container).await != Ok(None) => return Err(failure),

@@ -198,7 +198,10 @@ impl Containers for Docker {
                     match refused_container(status_code, message, container, &self.endpoint)? {
                         // It was there a moment ago, and the daemon had closed the connection: it was our removal.
                         ContainerRemoval::NotFound if was_sent_before => Ok(ContainerRemoval::Removed),
-                        removal => Ok(removal),
+                        removal @ (ContainerRemoval::Removed
+                        | ContainerRemoval::NotFound
+                        | ContainerRemoval::Refused(_)
+                        | ContainerRemoval::NotSent) => Ok(removal),
                     }
                 }
                 Err(Error::RequestTimeoutError) => {

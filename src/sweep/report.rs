@@ -114,9 +114,9 @@ impl SweepReport {
             };
         }
         if removed + containers_removed + not_found + failed - self.unnameable + drift + paused > 0 {
-            swept!(info)
+            swept!(info);
         } else {
-            swept!(debug)
+            swept!(debug);
         }
     }
 }
