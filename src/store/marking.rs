@@ -164,8 +164,8 @@ impl Store {
         let ids: Vec<_> = ids.collect();
         let has_mark = || Expr::col(mark(threads)).is_not_null();
         if !transaction.support_returning() {
-            // Each by its key, and all sent at once: for a list the server may prefer to scan the table (MariaDB 11.8 does,
-            // for 32 of 200 rows), and then waits for rows that others have locked.
+            // Each by its key, and all sent at once: for a list the server may prefer to scan the table (MariaDB 11.8
+            // does, for 32 of 200 rows), and then waits for rows that others have locked.
             let each = ids.iter().map(|&id| {
                 // In UTC, as the connection is: as a literal, MariaDB 10 takes no time with a zone.
                 let mut update = guarded_mark(threads, Expr::val(at.naive_utc()));
