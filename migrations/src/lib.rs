@@ -8,6 +8,7 @@ mod bookkeeping;
 mod change;
 mod dialect;
 mod found;
+mod history;
 mod m20261126_000001_bookkeeping;
 mod m20261126_000002_threads;
 mod m20261126_000003_tables;
@@ -46,13 +47,19 @@ pub const ADDITIONS_TABLE: &str = "volume_reaper_additions";
 /// The receipts.
 pub const RECEIPTS_TABLE: &str = "volume_removals";
 /// All tables of ours but those of the bookkeeping.
-pub const OUR_TABLES: [&str; 6] = [
+pub const OUR_TABLES: [&str; 12] = [
     RECEIPTS_TABLE,
     "volume_reaper_daemons",
     "volume_reaper_leases",
     "volume_reaper_holds",
     "volume_reaper_pauses",
     "volume_reaper_failures",
+    "volume_reaper_chains",
+    "volume_reaper_sweeps",
+    "volume_reaper_actions",
+    "volume_reaper_stats",
+    "volume_reaper_rollups",
+    "volume_reaper_outbox",
 ];
 
 /// What the threads table and its columns are called.

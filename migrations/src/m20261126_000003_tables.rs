@@ -6,6 +6,7 @@ use crate::{
     ADDITIONS_TABLE, Dialect, Found, OUR_TABLES, RECEIPTS_TABLE,
     bookkeeping::OWN_TABLE,
     change::{Change, sql},
+    history,
 };
 
 #[derive(DeriveMigrationName)]
@@ -58,6 +59,10 @@ fn create(dialect: &dyn Dialect) -> Vec<String> {
         .col(text("actor"))
         .col(text("container_id"))
         .col(text("container_name"))
+        // Its place among the receipts of its replica, and the hash over it and the one before.
+        .col(text("chain_id"))
+        .col(number("chain_sequence"))
+        .col(text("chain_hash"))
         .to_owned();
     // Whose "not there" counts: the pinned identities of Docker daemons.
     let daemons = dialect
@@ -109,5 +114,6 @@ fn create(dialect: &dyn Dialect) -> Vec<String> {
 
     let mut statements = dialect.create_receipts(receipts);
     statements.extend([daemons, leases, holds, pauses, failures].iter().map(|table| sql(dialect, table)));
+    statements.extend(history::tables(dialect).iter().map(|table| sql(dialect, table)));
     statements
 }

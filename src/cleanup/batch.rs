@@ -61,6 +61,8 @@ pub(super) struct Job {
     pub(super) proves_absence: bool,
     pub(super) reservation: Reservation,
     pub(super) began: Instant,
+    /// From then to the daemon's answer, once that is there.
+    pub(super) took: Option<Duration>,
 }
 
 pub(super) type Removed = Result<Removal, Failure>;
@@ -123,6 +125,7 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
                         proves_absence: job.proves_absence,
                         reservation,
                         began: Instant::now(),
+                        took: None,
                     }),
                 },
             }
@@ -237,7 +240,8 @@ impl Future for UnderWay {
     fn poll(self: std::pin::Pin<&mut Self>, context: &mut std::task::Context<'_>) -> std::task::Poll<Self::Output> {
         let this = self.get_mut();
         let joined = std::task::ready!(std::pin::Pin::new(&mut this.removal).poll(context));
-        let job = this.job.take().expect("a removal ends once");
+        let mut job = this.job.take().expect("a removal ends once");
+        job.took = Some(job.began.elapsed());
         std::task::Poll::Ready((job, joined.unwrap_or_else(|error| Err(cut_off(error)))))
     }
 }

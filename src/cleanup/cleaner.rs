@@ -16,7 +16,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{Instrument, debug};
 
 use super::{
-    Close, Database, Origin, Outcome, Policy, Receipt, Thread, Volumes,
+    Close, Database, Details, Origin, Outcome, Policy, Receipt, Thread, Volumes,
     breaker::{Breaker, HourBudget},
     container_receipts::ContainerReceipts,
     limiter::Limiter,
@@ -121,6 +121,12 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
     /// The database.
     pub fn threads(&self) -> &T {
         &self.context.threads
+    }
+
+    /// This host and its daemon, for the audit trail.
+    pub fn here(&self) -> Details {
+        let host = Some(self.host.key().to_owned());
+        Details { host, daemon: self.volumes.daemon(), ..Details::default() }
     }
 
     /// What may be removed.

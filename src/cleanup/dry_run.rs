@@ -15,7 +15,7 @@ use serde_json::json;
 
 use super::{
     Backlog, Candidate, ContainerReceipt, Database, Failures, Gone, Locked, Mark, Origin, Outcome, Pause, Pauses,
-    Receipt, Receipts, Rows, Scope, Seen, Sighting, Sightings, Threads, failing::FailedCleanup,
+    Receipt, Receipts, Rows, Scope, Seen, Sighting, Sightings, SweepLog, Threads, failing::FailedCleanup,
 };
 use crate::{failure::Failure, host::Host, journal::Journal, volume_name::ThreadId};
 
@@ -122,6 +122,10 @@ impl<T: Database> Threads for DryRun<T> {
         self.inner.backlog().await
     }
 
+    async fn oldest_not_held(&self) -> Result<Option<DateTime<Utc>>, Failure> {
+        self.inner.oldest_not_held().await
+    }
+
     async fn unserved_host(&self) -> Result<Option<String>, Failure> {
         self.inner.unserved_host().await
     }
@@ -177,6 +181,8 @@ impl<T: Database> Sightings for DryRun<T> {
         self.inner.removed_since(since).await
     }
 }
+
+impl<T: Database> SweepLog for DryRun<T> {}
 
 impl<T: Database> Receipts for DryRun<T> {
     fn event_handled(&self, thread: &ThreadId, result: &Result<Outcome, Failure>, settlement: &'static str) {

@@ -32,9 +32,9 @@ pub use self::{
     placement::Placement,
     policy::Policy,
     ports::{
-        Backlog, Candidate, ClaimedStatus, Close, Container, ContainerId, ContainerReceipt, ContainerRemoval,
-        ContainerState, Containers, Database, Failures, Freed, FreedVolumes, Inventory, Locked, Mark, Pause, Pauses,
-        Receipt, Receipts, Removal, RestartPolicy, Rows, Scope, Seen, Sighting, Sightings, StatusChange, StatusChanges,
-        Thread, Threads, Volumes,
+        Backlog, Candidate, Cause, ClaimedStatus, Close, Container, ContainerId, ContainerReceipt, ContainerRemoval,
+        ContainerState, Containers, Database, Details, Failures, Freed, FreedVolumes, Inventory, Locked, Mark, Pause,
+        Pauses, Receipt, Receipts, Removal, RestartPolicy, Rows, Scope, Seen, Sighting, Sightings, StatusChange,
+        StatusChanges, SweepEnd, SweepLog, Thread, Threads, Volumes,
     },
 };

@@ -4,7 +4,13 @@ use std::process::ExitCode;
 
 use chrono::{DateTime, SecondsFormat, SubsecRound, TimeDelta, Utc};
 
-use super::{output::say, require_schema, store};
+use serde_json::{Value, json};
+
+use super::{
+    acting::{act, noted},
+    output::say,
+    require_schema, store,
+};
 use crate::{
     cleanup::{Thread, Threads},
     config::Config,
@@ -31,7 +37,9 @@ pub(super) async fn hold(
     require_schema(&store, config).await?;
 
     let before = store.hold_of(&thread).await?.filter(|hold| hold.is_in_force(Utc::now()));
-    store.hold(&thread, reason, until).await?;
+    let done = store.hold(&thread, reason, until).await;
+    let details = json!({ "reason": reason, "until": until });
+    noted(&store, &act("hold", Some(thread.as_str()), details), done).await?;
     say(format!("{thread} is held until {}: {reason}", shown_end(until)))?;
     if let Some(Hold { reason, until, .. }) = before {
         say(format!("  in place of a hold until {}: {reason}", shown_end(until)))?;
@@ -51,16 +59,20 @@ pub(super) async fn release(config: &Config, thread: &str) -> Result<ExitCode, F
     let store = store(config).await?;
     require_schema(&store, config).await?;
     let hold = store.hold_of(&thread).await?;
-    let was_held = store.release(&thread).await?;
+    let done = store.release(&thread).await;
+    let done = done.and_then(|held| held.then_some(()).ok_or_else(|| not_held(&thread)));
+    let done = noted(&store, &act("release", Some(thread.as_str()), Value::Null), done).await;
     store.close().await?;
-    if !was_held {
-        return Err(Failure::permanent(format!("{thread} is not held")));
-    }
+    done?;
     match hold.filter(|hold| !hold.is_in_force(Utc::now())) {
         Some(Hold { until, .. }) => say(format!("{thread} is released; its hold had ended at {}", shown_end(until)))?,
         None => say(format!("{thread} is released"))?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn not_held(thread: &ThreadId) -> Failure {
+    Failure::permanent(format!("{thread} is not held"))
 }
 
 fn thread_id(text: &str) -> Result<ThreadId, Failure> {

@@ -1,5 +1,6 @@
 //! The commands, each as a person types it.
 
+mod acting;
 mod dead_letters;
 pub mod doctor;
 pub mod explain;
@@ -9,8 +10,10 @@ mod hosts;
 mod migrate;
 pub mod orphans;
 mod output;
+mod packaging;
 mod pause;
 mod publish;
+mod receipts;
 pub mod serve;
 pub mod status;
 mod sweep;
@@ -53,6 +56,9 @@ pub async fn run(Invocation { command, config }: Invocation) -> Result<ExitCode,
         Command::DeadLetters { action } => dead_letters::run(&config, action).await,
         Command::Explain { thread_id, json } => explain::run(&config, &thread_id, json).await,
         Command::Status { json } => status::run(&config, json).await,
+        Command::Receipts { action, selection } => receipts::run(&config, action, selection).await,
+        Command::Completions { shell } => packaging::completions(shell),
+        Command::Man { dir } => packaging::man(&dir),
         Command::Hosts { action } => hosts::run(&config, action).await,
         Command::Hold { thread_id, reason, until } => hold::hold(&config, &thread_id, &reason, until.as_deref()).await,
         Command::Release { thread_id } => hold::release(&config, &thread_id).await,
@@ -64,6 +70,7 @@ pub async fn run(Invocation { command, config }: Invocation) -> Result<ExitCode,
 async fn store(config: &Config) -> Result<Store, Failure> {
     let threads = config.threads.clone();
     let store = Store::new(&config.database_url, threads, config.replica.clone(), connections(config)).await?;
+    let store = store.announcing(config.removed_exchange.is_some());
     Ok(store.with_hosts(config.host_names()).acting_for(person()))
 }
 

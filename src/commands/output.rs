@@ -3,11 +3,14 @@
 use std::{
     io::{self, IsTerminal, Write},
     os::unix::fs::MetadataExt,
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 use serde::Serialize;
 
 use crate::failure::Failure;
+
+static READER_IS_GONE: AtomicBool = AtomicBool::new(false);
 
 /// Prints a line.
 pub(super) fn say(line: impl AsRef<str>) -> Result<(), Failure> {
@@ -16,9 +19,24 @@ pub(super) fn say(line: impl AsRef<str>) -> Result<(), Failure> {
 
 /// Prints; not with `println!`, which panics if the reader of a pipe has seen enough.
 pub(super) fn write(text: &str) -> Result<(), Failure> {
+    if reader_is_gone() {
+        return Ok(());
+    }
     let mut output = io::stdout().lock();
-    let written = output.write_all(text.as_bytes()).and_then(|()| output.flush());
-    written.map_err(|error| Failure::permanent(format!("standard output: {error}")))
+    match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
+        Ok(()) => Ok(()),
+        // What was begun is ended all the same, and its exit code says how.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+            READER_IS_GONE.store(true, Ordering::Relaxed);
+            Ok(())
+        }
+        Err(error) => Err(Failure::permanent(format!("standard output: {error}"))),
+    }
+}
+
+/// Whether the reader of a pipe has seen enough: what only prints may end.
+pub(super) fn reader_is_gone() -> bool {
+    READER_IS_GONE.load(Ordering::Relaxed)
 }
 
 /// A report as `--json` prints it.
@@ -52,7 +70,8 @@ pub(super) async fn confirm(what: &str, count: usize) -> Result<(), Failure> {
 
 /// Who types the command, as far as the system says: for the audit trail.
 pub(super) fn person() -> String {
-    let name = ["SUDO_USER", "USER", "LOGNAME"].into_iter().find_map(|name| std::env::var(name).ok());
+    let names = ["SUDO_USER", "USER", "LOGNAME"].into_iter().filter_map(|name| std::env::var(name).ok());
+    let mut names = names.filter(|name| !name.is_empty());
     let id = || std::fs::metadata("/proc/self").map_or("unknown".to_owned(), |own| format!("user {}", own.uid()));
-    name.filter(|name| !name.is_empty()).unwrap_or_else(id)
+    names.next().unwrap_or_else(id)
 }

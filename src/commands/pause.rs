@@ -4,7 +4,13 @@ use std::process::ExitCode;
 
 use chrono::SecondsFormat;
 
-use super::{output::say, require_schema, store};
+use serde_json::{Value, json};
+
+use super::{
+    acting::{act, noted},
+    output::say,
+    require_schema, store,
+};
 use crate::{
     cleanup::{Pause, Pauses},
     config::Config,
@@ -20,7 +26,8 @@ pub(super) async fn pause(config: &Config, reason: &str, host: Option<&str>) -> 
     let store = store(config).await?;
     require_schema(&store, config).await?;
     check_host(config, &store, host).await?;
-    let is_new = store.pause_removal(host, reason).await?;
+    let done = store.pause_removal(host, reason).await;
+    let is_new = noted(&store, &act("pause", host, json!({ "reason": reason })), done).await?;
     match (store.pause(host).await?, host) {
         (Some(pause), _) if !is_new => say(format!("removal was paused already, {}", shown(&pause)))?,
         (_, None) => say("removal is paused on all replicas; `volume-reaper resume` resumes it")?,
@@ -36,7 +43,8 @@ pub(super) async fn resume(config: &Config, host: Option<&str>) -> Result<ExitCo
     let store = store(config).await?;
     require_schema(&store, config).await?;
     check_host(config, &store, host).await?;
-    let pauses = store.resume_removal(host).await?;
+    let done = store.resume_removal(host).await;
+    let pauses = noted(&store, &act("resume", host, Value::Null), done).await?;
     for pause in &pauses {
         say(format!("removal resumed; it was paused {}", shown(pause)))?;
     }

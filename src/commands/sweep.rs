@@ -7,6 +7,7 @@ use tokio::{sync::watch, time::Instant};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
+    acting::{act, noted},
     docker, fleet_of,
     output::{json, say, write},
     prepare_database, prepare_docker, prepare_dry_run, read_only_store, store,
@@ -77,7 +78,7 @@ async fn sweep<T: Database + AsRef<Store>>(
     let stop = CancellationToken::new();
     let interrupted = AbortOnDropHandle::new(tokio::spawn(cancel_when_interrupted(stop.clone())));
     let sweeper = |worker: &HostWorker<Docker, T>| {
-        Sweeper::new(Arc::clone(&worker.cleaner), Arc::clone(&worker.health), config.reconcile_cooldown)
+        Sweeper::new(Arc::clone(&worker.cleaner), Arc::clone(&worker.health), config.reconcile_cooldown).for_a_person()
     };
     let sweepers: Vec<_> = fleet.workers().iter().map(sweeper).collect();
     progress::show(fleet.threads().backlog().await?.unmarked);
@@ -86,8 +87,15 @@ async fn sweep<T: Database + AsRef<Store>>(
     let report = sweep_hosts(&fleet, &sweepers, config.host.is_some(), dry_run, &stop).await;
     drop((shown, interrupted));
     progress::clear();
+    let store = fleet.threads().as_ref();
+    let report = if dry_run {
+        report
+    } else {
+        let details = report.as_ref().ok().and_then(|report| serde_json::to_value(report).ok()).unwrap_or_default();
+        noted(store, &act("sweep", None, details), report).await
+    };
     let report = report?;
-    fleet.threads().as_ref().close().await?;
+    store.close().await?;
     Ok(report)
 }
 
@@ -120,6 +128,7 @@ async fn sweep_hosts<T: Database + AsRef<Store>>(
     let mut report = reports.into_iter().reduce(SweepReport::and).unwrap_or_default();
     if fleet.only().is_none() && !stop.is_cancelled() {
         let unplaced = Unplaced::new(Arc::clone(fleet), Arc::clone(&fleet.workers()[0].health), one_of_several);
+        let unplaced = unplaced.for_a_person();
         report = report.and(unplaced.sweep(dry_run, stop).await);
         report.duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
     }

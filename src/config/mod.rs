@@ -75,6 +75,12 @@ pub struct Config {
     pub reconcile_interval: Duration,
     pub reconcile_cooldown: Duration,
     pub policy: Policy,
+    /// How long receipts are kept; for ever if nothing is said.
+    pub receipts_keep: Option<Duration>,
+    /// The exchange where others hear of removed volumes, if they are to.
+    pub removed_exchange: Option<String>,
+    /// How often the daemons are asked how much is in our volumes, at most; not at all if nothing is said.
+    pub size_interval: Option<Duration>,
     pub unknown_threads: UnknownThreads,
     pub shutdown_grace: Duration,
     pub http_addr: SocketAddr,
@@ -175,6 +181,15 @@ impl Config {
                 },
                 exited: exited_rule(values)?,
             },
+            receipts_keep: values.get("receipts_keep", |text| {
+                optional(text)?.map(|text| duration(&text, DAY, 36_500 * DAY)).transpose()
+            })?,
+            removed_exchange: values
+                .get("removed_exchange", |text| optional(text)?.map(|text| amqp_name(&text)).transpose())?,
+            size_interval: values.get("size_interval", |text| match text {
+                "off" => Ok(None),
+                text => duration(text, Duration::from_mins(1), 30 * DAY).map(Some),
+            })?,
             unknown_threads: values.get("unknown_threads", |text| match text {
                 "reject" => Ok(UnknownThreads::Reject),
                 "record" => Ok(UnknownThreads::Record),

@@ -14,10 +14,11 @@ mod events;
 mod inventory;
 mod links;
 mod proof;
+mod sizes;
 mod transport;
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     time::Duration,
 };
 
@@ -67,6 +68,8 @@ pub struct Docker {
     pinned: RwLock<Option<Identity>>,
     contact: Contact,
     drivers: Mutex<BTreeSet<String>>,
+    /// Of our volumes, when they were last measured, in bytes.
+    sizes: Mutex<HashMap<String, u64>>,
 }
 
 impl Docker {
@@ -84,6 +87,7 @@ impl Docker {
             pinned: RwLock::default(),
             contact: Contact::default(),
             drivers: Mutex::default(),
+            sizes: Mutex::default(),
         }
     }
 
@@ -212,7 +216,10 @@ impl Volumes for Docker {
             let answer = self.while_it_answers(request).await;
             metrics::docker_request(self.name.as_deref(), "remove_volume", &status(&answer));
             let removal = match answer {
-                Ok(()) => Removal::Removed,
+                Ok(()) => {
+                    metrics::removal(self.name.as_deref(), began.elapsed());
+                    Removal::Removed
+                }
                 Err(Error::DockerResponseServerError { status_code, message }) => {
                     refused_removal(status_code, &message, volume, &self.endpoint)?
                 }
@@ -248,5 +255,13 @@ impl Volumes for Docker {
 
     async fn inventory(&self, prefix: &VolumePrefix) -> Result<Inventory, Failure> {
         self.look_at_all(prefix).await
+    }
+
+    fn daemon(&self) -> Option<String> {
+        self.pinned().map(|identity| identity.as_str().to_owned())
+    }
+
+    fn take_size(&self, volume: &VolumeName) -> Option<u64> {
+        self.sizes.lock().remove(volume.as_str())
     }
 }

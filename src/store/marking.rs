@@ -8,20 +8,19 @@ use std::{
 use chrono::{DateTime, Utc};
 use migrations::{Mapping, MarkType};
 use sea_orm::{
-    ActiveValue::{NotSet, Set},
-    ConnectionTrait, DatabaseTransaction, DbErr, EntityTrait, ExprTrait, QueryResult,
+    ConnectionTrait, DatabaseTransaction, DbErr, ExprTrait, QueryResult,
     sea_query::{BinOper, Expr, Query, UpdateStatement},
 };
 
 use super::{
     ROW_TIMEOUT, Store,
-    entities::volume_removal,
+    chains::Linked,
     threads::{close_written, id_as_text, is_one_of, mark, rows_of},
 };
 use crate::{
-    cleanup::{ContainerReceipt, Locked, Mark, Origin, Receipt, Rows},
+    cleanup::{Locked, Mark, Receipt, Rows},
     failure::{Dependency, Failure},
-    volume_name::{ThreadId, VolumeName},
+    volume_name::ThreadId,
 };
 
 /// A process that is frozen loses its locks this much later than it would have given them up by itself: PostgreSQL then
@@ -93,8 +92,11 @@ impl Store {
         let threads = self.mapping().await?;
         let ids = || receipts.iter().map(|receipt| receipt.thread_id.as_str());
         let marked = self.set_marks(threads, &lock, ids(), first.at).await?;
-        self.write_receipts(&lock, receipts).await?;
+        let linked = self.write_receipts(&lock, receipts).await?;
+        let is_marked = |receipt: &&Receipt| marked.contains(receipt.thread_id.as_str());
+        self.announce(&lock, receipts.iter().filter(is_marked)).await?;
         lock.commit().await?;
+        linked.into_iter().for_each(Linked::committed);
         let ids = receipts.iter().map(|receipt| &receipt.thread_id);
         Ok(ids.filter(|id| marked.contains(id.as_str())).cloned().collect())
     }
@@ -120,14 +122,17 @@ impl Store {
             unchanged.extend(by_id.get(id.as_str()).filter(|receipt| receipt.close.written == written).copied());
         }
         let mut marks = HashMap::new();
+        let mut linked = None;
         if !unchanged.is_empty() {
             let ids = unchanged.iter().map(|receipt| receipt.thread_id.as_str());
             let marked = self.set_marks(threads, &transaction, ids, first.at).await?;
             unchanged.retain(|receipt| marked.contains(receipt.thread_id.as_str()));
-            self.write_receipts(&transaction, unchanged.iter().copied()).await?;
+            linked = self.write_receipts(&transaction, unchanged.iter().copied()).await?;
+            self.announce(&transaction, unchanged.iter().copied()).await?;
             marks.extend(unchanged.iter().map(|receipt| (receipt.thread_id.clone(), Mark::Set)));
         }
         transaction.commit().await?;
+        linked.into_iter().for_each(Linked::committed);
         let others: Vec<_> = receipts.iter().filter(|receipt| !marks.contains_key(&receipt.thread_id)).collect();
         if !others.is_empty() {
             marks.extend(self.why_not_marked(threads, &others).await?);
@@ -197,70 +202,6 @@ impl Store {
         // A trigger may have undone it.
         marked.retain(|row| row.try_get("", "has_mark").unwrap_or(false));
         ids_of(&marked)
-    }
-
-    /// Writes receipts, but for those that are written already.
-    pub(super) async fn write_receipts<'a>(
-        &self,
-        db: &impl ConnectionTrait,
-        receipts: impl IntoIterator<Item = &'a Receipt>,
-    ) -> Result<(), DbErr> {
-        let rows: Vec<_> =
-            receipts.into_iter().filter(|receipt| !receipt.is_written).map(|receipt| self.row(receipt)).collect();
-        if rows.is_empty() {
-            return Ok(());
-        }
-        volume_removal::Entity::insert_many(rows).exec_without_returning(db).await.map(drop)
-    }
-
-    /// Writes receipts of containers.
-    pub(super) async fn write_container_receipts(&self, receipts: &[ContainerReceipt]) -> Result<(), DbErr> {
-        let row = |receipt: &ContainerReceipt| volume_removal::ActiveModel {
-            outcome: Set(ContainerReceipt::OUTCOME.to_owned()),
-            container_id: Set(Some(receipt.container.to_string())),
-            container_name: Set(Some(receipt.name.clone())),
-            ..self.row_of(&receipt.thread_id, &receipt.volume, &receipt.origin, receipt.at)
-        };
-        let rows = receipts.iter().map(row);
-        volume_removal::Entity::insert_many(rows).exec_without_returning(&self.db).await.map(drop)
-    }
-
-    fn row(&self, receipt: &Receipt) -> volume_removal::ActiveModel {
-        volume_removal::ActiveModel {
-            outcome: Set(receipt.gone.as_str().to_owned()),
-            ..self.row_of(&receipt.thread_id, &receipt.volume, &receipt.origin, receipt.at)
-        }
-    }
-
-    /// What all receipts have; the outcome is missing.
-    fn row_of(
-        &self,
-        thread: &ThreadId,
-        volume: &VolumeName,
-        origin: &Origin,
-        at: DateTime<Utc>,
-    ) -> volume_removal::ActiveModel {
-        let event_id = match origin {
-            Origin::Event(id) => id.clone(),
-            Origin::Sweep | Origin::Docker | Origin::Orphan | Origin::Retired => None,
-        };
-        let actor = match origin {
-            Origin::Orphan | Origin::Retired => self.actor.clone(),
-            Origin::Event(_) | Origin::Sweep | Origin::Docker => None,
-        };
-        volume_removal::ActiveModel {
-            id: NotSet,
-            thread_id: Set(thread.to_string()),
-            volume_name: Set(volume.to_string()),
-            outcome: NotSet,
-            source: Set(origin.as_str().to_owned()),
-            event_id: Set(event_id),
-            replica: Set(self.replica.clone()),
-            removed_at: Set(at),
-            actor: Set(actor),
-            container_id: Set(None),
-            container_name: Set(None),
-        }
     }
 }
 

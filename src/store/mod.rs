@@ -4,26 +4,37 @@
 //! SQLite and MySQL (which is MariaDB too) are served by the same statements; what differs lies in a folder for each,
 //! see `engine`.
 
+mod actions;
+mod chains;
 mod daemons;
 mod engine;
 mod entities;
 mod errors;
 mod failures;
+mod history_entities;
 mod holds;
 mod leases;
 mod look_up;
 mod marking;
 mod mysql;
+mod outbox;
 mod pauses;
 mod pool;
 mod postgres;
+mod receipt_list;
+mod receipt_retention;
+mod receipt_rows;
 mod recording;
+mod rights;
 mod rows;
 mod schema;
 mod schema_facts;
 mod seen_volumes;
 mod sqlite;
+mod stats;
+mod sweeps;
 mod threads;
+mod verification;
 
 use std::{
     fmt,
@@ -35,12 +46,19 @@ use migrations::{Mapping, ThreadsTable};
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, sea_query::Query};
 use tokio::sync::OnceCell;
 
+pub use actions::{Act, LoggedAct};
 pub use holds::Hold;
 pub use leases::Lease;
 pub use look_up::{PinnedDaemon, Removals, Sweeper, ThreadRow, WrittenReceipt};
+pub use outbox::Announcement;
+pub use receipt_list::{ListedReceipt, ReceiptFilter, ReceiptPlace};
 pub use schema::MigrationStatus;
 pub use schema_facts::{Inspection, Part, Schema, Unreachable};
+pub use stats::{Resolution, Stat};
+pub use sweeps::LoggedSweep;
+pub use verification::{Flaw, Verification};
 
+use chains::Chains;
 use engine::{Access, Engine, engine_of};
 use errors::failure;
 use pool::Pool;
@@ -56,6 +74,8 @@ use crate::{
 const ROW_TIMEOUT: Duration = Duration::from_secs(10);
 /// For a statement about a page of rows, or the count of a large backlog.
 const PAGE_TIMEOUT: Duration = Duration::from_mins(2);
+/// For what is noted at the end of a process.
+const LAST_NOTES: Duration = Duration::from_secs(2);
 /// For a connection, new or from the pool; below [`ROW_TIMEOUT`], so that its error is the one that is reported.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -80,6 +100,10 @@ pub struct Store {
     /// Who types the command: in receipts of what only a person asks for.
     actor: Option<String>,
     only_reads: bool,
+    /// Whether each mark is told to others.
+    announces: bool,
+    /// Of the receipts that this replica writes.
+    chains: Chains,
     /// Nothing of ours is there, and is not needed: nothing is marked, held or paused.
     is_bare: AtomicBool,
 }
@@ -105,6 +129,8 @@ impl Store {
             replica,
             actor: None,
             only_reads: false,
+            announces: false,
+            chains: Chains::default(),
             is_bare: AtomicBool::new(false),
         })
     }
@@ -128,6 +154,8 @@ impl Store {
             replica: String::new(),
             actor: None,
             only_reads: true,
+            announces: false,
+            chains: Chains::default(),
             is_bare: AtomicBool::new(false),
         }
     }
@@ -181,8 +209,10 @@ impl Store {
         Mapping::detect(&self.db, self.engine.dialect(), &self.threads, !self.is_bare()).await
     }
 
-    /// Closes the connections.
+    /// Closes the chains of its receipts, and the connections.
     pub async fn close(&self) -> Result<(), Failure> {
+        // Without that, they are as whole as they were. A database that is away is not waited for.
+        let _ = tokio::time::timeout(LAST_NOTES, self.note_chains(true)).await;
         self.bounded(CONNECT_TIMEOUT, self.db.close()).await
     }
 

@@ -26,6 +26,7 @@ mod classify;
 mod deferred;
 mod drift;
 mod exited_users;
+mod logged;
 mod pages;
 mod position;
 mod removing;
@@ -36,7 +37,13 @@ mod sweeper;
 mod tally;
 mod unplaced;
 
-pub use self::{pages::pages, report::SweepReport, schedule::Schedule, sweeper::Sweeper, unplaced::Unplaced};
+pub use self::{
+    pages::pages,
+    report::{SweepReport, ThreadStates},
+    schedule::Schedule,
+    sweeper::Sweeper,
+    unplaced::Unplaced,
+};
 
 /// Rows a page: few round trips, and a statement that is over in a moment.
 const PAGE_ROWS: usize = 2000;

@@ -1,10 +1,11 @@
 //! What a sweep did.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tracing::{debug, info};
 
 /// What one sweep did. Written by `sweep --json` as it is.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default)]
 pub struct SweepReport {
     /// Closed and unmarked threads.
     pub candidates: u64,
@@ -45,7 +46,51 @@ pub struct SweepReport {
     pub duration_ms: u64,
 }
 
+/// Closed and unmarked threads that a sweep left, by why they were left.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ThreadStates {
+    /// Nothing is in their way: they are being removed, or their turn comes.
+    pub waiting: u64,
+    /// A container uses their volume.
+    pub referenced: u64,
+    /// Their clean-up failed, and is tried again.
+    pub failing: u64,
+    /// A person holds them.
+    pub held: u64,
+    /// Their retention is not over.
+    pub not_due: u64,
+    /// All removal is paused.
+    pub paused: u64,
+}
+
+impl ThreadStates {
+    /// Each state's name with its count.
+    #[must_use]
+    pub fn named(&self) -> [(&'static str, u64); 6] {
+        let Self { waiting, referenced, failing, held, not_due, paused } = *self;
+        [
+            ("waiting", waiting),
+            ("referenced", referenced),
+            ("failing", failing),
+            ("held", held),
+            ("not_due", not_due),
+            ("paused", paused),
+        ]
+    }
+}
+
 impl SweepReport {
+    /// The threads that it left.
+    #[must_use]
+    pub fn left(&self) -> ThreadStates {
+        let Self { candidates, removed, not_found, referenced, cooling_down, failed, held, not_due, paused, .. } =
+            *self;
+        let failing = failed + cooling_down;
+        let accounted = removed + not_found + referenced + failing + held + not_due + paused;
+        let waiting = candidates.saturating_sub(accounted);
+        ThreadStates { waiting, referenced, failing, held, not_due, paused }
+    }
+
     /// Both together, as one sweep that took as long as the longer one.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
@@ -118,5 +163,37 @@ impl SweepReport {
         } else {
             swept!(debug);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_thread_that_a_sweep_left_has_one_state() {
+        let report = SweepReport {
+            candidates: 100,
+            removed: 10,
+            not_found: 5,
+            referenced: 1,
+            not_due: 2,
+            held: 3,
+            paused: 4,
+            removing: 6,
+            cooling_down: 7,
+            failed: 8,
+            ..SweepReport::default()
+        };
+        let left = ThreadStates { waiting: 60, referenced: 1, failing: 15, held: 3, not_due: 2, paused: 4 };
+        assert_eq!(report.left(), left);
+        assert_eq!(left.named().iter().map(|(_, threads)| threads).sum::<u64>(), 85);
+    }
+
+    #[test]
+    fn a_report_is_read_as_it_is_written() {
+        let report = SweepReport { candidates: 3, skipped_reason: Some("why".to_owned()), ..SweepReport::default() };
+        let text = serde_json::to_string(&report).expect("JSON");
+        assert_eq!(serde_json::from_str::<SweepReport>(&text).expect("a report"), report);
     }
 }

@@ -20,6 +20,7 @@ use super::{
     absent::{mark_absent, proves_absence},
     classify::{Classified, Row, classify},
     deferred::Deferred,
+    logged::{begin_log, end_log, observe, observe_backlog},
     pages::pages,
     position::Progress,
     report::SweepReport,
@@ -27,10 +28,9 @@ use super::{
     tally::{Fate, Tally},
 };
 use crate::{
-    cleanup::{Candidate, Cleaner, Database, Inventory, Scope, Threads, Volumes},
+    cleanup::{Candidate, Cause, Cleaner, Database, Inventory, Scope, Volumes},
     failure::{Dependency, Failure, Verdict},
     health::Health,
-    metrics,
     volume_name::ThreadId,
 };
 
@@ -49,6 +49,7 @@ pub struct Sweeper<V, T> {
     /// Until when a volume's containers that have exited need not be looked at again, since they stay.
     pub(super) staying: Mutex<HashMap<ThreadId, Instant>>,
     unnameable: Unnameable,
+    cause: Cause,
 }
 
 /// How many closed threads the latest sweep found whose ids can't name a volume.
@@ -68,8 +69,14 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
     /// A sweeper that leaves a volume alone for `cooldown` after it could not be removed for the first time.
     pub fn new(cleaner: Arc<Cleaner<V, T>>, health: Arc<Health>, cooldown: Duration) -> Self {
         let (progress, unnameable) = (Progress::default(), Unnameable::default());
-        let (cooling, staying) = (Mutex::default(), Mutex::default());
-        Self { cleaner, health, cooldown, progress, cooling, staying, unnameable }
+        let (cooling, staying, cause) = (Mutex::default(), Mutex::default(), Cause::Schedule);
+        Self { cleaner, health, cooldown, progress, cooling, staying, unnameable, cause }
+    }
+
+    /// A sweeper that a person asks to sweep.
+    #[must_use]
+    pub fn for_a_person(self) -> Self {
+        Self { cause: Cause::Person, ..self }
     }
 
     /// Sweeps by the schedule, and at once when a dependency is back or events of Docker may have been missed.
@@ -77,7 +84,7 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
         let sweep = async |stop: CancellationToken| {
             self.sweep(false, &stop).await;
             if self.cleaner.host.is_only() {
-                observe_backlog(self.cleaner.threads()).await;
+                observe_backlog(self.cleaner.threads(), self.cleaner.policy().retention).await;
             }
         };
         schedule.run(|| self.until_ready(), sweep, || self.cleaner.users.sweep_is_due()).await;
@@ -99,6 +106,7 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
     /// One sweep. With `dry_run`, only says what it would do.
     pub async fn sweep(&self, dry_run: bool, stop: &CancellationToken) -> SweepReport {
         let began = Instant::now();
+        let logged = if dry_run { None } else { begin_log(self.cleaner.threads(), self.host_key(), self.cause).await };
         self.progress.begin();
         let mut tally = Tally::new(dry_run);
         let mut skipped_reason = None;
@@ -115,9 +123,14 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
             skipped_reason.get_or_insert_with(|| format!("removal is paused: {why}"));
         }
         let report = tally.report(skipped_reason, began.elapsed());
-        metrics::sweep(began.elapsed());
+        observe(self.cleaner.host.name(), &report);
         report.log();
+        end_log(self.cleaner.threads(), logged, &report).await;
         report
+    }
+
+    fn host_key(&self) -> Option<&str> {
+        Some(self.cleaner.host.key())
     }
 
     async fn sweep_pages(&self, tally: &mut Tally, stop: &CancellationToken) -> Result<(), Failure> {
@@ -258,14 +271,6 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
         if !proves_absence(inventory, absent.len(), tally) {
             return Ok(Vec::new());
         }
-        mark_absent(&self.cleaner.context, absent, tally).await
-    }
-}
-
-/// Counts what is left to do, for the metrics.
-pub(super) async fn observe_backlog(threads: &impl Threads) {
-    match threads.backlog().await {
-        Ok(backlog) => metrics::backlog(backlog.unmarked, backlog.oldest_closed_at),
-        Err(error) => debug!(%error, "can't count what is left to do"),
+        mark_absent(&self.cleaner.context, &self.cleaner.here(), absent, tally).await
     }
 }

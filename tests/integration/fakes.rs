@@ -16,7 +16,7 @@ use volume_reaper::{
     cleanup::{
         Backlog, Candidate, Cleaner, Close, Container, ContainerId, ContainerReceipt, ContainerRemoval, Containers,
         Context, Failures, Inventory, Locked, Mark, Outcome, Pause, Pauses, Policy, Receipt, Receipts, Removal, Rows,
-        Scope, Seen, Sighting, Sightings, Thread, Threads, Volumes,
+        Scope, Seen, Sighting, Sightings, SweepLog, Thread, Threads, Volumes,
         failing::FailedCleanup,
         policy::{Limits, Locking},
     },
@@ -293,6 +293,8 @@ impl Sightings for FakeThreads {
         Ok(0)
     }
 }
+
+impl SweepLog for FakeThreads {}
 
 impl Receipts for FakeThreads {
     async fn record(&self, receipt: &Receipt) -> Result<(), Failure> {

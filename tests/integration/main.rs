@@ -1,6 +1,8 @@
 //! The product against real servers: RabbitMQ, PostgreSQL, SQLite and a Docker daemon that `make test` started.
 
 mod adoption;
+mod alerts;
+mod announcements;
 mod asyncapi;
 mod broker_surprises;
 mod cleaner;
@@ -21,6 +23,7 @@ mod faults;
 mod fleet;
 mod fleet_hosts;
 mod full_disk;
+mod history;
 mod holds;
 mod huge_volumes;
 mod leaders;
@@ -37,6 +40,7 @@ mod poison;
 mod process;
 mod proxy;
 mod raw_publisher;
+mod receipts;
 mod recording;
 mod retention;
 mod scripted_daemon;

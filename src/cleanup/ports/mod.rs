@@ -6,6 +6,7 @@ mod pause_switch;
 mod receipts;
 mod sightings;
 mod status_changes;
+mod sweep_log;
 mod thread_rows;
 mod volumes;
 
@@ -13,14 +14,15 @@ pub use self::{
     container::{Container, ContainerId, ContainerRemoval, ContainerState, Containers, RestartPolicy},
     failure_notes::Failures,
     pause_switch::{Pause, Pauses},
-    receipts::{ContainerReceipt, Receipt, Receipts},
+    receipts::{ContainerReceipt, Details, Receipt, Receipts},
     sightings::{Seen, Sighting, Sightings},
     status_changes::{ClaimedStatus, StatusChange, StatusChanges},
+    sweep_log::{Cause, SweepEnd, SweepLog},
     thread_rows::{Backlog, Candidate, Close, Locked, Mark, Rows, Scope, Thread, Threads},
     volumes::{Freed, FreedVolumes, Inventory, Removal, Volumes},
 };
 
 /// The database, as the clean-up needs it: all of its subjects.
-pub trait Database: Threads + Failures + Pauses + Receipts + Sightings {}
+pub trait Database: Threads + Failures + Pauses + Receipts + Sightings + SweepLog {}
 
-impl<T: Threads + Failures + Pauses + Receipts + Sightings> Database for T {}
+impl<T: Threads + Failures + Pauses + Receipts + Sightings + SweepLog> Database for T {}

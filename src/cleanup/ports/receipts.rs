@@ -1,5 +1,7 @@
 //! The audit trail, as the clean-up needs it.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 
 use super::{
@@ -29,6 +31,21 @@ pub struct Receipt {
     pub at: DateTime<Utc>,
     /// It is in the audit trail already, only the mark is missing.
     pub is_written: bool,
+    /// Where that was, and what it took.
+    pub details: Details,
+}
+
+/// Where a volume was, and what its removal took; none where that is unknown, or cannot be said of one host.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Details {
+    /// The Docker host, by its key.
+    pub host: Option<String>,
+    /// The identity of its daemon.
+    pub daemon: Option<String>,
+    /// What was in the volume.
+    pub bytes: Option<u64>,
+    /// From the decision to the daemon's answer.
+    pub duration: Option<Duration>,
 }
 
 /// One row of the audit trail: a container that was removed, since it had exited and its volume was to go.

@@ -75,6 +75,17 @@ pub trait Volumes: Containers {
 
     /// Lists our volumes and which of them are referenced, as the pinned daemon says.
     fn inventory(&self, prefix: &VolumePrefix) -> impl Future<Output = Result<Inventory, Failure>> + Send;
+
+    /// Whose answers count, for the audit trail.
+    fn daemon(&self) -> Option<String> {
+        None
+    }
+
+    /// What was in a volume that was removed, in bytes, when that was last measured. Only once: a volume that is made
+    /// anew under the name is another one. Asks nobody.
+    fn take_size(&self, _volume: &VolumeName) -> Option<u64> {
+        None
+    }
 }
 
 /// Docker's events, as far as they free volumes.

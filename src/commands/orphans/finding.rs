@@ -6,7 +6,7 @@ use chrono::{DateTime, SubsecRound, Utc};
 use serde::Serialize;
 
 use crate::{
-    cleanup::{Cleaner, Close, Gone, Origin, Receipt, Receipts, Removal, Threads, Volumes},
+    cleanup::{Cleaner, Close, Details, Gone, Origin, Receipt, Receipts, Removal, Threads, Volumes},
     docker::Docker,
     failure::Failure,
     host::Host,
@@ -139,6 +139,7 @@ pub async fn remove(cleaner: &Cleaner<Docker, Store>, orphan: &Orphan) -> Result
         origin: Origin::Orphan,
         at: Utc::now().trunc_subsecs(3),
         is_written: false,
+        details: Details { bytes: cleaner.volumes.take_size(&orphan.volume), ..cleaner.here() },
     };
     store.record(&receipt).await?;
     Ok(Fate::Removed)

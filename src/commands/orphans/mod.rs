@@ -6,9 +6,11 @@ use std::{process::ExitCode, time::Duration};
 
 use chrono::Utc;
 use humantime::format_duration;
+use serde_json::json;
 
 use self::finding::{Fate, Orphan, Orphans};
 use super::{
+    acting::{act, noted},
     fleet,
     output::{confirm, json, require_terminal, say},
     prepare_docker, read_only_fleet, require_schema,
@@ -143,7 +145,10 @@ async fn remove(
             }
         }
     }
-    Ok(failed == 0)
+    let details = json!({
+        "older_than_seconds": older_than.as_secs(), "selected": due.len(), "removed": removed, "failed": failed,
+    });
+    noted(fleet.threads(), &act("orphans remove", None, details), Ok(failed == 0)).await
 }
 
 type Due<'a> = Vec<(&'a Worker, Orphan)>;

@@ -15,6 +15,7 @@ use crate::{
     host::Host,
     queue::QueueCount,
     store::{PinnedDaemon, Removals, Sweeper},
+    sweep::ThreadStates,
     terminal::{Plain, time},
 };
 
@@ -49,6 +50,8 @@ pub struct Rows {
     pub removals: Result<Removals, Failure>,
     /// What can't be done.
     pub failing: Result<FailingThreads, Failure>,
+    /// What the latest sweeps left, if there were any.
+    pub threads: Result<Option<ThreadStates>, Failure>,
     /// All removal is paused.
     pub pause: Result<Option<Pause>, Failure>,
     /// Removal is paused, everywhere or on one of several hosts, by host.
@@ -91,6 +94,8 @@ pub struct Report {
     backlog: Option<LeftToDo>,
     removals: Option<Removals>,
     failing: Option<FailingThreads>,
+    /// Closed and unmarked threads by why they were left, as of the latest sweeps.
+    threads: Option<ThreadStates>,
     pause: Option<Pause>,
     sweeper: Option<Sweeping>,
     queues: Option<Vec<QueueCount>>,
@@ -162,6 +167,7 @@ impl Report {
         let backlog = section(&mut errors, "backlog", rows.backlog).map(|backlog| LeftToDo::new(backlog, now));
         let removals = section(&mut errors, "removals", rows.removals);
         let failing = section(&mut errors, "failing", rows.failing);
+        let threads = section(&mut errors, "threads", rows.threads).flatten();
         let pause = section(&mut errors, "pause", rows.pause).flatten();
         let sweeper = section(&mut errors, "sweeper", rows.sweeper).flatten();
         let sweeper = sweeper.map(|sweeper| Sweeping::new(sweeper, now));
@@ -199,6 +205,7 @@ impl Report {
             backlog,
             removals,
             failing,
+            threads,
             pause,
             sweeper,
             queues,
@@ -217,6 +224,7 @@ impl Rows {
             backlog: Err(down.clone()),
             removals: Err(down.clone()),
             failing: Err(down.clone()),
+            threads: Err(down.clone()),
             pause: Err(down.clone()),
             pauses: Err(down.clone()),
             sweeper: Err(down.clone()),
@@ -309,6 +317,7 @@ mod tests {
             backlog: Ok(Backlog { unmarked: 0, oldest_closed_at: None }),
             removals: Ok(Removals::default()),
             failing: Ok(FailingThreads { threads: 0, worst: Vec::new() }),
+            threads: Ok(None),
             pause: Ok(None),
             pauses: Ok(BTreeMap::new()),
             sweeper: Ok(Some(sweeper("replica-1", now() + chrono::TimeDelta::seconds(20)))),
