@@ -114,7 +114,8 @@ pub const SETTINGS: &[Setting] = &[
         "removed_exchange",
         "VOLUME_REAPER_REMOVED_EXCHANGE",
         "",
-        "The topic exchange where each mark is told, as a CloudEvent workspace.volume.removed; nothing is told if empty",
+        "The topic exchange where each mark is told, as a CloudEvent workspace.volume.removed; nothing is told if \
+         empty",
     ),
     setting("queue_prefix", "VOLUME_REAPER_QUEUE_PREFIX", "volume-reaper", "What our queues are called before the dot"),
     setting(

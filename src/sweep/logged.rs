@@ -1,4 +1,5 @@
-//! What sweeps say of themselves: in the list of sweeps, and in the metrics. A sweep that could not be written there is done all the same.
+//! What sweeps say of themselves: in the list of sweeps, and in the metrics. A sweep that could not be written there is
+//! done all the same.
 
 use std::time::Duration;
 
