@@ -92,6 +92,18 @@ pub(super) fn optional(text: &str) -> Result<Option<String>, String> {
     Ok(Some(text.to_owned()).filter(|text| !text.is_empty()))
 }
 
+pub(super) fn receipts_keep(text: &str) -> Result<Option<Duration>, String> {
+    optional(text)?.map(|text| duration(&text, DAY, 36_500 * DAY)).transpose()
+}
+
+pub(super) fn removed_exchange(text: &str) -> Result<Option<String>, String> {
+    optional(text)?.map(|text| amqp_name(&text)).transpose()
+}
+
+pub(super) fn size_interval(text: &str) -> Result<Option<Duration>, String> {
+    if text == "off" { Ok(None) } else { duration(text, Duration::from_mins(1), 30 * DAY).map(Some) }
+}
+
 pub(super) fn not_empty(text: &str) -> Result<String, String> {
     if text.is_empty() { Err("must not be empty".to_owned()) } else { Ok(text.to_owned()) }
 }

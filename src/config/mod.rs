@@ -23,7 +23,7 @@ use migrations::ThreadsTable;
 use self::{
     checks::{
         DAY, HOUR, SECOND, amqp_name, boolean, budget, check_mysql, check_postgres_tls, duration, exited_rule, file,
-        host_name, identity, not_empty, number, optional, retry_delays,
+        host_name, identity, not_empty, number, optional, receipts_keep, removed_exchange, retry_delays, size_interval,
     },
     docker_hosts::docker_hosts,
     sources::{FileValues, Values, refuse_unknown_variables},
@@ -181,15 +181,9 @@ impl Config {
                 },
                 exited: exited_rule(values)?,
             },
-            receipts_keep: values.get("receipts_keep", |text| {
-                optional(text)?.map(|text| duration(&text, DAY, 36_500 * DAY)).transpose()
-            })?,
-            removed_exchange: values
-                .get("removed_exchange", |text| optional(text)?.map(|text| amqp_name(&text)).transpose())?,
-            size_interval: values.get("size_interval", |text| match text {
-                "off" => Ok(None),
-                text => duration(text, Duration::from_mins(1), 30 * DAY).map(Some),
-            })?,
+            receipts_keep: values.get("receipts_keep", receipts_keep)?,
+            removed_exchange: values.get("removed_exchange", removed_exchange)?,
+            size_interval: values.get("size_interval", size_interval)?,
             unknown_threads: values.get("unknown_threads", |text| match text {
                 "reject" => Ok(UnknownThreads::Reject),
                 "record" => Ok(UnknownThreads::Record),

@@ -9,6 +9,8 @@
 //! That a chain begins is written with its first receipts. How far it goes is noted from time to time, not with every
 //! receipt; what was taken from its end before it was noted does not show.
 
+use std::fmt::Write;
+
 use chrono::{DateTime, SubsecRound, Utc};
 use parking_lot::Mutex;
 use sea_orm::{
@@ -226,7 +228,10 @@ fn hash(before: &str, fields: &[Option<String>]) -> String {
             }
         }
     }
-    hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    hasher.finalize().iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 #[cfg(test)]

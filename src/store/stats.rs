@@ -160,7 +160,9 @@ impl Store {
         }
         for resolution in Resolution::ALL {
             let mut sums = Sums::default();
-            rows.iter().for_each(|row| sums.add_receipt(resolution, row));
+            for row in &rows {
+                sums.add_receipt(resolution, row);
+            }
             for (kind, sum) in sums.0 {
                 add(&transaction, resolution, kind, sum).await?;
             }

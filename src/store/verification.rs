@@ -127,7 +127,7 @@ impl Walk {
             self.flaws.push(flaw(false));
         }
         // From here on by what it says, so that one that was changed is one flaw.
-        self.head = row.chain_hash.clone();
+        self.head.clone_from(&row.chain_hash);
         self.next = sequence + 1;
     }
 
@@ -217,7 +217,9 @@ impl Store {
             let page = self.bounded(PAGE_TIMEOUT, page.all(&self.db)).await?;
             let Some(last) = page.last() else { break };
             after = (last.chain_sequence.unwrap_or_default(), last.id);
-            page.iter().for_each(|row| walk.step(row));
+            for row in &page {
+                walk.step(row);
+            }
         }
         walk.end();
         Ok(Some(walk))
@@ -274,7 +276,9 @@ mod tests {
             is_closed: length == 5,
             flaws: Vec::new(),
         };
-        rows.iter().for_each(|row| walk.step(row));
+        for row in rows {
+            walk.step(row);
+        }
         walk.end();
         walk.flaws.iter().map(Flaw::to_string).collect()
     }

@@ -106,7 +106,11 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
     /// One sweep. With `dry_run`, only says what it would do.
     pub async fn sweep(&self, dry_run: bool, stop: &CancellationToken) -> SweepReport {
         let began = Instant::now();
-        let logged = if dry_run { None } else { begin_log(self.cleaner.threads(), self.host_key(), self.cause).await };
+        let logged = if dry_run {
+            None
+        } else {
+            begin_log(self.cleaner.threads(), Some(self.cleaner.host.key()), self.cause).await
+        };
         self.progress.begin();
         let mut tally = Tally::new(dry_run);
         let mut skipped_reason = None;
@@ -127,10 +131,6 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
         report.log();
         end_log(self.cleaner.threads(), logged, &report).await;
         report
-    }
-
-    fn host_key(&self) -> Option<&str> {
-        Some(self.cleaner.host.key())
     }
 
     async fn sweep_pages(&self, tally: &mut Tally, stop: &CancellationToken) -> Result<(), Failure> {

@@ -105,7 +105,7 @@ struct Prometheus {
 }
 
 impl Prometheus {
-    async fn scraping(target: &str, dir: &Path) -> Self {
+    fn scraping(target: &str, dir: &Path) -> Self {
         let scraped = format!("- job_name: reaper\n  static_configs: [{{targets: ['{target}']}}]");
         let config = format!("global: {{scrape_interval: 1s}}\nscrape_configs:\n{scraped}\n");
         std::fs::write(dir.join("prometheus.yml"), config).expect("written");
@@ -135,7 +135,7 @@ impl Prometheus {
 async fn a_prometheus_that_scraped_serve_answers_each_query_of_the_dashboard() {
     let world = world(On::Postgres).await;
     let serving = world.serve().await;
-    let prometheus = Prometheus::scraping(&serving.http, world.dir.path()).await;
+    let prometheus = Prometheus::scraping(&serving.http, world.dir.path());
     let is_scraped = async || prometheus.ask("up == 1").await?["data"]["result"].get(0).map(drop);
     eventually("it is scraped", is_scraped).await;
     for number in 0..3 {

@@ -16,7 +16,7 @@ use crate::{
     config::Config,
     failure::Failure,
     progress,
-    store::{ReceiptFilter, Store, Verification},
+    store::{ListedReceipt, ReceiptFilter, Store, Verification},
     terminal::Plain,
 };
 
@@ -66,7 +66,7 @@ async fn list(store: &Store, selection: ReceiptsSelection) -> Result<(), Failure
         page.truncate(page.len() - more);
         has_more = more > 0;
         left -= page.len() as u64;
-        after = page.last().map(|receipt| receipt.place()).or(after);
+        after = page.last().map(ListedReceipt::place).or(after);
         write(&form.page(&page)?)?;
         if is_last || reader_is_gone() {
             break;
@@ -96,9 +96,9 @@ async fn verify(store: &Store, as_json: bool) -> Result<bool, Failure> {
     progress::clear();
     let found = found?;
     if as_json {
-        say(json(&found))?
+        say(json(&found))?;
     } else {
-        write(&text(&found))?
+        write(&text(&found))?;
     }
     Ok(found.whole)
 }

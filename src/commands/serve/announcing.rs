@@ -38,13 +38,13 @@ impl<T: Database + AsRef<Store>> Process<T> {
             loop {
                 let _ = is_leader.wait_for(|is_leader| *is_leader).await;
                 self.health.until_up(&[Dependency::Database, Dependency::Broker]).await;
-                let published = self.publish_page(&publisher, exchange).await;
-                let wait = match &published {
+                let result = self.publish_page(&publisher, exchange).await;
+                let wait = match &result {
                     Ok(true) => Duration::ZERO,
                     Ok(false) => INTERVAL,
                     Err(_) => RETRY_INTERVAL,
                 };
-                match published {
+                match result {
                     Ok(_) if std::mem::take(&mut has_failed) => info!(exchange, "events are published again"),
                     Err(error) if !std::mem::replace(&mut has_failed, true) => {
                         warn!(%error, exchange, "events about removed volumes wait in the outbox");
@@ -69,11 +69,11 @@ impl<T: Database + AsRef<Store>> Process<T> {
         let mut rest = page.as_slice();
         while !rest.is_empty() {
             let (round, later) = rest.split_at(of_different_threads(rest));
-            let mut published = Vec::with_capacity(round.len());
+            let mut confirmations = Vec::with_capacity(round.len());
             for event in round {
-                published.push(publisher.publish_announcement(exchange, &event.event));
+                confirmations.push(publisher.publish_announcement(exchange, &event.event));
             }
-            try_join_all(published).await?;
+            try_join_all(confirmations).await?;
             let mut ids = Vec::with_capacity(round.len());
             ids.extend(round.iter().map(|event| event.id));
             self.store().announced(ids).await?;
