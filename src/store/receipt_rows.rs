@@ -12,6 +12,10 @@ use crate::{
     volume_name::{ThreadId, VolumeName},
 };
 
+/// Receipts that one statement writes: with their columns, no more than 32,766 values, which is what SQLite takes
+/// ("Limits In SQLite"); PostgreSQL and MySQL take 65,535.
+const ROWS_A_STATEMENT: usize = 1500;
+
 impl Store {
     /// Writes receipts, but for those that are written already. Whoever commits says so to their chain.
     pub(super) async fn write_receipts<'a>(
@@ -35,7 +39,11 @@ impl Store {
         if let Some(chain) = linked.row_if_new(&self.replica, Utc::now().trunc_subsecs(3)) {
             chain::Entity::insert(chain).exec_without_returning(db).await?;
         }
-        volume_removal::Entity::insert_many(rows).exec_without_returning(db).await?;
+        while !rows.is_empty() {
+            let rest = rows.split_off(rows.len().min(ROWS_A_STATEMENT));
+            let some = std::mem::replace(&mut rows, rest);
+            volume_removal::Entity::insert_many(some).exec_without_returning(db).await?;
+        }
         Ok(Some(linked))
     }
 

@@ -86,6 +86,7 @@ async fn who_creates_a_volume_waits_behind_the_huge_one_and_not_behind_what_we_q
     let host = PrivateHost::start("a").await;
     let (mut world, proxy) = world_with_huge_volume(&host).await;
     world.set("VOLUME_REAPER_DOCKER_TIMEOUT", "2m");
+    world.set("VOLUME_REAPER_PREFETCH", "32");
     let ids: Vec<_> = (0..SMALL).map(|number| format!("small{number:02}")).collect();
     let serving = world.serve_idle().await;
     close(&world, &host, "huge").await;

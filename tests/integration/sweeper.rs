@@ -128,6 +128,7 @@ async fn the_report_has_the_fields_of_the_contract() {
     let fields: Vec<_> = report.as_object().expect("an object").keys().map(String::as_str).collect();
     let mut contract = vec![
         "candidates",
+        "containers_removed",
         "removed",
         "not_found",
         "referenced",
