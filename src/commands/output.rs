@@ -1,9 +1,6 @@
 //! What commands print, and asking a person before something that can't be taken back.
 
-use std::{
-    io::{self, IsTerminal, Write},
-    os::unix::fs::MetadataExt,
-};
+use std::io::{self, IsTerminal, Write};
 
 use serde::Serialize;
 
@@ -50,9 +47,10 @@ pub(super) async fn confirm(what: &str, count: usize) -> Result<(), Failure> {
     }
 }
 
-/// Who types the command, as far as the system says: for the audit trail.
-pub(super) fn person() -> String {
-    let name = ["SUDO_USER", "USER", "LOGNAME"].into_iter().find_map(|name| std::env::var(name).ok());
-    let id = || std::fs::metadata("/proc/self").map_or("unknown".to_owned(), |own| format!("user {}", own.uid()));
-    name.filter(|name| !name.is_empty()).unwrap_or_else(id)
+/// Fails without a reason. `what` is found later, by somebody who wonders.
+pub(super) fn require_reason(reason: &str, what: &str) -> Result<(), Failure> {
+    if reason.trim().is_empty() {
+        return Err(Failure::permanent(format!("--reason is empty: say why, for whoever finds the {what}")));
+    }
+    Ok(())
 }

@@ -10,6 +10,7 @@ use bollard::{
 use chrono::{DateTime, Utc};
 use futures_util::future::join_all;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{
     CALL_TIMEOUT, Docker,
@@ -22,7 +23,7 @@ use crate::{cleanup::Removal, failure::Failure, metrics, volume_name::VolumeName
 const MAX_INSPECTED: usize = 16;
 
 /// A volume, as the daemon describes it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct FoundVolume {
     /// Its driver, mostly `local`.
     pub driver: String,
@@ -33,7 +34,7 @@ pub struct FoundVolume {
 }
 
 /// A container that references a volume.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct VolumeUser {
     /// Its id.
     pub id: String,

@@ -11,6 +11,7 @@ mod errors;
 mod failures;
 mod holds;
 mod leases;
+mod listings;
 mod look_up;
 mod marking;
 mod mysql;
@@ -37,6 +38,7 @@ use tokio::sync::OnceCell;
 
 pub use holds::Hold;
 pub use leases::Lease;
+pub use listings::{ListedHold, ListedReceipt, ReceiptFilter, WaitingRow};
 pub use look_up::{PinnedDaemon, Removals, Sweeper, ThreadRow, WrittenReceipt};
 pub use schema::MigrationStatus;
 pub use schema_facts::{Inspection, Part, Schema, Unreachable};

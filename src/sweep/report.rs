@@ -2,9 +2,10 @@
 
 use serde::Serialize;
 use tracing::{debug, info};
+use utoipa::ToSchema;
 
 /// What one sweep did. Written by `sweep --json` as it is.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct SweepReport {
     /// Closed and unmarked threads.
     pub candidates: u64,

@@ -1,6 +1,7 @@
 //! The product against real servers: RabbitMQ, PostgreSQL, SQLite and a Docker daemon that `make test` started.
 
 mod adoption;
+mod api;
 mod asyncapi;
 mod broker_surprises;
 mod cleaner;
@@ -29,6 +30,7 @@ mod obstacles;
 mod open_connections;
 mod orphans;
 mod ownership;
+mod pages;
 mod pauses;
 mod pgbouncer;
 mod podman;
