@@ -50,12 +50,11 @@ fn listing(hosts: &Hosts) -> String {
     for host in &hosts.hosts {
         let pinned = host.pinned.as_deref().map(Plain);
         let Some(endpoint) = &host.endpoint else {
-            lines.push(match host.pinned {
-                Some(_) => format!("{}  pinned, and none of this configuration's", Plain(&host.name)),
-                None => {
-                    let threads = host.unmarked.unwrap_or_default();
-                    format!("{}  {threads} closed threads name it, and nothing else knows it", Plain(&host.name))
-                }
+            lines.push(if host.pinned.is_some() {
+                format!("{}  pinned, and none of this configuration's", Plain(&host.name))
+            } else {
+                let threads = host.unmarked.unwrap_or_default();
+                format!("{}  {threads} closed threads name it, and nothing else knows it", Plain(&host.name))
             });
             if let Some(pinned) = pinned {
                 lines.push(format!("  pinned     {pinned}"));

@@ -19,7 +19,7 @@ use ring::hmac;
 use subtle::ConstantTimeEq;
 use tracing::{error, info, warn};
 
-use super::problem::Problem;
+use super::{answer::hex, problem::Problem};
 use crate::{
     config::{HttpToken, Role, digest_of, read_tokens},
     metrics,
@@ -204,10 +204,6 @@ fn said(name: &str, ends: u64) -> String {
     format!("session of {name} until {ends}")
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 fn unhex(text: &str) -> Option<Vec<u8>> {
     let is_hex = text.len().is_multiple_of(2) && text.bytes().all(|byte| byte.is_ascii_hexdigit());
     let byte = |at: usize| u8::from_str_radix(&text[at..at + 2], 16).ok();
@@ -302,7 +298,7 @@ mod tests {
     #[test]
     fn a_session_is_good_until_its_end_and_only_with_its_token() {
         let tokens = [token("ann", Role::Viewer), token("bob", Role::Admin)];
-        let now = UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        let now = UNIX_EPOCH + Duration::from_hours(500_000);
         let ends = seconds(now) + 10;
         let of_bob = session(&tokens[1], ends);
         let holder = |tokens: &[HttpToken], session: &str, now| holder_of_session(tokens, session, now);

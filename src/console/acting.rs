@@ -136,9 +136,9 @@ impl Console {
         let host = row.and_then(|row| row.host).or_else(|| self.config.host.clone());
         let event = ThreadEvent { thread_id: id.clone(), closed_at, reopened_at: None, unreadable: None, host };
         let publisher = Publisher::new(Queues::as_they_are(&self.config));
-        let published = publisher.publish_event(&event).await;
+        let confirmed = publisher.publish_event(&event).await;
         publisher.close().await;
-        published?;
+        confirmed?;
         info!(actor = person.name, thread.id = %id, "a clean-up was asked for over HTTP");
         Ok(CleanRequested { thread_id: id.clone(), published: true })
     }

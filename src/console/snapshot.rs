@@ -37,19 +37,18 @@ impl<T: Clone + Send + Sync + 'static> Snapshot<T> {
     {
         let shared = {
             let mut latest = self.latest.lock();
-            match latest.as_ref().filter(|shared| self.is_fresh(shared)) {
-                Some(shared) => shared.clone(),
-                None => {
-                    let taking = take();
-                    let task = tokio::spawn(async move {
-                        let found = taking.await;
-                        (Instant::now(), found)
-                    });
-                    let found = AbortOnDropHandle::new(task).map(|ended| ended.ok().map(Arc::new));
-                    let shared = found.boxed().shared();
-                    *latest = Some(shared.clone());
-                    shared
-                }
+            if let Some(shared) = latest.as_ref().filter(|shared| self.is_fresh(shared)) {
+                shared.clone()
+            } else {
+                let taking = take();
+                let task = tokio::spawn(async move {
+                    let found = taking.await;
+                    (Instant::now(), found)
+                });
+                let found = AbortOnDropHandle::new(task).map(|ended| ended.ok().map(Arc::new));
+                let shared = found.boxed().shared();
+                *latest = Some(shared.clone());
+                shared
             }
         };
         match tokio::time::timeout(limit, shared).await {

@@ -55,7 +55,10 @@ async fn one_page_says_that_all_is_well_or_what_is_not() {
     let text = eventually("the page says so", paused).await;
     assert!(!text.contains("<script") && !text.contains("<img"), "{text}");
     assert_eq!(ask(&serving, "GET /", &["Host: reaper.example"], "").await.code, 403);
-    assert_eq!(ask(&serving, "GET /assets/console.css", &[], "").await.header("content-type"), Some("text/css; charset=utf-8"));
+    assert_eq!(
+        ask(&serving, "GET /assets/console.css", &[], "").await.header("content-type"),
+        Some("text/css; charset=utf-8")
+    );
 }
 
 #[tokio::test]
@@ -67,7 +70,10 @@ async fn a_volume_that_is_still_there_is_found_held_and_tried() {
     let cookie = log_in(&serving, OPERATOR).await;
     let (_, list) = page(&serving, "/threads?waits_for=&host=&older_than=&prefix=", &cookie).await;
     assert!(list.contains("<a href=\"/find?id=t1\">t1</a>"), "{list}");
-    assert_eq!(ask(&serving, "GET /find?id=t1", &[&format!("Cookie: {cookie}")], "").await.header("location"), Some("/threads/t1"));
+    assert_eq!(
+        ask(&serving, "GET /find?id=t1", &[&format!("Cookie: {cookie}")], "").await.header("location"),
+        Some("/threads/t1")
+    );
     let encoded: String = url::form_urlencoded::byte_serialize(HOSTILE.as_bytes()).collect();
     assert_eq!(press(&serving, "/threads/t1/hold", &cookie, &format!("reason={encoded}&until=7d")).await, 303);
     let (_, text) = page(&serving, "/threads/t1", &cookie).await;

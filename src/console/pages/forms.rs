@@ -75,8 +75,8 @@ fn with_cookie(cookie: &str) -> Response {
     response
 }
 
-fn back_to(path: &str) -> Page {
-    Ok(Redirect::to(path).into_response())
+fn back_to(path: &str) -> Response {
+    Redirect::to(path).into_response()
 }
 
 pub(super) async fn hold(
@@ -88,7 +88,7 @@ pub(super) async fn hold(
     let id = thread_id(&id)?;
     let asked = HoldRequest { reason: form.reason, until: Some(form.until) };
     console.hold(&person, &id, &asked).await?;
-    back_to(&format!("/threads/{id}"))
+    Ok(back_to(&format!("/threads/{id}")))
 }
 
 pub(super) async fn release(
@@ -98,7 +98,7 @@ pub(super) async fn release(
 ) -> Page {
     let id = thread_id(&id)?;
     console.release(&person, &id).await?;
-    back_to(&format!("/threads/{id}"))
+    Ok(back_to(&format!("/threads/{id}")))
 }
 
 pub(super) async fn clean(
@@ -108,7 +108,7 @@ pub(super) async fn clean(
 ) -> Page {
     let id = thread_id(&id)?;
     console.clean(&person, &id).await?;
-    back_to(&format!("/threads/{id}"))
+    Ok(back_to(&format!("/threads/{id}")))
 }
 
 pub(super) async fn pause(
@@ -117,12 +117,12 @@ pub(super) async fn pause(
     Form(form): Form<PauseForm>,
 ) -> Page {
     console.pause(&person, &PauseRequest { reason: form.reason, host: None }).await?;
-    back_to("/")
+    Ok(back_to("/"))
 }
 
 pub(super) async fn resume(State(console): Shared, Extension(person): Extension<Person>) -> Page {
     console.resume(&person, &ResumeRequest::default()).await?;
-    back_to("/")
+    Ok(back_to("/"))
 }
 
 pub(super) async fn replay(
@@ -131,7 +131,7 @@ pub(super) async fn replay(
     Form(form): Form<MessagesForm>,
 ) -> Page {
     console.replay(&person, &form.request()?).await?;
-    back_to("/dead-letters")
+    Ok(back_to("/dead-letters"))
 }
 
 pub(super) async fn purge(
@@ -140,5 +140,5 @@ pub(super) async fn purge(
     Form(form): Form<MessagesForm>,
 ) -> Page {
     console.purge(&person, &form.request()?).await?;
-    back_to("/dead-letters")
+    Ok(back_to("/dead-letters"))
 }
