@@ -1,12 +1,18 @@
 //! The command line: which command, and the flags that give settings.
 
+mod command_actions;
+mod receipts_selection;
 mod selection;
 
-use std::{path::PathBuf, time::Duration};
+use std::path::PathBuf;
 
 use clap::{Arg, ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-pub use self::selection::Selection;
+pub use self::{
+    command_actions::{DeadLettersAction, Direction, HostsAction, OrphansAction, ReceiptsAction},
+    receipts_selection::ReceiptsSelection,
+    selection::Selection,
+};
 use crate::config::{CONFIG_ENV, Config, ConfigError, SETTINGS, environment, flag_of};
 
 /// Removes the Docker volumes of closed threads, once, and remembers it.
@@ -95,6 +101,16 @@ pub enum Command {
         #[command(subcommand)]
         action: DeadLettersAction,
     },
+    /// The receipts, the latest first: which volumes are gone, since when, and by whom. With --host, those of that host
+    #[command(args_conflicts_with_subcommands = true)]
+    Receipts {
+        /// What to do; list if nothing is said
+        #[command(subcommand)]
+        action: Option<ReceiptsAction>,
+        /// Which ones
+        #[command(flatten)]
+        selection: ReceiptsSelection,
+    },
     /// The Docker hosts whose answers count: show them, replace a daemon, give one up
     Hosts {
         /// What to do
@@ -126,110 +142,22 @@ pub enum Command {
         #[arg(long, value_name = "HOST")]
         on: Option<String>,
     },
+    /// Print a shell's completions of this command line
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual pages into a folder, one for each command
+    Man {
+        /// The folder, which is made if it is not there
+        #[arg(value_name = "DIR")]
+        dir: PathBuf,
+    },
     /// Resume removal, after a pause or after the breaker; the budgets are counted anew
     Resume {
         /// Only on this Docker host; without it, everywhere and on each
         #[arg(long, value_name = "HOST")]
         on: Option<String>,
-    },
-}
-
-/// Which way to migrate.
-#[derive(Clone, Copy, Debug, Subcommand)]
-pub enum Direction {
-    /// Apply what is pending
-    Up {
-        /// Only print the SQL that would be executed
-        #[arg(long)]
-        dry_run: bool,
-    },
-    /// Take back the last migrations; the threads table itself stays
-    Down {
-        /// How many
-        #[arg(long, default_value_t = 1, conflicts_with = "all")]
-        steps: u32,
-        /// All of them: marks and receipts are lost
-        #[arg(long)]
-        all: bool,
-    },
-    /// List the migrations and whether they are applied
-    Status,
-}
-
-/// What to do about Docker hosts.
-#[derive(Clone, Debug, Subcommand)]
-pub enum HostsAction {
-    /// Show each host's pinned daemon, the one that answers now, and what is left to do there
-    List {
-        /// Print it as one JSON object
-        #[arg(long)]
-        json: bool,
-    },
-    /// Pin the daemon that answers now: a new host's, or in place of the one before, which was replaced for good
-    Adopt {
-        /// The host; may be left out if there is only one
-        name: Option<String>,
-        /// Only show what follows from it
-        #[arg(long)]
-        dry_run: bool,
-    },
-    /// Forget a host that is empty or gone for good: its threads are marked, and its answer is no longer needed
-    Retire {
-        /// The host
-        name: String,
-        /// Only show what follows from it
-        #[arg(long, conflicts_with = "yes")]
-        dry_run: bool,
-        /// Don't ask
-        #[arg(long)]
-        yes: bool,
-    },
-}
-
-/// What to do about volumes without a thread.
-#[derive(Clone, Copy, Debug, Subcommand)]
-pub enum OrphansAction {
-    /// Remove those that no container uses, after a confirmation. Exit code 1 if one could not be removed
-    Remove {
-        /// Only those that were created at least so long ago, such as 30d: a thread's volume may be there before its
-        /// row
-        #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
-        older_than: Duration,
-        /// Do not ask
-        #[arg(long)]
-        yes: bool,
-    },
-}
-
-/// What to do about dead letters.
-#[derive(Clone, Debug, Subcommand)]
-pub enum DeadLettersAction {
-    /// Count them by reason, then list them, oldest first; 100 if no limit is given
-    List {
-        /// Which ones
-        #[command(flatten)]
-        selection: Selection,
-    },
-    /// Show them whole, with headers and body; 10 if no limit is given
-    Show {
-        /// Which ones
-        #[command(flatten)]
-        selection: Selection,
-    },
-    /// Publish them to the work queue again, as if they were new. What is no event stays, unless --reason is given
-    Replay {
-        /// Which ones
-        #[command(flatten)]
-        selection: Selection,
-    },
-    /// Delete them for good
-    Purge {
-        /// Which ones
-        #[command(flatten)]
-        selection: Selection,
-        /// Do not ask
-        #[arg(long)]
-        yes: bool,
     },
 }
 
@@ -245,7 +173,7 @@ pub struct Invocation {
 /// Reads the command line and the environment of this process. Exits with code 2 on a command line that clap refuses.
 pub fn read() -> Result<Invocation, ConfigError> {
     let matches = command().get_matches();
-    let command = match CommandLine::from_arg_matches(&matches) {
+    let mut command = match CommandLine::from_arg_matches(&matches) {
         Ok(line) => line.command,
         Err(error) => error.exit(),
     };
@@ -253,7 +181,14 @@ pub fn read() -> Result<Invocation, ConfigError> {
     let given = [flag(&matches, "config"), env.get(CONFIG_ENV).cloned()].into_iter().flatten();
     let file = given.map(|path| path.trim().to_owned()).find(|path| !path.is_empty()).map(PathBuf::from);
     let file = file.map(|path| Config::read_file(&path).map(|text| (path, text))).transpose()?;
-    let config = Config::load(|key| flag(&matches, key), &env, file)?;
+    // To `receipts` it is a condition, and names no host that this process would serve.
+    let mut is_condition = false;
+    if let Command::Receipts { selection, .. } = &mut command {
+        selection.host = flag(&matches, "host");
+        is_condition = true;
+    }
+    let flag = |key: &str| if is_condition && key == "host" { None } else { flag(&matches, key) };
+    let config = Config::load(flag, &env, file)?;
     Ok(Invocation { command, config })
 }
 

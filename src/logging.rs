@@ -49,8 +49,25 @@ pub fn install(config: &Config) {
     let registry = tracing_subscriber::registry().with(filter);
     let lines = fmt::layer().with_writer(|| Queued);
     match config.log_format {
-        LogFormat::Pretty => registry.with(lines.with_ansi(io::stderr().is_terminal())).init(),
+        LogFormat::Pretty => registry.with(lines.with_ansi(has_colors())).init(),
         LogFormat::Json => registry.with(lines.json().flatten_event(true).with_current_span(true)).init(),
+    }
+}
+
+/// Whether log lines have colors: by the variables that others obey too (no-color.org, bixense.com/clicolors), or else
+/// on a terminal.
+fn has_colors() -> bool {
+    wants_colors(|name| std::env::var(name).ok()).unwrap_or_else(|| io::stderr().is_terminal())
+}
+
+fn wants_colors(variable: impl Fn(&str) -> Option<String>) -> Option<bool> {
+    let is_set = |name| variable(name).is_some_and(|value| !value.is_empty() && value != "0");
+    if variable("NO_COLOR").is_some_and(|value| !value.is_empty()) {
+        Some(false)
+    } else if is_set("CLICOLOR_FORCE") {
+        Some(true)
+    } else {
+        variable("CLICOLOR").filter(|value| value == "0").map(|_| false)
     }
 }
 
@@ -100,5 +117,27 @@ impl Write for Queued {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn colors_are_as_the_variables_say_that_others_obey_too() {
+        for (variables, expected) in [
+            (&[][..], None),
+            (&[("NO_COLOR", "1")], Some(false)),
+            (&[("NO_COLOR", "")], None),
+            (&[("NO_COLOR", "1"), ("CLICOLOR_FORCE", "1")], Some(false)),
+            (&[("CLICOLOR_FORCE", "1")], Some(true)),
+            (&[("CLICOLOR_FORCE", "0")], None),
+            (&[("CLICOLOR", "0")], Some(false)),
+            (&[("CLICOLOR", "1")], None),
+        ] {
+            let value = |name: &str| variables.iter().find(|(of, _)| *of == name).map(|(_, value)| (*value).to_owned());
+            assert_eq!(wants_colors(value), expected, "{variables:?}");
+        }
     }
 }

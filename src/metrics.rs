@@ -17,9 +17,20 @@ const CLOSE_TO_MARK_BUCKETS_SECS: &[f64] =
 /// From an idle sweep to a first day with a million rows.
 const SWEEP_BUCKETS_SECS: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0, 900.0];
 
+/// From an empty volume to one with millions of files.
+const REMOVAL_BUCKETS_SECS: &[f64] =
+    &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0];
+
 /// The gauges that only who sweeps can set.
-const OF_LEADERS: [&str; 3] =
-    ["volume_reaper_unmarked_threads", "volume_reaper_oldest_unmarked_seconds", "volume_reaper_orphan_volumes"];
+const OF_LEADERS: [&str; 7] = [
+    "volume_reaper_unmarked_threads",
+    "volume_reaper_oldest_unmarked_seconds",
+    "volume_reaper_oldest_due_seconds",
+    "volume_reaper_orphan_volumes",
+    "volume_reaper_threads",
+    "volume_reaper_sweep_last_success_timestamp_seconds",
+    "volume_reaper_queue_messages",
+];
 
 /// Until when this replica leads the sweeps of each host.
 static LEADS: Mutex<BTreeMap<Option<String>, Option<DateTime<Utc>>>> = Mutex::new(BTreeMap::new());
@@ -32,8 +43,13 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
             CLOSE_TO_MARK_BUCKETS_SECS,
         )?
         .set_buckets_for_metric(Matcher::Full("volume_reaper_sweep_seconds".to_owned()), SWEEP_BUCKETS_SECS)?
+        .set_buckets_for_metric(Matcher::Full("volume_reaper_removal_seconds".to_owned()), REMOVAL_BUCKETS_SECS)?
         .install_recorder()?;
     describe_counter!("volume_reaper_cleanups_total", "Clean-ups, by who asked (source) and how they ended (outcome).");
+    describe_counter!(
+        "volume_reaper_containers_removed_total",
+        "Containers that had exited and were removed for their volume's sake, by who asked (source)."
+    );
     describe_counter!("volume_reaper_settlements_total", "Settled deliveries, by settlement.");
     describe_counter!("volume_reaper_docker_requests_total", "Requests to Docker, by operation and status.");
     describe_counter!(
@@ -53,6 +69,24 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
         "volume_reaper_orphan_volumes",
         "Volumes of ours that belong to no thread, at the last sweep's end."
     );
+    describe_gauge!(
+        "volume_reaper_threads",
+        "Closed threads that are not marked, by why (state), at the last sweep's end."
+    );
+    describe_gauge!(
+        "volume_reaper_oldest_due_seconds",
+        "For how long a thread that nobody holds has been due and is not marked, at the last sweep's end."
+    );
+    describe_gauge!(
+        "volume_reaper_sweep_last_success_timestamp_seconds",
+        "When a sweep was last done to its end, in seconds since 1970."
+    );
+    describe_gauge!("volume_reaper_queue_messages", "Messages that are ready in one of our queues.");
+    describe_histogram!("volume_reaper_removal_seconds", "From the request to the daemon's answer, of removals.");
+    describe_counter!("volume_reaper_reclaimed_bytes_total", "What was in removed volumes, as far as it is known.");
+    describe_counter!("volume_reaper_reclaimed_unknown_total", "Removed volumes of which it is not known.");
+    describe_gauge!("volume_reaper_build_info", "Always 1; its labels say what runs.");
+    gauge!("volume_reaper_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     describe_histogram!("volume_reaper_close_to_mark_seconds", "From a thread's close to its mark.");
     describe_histogram!("volume_reaper_sweep_seconds", "Duration of sweeps.");
     describe_counter!(
@@ -90,6 +124,11 @@ pub fn cleanup(source: &'static str, outcome: &'static str) {
 /// Several clean-ups ended alike.
 pub fn cleanups(source: &'static str, outcome: &'static str, count: u64) {
     counter!("volume_reaper_cleanups_total", "source" => source, "outcome" => outcome).increment(count);
+}
+
+/// A container was removed for its volume's sake.
+pub fn container_removed(source: &'static str) {
+    counter!("volume_reaper_containers_removed_total", "source" => source).increment(1);
 }
 
 /// A delivery was settled.
@@ -142,6 +181,46 @@ pub fn backlog(unmarked: u64, oldest_closed_at: Option<DateTime<Utc>>) {
     gauge!("volume_reaper_unmarked_threads").set(unmarked as f64);
     let oldest = oldest_closed_at.and_then(|closed_at| (Utc::now() - closed_at).to_std().ok());
     gauge!("volume_reaper_oldest_unmarked_seconds").set(oldest.unwrap_or_default().as_secs_f64());
+}
+
+/// Closed and unmarked threads by why they were left. `host` is the host's name, unless there is only one.
+pub fn threads(host: Option<&str>, states: impl IntoIterator<Item = (&'static str, u64)>) {
+    for (state, threads) in states {
+        let mut labels = vec![Label::new("state", state)];
+        labels.extend(of_host(host));
+        #[expect(clippy::cast_precision_loss, reason = "a gauge is a float, exact up to 2^53 threads")]
+        gauge!("volume_reaper_threads", labels).set(threads as f64);
+    }
+}
+
+/// The longest closed thread that nobody holds was closed then, and its volume is kept for so long after that.
+pub fn oldest_due(closed_at: Option<DateTime<Utc>>, kept: Duration) {
+    let closed = closed_at.and_then(|closed_at| (Utc::now() - closed_at).to_std().ok()).unwrap_or_default();
+    gauge!("volume_reaper_oldest_due_seconds").set(closed.saturating_sub(kept).as_secs_f64());
+}
+
+/// A sweep was done to its end.
+pub fn swept_well(host: Option<&str>) {
+    #[expect(clippy::cast_precision_loss, reason = "exact for as long as there are such clocks")]
+    gauge!("volume_reaper_sweep_last_success_timestamp_seconds", of_host(host)).set(Utc::now().timestamp() as f64);
+}
+
+/// Messages are ready in a queue of ours.
+pub fn queue_messages(queue: &str, messages: u32) {
+    gauge!("volume_reaper_queue_messages", "queue" => queue.to_owned()).set(f64::from(messages));
+}
+
+/// A daemon removed a volume.
+pub fn removal(host: Option<&str>, took: Duration) {
+    histogram!("volume_reaper_removal_seconds", of_host(host)).record(took);
+}
+
+/// So much was in a volume that was removed and whose thread is marked; none if that is unknown.
+pub fn reclaimed(host: Option<&str>, bytes: Option<u64>) {
+    match bytes {
+        Some(bytes) => counter!("volume_reaper_reclaimed_bytes_total", of_host(host)).increment(bytes),
+        None => counter!("volume_reaper_reclaimed_unknown_total", of_host(host)).increment(1),
+    }
 }
 
 /// Volumes without a thread were counted on a host.

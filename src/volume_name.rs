@@ -131,6 +131,12 @@ impl VolumePrefix {
         let thread = volume.strip_prefix(&self.text).and_then(|id| ThreadId::parse(id).ok());
         thread.filter(|thread| self.owns(thread).is_ok())
     }
+
+    /// Whether a volume of this name is the thread's.
+    #[must_use]
+    pub fn is_volume_of(&self, volume: &str, thread: &ThreadId) -> bool {
+        self.thread_of(volume).as_ref() == Some(thread)
+    }
 }
 
 /// The full name of one thread's volume.

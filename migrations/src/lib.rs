@@ -8,6 +8,7 @@ mod bookkeeping;
 mod change;
 mod dialect;
 mod found;
+mod history;
 mod m20261126_000001_bookkeeping;
 mod m20261126_000002_threads;
 mod m20261126_000003_tables;
@@ -46,13 +47,19 @@ pub const ADDITIONS_TABLE: &str = "volume_reaper_additions";
 /// The receipts.
 pub const RECEIPTS_TABLE: &str = "volume_removals";
 /// All tables of ours but those of the bookkeeping.
-pub const OUR_TABLES: [&str; 6] = [
+pub const OUR_TABLES: [&str; 12] = [
     RECEIPTS_TABLE,
     "volume_reaper_daemons",
     "volume_reaper_leases",
     "volume_reaper_holds",
     "volume_reaper_pauses",
     "volume_reaper_failures",
+    "volume_reaper_chains",
+    "volume_reaper_sweeps",
+    "volume_reaper_actions",
+    "volume_reaper_stats",
+    "volume_reaper_rollups",
+    "volume_reaper_outbox",
 ];
 
 /// What the threads table and its columns are called.
@@ -156,11 +163,12 @@ impl MigratorTraitSelf for Migrator {
     }
 }
 
-/// The condition that selects the receipts of volumes that were there and are gone; a constant in the statement, as in
+/// The condition that selects the receipts of volumes and containers that were there and are gone: what budgets count.
+/// Constants in the statement, as in
 /// [`Mapping::is_candidate`].
 #[must_use]
 pub fn is_removal() -> Expr {
-    Expr::col("outcome").eq(Expr::Constant("removed".into()))
+    Expr::col("outcome").is_in(["removed", "container_removed"].map(|outcome| Expr::Constant(outcome.into())))
 }
 
 /// That the database can't be used as it is, and why.

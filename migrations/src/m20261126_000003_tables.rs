@@ -6,6 +6,7 @@ use crate::{
     ADDITIONS_TABLE, Dialect, Found, OUR_TABLES, RECEIPTS_TABLE,
     bookkeeping::OWN_TABLE,
     change::{Change, sql},
+    history,
 };
 
 #[derive(DeriveMigrationName)]
@@ -39,7 +40,7 @@ fn create(dialect: &dyn Dialect) -> Vec<String> {
     let key = |name: &'static str| dialect.key_text(name).not_null().primary_key().to_owned();
     let time = |name: &'static str| dialect.time(name);
 
-    // How a volume was found to be gone: append-only, one per mark.
+    // How a volume was found to be gone: append-only, one per mark. And which containers were removed before it.
     let receipts = dialect
         .table(RECEIPTS_TABLE)
         .col(number("id").not_null().auto_increment().primary_key())
@@ -56,6 +57,12 @@ fn create(dialect: &dyn Dialect) -> Vec<String> {
         .col(number("bytes"))
         .col(number("duration_ms"))
         .col(text("actor"))
+        .col(text("container_id"))
+        .col(text("container_name"))
+        // Its place among the receipts of its replica, and the hash over it and the one before.
+        .col(text("chain_id"))
+        .col(number("chain_sequence"))
+        .col(text("chain_hash"))
         .to_owned();
     // Whose "not there" counts: the pinned identities of Docker daemons.
     let daemons = dialect
@@ -107,5 +114,6 @@ fn create(dialect: &dyn Dialect) -> Vec<String> {
 
     let mut statements = dialect.create_receipts(receipts);
     statements.extend([daemons, leases, holds, pauses, failures].iter().map(|table| sql(dialect, table)));
+    statements.extend(history::tables(dialect).iter().map(|table| sql(dialect, table)));
     statements
 }

@@ -2,7 +2,7 @@
 //!
 //! 1. Lock and read the rows: an event wakes us, the database decides. Holds and the pause are read in the same
 //!    statement, and a database that can't be written to fails here, before anything was removed.
-//! 2. Remove the volumes side by side, never with force.
+//! 2. Remove the volumes side by side, never with force; before one, the containers that may go ([`super::freeing`]).
 //! 3. That a volume is not there is proven by this host's daemon alone only if the thread can be on no other.
 //! 4. Mark those that were removed or proven absent, write their receipts, and commit.
 //! 5. Answer who asked, and only now: what is not committed has failed.
@@ -20,21 +20,18 @@ use std::{
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::time::{Instant, sleep_until};
-use tracing::{Instrument, info};
+use tracing::Instrument;
 
 use super::{
     Close, Database, Locked, Outcome, Placement, Removal, Rows, Volumes,
     breaker::Reservation,
     cleaner::{Cleaner, actionable},
+    freeing::Freeing,
     limiter::Permit,
     requests::Request,
     runner::Turn,
 };
-use crate::{
-    failure::Failure,
-    metrics,
-    volume_name::{ThreadId, VolumeName},
-};
+use crate::{failure::Failure, metrics, volume_name::ThreadId};
 
 /// How long a batch that locks nothing waits for its slowest removal.
 const UNLOCKED_LIMIT: Duration = Duration::from_secs(2);
@@ -64,12 +61,15 @@ pub(super) struct Job {
     pub(super) proves_absence: bool,
     pub(super) reservation: Reservation,
     pub(super) began: Instant,
+    /// From then to the daemon's answer, once that is there.
+    pub(super) took: Option<Duration>,
 }
 
 pub(super) type Removed = Result<Removal, Failure>;
 
 impl<V: Volumes, T: Database> Cleaner<V, T> {
-    /// Cleans up after the threads of these requests, the first of which has a permit for its removal, in this batch's turn.
+    /// Cleans up after the threads of these requests, the first of which has a permit for its removal, in this batch's
+    /// turn.
     pub(super) async fn run_batch(self: &Arc<Self>, requests: Vec<Request>, turn: Turn) {
         let context = &self.context;
         // Before anything is locked: it may have to ask the database too.
@@ -125,6 +125,7 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
                         proves_absence: job.proves_absence,
                         reservation,
                         began: Instant::now(),
+                        took: None,
                     }),
                 },
             }
@@ -213,23 +214,11 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
     /// Sends a removal. A task of its own: it continues when its batch no longer waits for it.
     fn begin(self: &Arc<Self>, job: Job, latest: Instant, permit: Permit) -> UnderWay {
         let cleaner = Arc::clone(self);
-        let volume = self.context.prefix.volume_of(&job.request.thread);
-        let span = job.request.span.clone();
-        let removal = async move { cleaner.remove(&volume, Some(latest), permit).await }.instrument(span);
+        let (thread, origin) = (job.request.thread.clone(), job.request.origin.clone());
+        let freeing = Freeing { volume: self.context.prefix.volume_of(&thread), thread, origin, latest };
+        let removal = async move { cleaner.remove_freed(freeing, permit).await }.instrument(job.request.span.clone());
         let removal = self.context.tasks.spawn(removal);
         UnderWay { job: Some(job), removal }
-    }
-
-    /// Removes a volume; nothing is sent after `latest`.
-    pub(super) async fn remove(&self, volume: &VolumeName, latest: Option<Instant>, mut permit: Permit) -> Removed {
-        permit.sent();
-        let mut removal = pin!(self.volumes.remove_by(volume, latest));
-        if let Ok(removed) = tokio::time::timeout(self.context.limits.timeout, &mut removal).await {
-            return removed;
-        }
-        info!(volume.name = %volume, "the removal takes long; the daemon continues with it");
-        permit.detach();
-        removal.await
     }
 }
 
@@ -251,7 +240,8 @@ impl Future for UnderWay {
     fn poll(self: std::pin::Pin<&mut Self>, context: &mut std::task::Context<'_>) -> std::task::Poll<Self::Output> {
         let this = self.get_mut();
         let joined = std::task::ready!(std::pin::Pin::new(&mut this.removal).poll(context));
-        let job = this.job.take().expect("a removal ends once");
+        let mut job = this.job.take().expect("a removal ends once");
+        job.took = Some(job.began.elapsed());
         std::task::Poll::Ready((job, joined.unwrap_or_else(|error| Err(cut_off(error)))))
     }
 }

@@ -23,7 +23,7 @@ use crate::{failure::Failure, host::Host, metrics};
 /// How old a count of all replicas' removals may be. One short query per interval, and only while removing.
 pub const REFRESH_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How many volumes may be removed before removal is paused; `None` is any number.
+/// How many volumes may be removed before removal is paused, containers for their sake included; `None` is any number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Budgets {
     /// By one sweep.
@@ -72,6 +72,17 @@ struct Count {
 /// A reservation in the hour's budget for one removal; given back when dropped, unless the volume was removed.
 #[derive(Debug)]
 pub(crate) struct Reservation(Arc<HourBudget>);
+
+/// What came of asking for reservations without asking the database.
+#[derive(Debug)]
+pub(crate) enum Reserved {
+    /// As many as were wanted.
+    Enough(Vec<Reservation>),
+    /// The count is too old to say: the database is to be asked.
+    CountIsOld,
+    /// The budget has no more.
+    UsedUp,
+}
 
 impl Breaker {
     pub(crate) fn new(host: Host) -> Self {
@@ -165,6 +176,16 @@ impl HourBudget {
         Ok(reservations)
     }
 
+    /// Reservations for `wanted` removals or none, for who must not wait for the database.
+    pub(crate) fn reserve_at_once(self: &Arc<Self>, wanted: usize) -> Reserved {
+        let mut reservations = Vec::new();
+        self.take(&mut reservations, wanted);
+        if reservations.len() == wanted {
+            return Reserved::Enough(reservations);
+        }
+        if self.count.lock().is_young() { Reserved::UsedUp } else { Reserved::CountIsOld }
+    }
+
     fn take(self: &Arc<Self>, reservations: &mut Vec<Reservation>, wanted: usize) {
         let mut count = self.count.lock();
         while reservations.len() < wanted && count.has_room(self.limit) {
@@ -185,15 +206,18 @@ impl HourBudget {
 }
 
 impl Count {
+    fn is_young(&self) -> bool {
+        self.read_at.is_some_and(|read_at| read_at.elapsed() < REFRESH_INTERVAL)
+    }
+
     fn has_room(&self, limit: Option<u64>) -> bool {
         let Some(limit) = limit else { return true };
-        let is_young = self.read_at.is_some_and(|read_at| read_at.elapsed() < REFRESH_INTERVAL);
-        is_young && self.removed.saturating_add(self.in_flight) < limit
+        self.is_young() && self.removed.saturating_add(self.in_flight) < limit
     }
 }
 
 impl Reservation {
-    /// The volume was removed, and there is a receipt, or there will be none.
+    /// The volume, or the container, was removed, and there is a receipt, or there will be none.
     pub(crate) fn removed(self) {
         let mut count = self.0.count.lock();
         count.removed += 1;

@@ -16,8 +16,9 @@ use tokio_util::task::TaskTracker;
 use tracing::{Instrument, debug};
 
 use super::{
-    Close, Database, Origin, Outcome, Policy, Receipt, Thread, Volumes,
+    Close, Database, Details, Origin, Outcome, Policy, Receipt, Thread, Volumes,
     breaker::{Breaker, HourBudget},
+    container_receipts::ContainerReceipts,
     limiter::Limiter,
     policy::Limits,
     requests::{Request, Requests},
@@ -94,6 +95,8 @@ pub struct Cleaner<V, T> {
     pub(super) detached: Mutex<HashSet<ThreadId>>,
     /// What we removed and could not mark, until it is marked: so that its receipt says `removed`.
     pub(super) unmarked: Mutex<HashMap<ThreadId, UnmarkedRemoval>>,
+    /// What the removals of containers leave to be done.
+    pub(super) container_receipts: ContainerReceipts,
 }
 
 impl<V: Volumes, T: Database> Cleaner<V, T> {
@@ -111,12 +114,19 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
             sending: Arc::default(),
             detached: Mutex::default(),
             unmarked: Mutex::default(),
+            container_receipts: ContainerReceipts::default(),
         }
     }
 
     /// The database.
     pub fn threads(&self) -> &T {
         &self.context.threads
+    }
+
+    /// This host and its daemon, for the audit trail.
+    pub fn here(&self) -> Details {
+        let host = Some(self.host.key().to_owned());
+        Details { host, daemon: self.volumes.daemon(), ..Details::default() }
     }
 
     /// What may be removed.

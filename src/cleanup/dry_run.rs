@@ -14,8 +14,8 @@ use parking_lot::Mutex;
 use serde_json::json;
 
 use super::{
-    Backlog, Candidate, Database, Failures, Gone, Locked, Mark, Origin, Outcome, Pause, Pauses, Receipt, Receipts,
-    Rows, Scope, Seen, Sighting, Sightings, Threads, failing::FailedCleanup,
+    Backlog, Candidate, ContainerReceipt, Database, Failures, Gone, Locked, Mark, Origin, Outcome, Pause, Pauses,
+    Receipt, Receipts, Rows, Scope, Seen, Sighting, Sightings, SweepLog, Threads, failing::FailedCleanup,
 };
 use crate::{failure::Failure, host::Host, journal::Journal, volume_name::ThreadId};
 
@@ -31,7 +31,7 @@ pub struct DryRun<T> {
 struct WouldBe {
     /// Whether a thread is marked.
     marked: HashMap<ThreadId, bool>,
-    /// When volumes were removed; the last hour's.
+    /// When volumes and containers were removed; the last hour's.
     removals: Vec<DateTime<Utc>>,
     /// By host; `None` is everything.
     pauses: HashMap<Option<String>, Pause>,
@@ -122,6 +122,10 @@ impl<T: Database> Threads for DryRun<T> {
         self.inner.backlog().await
     }
 
+    async fn oldest_not_held(&self) -> Result<Option<DateTime<Utc>>, Failure> {
+        self.inner.oldest_not_held().await
+    }
+
     async fn unserved_host(&self) -> Result<Option<String>, Failure> {
         self.inner.unserved_host().await
     }
@@ -178,6 +182,8 @@ impl<T: Database> Sightings for DryRun<T> {
     }
 }
 
+impl<T: Database> SweepLog for DryRun<T> {}
+
 impl<T: Database> Receipts for DryRun<T> {
     fn event_handled(&self, thread: &ThreadId, result: &Result<Outcome, Failure>, settlement: &'static str) {
         let (outcome, error) = match result {
@@ -190,6 +196,18 @@ impl<T: Database> Receipts for DryRun<T> {
     }
 
     async fn record(&self, _receipt: &Receipt) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    async fn record_containers(&self, receipts: &[ContainerReceipt]) -> Result<(), Failure> {
+        self.would_be.lock().removals.extend(receipts.iter().map(|receipt| receipt.at));
+        for receipt in receipts {
+            self.journal.write(json!({
+                "thread_id": receipt.thread_id, "source": receipt.origin.as_str(),
+                "outcome": ContainerReceipt::OUTCOME, "container_id": receipt.container,
+                "container_name": receipt.name,
+            }));
+        }
         Ok(())
     }
 

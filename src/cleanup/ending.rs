@@ -6,7 +6,7 @@ use chrono::{DateTime, SubsecRound, Utc};
 use tracing::{debug, error, info, warn};
 
 use super::{
-    Database, Gone, Mark, Origin, Outcome, Receipt, Removal, Volumes,
+    Database, Details, Gone, Mark, Origin, Outcome, Receipt, Removal, Volumes,
     batch::{Job, Removed},
     cleaner::Cleaner,
 };
@@ -69,6 +69,8 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
                     receipts.iter().map(|receipt| marks.get(&receipt.thread_id).copied()).collect::<Vec<_>>()
                 }),
             };
+        // Before anybody is answered: a command that has all its answers ends.
+        self.settle_containers().await;
         for (job, result) in others {
             job.request.answer(result);
         }
@@ -120,6 +122,7 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
             (removal.await, false)
         };
         drop(detached);
+        self.settle_containers().await;
         if removed == Ok(Removal::NotSent) {
             // Its row is unlocked, so it begins anew.
             let (claimed_host, origin) = (job.request.claimed_host.clone(), job.request.origin.clone());
@@ -178,6 +181,20 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
             origin: job.request.origin.clone(),
             at,
             is_written: self.remembered(thread, &job.close).is_some_and(|removal| removal.has_receipt),
+            details: self.details(job, gone),
+        }
+    }
+
+    /// What the audit trail says of this host.
+    fn details(&self, job: &Job, gone: Gone) -> Details {
+        let here = self.here();
+        match gone {
+            Gone::Removed => Details {
+                bytes: self.volumes.take_size(&self.context.prefix.volume_of(&job.request.thread)),
+                duration: Some(job.took.unwrap_or_else(|| job.began.elapsed())),
+                ..here
+            },
+            Gone::NotFound => here,
         }
     }
 
@@ -188,6 +205,9 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
         match mark {
             Some(Mark::Set) => {
                 self.unmarked.lock().remove(thread);
+                if receipt.gone == Gone::Removed {
+                    metrics::reclaimed(self.host.name(), receipt.details.bytes);
+                }
                 job.request.span.in_scope(|| observe_mark(receipt, job));
                 Ok(receipt.gone.into())
             }

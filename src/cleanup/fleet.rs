@@ -16,7 +16,8 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tracing::debug;
 
 use super::{
-    Cleaner, Context, Database, Gone, Mark, Origin, Outcome, Placement, Receipt, Thread, Volumes, cleaner::actionable,
+    Cleaner, Context, Database, Details, Gone, Mark, Origin, Outcome, Placement, Receipt, Thread, Volumes,
+    cleaner::actionable,
 };
 use crate::{
     failure::{Dependency, Failure, Verdict},
@@ -226,6 +227,7 @@ impl<V: Volumes, T: Database> Fleet<V, T> {
             origin,
             at: Utc::now().trunc_subsecs(3),
             is_written: false,
+            details: Details::default(),
         };
         let marks = self.threads().mark(slice::from_ref(&receipt)).await?;
         Ok(match marks.get(thread) {

@@ -113,8 +113,11 @@ impl State {
 }
 
 impl Permit {
-    /// The removal is sent now.
+    /// A removal is sent now: the volume's, or before it that of a container.
     pub(crate) fn sent(&mut self) {
+        if self.is_detached {
+            return;
+        }
         let now = Instant::now();
         self.sent_at = Some(now);
         self.limiter.state.lock().in_flight.insert(self.number, Some(now));

@@ -3,11 +3,14 @@
 mod batch;
 pub mod breaker;
 mod cleaner;
+mod container_receipts;
 pub mod dry_run;
 mod ending;
+pub mod exited;
 pub mod failing;
 pub mod fleet;
 pub mod freed;
+mod freeing;
 mod identity;
 mod limiter;
 mod orphan;
@@ -29,8 +32,9 @@ pub use self::{
     placement::Placement,
     policy::Policy,
     ports::{
-        Backlog, Candidate, ClaimedStatus, Close, Database, Failures, Freed, FreedVolumes, Inventory, Locked, Mark,
-        Pause, Pauses, Receipt, Receipts, Removal, Rows, Scope, Seen, Sighting, Sightings, StatusChange, StatusChanges,
-        Thread, Threads, Volumes,
+        Backlog, Candidate, Cause, ClaimedStatus, Close, Container, ContainerId, ContainerReceipt, ContainerRemoval,
+        ContainerState, Containers, Database, Details, Failures, Freed, FreedVolumes, Inventory, Locked, Mark, Pause,
+        Pauses, Receipt, Receipts, Removal, RestartPolicy, Rows, Scope, Seen, Sighting, Sightings, StatusChange,
+        StatusChanges, SweepEnd, SweepLog, Thread, Threads, Volumes,
     },
 };

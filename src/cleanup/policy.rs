@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{breaker::Budgets, retention::Retention};
+use super::{breaker::Budgets, exited::ExitedRule, retention::Retention};
 
 /// How long rows stay locked while their volumes are removed, and how many at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,4 +51,6 @@ pub struct Policy {
     pub retention: Retention,
     /// How many before somebody has to look.
     pub budgets: Budgets,
+    /// Which containers may be removed for its sake; none if there is no rule.
+    pub exited: Option<ExitedRule>,
 }

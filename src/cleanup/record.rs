@@ -12,8 +12,9 @@ use std::{
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::{
-    Backlog, Candidate, ClaimedStatus, Database, Failures, Locked, Mark, Outcome, Pause, Pauses, Receipt, Receipts,
-    Rows, Scope, Seen, Sighting, Sightings, StatusChange, StatusChanges, Threads, failing::FailedCleanup,
+    Backlog, Candidate, Cause, ClaimedStatus, ContainerReceipt, Database, Failures, Locked, Mark, Outcome, Pause,
+    Pauses, Receipt, Receipts, Rows, Scope, Seen, Sighting, Sightings, StatusChange, StatusChanges, SweepEnd, SweepLog,
+    Threads, failing::FailedCleanup,
 };
 use crate::{failure::Failure, host::Host, volume_name::ThreadId};
 
@@ -112,6 +113,10 @@ impl<T: Database + StatusChanges> Threads for Recording<T> {
         self.inner.backlog().await
     }
 
+    async fn oldest_not_held(&self) -> Result<Option<DateTime<Utc>>, Failure> {
+        self.inner.oldest_not_held().await
+    }
+
     async fn unserved_host(&self) -> Result<Option<String>, Failure> {
         self.inner.unserved_host().await
     }
@@ -164,8 +169,22 @@ impl<T: Database + StatusChanges> Receipts for Recording<T> {
         self.inner.record(receipt).await
     }
 
+    async fn record_containers(&self, receipts: &[ContainerReceipt]) -> Result<(), Failure> {
+        self.inner.record_containers(receipts).await
+    }
+
     async fn removed_last_hour(&self) -> Result<u64, Failure> {
         self.inner.removed_last_hour().await
+    }
+}
+
+impl<T: Database + StatusChanges> SweepLog for Recording<T> {
+    async fn sweep_began(&self, host: Option<&str>, cause: Cause) -> Result<Option<String>, Failure> {
+        self.inner.sweep_began(host, cause).await
+    }
+
+    async fn sweep_ended(&self, id: &str, end: SweepEnd) -> Result<(), Failure> {
+        self.inner.sweep_ended(id, end).await
     }
 }
 

@@ -27,7 +27,7 @@ pub struct Users {
 struct State {
     /// The containers that use a thread's volume, as far as they are known.
     containers: HashMap<ThreadId, Vec<String>>,
-    /// The same the other way round: the threads whose volumes a container uses.
+    /// The other way round: the threads whose volumes a container uses.
     threads: HashMap<String, HashSet<ThreadId>>,
     /// The latest containers that ended.
     gone: VecDeque<String>,

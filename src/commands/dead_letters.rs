@@ -9,7 +9,10 @@ use std::{process::ExitCode, time::Duration};
 use chrono::{DateTime, TimeDelta, Utc};
 
 use self::shown_message::Message;
-use super::output::{confirm, json, require_terminal, say, write};
+use super::{
+    acting::{act, noted_of_broker},
+    output::{confirm, json, require_terminal, say, write},
+};
 use crate::{
     cli::{DeadLettersAction, Selection},
     config::Config,
@@ -32,8 +35,16 @@ pub(super) async fn run(config: &Config, action: DeadLettersAction) -> Result<Ex
     let done = match &action {
         DeadLettersAction::List { selection } => list(&letters, selection).await,
         DeadLettersAction::Show { selection } => show(&letters, selection).await,
-        DeadLettersAction::Replay { selection } => replay(&letters, selection).await,
-        DeadLettersAction::Purge { selection, yes } => purge(&letters, selection, *yes).await,
+        DeadLettersAction::Replay { selection } => {
+            let done = replay(&letters, selection).await;
+            let act = act("dead-letters replay", None, details(selection, done.as_ref().ok().copied()));
+            noted_of_broker(config, &act, done).await.map(drop)
+        }
+        DeadLettersAction::Purge { selection, yes } => {
+            let done = purge(&letters, selection, *yes).await;
+            let act = act("dead-letters purge", None, details(selection, done.as_ref().ok().copied()));
+            noted_of_broker(config, &act, done).await.map(drop)
+        }
     };
     letters.close().await;
     done.map(|()| ExitCode::SUCCESS)
@@ -97,7 +108,21 @@ async fn show(letters: &DeadLetters, selection: &Selection) -> Result<(), Failur
     if selection.json { say("]}") } else { Ok(()) }
 }
 
-async fn replay(letters: &DeadLetters, selection: &Selection) -> Result<(), Failure> {
+/// What was selected, and how many messages that came to.
+fn details(selection: &Selection, messages: Option<u64>) -> serde_json::Value {
+    let seconds = |age: Option<Duration>| age.map(|age| age.as_secs());
+    serde_json::json!({
+        "reason": selection.reason,
+        "thread": selection.thread,
+        "older_than_seconds": seconds(selection.older_than),
+        "newer_than_seconds": seconds(selection.newer_than),
+        "limit": selection.limit,
+        "messages": messages,
+    })
+}
+
+/// Returns how many messages were replayed.
+async fn replay(letters: &DeadLetters, selection: &Selection) -> Result<u64, Failure> {
     let (filter, limit) = (filter(selection), selection.limit.unwrap_or(u64::MAX));
     let counts = parking::survey(letters, &filter, |_, _| {}).await?;
     warn_of_readers(&counts);
@@ -117,10 +142,12 @@ async fn replay(letters: &DeadLetters, selection: &Selection) -> Result<(), Fail
         }
     }
     ended?;
-    letters.give_back().await
+    letters.give_back().await?;
+    Ok(replayed.replayed)
 }
 
-async fn purge(letters: &DeadLetters, selection: &Selection, yes: bool) -> Result<(), Failure> {
+/// Returns how many messages were deleted.
+async fn purge(letters: &DeadLetters, selection: &Selection, yes: bool) -> Result<u64, Failure> {
     let limit = selection.limit.unwrap_or(u64::MAX);
     let (counts, selected) = parking::select(letters, &filter(selection), limit).await?;
     warn_of_readers(&counts);
@@ -133,7 +160,12 @@ async fn purge(letters: &DeadLetters, selection: &Selection, yes: bool) -> Resul
     }
     parking::remove(letters, &selected).await?;
     let purged = selected.len();
-    if selection.json { say(json(&Purged { counts, purged })) } else { say(format!("\npurged {purged} messages")) }
+    if selection.json {
+        say(json(&Purged { counts, purged }))?;
+    } else {
+        say(format!("\npurged {purged} messages"))?;
+    }
+    Ok(purged as u64)
 }
 
 fn warn_of_readers(counts: &Counts) {

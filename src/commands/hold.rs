@@ -4,11 +4,17 @@ use std::process::ExitCode;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 
-use super::output::{require_reason, say};
+use serde_json::{Value, json};
+
+use super::{
+    acting::{act, noted},
+    output::{require_reason, say},
+};
 use crate::{
     config::Config,
     failure::Failure,
     operations::{
+        Refusal,
         holding::{self, HeldThread},
         require_schema, store,
     },
@@ -26,7 +32,12 @@ pub(super) async fn hold(
     require_reason(reason, "volume")?;
     let store = store(config).await?;
     require_schema(&store, config).await?;
-    let set = holding::hold(&store, &thread, reason, until).await?;
+    let done = match holding::hold(&store, &thread, reason, until).await {
+        Err(Refusal::Invalid(what)) => return Err(Failure::permanent(what)),
+        done => done.map_err(Failure::from),
+    };
+    let details = json!({ "reason": reason, "until": done.as_ref().ok().and_then(|set| set.hold.until) });
+    let set = noted(&store, &act("hold", Some(thread.as_str()), details), done).await?;
     say(format!("{thread} is held until {}: {reason}", shown_end(set.hold.until)))?;
     if let Some(Hold { reason, until, .. }) = set.before {
         say(format!("  in place of a hold until {}: {reason}", shown_end(until)))?;
@@ -44,9 +55,10 @@ pub(super) async fn release(config: &Config, thread: &str) -> Result<ExitCode, F
     let thread = thread_id(thread)?;
     let store = store(config).await?;
     require_schema(&store, config).await?;
-    let released = holding::release(&store, &thread).await?;
+    let done = holding::release(&store, &thread).await.map_err(Failure::from);
+    let done = noted(&store, &act("release", Some(thread.as_str()), Value::Null), done).await;
     store.close().await?;
-    match released.hold.filter(|hold| !hold.is_in_force(Utc::now())) {
+    match done?.hold.filter(|hold| !hold.is_in_force(Utc::now())) {
         Some(Hold { until, .. }) => say(format!("{thread} is released; its hold had ended at {}", shown_end(until)))?,
         None => say(format!("{thread} is released"))?,
     }

@@ -3,10 +3,14 @@
 use std::process::ExitCode;
 
 use chrono::{SubsecRound, Utc};
+use serde_json::json;
 
-use super::output::{confirm, json, require_terminal, say, write};
+use super::{
+    acting::{act, noted},
+    output::{self, confirm, require_terminal, say, write},
+};
 use crate::{
-    cleanup::{Gone, Mark, Origin, Receipt, Scope, Threads},
+    cleanup::{Details, Gone, Mark, Origin, Receipt, Scope, Threads},
     cli::HostsAction,
     config::{Config, DockerHost},
     failure::Failure,
@@ -41,7 +45,7 @@ pub(super) async fn run(config: &Config, action: HostsAction) -> Result<ExitCode
 
 async fn list(config: &Config, store: &Store, as_json: bool) -> Result<(), Failure> {
     let hosts = fleet_view::hosts(config, store).await?;
-    if as_json { say(json(&hosts)) } else { write(&listing(&hosts)) }
+    if as_json { say(output::json(&hosts)) } else { write(&listing(&hosts)) }
 }
 
 /// The hosts of the configuration with what was found there, and then what only the database knows.
@@ -109,8 +113,10 @@ async fn adopt(config: &Config, store: &Store, name: Option<&str>, dry_run: bool
     if dry_run {
         return Ok(());
     }
-    store.adopt_daemon(host.name.key(), &identity).await?;
+    let done = store.adopt_daemon(host.name.key(), &identity).await;
     let before = before.map_or("none".to_owned(), |identity| identity.as_str().to_owned());
+    let details = json!({ "identity": identity.as_str(), "before": before });
+    noted(store, &act("hosts adopt", Some(host.name.key()), details), done).await?;
     say(format!("{}  pinned {} in place of {before}", host.name, identity.as_str()))
 }
 
@@ -151,8 +157,14 @@ async fn retire(config: &Config, store: &Store, name: &str, dry_run: bool, yes: 
         let threads = usize::try_from(of_it).unwrap_or(usize::MAX);
         confirm("A volume that is still there is never removed after this", threads).await?;
     }
-    let marked = mark_all_of(config, store, name).await?;
-    store.unpin_daemon(name).await?;
+    let done = async {
+        let marked = mark_all_of(config, store, name).await?;
+        store.unpin_daemon(name).await?;
+        Ok(marked)
+    };
+    let done = done.await;
+    let details = json!({ "daemon": daemon, "marked": done.as_ref().ok() });
+    let marked = noted(store, &act("hosts retire", Some(name), details), done).await?;
     say(format!("{name}  retired; {marked} threads marked"))?;
     if configured.is_some() {
         say("Take it out of the configuration and restart, or it is pinned again as soon as it answers")?;
@@ -188,6 +200,7 @@ async fn mark_all_of(config: &Config, store: &Store, name: &str) -> Result<usize
                 origin: Origin::Retired,
                 at,
                 is_written: false,
+                details: Details { host: Some(name.to_owned()), ..Details::default() },
             })
         });
         let marks = store.mark(&receipts.collect::<Vec<_>>()).await?;

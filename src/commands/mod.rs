@@ -1,5 +1,6 @@
 //! The commands, each as a person types it.
 
+mod acting;
 mod dead_letters;
 mod doctor;
 mod explain;
@@ -9,8 +10,10 @@ mod hosts;
 mod migrate;
 mod orphans;
 mod output;
+mod packaging;
 mod pause;
 mod publish;
+mod receipts;
 pub mod serve;
 mod status;
 mod sweep;
@@ -36,6 +39,9 @@ pub async fn run(Invocation { command, config }: Invocation) -> Result<ExitCode,
         Command::DeadLetters { action } => dead_letters::run(&config, action).await,
         Command::Explain { thread_id, json } => explain::run(&config, &thread_id, json).await,
         Command::Status { json } => status::run(&config, json).await,
+        Command::Receipts { action, selection } => receipts::run(&config, action, selection).await,
+        Command::Completions { shell } => packaging::completions(shell),
+        Command::Man { dir } => packaging::man(&dir),
         Command::Hosts { action } => hosts::run(&config, action).await,
         Command::Hold { thread_id, reason, until } => hold::hold(&config, &thread_id, &reason, until.as_deref()).await,
         Command::Release { thread_id } => hold::release(&config, &thread_id).await,

@@ -4,8 +4,12 @@ use std::{process::ExitCode, time::Duration};
 
 use chrono::Utc;
 use humantime::format_duration;
+use serde_json::json;
 
-use super::output::{confirm, json, require_terminal, say};
+use super::{
+    acting::{act, noted},
+    output::{self, confirm, require_terminal, say},
+};
 use crate::{
     cleanup::{
         Pause, Pauses,
@@ -37,7 +41,7 @@ pub(super) async fn run(config: &Config, action: Option<OrphansAction>, as_json:
         None if as_json => {
             let found = find(&fleet, config).await?;
             let by_host = found.iter().map(|(worker, orphans)| (&worker.cleaner.host, orphans));
-            say(json(&Orphans::of_hosts(by_host)))?;
+            say(output::json(&Orphans::of_hosts(by_host)))?;
             true
         }
         None => {
@@ -123,7 +127,10 @@ async fn remove(
             }
         }
     }
-    Ok(failed == 0)
+    let details = json!({
+        "older_than_seconds": older_than.as_secs(), "selected": due.len(), "removed": removed, "failed": failed,
+    });
+    noted(fleet.threads(), &act("orphans remove", None, details), Ok(failed == 0)).await
 }
 
 type Due<'a> = Vec<(&'a Worker, Orphan)>;

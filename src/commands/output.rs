@@ -1,10 +1,15 @@
 //! What commands print, and asking a person before something that can't be taken back.
 
-use std::io::{self, IsTerminal, Write};
+use std::{
+    io::{self, IsTerminal, Write},
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use serde::Serialize;
 
 use crate::failure::Failure;
+
+static READER_IS_GONE: AtomicBool = AtomicBool::new(false);
 
 /// Prints a line.
 pub(super) fn say(line: impl AsRef<str>) -> Result<(), Failure> {
@@ -13,9 +18,24 @@ pub(super) fn say(line: impl AsRef<str>) -> Result<(), Failure> {
 
 /// Prints; not with `println!`, which panics if the reader of a pipe has seen enough.
 pub(super) fn write(text: &str) -> Result<(), Failure> {
+    if reader_is_gone() {
+        return Ok(());
+    }
     let mut output = io::stdout().lock();
-    let written = output.write_all(text.as_bytes()).and_then(|()| output.flush());
-    written.map_err(|error| Failure::permanent(format!("standard output: {error}")))
+    match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
+        Ok(()) => Ok(()),
+        // What was begun is ended all the same, and its exit code says how.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+            READER_IS_GONE.store(true, Ordering::Relaxed);
+            Ok(())
+        }
+        Err(error) => Err(Failure::permanent(format!("standard output: {error}"))),
+    }
+}
+
+/// Whether the reader of a pipe has seen enough: what only prints may end.
+pub(super) fn reader_is_gone() -> bool {
+    READER_IS_GONE.load(Ordering::Relaxed)
 }
 
 /// A report as `--json` prints it.

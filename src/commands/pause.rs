@@ -4,19 +4,25 @@ use std::process::ExitCode;
 
 use chrono::SecondsFormat;
 
-use super::output::{require_reason, say};
+use serde_json::{Value, json};
+
+use super::{
+    acting::{act, noted},
+    output::{require_reason, say},
+};
 use crate::{
     cleanup::Pause,
     config::Config,
     failure::Failure,
-    operations::{pausing, require_schema, store},
+    operations::{Refusal, pausing, require_schema, store},
 };
 
 pub(super) async fn pause(config: &Config, reason: &str, host: Option<&str>) -> Result<ExitCode, Failure> {
     require_reason(reason, "volumes")?;
     let store = store(config).await?;
     require_schema(&store, config).await?;
-    let set = pausing::pause(&store, config, reason, host).await?;
+    let done = asked(pausing::pause(&store, config, reason, host).await)?;
+    let set = noted(&store, &act("pause", host, json!({ "reason": reason })), done).await?;
     match (set.pause, host) {
         (Some(pause), _) if !set.is_new => say(format!("removal was paused already, {}", shown(&pause)))?,
         (_, None) => say("removal is paused on all replicas; `volume-reaper resume` resumes it")?,
@@ -31,7 +37,8 @@ pub(super) async fn pause(config: &Config, reason: &str, host: Option<&str>) -> 
 pub(super) async fn resume(config: &Config, host: Option<&str>) -> Result<ExitCode, Failure> {
     let store = store(config).await?;
     require_schema(&store, config).await?;
-    let pauses = pausing::resume(&store, config, host).await?.pauses;
+    let done = asked(pausing::resume(&store, config, host).await)?;
+    let pauses = noted(&store, &act("resume", host, Value::Null), done).await?.pauses;
     for pause in &pauses {
         say(format!("removal resumed; it was paused {}", shown(pause)))?;
     }
@@ -40,6 +47,14 @@ pub(super) async fn resume(config: &Config, host: Option<&str>) -> Result<ExitCo
     }
     store.close().await?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What was done, or could not be. That it can't be meant so is no act, and ends the command.
+fn asked<R>(done: Result<R, Refusal>) -> Result<Result<R, Failure>, Failure> {
+    match done {
+        Err(refused @ (Refusal::Invalid(_) | Refusal::NotThere(_))) => Err(refused.into()),
+        done => Ok(done.map_err(Failure::from)),
+    }
 }
 
 fn shown(pause: &Pause) -> String {

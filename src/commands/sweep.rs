@@ -6,7 +6,10 @@ use futures_util::future::select_all;
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
-use super::output::{json, say, write};
+use super::{
+    acting::{act, noted_of_broker},
+    output::{json, say, write},
+};
 use crate::{config::Config, failure::Failure, operations::sweeping, progress, sweep::SweepReport};
 
 pub(super) async fn run(config: &Config, dry_run: bool, as_json: bool) -> Result<ExitCode, Failure> {
@@ -37,7 +40,11 @@ async fn report(config: &Config, dry_run: bool) -> Result<SweepReport, Failure> 
     let report = sweeping::sweep(config, dry_run, &stop, show).await;
     drop(interrupted);
     progress::clear();
-    report
+    if dry_run {
+        return report;
+    }
+    let details = report.as_ref().ok().and_then(|report| serde_json::to_value(report).ok()).unwrap_or_default();
+    noted_of_broker(config, &act("sweep", None, details), report).await
 }
 
 async fn cancel_when_interrupted(stop: CancellationToken) {
@@ -60,6 +67,10 @@ async fn show_progress(mut of_hosts: Vec<watch::Receiver<u64>>) {
 fn text(report: &SweepReport) -> String {
     let SweepReport { candidates, removed, not_found, referenced, cooling_down, failed, drift, orphans, .. } = report;
     let SweepReport { not_due, held, paused, removing, misplaced, duration_ms, .. } = report;
+    let containers = match report.containers_removed {
+        0 => String::new(),
+        removed => format!("  containers  {removed} that had exited were removed before their volumes\n"),
+    };
     let would = if report.dry_run { " (dry run: nothing was changed)" } else { "" };
     let ended = report.skipped_reason.as_ref().map(|reason| format!("ended early: {reason}\n")).unwrap_or_default();
     format!(
@@ -77,7 +88,7 @@ fn text(report: &SweepReport) -> String {
   orphans     {orphans}
   misplaced   {misplaced}
   took        {duration_ms} ms
-{ended}"
+{containers}{ended}"
     )
 }
 
@@ -90,6 +101,7 @@ mod tests {
         SweepReport {
             candidates: 91,
             removed: 21,
+            containers_removed: 13,
             not_found: 2,
             referenced: 3,
             not_due: 4,

@@ -8,8 +8,12 @@ use std::{
 use super::{
     ConfigError, SecretUrl,
     secret_url::{POOLER, SCHEMA},
+    sources::Values,
 };
-use crate::tls::{self, Identity};
+use crate::{
+    cleanup::exited::ExitedRule,
+    tls::{self, Identity},
+};
 
 pub(super) const SECOND: Duration = Duration::from_secs(1);
 pub(super) const HOUR: Duration = Duration::from_hours(1);
@@ -55,6 +59,27 @@ pub(super) fn budget(text: &str) -> Result<Option<u64>, String> {
         _ if text == "off" => Ok(None),
         Ok(number) if (1..=MOST).contains(&number) => Ok(Some(number)),
         _ => Err(format!("must be a whole number from 1 to {MOST}, or off")),
+    }
+}
+
+/// Which containers that have exited are removed; `None` if they all stay.
+pub(super) fn exited_rule<F: Fn(&str) -> Option<String>>(
+    values: &Values<'_, F>,
+) -> Result<Option<ExitedRule>, ConfigError> {
+    let rule = ExitedRule {
+        grace: values.get("exited_grace", |text| duration(text, Duration::ZERO, 3650 * DAY))?,
+        managed: values.get("exited_managed", |text| one_of_two(text, "keep", "remove"))?,
+    };
+    let is_on = values.get("exited_containers", |text| one_of_two(text, "off", "remove"))?;
+    Ok(is_on.then_some(rule))
+}
+
+/// Whether it is the second of two words.
+fn one_of_two(text: &str, first: &str, second: &str) -> Result<bool, String> {
+    match text {
+        _ if text == first => Ok(false),
+        _ if text == second => Ok(true),
+        _ => Err(format!("must be {first} or {second}")),
     }
 }
 

@@ -23,8 +23,8 @@ use migrations::ThreadsTable;
 
 use self::{
     checks::{
-        DAY, HOUR, SECOND, amqp_name, boolean, budget, check_mysql, check_postgres_tls, duration, file, host_name,
-        identity, not_empty, number, optional, retry_delays,
+        DAY, HOUR, SECOND, amqp_name, boolean, budget, check_mysql, check_postgres_tls, duration, exited_rule, file,
+        host_name, identity, not_empty, number, optional, retry_delays,
     },
     docker_hosts::docker_hosts,
     sources::{FileValues, Values, refuse_unknown_variables},
@@ -77,6 +77,12 @@ pub struct Config {
     pub reconcile_interval: Duration,
     pub reconcile_cooldown: Duration,
     pub policy: Policy,
+    /// How long receipts are kept; for ever if nothing is said.
+    pub receipts_keep: Option<Duration>,
+    /// The exchange where others hear of removed volumes, if they are to.
+    pub removed_exchange: Option<String>,
+    /// How often the daemons are asked how much is in our volumes, at most; not at all if nothing is said.
+    pub size_interval: Option<Duration>,
     pub unknown_threads: UnknownThreads,
     pub shutdown_grace: Duration,
     pub http_addr: SocketAddr,
@@ -178,7 +184,17 @@ impl Config {
                     per_sweep: values.get("budget_per_sweep", budget)?,
                     per_hour: values.get("budget_per_hour", budget)?,
                 },
+                exited: exited_rule(values)?,
             },
+            receipts_keep: values.get("receipts_keep", |text| {
+                optional(text)?.map(|text| duration(&text, DAY, 36_500 * DAY)).transpose()
+            })?,
+            removed_exchange: values
+                .get("removed_exchange", |text| optional(text)?.map(|text| amqp_name(&text)).transpose())?,
+            size_interval: values.get("size_interval", |text| match text {
+                "off" => Ok(None),
+                text => duration(text, Duration::from_mins(1), 30 * DAY).map(Some),
+            })?,
             unknown_threads: values.get("unknown_threads", |text| match text {
                 "reject" => Ok(UnknownThreads::Reject),
                 "record" => Ok(UnknownThreads::Record),

@@ -110,6 +110,12 @@ pub const SETTINGS: &[Setting] = &[
         "thread.reopened",
         "The routing key of thread-reopened events; listened to only with unknown_threads=record",
     ),
+    setting(
+        "removed_exchange",
+        "VOLUME_REAPER_REMOVED_EXCHANGE",
+        "",
+        "The topic exchange where each mark is told, as a CloudEvent workspace.volume.removed; nothing is told if empty",
+    ),
     setting("queue_prefix", "VOLUME_REAPER_QUEUE_PREFIX", "volume-reaper", "What our queues are called before the dot"),
     setting(
         "topology",
@@ -154,6 +160,37 @@ pub const SETTINGS: &[Setting] = &[
         "VOLUME_REAPER_BUDGET_PER_HOUR",
         "20000",
         "Volumes that all replicas may remove within an hour before all removal is paused, or off",
+    ),
+    setting(
+        "exited_containers",
+        "VOLUME_REAPER_EXITED_CONTAINERS",
+        "off",
+        "What becomes of containers that have exited and alone keep a closed thread's volume: off: they stay; remove: \
+         they are removed, and the volume after them",
+    ),
+    setting(
+        "exited_grace",
+        "VOLUME_REAPER_EXITED_GRACE",
+        "1h",
+        "How long ago such a container has to have exited, or to have been created if it was never started",
+    ),
+    setting(
+        "exited_managed",
+        "VOLUME_REAPER_EXITED_MANAGED",
+        "keep",
+        "Such containers that Compose, Swarm, Kubernetes or systemd manage, by their labels: keep or remove",
+    ),
+    setting(
+        "receipts_keep",
+        "VOLUME_REAPER_RECEIPTS_KEEP",
+        "",
+        "How long receipts are kept, such as 365d; for ever if empty",
+    ),
+    setting(
+        "size_interval",
+        "VOLUME_REAPER_SIZE_INTERVAL",
+        "off",
+        "How often, at most, whoever sweeps a host asks its daemon how much is in our volumes, such as 6h, or off",
     ),
     setting(
         "unknown_threads",

@@ -40,6 +40,8 @@ pub(super) struct Person {
     /// What the tokens file calls them.
     pub(super) name: String,
     pub(super) role: Role,
+    /// By what they act: `api` or `console`.
+    pub(super) via: &'static str,
     /// There are no tokens, so nobody may change anything.
     pub(super) is_nobody: bool,
 }
@@ -114,7 +116,7 @@ impl Access {
         if let Some(forwarding) = headers.keys().find(|name| is_forwarding(name.as_str())) {
             return refused(&format!("{forwarding} says that the request was forwarded"));
         }
-        Ok(Person { name: NOBODY.to_owned(), role: Role::Viewer, is_nobody: true })
+        Ok(Person { name: NOBODY.to_owned(), role: Role::Viewer, via: "console", is_nobody: true })
     }
 
     /// The cookie for who shows this token.
@@ -173,11 +175,11 @@ fn find<'a>(tokens: &'a [HttpToken], token: &str) -> Option<&'a HttpToken> {
 }
 
 fn holder_of(tokens: &[HttpToken], token: &str) -> Option<Person> {
-    find(tokens, token).map(person)
+    find(tokens, token).map(|token| person(token, "api"))
 }
 
-fn person(token: &HttpToken) -> Person {
-    Person { name: token.name.clone(), role: token.role, is_nobody: false }
+fn person(token: &HttpToken, via: &'static str) -> Person {
+    Person { name: token.name.clone(), role: token.role, via, is_nobody: false }
 }
 
 fn seconds(at: SystemTime) -> u64 {
@@ -197,7 +199,7 @@ fn holder_of_session(tokens: &[HttpToken], session: &str, now: SystemTime) -> Op
     let token = tokens.iter().find(|token| token.name.as_bytes() == name)?;
     let key = hmac::Key::new(hmac::HMAC_SHA256, &token.digest);
     hmac::verify(&key, said(&token.name, ends).as_bytes(), &proof).ok()?;
-    (ends > seconds(now)).then(|| person(token))
+    (ends > seconds(now)).then(|| person(token, "console"))
 }
 
 fn said(name: &str, ends: u64) -> String {

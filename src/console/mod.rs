@@ -4,8 +4,9 @@
 //! database of their own, and a share of the requests: whatever is asked here, health answers, and the work goes on.
 
 mod access;
-mod acting;
+mod acts;
 mod answer;
+mod done;
 pub mod http;
 pub mod openapi;
 mod pages;

@@ -8,7 +8,7 @@ use utoipa::{
     },
 };
 
-use super::{problem::Problem, reading, told};
+use super::{done, problem::Problem, reading, told};
 
 /// The API.
 #[derive(OpenApi)]
@@ -24,6 +24,9 @@ use super::{problem::Problem, reading, told};
         reading::orphans,
         reading::holds,
         reading::doctor,
+        done::sweeps,
+        done::actions,
+        done::stats,
         told::sweep,
         told::pause,
         told::resume,

@@ -6,7 +6,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::{
     operations::{finding::Orphan, waiting_list::WaitsFor},
-    store::{ListedHold, ListedReceipt},
+    store::{ListedHold, ListedReceipt, LoggedAct, LoggedSweep, Stat},
 };
 
 /// Which waiting threads.
@@ -38,8 +38,8 @@ pub(super) struct RemovalsQuery {
     pub(super) thread: Option<String>,
     /// Only those with this outcome, `removed` or `not_found`.
     pub(super) outcome: Option<String>,
-    /// Only those that this asked for, such as `event` or `sweep`.
-    pub(super) source: Option<String>,
+    /// Only those of this Docker host.
+    pub(super) host: Option<String>,
     /// Only those from then on.
     pub(super) since: Option<DateTime<Utc>>,
     /// Only those before then.
@@ -109,4 +109,40 @@ pub(super) struct OrphansPage {
     pub(super) orphans: Vec<Orphan>,
     /// Where the next page begins, if there is one.
     pub(super) next: Option<String>,
+}
+
+/// What is counted.
+#[derive(Clone, Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+pub(super) struct StatsQuery {
+    /// How finely: `minute`, `hour` or `day`; by the hour if it is not given.
+    pub(super) by: Option<String>,
+    /// From then on; a day ago if it is not given.
+    pub(super) since: Option<DateTime<Utc>>,
+}
+
+/// A page of sweeps.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(super) struct SweepsPage {
+    /// The latest first.
+    pub(super) sweeps: Vec<LoggedSweep>,
+    /// Where the next page begins, if there is one.
+    pub(super) next: Option<String>,
+}
+
+/// A page of what people did.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(super) struct ActionsPage {
+    /// The latest first.
+    pub(super) actions: Vec<LoggedAct>,
+    /// Where the next page begins, if there is one.
+    pub(super) next: Option<String>,
+}
+
+/// How many volumes went.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(super) struct Stats {
+    /// By the bucket, host, source and outcome.
+    pub(super) stats: Vec<Stat>,
 }

@@ -24,7 +24,7 @@ use crate::{
         status::overview::Report as StatusReport,
         waiting_list::{self, WaitingFilter, WaitingPage},
     },
-    store::ReceiptFilter,
+    store::{ReceiptFilter, ReceiptPlace},
     volume_name::ThreadId,
 };
 
@@ -119,18 +119,18 @@ pub(super) async fn removals(State(console): Shared, headers: HeaderMap, uri: Ur
 pub(super) async fn removals_page(console: &Console, query: &RemovalsQuery) -> Result<RemovalsPage, Problem> {
     let limit = answer::limit(query.limit)?;
     let before = query.after.as_deref().filter(|after| !after.is_empty());
-    let before = before.map(str::parse).transpose().map_err(|_| not_an_after())?;
+    let before = before.map(str::parse::<ReceiptPlace>).transpose().map_err(|_| not_an_after())?;
     let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
     let filter = ReceiptFilter {
         thread: given(&query.thread),
         outcome: given(&query.outcome),
-        source: given(&query.source),
+        host: given(&query.host),
         since: query.since,
         until: query.until,
     };
-    let removals = console.store().await?.receipt_page(&filter, before, limit as u64 + 1).await?;
+    let removals = console.store().await?.list_receipts(&filter, before, limit as u64 + 1).await?;
     let (removals, has_more) = cut(removals, limit);
-    let next = removals.last().filter(|_| has_more).map(|last| last.id.to_string());
+    let next = removals.last().filter(|_| has_more).map(|last| last.place().to_string());
     Ok(RemovalsPage { removals, next })
 }
 
@@ -208,7 +208,7 @@ fn not_an_after() -> Problem {
 }
 
 /// A page out of one item more than fits, and whether there are more.
-fn cut<T>(mut items: Vec<T>, limit: usize) -> (Vec<T>, bool) {
+pub(super) fn cut<T>(mut items: Vec<T>, limit: usize) -> (Vec<T>, bool) {
     let has_more = items.len() > limit;
     items.truncate(limit);
     (items, has_more)

@@ -13,7 +13,7 @@ use axum::{
 };
 use tower_http::csrf::{CsrfLayer, ProtectionError};
 
-use super::{Console, answer, openapi, pages::pages, problem::Problem, reading, told};
+use super::{Console, answer, done, openapi, pages::pages, problem::Problem, reading, told};
 
 /// The longest body: a reason, and a few conditions.
 const MOST_BYTES: usize = 16 * 1024;
@@ -51,6 +51,9 @@ pub(super) fn routes(console: Arc<Console>) -> Router {
         .route("/orphans", get(reading::orphans))
         .route("/holds", get(reading::holds))
         .route("/doctor", get(reading::doctor))
+        .route("/sweeps", get(done::sweeps))
+        .route("/actions", get(done::actions))
+        .route("/stats", get(done::stats))
         .route("/sweep", post(told::sweep))
         .route("/pause", post(told::pause))
         .route("/resume", post(told::resume))

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::{
     access::Person,
-    acting::{CleanRequested, GoesOn, HoldRequest, MessagesRequest, PauseRequest, ResumeRequest, SweepRequest},
+    acts::{CleanRequested, GoesOn, HoldRequest, MessagesRequest, PauseRequest, ResumeRequest, SweepRequest},
     answer,
     reading::{Answer, Shared, thread_id},
 };

@@ -3,7 +3,7 @@
 use bollard::errors::Error;
 
 use crate::{
-    cleanup::Removal,
+    cleanup::{ContainerId, ContainerRemoval, Removal},
     config::Endpoint,
     failure::{Dependency, Failure},
     volume_name::VolumeName,
@@ -36,6 +36,33 @@ pub(super) fn refused_removal(
         502..=504 => Err(Failure::unavailable(Dependency::Docker, error())),
         _ => Err(Failure::transient(error())),
     }
+}
+
+/// What an answer other than 2xx to a container's removal means. Docker refuses one that runs, is paused or is being
+/// removed with 409 (moby, `daemon/delete.go`); Podman with 500 and these words (`libpod/define/errors.go`), also one
+/// that others depend on, as a pod's do.
+pub(super) fn refused_container(
+    status_code: u16,
+    message: String,
+    container: &ContainerId,
+    endpoint: &Endpoint,
+) -> Result<ContainerRemoval, Failure> {
+    const PODMANS_REFUSALS: [&str; 4] =
+        ["container state improper", "without force", "dependent containers", "infra container"];
+    let error = || format!("docker at {endpoint}: removing container {container}: {status_code} {message}");
+    match status_code {
+        404 if is_no_such_container(&message) => Ok(ContainerRemoval::NotFound),
+        409 => Ok(ContainerRemoval::Refused(message)),
+        500 if PODMANS_REFUSALS.iter().any(|words| message.contains(words)) => Ok(ContainerRemoval::Refused(message)),
+        400 => Err(Failure::permanent(error())),
+        502..=504 => Err(Failure::unavailable(Dependency::Docker, error())),
+        _ => Err(Failure::transient(error())),
+    }
+}
+
+/// Whether a 404 says that there is no such container, in Docker's words or in Podman's.
+pub(super) fn is_no_such_container(message: &str) -> bool {
+    message.to_ascii_lowercase().contains("no such container")
 }
 
 /// The container ids in a message: runs of 64 hexadecimal digits, in Docker's wording and in Podman's.
@@ -75,6 +102,46 @@ mod tests {
     };
 
     const ID: &str = "4f66ad9a0b2e0d1b5f4ac1d2f3b4c5d6e7f8091a2b3c4d5e6f708192a3b4c5d6";
+
+    #[test]
+    fn every_answer_to_a_containers_removal_has_its_meaning() {
+        let container = ContainerId::parse(ID).expect("an id");
+        let endpoint = Endpoint::Unix("/run/docker.sock".to_owned());
+        let meaning = |status_code, message: &str| match refused_container(
+            status_code,
+            message.to_owned(),
+            &container,
+            &endpoint,
+        ) {
+            Ok(ContainerRemoval::Removed) => "removed",
+            Ok(ContainerRemoval::NotFound) => "not_found",
+            Ok(ContainerRemoval::Refused(_)) => "refused",
+            Ok(ContainerRemoval::NotSent) => "not sent",
+            Err(Failure { verdict: Verdict::Permanent, .. }) => "permanent",
+            Err(Failure { verdict: Verdict::Transient, .. }) => "transient",
+            Err(Failure { verdict: Verdict::Unavailable(_), .. }) => "unavailable",
+        };
+        for (status_code, message, expected) in [
+            (404, &*format!("No such container: {ID}"), "not_found"),
+            (404, &format!("no container with ID or name {ID:?} found: no such container"), "not_found"),
+            (404, "page not found", "transient"),
+            (409, &format!("You cannot remove a running container {ID}. Stop the container before"), "refused"),
+            (409, &format!("removal of container {ID} is already in progress"), "refused"),
+            (
+                500,
+                "cannot remove container x as it is running - running or paused containers cannot be removed without \
+                 force: container state improper",
+                "refused",
+            ),
+            (500, "container x has dependent containers which must be removed before it: y", "refused"),
+            (500, "driver \"overlay2\" failed to remove root filesystem: device or resource busy", "transient"),
+            (403, "forbidden", "transient"),
+            (400, "bad parameter", "permanent"),
+            (503, "no backend", "unavailable"),
+        ] {
+            assert_eq!(meaning(status_code, message), expected, "{status_code} {message}");
+        }
+    }
 
     #[test]
     fn every_answer_to_a_removal_has_its_meaning() {

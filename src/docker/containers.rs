@@ -1,23 +1,31 @@
-//! Looking at one volume and at the containers that use it, for `explain`.
+//! Looking at one volume and at the containers that use it, for `explain`; and removing a container that has exited.
 
 use std::collections::{BTreeMap, HashMap};
 
 use bollard::{
     errors::Error,
-    models::Volume,
-    query_parameters::{InspectContainerOptions, ListContainersOptionsBuilder},
+    models::{ContainerInspectResponse, ContainerStateStatusEnum as State, RestartPolicyNameEnum as Policy, Volume},
+    query_parameters::{InspectContainerOptions, ListContainersOptionsBuilder, RemoveContainerOptions},
 };
 use chrono::{DateTime, Utc};
 use futures_util::future::join_all;
 use serde::Serialize;
+use tokio::time::Instant;
 use utoipa::ToSchema;
 
 use super::{
-    CALL_TIMEOUT, Docker,
-    answers::{cause, refused_removal, status},
+    AT_ONCE, CALL_TIMEOUT, Docker, LONGEST_REMOVAL,
+    answers::{cause, is_no_such_container, refused_container, refused_removal, status},
     links::Link,
 };
-use crate::{cleanup::Removal, failure::Failure, metrics, volume_name::VolumeName};
+use crate::{
+    cleanup::{
+        Container, ContainerId, ContainerRemoval, ContainerState, Containers, Removal, RestartPolicy, exited::MayGo,
+    },
+    failure::Failure,
+    metrics,
+    volume_name::VolumeName,
+};
 
 /// Containers that are asked since when they are in their state; of others only the creation is known.
 const MAX_INSPECTED: usize = 16;
@@ -48,6 +56,13 @@ pub struct VolumeUser {
     pub image: String,
     /// When it was made.
     pub created_at: Option<DateTime<Utc>>,
+    /// What else the daemon says of it.
+    #[serde(skip)]
+    pub found: Option<Container>,
+    /// Whether it may be removed for the volume's sake, where such containers are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub exited: Option<MayGo>,
 }
 
 impl Docker {
@@ -90,7 +105,11 @@ impl Docker {
         if self.look_for(&self.link()?, volume).await?.is_none() {
             return Ok(Removal::NotFound);
         }
-        let users: Vec<_> = self.users(volume).await?.into_iter().map(|user| user.id).collect();
+        let mut users: Vec<_> = self.users(volume).await?.into_iter().map(|user| user.id).collect();
+        {
+            let would_be_gone = self.would_be_gone.lock();
+            users.retain(|user| !ContainerId::parse(user).is_some_and(|id| would_be_gone.contains(&id)));
+        }
         Ok(if users.is_empty() { Removal::Removed } else { Removal::Referenced { containers: users } })
     }
 
@@ -117,6 +136,8 @@ impl Docker {
                     state,
                     image: container.image.unwrap_or_default(),
                     created_at,
+                    found: None,
+                    exited: None,
                 }
             })
             .collect();
@@ -126,17 +147,123 @@ impl Docker {
 
     /// The list says only "Up 3 hours". A container that is gone by now, or of which nothing is said, stays as it is.
     async fn look_since_when(&self, user: &mut VolumeUser) {
-        let Ok(link) = self.link() else { return };
-        let request = link.inspect_container(&user.id, None::<InspectContainerOptions>);
-        let found = self.call("inspect_container", CALL_TIMEOUT, request).await;
-        let Some(state) = found.ok().and_then(|found| found.state) else { return };
-        let since = match user.state.as_str() {
-            "running" | "paused" => state.started_at,
-            "exited" | "dead" => state.finished_at,
-            _ => None,
-        };
-        // What did not happen yet is the year 1.
-        let since = since.and_then(|time| DateTime::parse_from_rfc3339(&time).ok()).map(|time| time.to_utc());
-        user.since = since.filter(|time| time.timestamp() > 0).or(user.since);
+        let Some(id) = ContainerId::parse(&user.id) else { return };
+        user.found = self.look_at(&id).await.ok().flatten();
+        user.since = user.found.as_ref().and_then(|found| found.since).or(user.since);
+    }
+}
+
+impl Containers for Docker {
+    async fn look_at(&self, container: &ContainerId) -> Result<Option<Container>, Failure> {
+        let link = self.link()?;
+        let request = link.inspect_container(container.as_str(), None::<InspectContainerOptions>);
+        let answer = tokio::time::timeout(CALL_TIMEOUT, request).await.unwrap_or(Err(Error::RequestTimeoutError));
+        metrics::docker_request(self.name.as_deref(), "inspect_container", &status(&answer));
+        match answer {
+            Ok(found) => {
+                let is_podmans = self.pinned().is_some_and(|pinned| pinned.is_podmans());
+                Ok(Some(container_of(container.clone(), found, is_podmans)))
+            }
+            Err(Error::DockerResponseServerError { status_code: 404, message }) if is_no_such_container(&message) => {
+                Ok(None)
+            }
+            // Something about this one container that we can't read; the daemon is not down for that.
+            Err(error @ (Error::JsonDataError { .. } | Error::JsonSerdeError { .. })) => {
+                Err(Failure::transient(format!("docker at {}: inspecting {container}: {error}", self.endpoint)))
+            }
+            Err(error) => Err(self.failed("inspect_container", &error)),
+        }
+    }
+
+    async fn remove_container_by(&self, container: &ContainerId, latest: Instant) -> Result<ContainerRemoval, Failure> {
+        if self.only_looks {
+            self.would_be_gone.lock().insert(container.clone());
+            return Ok(ContainerRemoval::Removed);
+        }
+        let link = self.link()?;
+        let mut was_sent_before = false;
+        loop {
+            if !(link.is_proven() && self.is_certain()) {
+                self.prove(&link, None).await?;
+            }
+            if latest < Instant::now() {
+                return Ok(ContainerRemoval::NotSent);
+            }
+            let began = Instant::now();
+            // Without parameters: with `force` a running one is killed, with `v` its other volumes go along.
+            let request = link.remove_container(container.as_str(), None::<RemoveContainerOptions>);
+            let answer = self.while_it_answers(request).await;
+            metrics::docker_request(self.name.as_deref(), "remove_container", &status(&answer));
+            return match answer {
+                Ok(()) => Ok(ContainerRemoval::Removed),
+                Err(Error::DockerResponseServerError { status_code, message }) => {
+                    match refused_container(status_code, message, container, &self.endpoint)? {
+                        // It was there a moment ago, and the daemon had closed the connection: it was our removal.
+                        ContainerRemoval::NotFound if was_sent_before => Ok(ContainerRemoval::Removed),
+                        removal @ (ContainerRemoval::Removed
+                        | ContainerRemoval::NotFound
+                        | ContainerRemoval::Refused(_)
+                        | ContainerRemoval::NotSent) => Ok(removal),
+                    }
+                }
+                Err(Error::RequestTimeoutError) => {
+                    Err(self.timed_out(&format!("removing container {container}"), LONGEST_REMOVAL).await)
+                }
+                Err(_) if !was_sent_before && began.elapsed() < AT_ONCE => {
+                    was_sent_before = true;
+                    continue;
+                }
+                Err(other) => Err(self.lost(&cause(&other))),
+            };
+        }
+    }
+}
+
+/// What the daemon says of a container. What did not happen yet is the year 1 there.
+fn container_of(id: ContainerId, found: ContainerInspectResponse, is_podmans: bool) -> Container {
+    let time = |text: Option<String>| {
+        let time = text.and_then(|text| DateTime::parse_from_rfc3339(&text).ok()).map(|time| time.to_utc());
+        time.filter(|time| time.timestamp() > 0)
+    };
+    let state = found.state.unwrap_or_default();
+    let (started_at, finished_at, created_at) = (time(state.started_at), time(state.finished_at), time(found.created));
+    let (state_of, since) = match state.status {
+        Some(State::RUNNING) => (ContainerState::Running, started_at),
+        Some(State::PAUSED) => (ContainerState::Paused, started_at),
+        Some(State::RESTARTING) => (ContainerState::Restarting, None),
+        Some(State::EXITED) => (ContainerState::Exited, finished_at),
+        // Somebody may have tried to start it.
+        Some(State::CREATED) => (ContainerState::Created, created_at.max(finished_at)),
+        Some(State::DEAD) => (ContainerState::Other("dead".to_owned()), finished_at),
+        Some(other @ (State::EMPTY | State::REMOVING | State::STOPPING)) => {
+            (ContainerState::Other(other.to_string()), None)
+        }
+        None => (ContainerState::Other(String::new()), None),
+    };
+    let restart = found.host_config.and_then(|host| host.restart_policy).unwrap_or_default();
+    let mounts = found.mounts.unwrap_or_default().into_iter();
+    Container {
+        id,
+        name: found.name.map_or_else(String::new, |name| name.trim_start_matches('/').to_owned()),
+        state: state_of,
+        since,
+        restart: match restart.name {
+            None | Some(Policy::EMPTY | Policy::NO) => RestartPolicy::No,
+            Some(Policy::ALWAYS) => RestartPolicy::Always,
+            Some(Policy::UNLESS_STOPPED) => RestartPolicy::UnlessStopped,
+            Some(Policy::ON_FAILURE) => {
+                RestartPolicy::OnFailure { most: restart.maximum_retry_count.unwrap_or_default() }
+            }
+        },
+        restarts: found.restart_count.unwrap_or_default(),
+        exit_code: state.exit_code.unwrap_or_default(),
+        has_failed_to_start: state.error.is_some_and(|error| !error.is_empty()),
+        is_podmans,
+        labels: found.config.and_then(|config| config.labels).unwrap_or_default().into_iter().collect(),
+        volumes: mounts
+            // Those that are no volumes for sure.
+            .filter(|mount| !matches!(mount.typ.as_deref(), Some("bind" | "tmpfs" | "npipe" | "image")))
+            .map(|mount| mount.name.unwrap_or_default())
+            .collect(),
     }
 }

@@ -1,9 +1,9 @@
 //! What a daemon has of our volumes, in one look, and whether a volume that the list lacks is absent.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use bollard::{
-    models::{Volume, VolumeListResponse},
+    models::{ContainerSummaryStateEnum as State, Volume, VolumeListResponse},
     query_parameters::{ListContainersOptionsBuilder, ListVolumesOptionsBuilder},
 };
 
@@ -49,11 +49,15 @@ impl Docker {
         self.is_still(connection, &link)?;
         let info = self.prove(&link, Some(connection)).await?;
 
-        let mut referenced: HashMap<_, Vec<_>> = HashMap::new();
+        let (mut referenced, mut in_use) = (HashMap::<_, Vec<_>>::new(), HashSet::new());
         for container in containers {
+            let is_over = matches!(container.state, Some(State::EXITED | State::CREATED));
             for mount in container.mounts.unwrap_or_default() {
                 let name = mount.name.filter(|_| mount.typ.as_deref() == Some("volume"));
                 if let Some(thread) = name.and_then(|name| prefix.thread_of(&name)) {
+                    if !is_over {
+                        in_use.insert(thread.clone());
+                    }
                     referenced.entry(thread).or_default().push(container.id.clone().unwrap_or_default());
                 }
             }
@@ -65,6 +69,7 @@ impl Docker {
         warnings.extend(self.missing_drivers(&plugins.unwrap_or_default()));
         Ok(Inventory {
             present: ours.into_iter().map(|(thread, _)| thread).collect(),
+            exited: referenced.keys().filter(|thread| !in_use.contains(thread)).cloned().collect(),
             referenced,
             warnings,
             doubt: None,

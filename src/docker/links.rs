@@ -100,6 +100,14 @@ pub(super) struct Link<'a> {
 }
 
 impl Link<'_> {
+    /// Asks what the client library can't read.
+    pub(super) async fn get(&self, path: &'static str) -> Result<Response<Incoming>, Error> {
+        let mut request = Request::new(NoBody);
+        *request.uri_mut() = hyper::Uri::from_static(path);
+        request.headers_mut().insert(HOST, self.line.host()?);
+        self.line.send_ours(request).await
+    }
+
     /// Its connection is not used again: another daemon is at its end.
     pub(super) fn discard(&self) {
         self.is_discarded.store(true, Ordering::Relaxed);
@@ -161,8 +169,11 @@ impl Line {
     }
 
     async fn send(&self, request: BollardRequest) -> Result<Response<Incoming>, Error> {
+        self.send_ours(self.without_body(request)?).await
+    }
+
+    async fn send_ours(&self, request: Request<NoBody>) -> Result<Response<Incoming>, Error> {
         let mut open = self.open.lock().await;
-        let request = self.without_body(request)?;
         let is_question = request.method() == Method::GET || request.method() == Method::HEAD;
         if let Some(mut kept) = open.take() {
             let answer = match kept.requests.ready().await {
@@ -201,12 +212,16 @@ impl Line {
         let (mut parts, _) = request.into_parts();
         let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
         parts.uri = path.parse().map_err(io::Error::other)?;
+        parts.headers.insert(HOST, self.host()?);
+        Ok(Request::from_parts(parts, NoBody))
+    }
+
+    fn host(&self) -> Result<HeaderValue, Error> {
         let host = match &self.endpoint {
             Endpoint::Unix(_) | Endpoint::Ssh(_) => "localhost",
             Endpoint::Tcp(address) | Endpoint::Tls(address, _) => address,
         };
-        parts.headers.insert(HOST, HeaderValue::from_str(host).map_err(io::Error::other)?);
-        Ok(Request::from_parts(parts, NoBody))
+        Ok(HeaderValue::from_str(host).map_err(io::Error::other)?)
     }
 }
 

@@ -14,9 +14,13 @@ mod events;
 mod inventory;
 mod links;
 mod proof;
+mod sizes;
 mod transport;
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    time::Duration,
+};
 
 use bollard::{errors::Error, query_parameters::RemoveVolumeOptions};
 use parking_lot::{Mutex, RwLock};
@@ -32,7 +36,7 @@ pub use self::{
     daemon_facts::{Inspection, RemovalRefused, VolumeFacts},
 };
 use crate::{
-    cleanup::{Identity, Inventory, Removal, Volumes},
+    cleanup::{ContainerId, Identity, Inventory, Removal, Volumes},
     config::Endpoint,
     failure::{Dependency, Failure},
     metrics,
@@ -56,12 +60,16 @@ pub struct Docker {
     ping_interval: Duration,
     /// Whether a removal only looks what it would come to.
     only_looks: bool,
+    /// The containers that it would have removed, had it done more than looking.
+    would_be_gone: Mutex<HashSet<ContainerId>>,
     /// What it is called, unless it is the only one.
     name: Option<String>,
     links: Links,
     pinned: RwLock<Option<Identity>>,
     contact: Contact,
     drivers: Mutex<BTreeSet<String>>,
+    /// Of our volumes, when they were last measured, in bytes.
+    sizes: Mutex<HashMap<String, u64>>,
 }
 
 impl Docker {
@@ -74,10 +82,12 @@ impl Docker {
             endpoint,
             ping_interval,
             only_looks: false,
+            would_be_gone: Mutex::default(),
             name: None,
             pinned: RwLock::default(),
             contact: Contact::default(),
             drivers: Mutex::default(),
+            sizes: Mutex::default(),
         }
     }
 
@@ -130,13 +140,16 @@ impl Docker {
     ) -> Result<R, Failure> {
         let answer = tokio::time::timeout(limit, request).await.unwrap_or(Err(Error::RequestTimeoutError));
         metrics::docker_request(self.name.as_deref(), operation, &status(&answer));
-        answer.map_err(|error| {
-            if let Error::DockerResponseServerError { status_code, message } = error {
-                Failure::transient(format!("docker at {}: {operation}: {status_code} {message}", self.endpoint))
-            } else {
-                self.lost(&format!("{operation}: {}", cause(&error)))
-            }
-        })
+        answer.map_err(|error| self.failed(operation, &error))
+    }
+
+    /// What to say of a call that is not a removal and has failed.
+    fn failed(&self, operation: &str, error: &Error) -> Failure {
+        if let Error::DockerResponseServerError { status_code, message } = error {
+            Failure::transient(format!("docker at {}: {operation}: {status_code} {message}", self.endpoint))
+        } else {
+            self.lost(&format!("{operation}: {}", cause(error)))
+        }
     }
 
     /// Makes a call that waits for the volume driver, which may be busy although the daemon is up.
@@ -203,7 +216,10 @@ impl Volumes for Docker {
             let answer = self.while_it_answers(request).await;
             metrics::docker_request(self.name.as_deref(), "remove_volume", &status(&answer));
             let removal = match answer {
-                Ok(()) => Removal::Removed,
+                Ok(()) => {
+                    metrics::removal(self.name.as_deref(), began.elapsed());
+                    Removal::Removed
+                }
                 Err(Error::DockerResponseServerError { status_code, message }) => {
                     refused_removal(status_code, &message, volume, &self.endpoint)?
                 }
@@ -239,5 +255,13 @@ impl Volumes for Docker {
 
     async fn inventory(&self, prefix: &VolumePrefix) -> Result<Inventory, Failure> {
         self.look_at_all(prefix).await
+    }
+
+    fn daemon(&self) -> Option<String> {
+        self.pinned().map(|identity| identity.as_str().to_owned())
+    }
+
+    fn take_size(&self, volume: &VolumeName) -> Option<u64> {
+        self.sizes.lock().remove(volume.as_str())
     }
 }

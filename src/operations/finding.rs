@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 use super::{prepare_docker, read_only_fleet, require_schema};
 use crate::{
     cleanup::{
-        Cleaner, Close, Gone, Origin, Receipt, Receipts, Removal, Threads, Volumes,
+        Cleaner, Close, Details, Gone, Origin, Receipt, Receipts, Removal, Threads, Volumes,
         fleet::{Fleet, HostWorker},
     },
     config::{Config, UnknownThreads},
@@ -184,6 +184,7 @@ pub async fn remove(cleaner: &Cleaner<Docker, Store>, orphan: &Orphan) -> Result
         origin: Origin::Orphan,
         at: Utc::now().trunc_subsecs(3),
         is_written: false,
+        details: Details { bytes: cleaner.volumes.take_size(&orphan.volume), ..cleaner.here() },
     };
     store.record(&receipt).await?;
     Ok(Fate::Removed)

@@ -39,6 +39,7 @@ const MOST_CONNECTIONS: u32 = 40;
 pub(crate) async fn store(config: &Config) -> Result<Store, Failure> {
     let threads = config.threads.clone();
     let store = Store::new(&config.database_url, threads, config.replica.clone(), connections(config)).await?;
+    let store = store.announcing(config.removed_exchange.is_some());
     Ok(store.with_hosts(config.host_names()).acting_for(person()))
 }
 
@@ -181,9 +182,10 @@ pub(crate) async fn prepare_docker<T: Database + AsRef<Store>>(cleaner: &Cleaner
 
 /// Who started this process, as far as the system says: for the audit trail.
 pub(crate) fn person() -> String {
-    let name = ["SUDO_USER", "USER", "LOGNAME"].into_iter().find_map(|name| std::env::var(name).ok());
+    let names = ["SUDO_USER", "USER", "LOGNAME"].into_iter().filter_map(|name| std::env::var(name).ok());
+    let mut names = names.filter(|name| !name.is_empty());
     let id = || std::fs::metadata("/proc/self").map_or("unknown".to_owned(), |own| format!("user {}", own.uid()));
-    name.filter(|name| !name.is_empty()).unwrap_or_else(id)
+    names.next().unwrap_or_else(id)
 }
 
 /// Why what a person asked for was not done.

@@ -63,7 +63,7 @@ async fn sweep_fleet<T: Database + AsRef<Store>, G>(
 ) -> Result<SweepReport, Failure> {
     let fleet = Arc::new(fleet);
     let sweeper = |worker: &HostWorker<Docker, T>| {
-        Sweeper::new(Arc::clone(&worker.cleaner), Arc::clone(&worker.health), config.reconcile_cooldown)
+        Sweeper::new(Arc::clone(&worker.cleaner), Arc::clone(&worker.health), config.reconcile_cooldown).for_a_person()
     };
     let sweepers: Vec<_> = fleet.workers().iter().map(sweeper).collect();
     let shown = begun(fleet.threads().backlog().await?.unmarked, sweepers.iter().map(Sweeper::progress).collect());
@@ -103,6 +103,7 @@ async fn sweep_hosts<T: Database + AsRef<Store>>(
     let mut report = reports.into_iter().reduce(SweepReport::and).unwrap_or_default();
     if fleet.only().is_none() && !stop.is_cancelled() {
         let unplaced = Unplaced::new(Arc::clone(fleet), Arc::clone(&fleet.workers()[0].health), one_of_several);
+        let unplaced = unplaced.for_a_person();
         report = report.and(unplaced.sweep(dry_run, stop).await);
         report.duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
     }

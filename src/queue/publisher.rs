@@ -5,7 +5,11 @@
 
 use std::time::Duration;
 
-use lapin::{BasicProperties, Channel, Confirmation, options::BasicPublishOptions, options::ConfirmSelectOptions};
+use lapin::{
+    BasicProperties, Channel, Confirmation, ExchangeKind,
+    options::{BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions},
+    types::FieldTable,
+};
 use tokio::sync::Mutex;
 
 use super::{
@@ -19,6 +23,8 @@ use crate::{
     failure::{Dependency, Failure},
 };
 
+/// The routing key of what is told of removed volumes, which is the type of the CloudEvent too.
+const REMOVED: &str = "workspace.volume.removed";
 /// For the broker's confirmation that it has a message safely. Longer than a request: a quorum of disks has to answer.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -44,6 +50,46 @@ impl Publisher {
             .with_delivery_mode(2)
             .with_message_id(uuid::Uuid::new_v4().to_string().into());
         self.publish(&self.queues.exchange, &routing_key, properties, &event.encode()).await
+    }
+
+    /// Publishes a CloudEvent for whoever wants to hear it, in JSON. Returns when the broker has it safely; if nobody
+    /// listens, it is gone.
+    pub async fn publish_announcement(&self, exchange: &str, event: &str) -> Result<(), Failure> {
+        let published = self.try_announce(exchange, event).await;
+        if published.is_err()
+            && let Some(link) = self.link.lock().await.take()
+        {
+            link.close().await;
+        }
+        published
+    }
+
+    async fn try_announce(&self, exchange: &str, event: &str) -> Result<(), Failure> {
+        let (channel, _) = self.channel().await?;
+        let url = &self.queues.url;
+        // With each event: it costs a round trip, and an exchange that was deleted is there again.
+        let options = ExchangeDeclareOptions {
+            durable: true,
+            passive: !self.queues.declared_by_us(),
+            ..ExchangeDeclareOptions::default()
+        };
+        let declare = channel.exchange_declare(exchange.into(), ExchangeKind::Topic, options, FieldTable::default());
+        bounded(url, REQUEST_TIMEOUT, "declare the exchange of removed volumes", declare).await?;
+        let properties = BasicProperties::default()
+            .with_content_type("application/cloudevents+json; charset=utf-8".into())
+            .with_delivery_mode(2);
+        let publish = async {
+            let anybody = BasicPublishOptions::default();
+            let send = channel.basic_publish(exchange.into(), REMOVED.into(), anybody, event.as_bytes(), properties);
+            send.await?.await
+        };
+        match bounded(url, CONFIRM_TIMEOUT, "publish", publish).await? {
+            Confirmation::Ack(_) => Ok(()),
+            Confirmation::Nack(_) | Confirmation::NotRequested => Err(Failure::unavailable(
+                Dependency::Broker,
+                format!("broker at {url}: it did not take an event for {exchange:?}"),
+            )),
+        }
     }
 
     /// Publishes to one of our queues. Returns when the broker has it safely.

@@ -1,7 +1,7 @@
 //! Our own tables.
 #![expect(unreachable_pub, reason = "the derive macro wants these items public")]
 
-/// A receipt: how a volume was found to be gone.
+/// A receipt: how a volume was found to be gone, or that a container was removed for its sake.
 pub(super) mod volume_removal {
     use sea_orm::entity::prelude::*;
 
@@ -17,7 +17,16 @@ pub(super) mod volume_removal {
         pub event_id: Option<String>,
         pub replica: String,
         pub removed_at: DateTimeUtc,
+        pub host: Option<String>,
+        pub daemon: Option<String>,
+        pub bytes: Option<i64>,
+        pub duration_ms: Option<i64>,
         pub actor: Option<String>,
+        pub container_id: Option<String>,
+        pub container_name: Option<String>,
+        pub chain_id: Option<String>,
+        pub chain_sequence: Option<i64>,
+        pub chain_hash: Option<String>,
     }
 
     #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

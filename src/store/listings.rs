@@ -1,4 +1,4 @@
-//! Lists for people, page by page: what waits, what was removed, what is held. No page costs more than its rows.
+//! Lists for people, page by page: what waits, what is held. No page costs more than its rows.
 
 use chrono::{DateTime, Utc};
 use sea_orm::{
@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 
 use super::{
     Hold, PAGE_TIMEOUT, Store,
-    entities::{hold, volume_removal},
+    entities::hold,
     rows::{host, time},
     threads::{host_column, id, id_as_text, is_in_scope},
 };
@@ -27,44 +27,6 @@ pub struct WaitingRow {
     pub held: bool,
     /// The Docker host that its row names.
     pub host: Option<String>,
-}
-
-/// Which receipts are meant: those for which all that is set is true.
-#[derive(Clone, Debug, Default)]
-pub struct ReceiptFilter {
-    /// Of this thread.
-    pub thread: Option<String>,
-    /// With this outcome.
-    pub outcome: Option<String>,
-    /// Asked for by this source.
-    pub source: Option<String>,
-    /// From then on.
-    pub since: Option<DateTime<Utc>>,
-    /// Before then.
-    pub until: Option<DateTime<Utc>>,
-}
-
-/// A receipt in a list.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
-pub struct ListedReceipt {
-    /// Its number; later ones are higher.
-    pub id: i64,
-    /// The thread.
-    pub thread_id: String,
-    /// The volume.
-    pub volume_name: String,
-    /// `removed` or `not_found`.
-    pub outcome: String,
-    /// Who asked for it, such as `event` or `sweep`.
-    pub source: String,
-    /// The id of the event's message, if it had one.
-    pub event_id: Option<String>,
-    /// The replica that wrote it.
-    pub replica: String,
-    /// When.
-    pub removed_at: DateTime<Utc>,
-    /// The person who asked for it, of what only persons ask for.
-    pub actor: Option<String>,
 }
 
 /// A hold in a list.
@@ -111,45 +73,6 @@ impl Store {
             })
         };
         self.db.query_all(&select).await?.iter().map(read).collect()
-    }
-
-    /// The latest receipts before the one with the number `before`; at most `limit`.
-    pub async fn receipt_page(
-        &self,
-        filter: &ReceiptFilter,
-        before: Option<i64>,
-        limit: u64,
-    ) -> Result<Vec<ListedReceipt>, Failure> {
-        use volume_removal::{Column, Entity};
-        let mut select = Entity::find().order_by_desc(Column::Id).limit(limit);
-        let ReceiptFilter { thread, outcome, source, since, until } = filter;
-        for (column, wanted) in [(Column::ThreadId, thread), (Column::Outcome, outcome), (Column::Source, source)] {
-            if let Some(wanted) = wanted {
-                select = select.filter(column.eq(wanted));
-            }
-        }
-        if let Some(since) = since {
-            select = select.filter(Column::RemovedAt.gte(*since));
-        }
-        if let Some(until) = until {
-            select = select.filter(Column::RemovedAt.lt(*until));
-        }
-        if let Some(before) = before {
-            select = select.filter(Column::Id.lt(before));
-        }
-        let rows = self.bounded(PAGE_TIMEOUT, select.all(&self.db)).await?;
-        let listed = rows.into_iter().map(|row| ListedReceipt {
-            id: row.id,
-            thread_id: row.thread_id,
-            volume_name: row.volume_name,
-            outcome: row.outcome,
-            source: row.source,
-            event_id: row.event_id,
-            replica: row.replica,
-            removed_at: row.removed_at,
-            actor: row.actor,
-        });
-        Ok(listed.collect())
     }
 
     /// The next holds by their threads' ids, whether they are still in force or not; at most `limit`.

@@ -41,7 +41,7 @@ pub struct ThreadRow {
 /// A receipt, as it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct WrittenReceipt {
-    /// `removed` or `not_found`.
+    /// `removed` or `not_found`; `container_removed` is about a container that was removed for the volume's sake.
     pub outcome: String,
     /// Who asked for it, such as `event` or `sweep`.
     pub source: String,
@@ -53,6 +53,10 @@ pub struct WrittenReceipt {
     pub removed_at: DateTime<Utc>,
     /// The volume.
     pub volume_name: String,
+    /// The container's id, if it is about one.
+    pub container_id: Option<String>,
+    /// The container's name, if it is about one.
+    pub container_name: Option<String>,
 }
 
 /// Who sweeps.
@@ -141,6 +145,8 @@ impl Store {
                 replica: row.replica,
                 removed_at: row.removed_at,
                 volume_name: row.volume_name,
+                container_id: row.container_id,
+                container_name: row.container_name,
             })
             .collect())
     }

@@ -8,18 +8,17 @@ use std::{
 use chrono::{DateTime, Utc};
 use migrations::{Mapping, MarkType};
 use sea_orm::{
-    ActiveValue::{NotSet, Set},
-    ConnectionTrait, DatabaseTransaction, DbErr, EntityTrait, ExprTrait, QueryResult,
+    ConnectionTrait, DatabaseTransaction, DbErr, ExprTrait, QueryResult,
     sea_query::{BinOper, Expr, Query, UpdateStatement},
 };
 
 use super::{
     ROW_TIMEOUT, Store,
-    entities::volume_removal,
+    chains::Linked,
     threads::{close_written, id_as_text, is_one_of, mark, rows_of},
 };
 use crate::{
-    cleanup::{Locked, Mark, Origin, Receipt, Rows},
+    cleanup::{Locked, Mark, Receipt, Rows},
     failure::{Dependency, Failure},
     volume_name::ThreadId,
 };
@@ -93,8 +92,11 @@ impl Store {
         let threads = self.mapping().await?;
         let ids = || receipts.iter().map(|receipt| receipt.thread_id.as_str());
         let marked = self.set_marks(threads, &lock, ids(), first.at).await?;
-        self.write_receipts(&lock, receipts).await?;
+        let linked = self.write_receipts(&lock, receipts).await?;
+        let is_marked = |receipt: &&Receipt| marked.contains(receipt.thread_id.as_str());
+        self.announce(&lock, receipts.iter().filter(is_marked)).await?;
         lock.commit().await?;
+        linked.into_iter().for_each(Linked::committed);
         let ids = receipts.iter().map(|receipt| &receipt.thread_id);
         Ok(ids.filter(|id| marked.contains(id.as_str())).cloned().collect())
     }
@@ -120,14 +122,17 @@ impl Store {
             unchanged.extend(by_id.get(id.as_str()).filter(|receipt| receipt.close.written == written).copied());
         }
         let mut marks = HashMap::new();
+        let mut linked = None;
         if !unchanged.is_empty() {
             let ids = unchanged.iter().map(|receipt| receipt.thread_id.as_str());
             let marked = self.set_marks(threads, &transaction, ids, first.at).await?;
             unchanged.retain(|receipt| marked.contains(receipt.thread_id.as_str()));
-            self.write_receipts(&transaction, unchanged.iter().copied()).await?;
+            linked = self.write_receipts(&transaction, unchanged.iter().copied()).await?;
+            self.announce(&transaction, unchanged.iter().copied()).await?;
             marks.extend(unchanged.iter().map(|receipt| (receipt.thread_id.clone(), Mark::Set)));
         }
         transaction.commit().await?;
+        linked.into_iter().for_each(Linked::committed);
         let others: Vec<_> = receipts.iter().filter(|receipt| !marks.contains_key(&receipt.thread_id)).collect();
         if !others.is_empty() {
             marks.extend(self.why_not_marked(threads, &others).await?);
@@ -164,10 +169,11 @@ impl Store {
         let ids: Vec<_> = ids.collect();
         let has_mark = || Expr::col(mark(threads)).is_not_null();
         if !transaction.support_returning() {
-            // Each by its key, and all sent at once: for a list the server may prefer to scan the table (MariaDB 11.8 does,
-            // for 32 of 200 rows), and then waits for rows that others have locked.
+            // Each by its key, and all sent at once: for a list the server may prefer to scan the table (MariaDB 11.8
+            // does, for 32 of 200 rows), and then waits for rows that others have locked.
             let each = ids.iter().map(|&id| {
-                let mut update = guarded_mark(threads, at);
+                // In UTC, as the connection is: as a literal, MariaDB 10 takes no time with a zone.
+                let mut update = guarded_mark(threads, Expr::val(at.naive_utc()));
                 transaction.get_database_backend().build(update.and_where(is_one_of(threads, std::iter::once(id))))
             });
             let each: Vec<_> = each.map(|update| update.to_string()).collect();
@@ -181,6 +187,11 @@ impl Store {
                 .to_owned();
             return ids_of(&transaction.query_all(&select).await?);
         }
+        // Without a zone: by our own clock's UTC, and not by what the connection's zone makes of it.
+        let at = match threads.mark {
+            MarkType::Zoned => Expr::val(at),
+            MarkType::Naive => Expr::val(at.naive_utc()),
+        };
         let mut update = guarded_mark(threads, at);
         update.and_where(is_one_of(threads, ids.iter().copied()));
         let returned = [(id_as_text(threads), "thread_id_text"), (has_mark(), "has_mark")];
@@ -192,51 +203,10 @@ impl Store {
         marked.retain(|row| row.try_get("", "has_mark").unwrap_or(false));
         ids_of(&marked)
     }
-
-    /// Writes receipts, but for those that are written already.
-    pub(super) async fn write_receipts<'a>(
-        &self,
-        db: &impl ConnectionTrait,
-        receipts: impl IntoIterator<Item = &'a Receipt>,
-    ) -> Result<(), DbErr> {
-        let rows: Vec<_> =
-            receipts.into_iter().filter(|receipt| !receipt.is_written).map(|receipt| self.row(receipt)).collect();
-        if rows.is_empty() {
-            return Ok(());
-        }
-        volume_removal::Entity::insert_many(rows).exec_without_returning(db).await.map(drop)
-    }
-
-    fn row(&self, receipt: &Receipt) -> volume_removal::ActiveModel {
-        let event_id = match &receipt.origin {
-            Origin::Event(id) => id.clone(),
-            Origin::Sweep | Origin::Docker | Origin::Orphan | Origin::Retired => None,
-        };
-        let actor = match receipt.origin {
-            Origin::Orphan | Origin::Retired => self.actor.clone(),
-            Origin::Event(_) | Origin::Sweep | Origin::Docker => None,
-        };
-        volume_removal::ActiveModel {
-            id: NotSet,
-            thread_id: Set(receipt.thread_id.to_string()),
-            volume_name: Set(receipt.volume.to_string()),
-            outcome: Set(receipt.gone.as_str().to_owned()),
-            source: Set(receipt.origin.as_str().to_owned()),
-            event_id: Set(event_id),
-            replica: Set(self.replica.clone()),
-            removed_at: Set(receipt.at),
-            actor: Set(actor),
-        }
-    }
 }
 
 /// Marks rows that are closed and unmarked, and no others.
-fn guarded_mark(threads: &Mapping, at: DateTime<Utc>) -> UpdateStatement {
-    // Without a zone: by our own clock's UTC, and not by what the connection's zone makes of it.
-    let at = match threads.mark {
-        MarkType::Zoned => Expr::val(at),
-        MarkType::Naive => Expr::val(at.naive_utc()),
-    };
+fn guarded_mark(threads: &Mapping, at: Expr) -> UpdateStatement {
     Query::update().table(threads.table()).value(mark(threads), at).cond_where(threads.is_candidate()).to_owned()
 }
 

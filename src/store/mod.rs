@@ -4,27 +4,38 @@
 //! SQLite and MySQL (which is MariaDB too) are served by the same statements; what differs lies in a folder for each,
 //! see `engine`.
 
+mod actions;
+mod chains;
 mod daemons;
 mod engine;
 mod entities;
 mod errors;
 mod failures;
+mod history_entities;
 mod holds;
 mod leases;
 mod listings;
 mod look_up;
 mod marking;
 mod mysql;
+mod outbox;
 mod pauses;
 mod pool;
 mod postgres;
+mod receipt_list;
+mod receipt_retention;
+mod receipt_rows;
 mod recording;
+mod rights;
 mod rows;
 mod schema;
 mod schema_facts;
 mod seen_volumes;
 mod sqlite;
+mod stats;
+mod sweeps;
 mod threads;
+mod verification;
 
 use std::{
     fmt,
@@ -36,13 +47,20 @@ use migrations::{Mapping, ThreadsTable};
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, sea_query::Query};
 use tokio::sync::OnceCell;
 
+pub use actions::{Act, LoggedAct};
 pub use holds::Hold;
 pub use leases::Lease;
-pub use listings::{ListedHold, ListedReceipt, ReceiptFilter, WaitingRow};
+pub use listings::{ListedHold, WaitingRow};
 pub use look_up::{PinnedDaemon, Removals, Sweeper, ThreadRow, WrittenReceipt};
+pub use outbox::Announcement;
+pub use receipt_list::{ListedReceipt, ReceiptFilter, ReceiptPlace};
 pub use schema::MigrationStatus;
 pub use schema_facts::{Inspection, Part, Schema, Unreachable};
+pub use stats::{Resolution, Stat};
+pub use sweeps::LoggedSweep;
+pub use verification::{Flaw, Verification};
 
+use chains::Chains;
 use engine::{Access, Engine, engine_of};
 use errors::failure;
 use pool::Pool;
@@ -58,6 +76,8 @@ use crate::{
 const ROW_TIMEOUT: Duration = Duration::from_secs(10);
 /// For a statement about a page of rows, or the count of a large backlog.
 const PAGE_TIMEOUT: Duration = Duration::from_mins(2);
+/// For what is noted at the end of a process.
+const LAST_NOTES: Duration = Duration::from_secs(2);
 /// For a connection, new or from the pool; below [`ROW_TIMEOUT`], so that its error is the one that is reported.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -82,6 +102,10 @@ pub struct Store {
     /// Who types the command: in receipts of what only a person asks for.
     actor: Option<String>,
     only_reads: bool,
+    /// Whether each mark is told to others.
+    announces: bool,
+    /// Of the receipts that this replica writes.
+    chains: Chains,
     /// Nothing of ours is there, and is not needed: nothing is marked, held or paused.
     is_bare: AtomicBool,
 }
@@ -107,6 +131,8 @@ impl Store {
             replica,
             actor: None,
             only_reads: false,
+            announces: false,
+            chains: Chains::default(),
             is_bare: AtomicBool::new(false),
         })
     }
@@ -130,6 +156,8 @@ impl Store {
             replica: String::new(),
             actor: None,
             only_reads: true,
+            announces: false,
+            chains: Chains::default(),
             is_bare: AtomicBool::new(false),
         }
     }
@@ -183,8 +211,10 @@ impl Store {
         Mapping::detect(&self.db, self.engine.dialect(), &self.threads, !self.is_bare()).await
     }
 
-    /// Closes the connections.
+    /// Closes the chains of its receipts, and the connections.
     pub async fn close(&self) -> Result<(), Failure> {
+        // Without that, they are as whole as they were. A database that is away is not waited for.
+        let _ = tokio::time::timeout(LAST_NOTES, self.note_chains(true)).await;
         self.bounded(CONNECT_TIMEOUT, self.db.close()).await
     }
 

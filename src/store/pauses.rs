@@ -95,7 +95,8 @@ impl Store {
         Ok(self.bounded(ROW_TIMEOUT, rows).await?.into_iter().filter_map(in_force).collect())
     }
 
-    /// Counts the volumes that were removed within the last hour, or since removal was last resumed if that is less.
+    /// Counts the volumes and containers that were removed within the last hour, or since removal was last resumed if
+    /// that is less.
     pub(super) async fn count_removed_last_hour(&self) -> Result<u64, Failure> {
         if self.is_bare() {
             return Ok(0);

@@ -228,36 +228,6 @@ impl Store {
         }
         transaction.rollback().await
     }
-
-    fn tries(&self) -> Vec<String> {
-        let dialect = self.engine.dialect();
-        let (table, no_row) = (self.threads.table_sql(dialect), dialect.no_row());
-        let [id, mark] = [&self.threads.id, &self.threads.mark].map(|name| dialect.quoted(name));
-        let now = "CURRENT_TIMESTAMP";
-        vec![
-            format!("UPDATE {table} SET {mark} = {mark} WHERE {id} IS NULL AND 1 = 0"),
-            "SELECT 1 FROM volume_removals WHERE 1 = 0".to_owned(),
-            format!(
-                "INSERT INTO volume_removals (thread_id, volume_name, outcome, source, replica, removed_at) \
-                 SELECT '', '', '', '', '', {now} {no_row}"
-            ),
-            format!("INSERT INTO volume_reaper_daemons (name, identity, pinned_at) SELECT '', '', {now} {no_row}"),
-            "UPDATE volume_reaper_daemons SET name = name WHERE 1 = 0".to_owned(),
-            format!(
-                "INSERT INTO volume_reaper_leases (name, holder, epoch, expires_at) SELECT '', '', 0, {now} {no_row}"
-            ),
-            "UPDATE volume_reaper_leases SET epoch = epoch WHERE 1 = 0".to_owned(),
-            "SELECT 1 FROM volume_reaper_holds WHERE 1 = 0".to_owned(),
-            "UPDATE volume_reaper_pauses SET reason = reason WHERE 1 = 0".to_owned(),
-            format!("INSERT INTO volume_reaper_pauses (name) SELECT '' {no_row}"),
-            format!(
-                "INSERT INTO volume_reaper_failures (thread_id, attempts, first_failed_at, failed_at, error, replica) \
-                 SELECT '', 0, {now}, {now}, '', '' {no_row}"
-            ),
-            "UPDATE volume_reaper_failures SET attempts = attempts WHERE 1 = 0".to_owned(),
-            "DELETE FROM volume_reaper_failures WHERE 1 = 0".to_owned(),
-        ]
-    }
 }
 
 /// Whether a definition was made for the closed value that is configured: with another one, the index would be of no

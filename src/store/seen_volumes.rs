@@ -9,7 +9,7 @@ use super::{
     entities::{daemon, pause, volume_removal},
 };
 use crate::{
-    cleanup::{Seen, Sighting, Sightings},
+    cleanup::{Gone, Seen, Sighting, Sightings},
     failure::Failure,
     host::Host,
 };
@@ -56,7 +56,8 @@ impl Sightings for Store {
 
     async fn removed_since(&self, since: DateTime<Utc>) -> Result<u64, Failure> {
         let removals = volume_removal::Entity::find()
-            .filter(Condition::all().add(is_removal()).add(volume_removal::Column::RemovedAt.gte(since)));
+            .filter(Condition::all().add(is_removal()).add(volume_removal::Column::RemovedAt.gte(since)))
+            .filter(volume_removal::Column::Outcome.eq(Gone::Removed.as_str()));
         self.bounded(ROW_TIMEOUT, removals.count(&self.db)).await
     }
 }

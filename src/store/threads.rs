@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use migrations::Mapping;
 use sea_orm::{
     ConnectionTrait, DatabaseTransaction, DbErr, ExprTrait, QueryResult,
@@ -15,8 +16,8 @@ use super::{
 };
 use crate::{
     cleanup::{
-        Backlog, Candidate, Close, Failures, Locked, Mark, Pause, Pauses, Receipt, Receipts, Rows, Scope, Thread,
-        Threads, failing::FailedCleanup,
+        Backlog, Candidate, Close, ContainerReceipt, Failures, Locked, Mark, Pause, Pauses, Receipt, Receipts, Rows,
+        Scope, Thread, Threads, failing::FailedCleanup,
     },
     failure::Failure,
     volume_name::ThreadId,
@@ -110,6 +111,19 @@ impl Store {
     }
 }
 
+impl Store {
+    async fn select_oldest_not_held(&self) -> Result<Option<DateTime<Utc>>, DbErr> {
+        let threads = self.mapping().await?;
+        let select = Query::select()
+            .expr_as(Func::min(threads.read_closed_at()), "oldest_closed_at")
+            .from(threads.table())
+            .cond_where(threads.is_candidate())
+            .and_where(self.is_held(threads.as_text(threads.qualified_id())).not())
+            .to_owned();
+        Ok(self.db.query_one(&select).await?.and_then(|row| time(&row, "oldest_closed_at")))
+    }
+}
+
 impl Threads for Store {
     type Lock = DatabaseTransaction;
 
@@ -146,6 +160,10 @@ impl Threads for Store {
         self.bounded(PAGE_TIMEOUT, self.count_backlog()).await
     }
 
+    async fn oldest_not_held(&self) -> Result<Option<DateTime<Utc>>, Failure> {
+        self.bounded(PAGE_TIMEOUT, self.select_oldest_not_held()).await
+    }
+
     async fn unserved_host(&self) -> Result<Option<String>, Failure> {
         self.first_unserved_host().await
     }
@@ -177,7 +195,11 @@ impl Pauses for Store {
 
 impl Receipts for Store {
     async fn record(&self, receipt: &Receipt) -> Result<(), Failure> {
-        self.bounded(ROW_TIMEOUT, self.write_receipts(&self.db, std::slice::from_ref(receipt))).await
+        self.bounded(ROW_TIMEOUT, self.record_alone(receipt)).await
+    }
+
+    async fn record_containers(&self, receipts: &[ContainerReceipt]) -> Result<(), Failure> {
+        self.bounded(ROW_TIMEOUT, self.write_container_receipts(receipts)).await
     }
 
     async fn removed_last_hour(&self) -> Result<u64, Failure> {

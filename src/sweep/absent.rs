@@ -9,7 +9,7 @@ use super::{
     tally::{Fate, Tally},
 };
 use crate::{
-    cleanup::{Context, Database, Gone, Inventory, Mark, Origin, Outcome, Receipt},
+    cleanup::{Context, Database, Details, Gone, Inventory, Mark, Origin, Outcome, Receipt},
     failure::{Failure, Verdict},
     metrics,
 };
@@ -33,9 +33,11 @@ pub(super) fn proves_absence(inventory: &Inventory, threads: usize, tally: &mut 
 }
 
 /// Marks threads whose volumes are proven absent, all at once. Returns those that could not be marked with others,
-/// because of one of them perhaps: each is then cleaned by itself, so that one never keeps others from their mark.
+/// because of one of them perhaps: each is then cleaned by itself, so that one never keeps others from their mark. The
+/// receipts say by which host the volumes were found absent.
 pub(super) async fn mark_absent<T: Database>(
     context: &Context<T>,
+    found_by: &Details,
     absent: Vec<Row>,
     tally: &mut Tally,
 ) -> Result<Vec<Row>, Failure> {
@@ -48,6 +50,7 @@ pub(super) async fn mark_absent<T: Database>(
         origin: Origin::Sweep,
         at,
         is_written: false,
+        details: found_by.clone(),
     };
     let mut unmarked = Vec::new();
     let mut marked = 0;

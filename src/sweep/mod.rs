@@ -3,7 +3,7 @@
 //! A sweep reads the closed and unmarked rows by pages, and for each page *then* asks the daemon what it has. The
 //! order is the proof: only a row that was read as closed before the list was asked for may be marked because the list
 //! lacks its volume (`classify`). Absent volumes are marked a page at a time; those that are there and unreferenced
-//! are cleaned like any other; referenced ones cost nothing.
+//! are cleaned like any other; referenced ones cost nothing, but for those that only containers use which may go.
 //!
 //! Threads that are on hold or not due yet stay candidates for days. They cost no list of their own: the one that the
 //! next step takes shows which of their volumes are gone by themselves, and those are marked like others, since nothing
@@ -25,6 +25,8 @@ mod absent;
 mod classify;
 mod deferred;
 mod drift;
+mod exited_users;
+mod logged;
 mod pages;
 mod position;
 mod removing;
@@ -35,7 +37,13 @@ mod sweeper;
 mod tally;
 mod unplaced;
 
-pub use self::{pages::pages, report::SweepReport, schedule::Schedule, sweeper::Sweeper, unplaced::Unplaced};
+pub use self::{
+    pages::pages,
+    report::{SweepReport, ThreadStates},
+    schedule::Schedule,
+    sweeper::Sweeper,
+    unplaced::Unplaced,
+};
 
 /// Rows a page: few round trips, and a statement that is over in a moment.
 const PAGE_ROWS: usize = 2000;

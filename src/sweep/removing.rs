@@ -82,10 +82,9 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
     ) -> Result<usize, Failure> {
         let mut untried = 0;
         while !threads.is_empty() && !enough.is_cancelled() {
-            let budget = self.cleaner.policy().budgets.per_sweep.unwrap_or(u64::MAX);
-            let left = usize::try_from(budget.saturating_sub(tally.of(Fate::Removed))).unwrap_or(usize::MAX);
-            if left == 0 && self.cleaner.pause_reason().is_none() {
-                self.cleaner.pause(&format!("the budget of {budget} removals per sweep is used up")).await?;
+            let left = usize::try_from(self.budget_left(tally)).unwrap_or(usize::MAX);
+            if left == 0 {
+                self.use_up_budget().await?;
             }
             if self.cleaner.pause_reason().is_some() {
                 tally.add(Fate::Paused, threads.len());
@@ -99,8 +98,23 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
         Ok(untried + threads.len())
     }
 
+    /// How many volumes and containers this sweep may still remove.
+    pub(super) fn budget_left(&self, tally: &Tally) -> u64 {
+        let budget = self.cleaner.policy().budgets.per_sweep.unwrap_or(u64::MAX);
+        budget.saturating_sub(tally.of(Fate::Removed)).saturating_sub(tally.containers_removed)
+    }
+
+    /// Pauses removal, since the next one would exceed the budget of a sweep.
+    pub(super) async fn use_up_budget(&self) -> Result<(), Failure> {
+        let budget = self.cleaner.policy().budgets.per_sweep.unwrap_or(u64::MAX);
+        if self.cleaner.pause_reason().is_some() {
+            return Ok(());
+        }
+        self.cleaner.pause(&format!("the budget of {budget} removals per sweep is used up")).await
+    }
+
     /// Cleans up after these threads, whatever the budget.
-    async fn remove_at_once(
+    pub(super) async fn remove_at_once(
         &self,
         threads: Vec<ThreadId>,
         tally: &mut Tally,
@@ -110,6 +124,7 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
             let result = self.cleaner.clean(&thread, Origin::Sweep).await;
             (thread, result)
         };
+        let containers_before = self.cleaner.containers_swept();
         let mut left = threads.len();
         let mut is_paused = false;
         // What has begun is finished, nothing new is begun.
@@ -156,6 +171,7 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
                 }
             }
         }
+        tally.containers_removed += self.cleaner.containers_swept() - containers_before;
         if is_paused {
             tally.add(Fate::Paused, left);
             left = 0;

@@ -1,16 +1,19 @@
 //! What a sweep did.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tracing::{debug, info};
 use utoipa::ToSchema;
 
 /// What one sweep did. Written by `sweep --json` as it is.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
+#[serde(default)]
 pub struct SweepReport {
     /// Closed and unmarked threads.
     pub candidates: u64,
     /// Volumes removed; in a dry run, those that would be tried.
     pub removed: u64,
+    /// Containers that had exited and were removed before their volume; in a dry run, those that would be.
+    pub containers_removed: u64,
     /// Volumes found absent; in a dry run, those whose thread would be marked.
     pub not_found: u64,
     /// Volumes that a container uses.
@@ -44,7 +47,51 @@ pub struct SweepReport {
     pub duration_ms: u64,
 }
 
+/// Closed and unmarked threads that a sweep left, by why they were left.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
+pub struct ThreadStates {
+    /// Nothing is in their way: they are being removed, or their turn comes.
+    pub waiting: u64,
+    /// A container uses their volume.
+    pub referenced: u64,
+    /// Their clean-up failed, and is tried again.
+    pub failing: u64,
+    /// A person holds them.
+    pub held: u64,
+    /// Their retention is not over.
+    pub not_due: u64,
+    /// All removal is paused.
+    pub paused: u64,
+}
+
+impl ThreadStates {
+    /// Each state's name with its count.
+    #[must_use]
+    pub fn named(&self) -> [(&'static str, u64); 6] {
+        let Self { waiting, referenced, failing, held, not_due, paused } = *self;
+        [
+            ("waiting", waiting),
+            ("referenced", referenced),
+            ("failing", failing),
+            ("held", held),
+            ("not_due", not_due),
+            ("paused", paused),
+        ]
+    }
+}
+
 impl SweepReport {
+    /// The threads that it left.
+    #[must_use]
+    pub fn left(&self) -> ThreadStates {
+        let Self { candidates, removed, not_found, referenced, cooling_down, failed, held, not_due, paused, .. } =
+            *self;
+        let failing = failed + cooling_down;
+        let accounted = removed + not_found + referenced + failing + held + not_due + paused;
+        let waiting = candidates.saturating_sub(accounted);
+        ThreadStates { waiting, referenced, failing, held, not_due, paused }
+    }
+
     /// Both together, as one sweep that took as long as the longer one.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
@@ -55,6 +102,7 @@ impl SweepReport {
         Self {
             candidates: self.candidates + other.candidates,
             removed: self.removed + other.removed,
+            containers_removed: self.containers_removed + other.containers_removed,
             not_found: self.not_found + other.not_found,
             referenced: self.referenced + other.referenced,
             not_due: self.not_due + other.not_due,
@@ -75,13 +123,25 @@ impl SweepReport {
 
     /// One info line if something happened, debug if not.
     pub(super) fn log(&self) {
-        let Self { candidates, removed, not_found, referenced, not_due, held, paused, removing, .. } = *self;
+        let Self {
+            candidates,
+            removed,
+            containers_removed,
+            not_found,
+            referenced,
+            not_due,
+            held,
+            paused,
+            removing,
+            ..
+        } = *self;
         let Self { cooling_down, failed, drift, orphans, misplaced, dry_run, duration_ms, .. } = *self;
         macro_rules! swept {
             ($level:ident) => {
                 $level!(
                     candidates,
                     removed,
+                    containers_removed,
                     not_found,
                     referenced,
                     not_due,
@@ -99,6 +159,42 @@ impl SweepReport {
                 )
             };
         }
-        if removed + not_found + failed - self.unnameable + drift + paused > 0 { swept!(info) } else { swept!(debug) }
+        if removed + containers_removed + not_found + failed - self.unnameable + drift + paused > 0 {
+            swept!(info);
+        } else {
+            swept!(debug);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_thread_that_a_sweep_left_has_one_state() {
+        let report = SweepReport {
+            candidates: 100,
+            removed: 10,
+            not_found: 5,
+            referenced: 1,
+            not_due: 2,
+            held: 3,
+            paused: 4,
+            removing: 6,
+            cooling_down: 7,
+            failed: 8,
+            ..SweepReport::default()
+        };
+        let left = ThreadStates { waiting: 60, referenced: 1, failing: 15, held: 3, not_due: 2, paused: 4 };
+        assert_eq!(report.left(), left);
+        assert_eq!(left.named().iter().map(|(_, threads)| threads).sum::<u64>(), 85);
+    }
+
+    #[test]
+    fn a_report_is_read_as_it_is_written() {
+        let report = SweepReport { candidates: 3, skipped_reason: Some("why".to_owned()), ..SweepReport::default() };
+        let text = serde_json::to_string(&report).expect("JSON");
+        assert_eq!(serde_json::from_str::<SweepReport>(&text).expect("a report"), report);
     }
 }

@@ -20,6 +20,7 @@ use super::{
     absent::{mark_absent, proves_absence},
     classify::{Classified, Row, classify},
     deferred::Deferred,
+    logged::{begin_log, end_log, observe, observe_backlog},
     pages::pages,
     position::Progress,
     report::SweepReport,
@@ -27,10 +28,9 @@ use super::{
     tally::{Fate, Tally},
 };
 use crate::{
-    cleanup::{Candidate, Cleaner, Database, Inventory, Scope, Threads, Volumes},
+    cleanup::{Candidate, Cause, Cleaner, Database, Inventory, Scope, Volumes},
     failure::{Dependency, Failure, Verdict},
     health::Health,
-    metrics,
     volume_name::ThreadId,
 };
 
@@ -46,7 +46,10 @@ pub struct Sweeper<V, T> {
     /// Until when a volume is left alone that the daemon called referenced although its lists showed no container: a
     /// mount without one. No failure, so it is in no table.
     pub(super) cooling: Mutex<HashMap<ThreadId, Instant>>,
+    /// Until when a volume's containers that have exited need not be looked at again, since they stay.
+    pub(super) staying: Mutex<HashMap<ThreadId, Instant>>,
     unnameable: Unnameable,
+    cause: Cause,
 }
 
 /// How many closed threads the latest sweep found whose ids can't name a volume.
@@ -66,7 +69,14 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
     /// A sweeper that leaves a volume alone for `cooldown` after it could not be removed for the first time.
     pub fn new(cleaner: Arc<Cleaner<V, T>>, health: Arc<Health>, cooldown: Duration) -> Self {
         let (progress, unnameable) = (Progress::default(), Unnameable::default());
-        Self { cleaner, health, cooldown, progress, cooling: Mutex::default(), unnameable }
+        let (cooling, staying, cause) = (Mutex::default(), Mutex::default(), Cause::Schedule);
+        Self { cleaner, health, cooldown, progress, cooling, staying, unnameable, cause }
+    }
+
+    /// A sweeper that a person asks to sweep.
+    #[must_use]
+    pub fn for_a_person(self) -> Self {
+        Self { cause: Cause::Person, ..self }
     }
 
     /// Sweeps by the schedule, and at once when a dependency is back or events of Docker may have been missed.
@@ -74,7 +84,7 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
         let sweep = async |stop: CancellationToken| {
             self.sweep(false, &stop).await;
             if self.cleaner.host.is_only() {
-                observe_backlog(self.cleaner.threads()).await;
+                observe_backlog(self.cleaner.threads(), self.cleaner.policy().retention).await;
             }
         };
         schedule.run(|| self.until_ready(), sweep, || self.cleaner.users.sweep_is_due()).await;
@@ -96,6 +106,7 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
     /// One sweep. With `dry_run`, only says what it would do.
     pub async fn sweep(&self, dry_run: bool, stop: &CancellationToken) -> SweepReport {
         let began = Instant::now();
+        let logged = if dry_run { None } else { begin_log(self.cleaner.threads(), self.host_key(), self.cause).await };
         self.progress.begin();
         let mut tally = Tally::new(dry_run);
         let mut skipped_reason = None;
@@ -112,14 +123,20 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
             skipped_reason.get_or_insert_with(|| format!("removal is paused: {why}"));
         }
         let report = tally.report(skipped_reason, began.elapsed());
-        metrics::sweep(began.elapsed());
+        observe(self.cleaner.host.name(), &report);
         report.log();
+        end_log(self.cleaner.threads(), logged, &report).await;
         report
+    }
+
+    fn host_key(&self) -> Option<&str> {
+        Some(self.cleaner.host.key())
     }
 
     async fn sweep_pages(&self, tally: &mut Tally, stop: &CancellationToken) -> Result<(), Failure> {
         self.cooling.lock().retain(|_, until| *until > Instant::now());
         self.cleaner.look_for_pause().await?;
+        self.cleaner.settle_containers().await;
         let retention = self.cleaner.policy().retention;
         let (mut deferred, mut retries) = (Deferred::default(), Retries::default());
         let scope = self.cleaner.host.name().map_or(Scope::All, |name| Scope::Host(name.to_owned()));
@@ -193,10 +210,8 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
         let already_later = retries.len();
         let rows = absent.len() + referenced.len() + present.len() + unnameable;
         tally.add(Fate::Unnameable, unnameable);
-        tally.add(Fate::Referenced, referenced.len());
-        for (row, containers) in referenced {
-            self.cleaner.users.use_volume(&row.thread, &containers);
-        }
+        let exited = self.exited_users(referenced, inventory, tally).await?;
+        let exited = self.without_failed(exited, tally).await?;
         let (cooling, present): (Vec<_>, Vec<_>) = {
             let cooling = self.cooling.lock();
             present.into_iter().partition(|row| cooling.contains_key(&row.thread))
@@ -210,6 +225,7 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
             }
             let would_be = if self.cleaner.pause_reason().is_some() { Fate::Paused } else { Fate::Removed };
             tally.add(would_be, removable.len());
+            Self::would_remove(&exited, would_be, tally);
             return Ok(());
         }
         let unmarked = self.mark_if_proven(absent, inventory, tally).await?;
@@ -217,8 +233,9 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
         self.set_failed_aside(&mut unmarked, retries, tally).await?;
         removable.extend(unmarked);
         let later = retries.len().saturating_sub(already_later);
-        self.progress.advance(rows.saturating_sub(removable.len() + later));
-        self.remove(removable, tally, stop).await.map(drop)
+        self.progress.advance(rows.saturating_sub(removable.len() + exited.len() + later));
+        self.remove(removable, tally, stop).await?;
+        self.remove_exited(exited, tally, stop).await
     }
 
     /// Marks the deferred threads whose volume is gone by itself.
@@ -254,14 +271,6 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
         if !proves_absence(inventory, absent.len(), tally) {
             return Ok(Vec::new());
         }
-        mark_absent(&self.cleaner.context, absent, tally).await
-    }
-}
-
-/// Counts what is left to do, for the metrics.
-pub(super) async fn observe_backlog(threads: &impl Threads) {
-    match threads.backlog().await {
-        Ok(backlog) => metrics::backlog(backlog.unmarked, backlog.oldest_closed_at),
-        Err(error) => debug!(%error, "can't count what is left to do"),
+        mark_absent(&self.cleaner.context, &self.cleaner.here(), absent, tally).await
     }
 }

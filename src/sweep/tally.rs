@@ -44,6 +44,8 @@ pub(super) struct Tally {
     pub(super) misplaced: u64,
     /// Why the list of a host is not believed.
     pub(super) doubt: Option<String>,
+    /// Containers that were removed for their volumes' sake; in a dry run, that would be.
+    pub(super) containers_removed: u64,
     fates: HashMap<Fate, u64>,
 }
 
@@ -68,6 +70,7 @@ impl Tally {
         SweepReport {
             candidates: self.candidates,
             removed: self.of(Fate::Removed),
+            containers_removed: self.containers_removed,
             not_found: self.of(Fate::NotFound),
             referenced: self.of(Fate::Referenced),
             not_due: self.of(Fate::NotDue),

@@ -17,19 +17,19 @@ use super::{
     Schedule,
     absent::{mark_absent, proves_absence},
     classify::{Classified, Row, classify},
+    logged::{begin_log, end_log, observe, observe_backlog},
     pages::pages,
     report::SweepReport,
-    sweeper::{Unnameable, observe_backlog},
+    sweeper::Unnameable,
     tally::{Fate, Tally},
 };
 use crate::{
     cleanup::{
-        Candidate, Database, Inventory, Scope, Volumes,
+        Candidate, Cause, Database, Details, Inventory, Scope, Volumes,
         fleet::{Fleet, HostWorker},
     },
     failure::{Dependency, Failure, Verdict},
     health::Health,
-    metrics,
 };
 
 /// Rows that are looked for in one list of each host.
@@ -44,12 +44,20 @@ pub struct Unplaced<V, T> {
     unnameable: Unnameable,
     /// Why the latest sweep could not be done to its end.
     skipped: Mutex<Option<String>>,
+    cause: Cause,
 }
 
 impl<V: Volumes, T: Database> Unplaced<V, T> {
     /// The sweep of what is nowhere in `fleet`; with `has_one_of_several`, that is not known to this process.
     pub fn new(fleet: Arc<Fleet<V, T>>, health: Arc<Health>, has_one_of_several: bool) -> Self {
-        Self { fleet, health, has_one_of_several, unnameable: Unnameable::default(), skipped: Mutex::default() }
+        let (unnameable, skipped, cause) = (Unnameable::default(), Mutex::default(), Cause::Schedule);
+        Self { fleet, health, has_one_of_several, unnameable, skipped, cause }
+    }
+
+    /// This sweep, where a person asks for it.
+    #[must_use]
+    pub fn for_a_person(self) -> Self {
+        Self { cause: Cause::Person, ..self }
     }
 
     /// Sweeps by the schedule, and at once when the last host that was down is back.
@@ -62,7 +70,7 @@ impl<V: Volumes, T: Database> Unplaced<V, T> {
         let sweep = async |stop: CancellationToken| {
             were_all_up.store(self.health.are_all_hosts_up(), std::sync::atomic::Ordering::Relaxed);
             self.sweep(false, &stop).await;
-            observe_backlog(self.fleet.threads()).await;
+            observe_backlog(self.fleet.threads(), self.fleet.context().policy.retention).await;
         };
         let due = || async {
             if were_all_up.load(std::sync::atomic::Ordering::Relaxed) {
@@ -76,6 +84,7 @@ impl<V: Volumes, T: Database> Unplaced<V, T> {
     /// One sweep. With `dry_run`, only says what it would do.
     pub async fn sweep(&self, dry_run: bool, stop: &CancellationToken) -> SweepReport {
         let began = Instant::now();
+        let logged = if dry_run { None } else { begin_log(self.fleet.threads(), None, self.cause).await };
         let mut tally = Tally::new(dry_run);
         let mut skipped_reason = None;
         if let Err(failure) = self.sweep_pages(&mut tally, stop).await {
@@ -87,8 +96,9 @@ impl<V: Volumes, T: Database> Unplaced<V, T> {
         skipped_reason = skipped_reason.or_else(|| tally.doubt.clone());
         self.log_skipped(skipped_reason.as_ref());
         let report = tally.report(skipped_reason, began.elapsed());
-        metrics::sweep(began.elapsed());
+        observe(None, &report);
         report.log();
+        end_log(self.fleet.threads(), logged, &report).await;
         report
     }
 
@@ -146,7 +156,7 @@ impl<V: Volumes, T: Database> Unplaced<V, T> {
             tally.add(Fate::NotFound, absent.len());
             return Ok(());
         }
-        let unmarked = mark_absent(self.fleet.context(), absent, tally).await?;
+        let unmarked = mark_absent(self.fleet.context(), &Details::default(), absent, tally).await?;
         tally.add(Fate::Failed, unmarked.len());
         Ok(())
     }
@@ -176,6 +186,7 @@ impl<V: Volumes, T: Database> Unplaced<V, T> {
 fn both(mut one: Inventory, other: Inventory) -> Inventory {
     one.present.extend(other.present);
     one.referenced.extend(other.referenced);
+    one.exited.extend(other.exited);
     one.warnings.extend(other.warnings);
     one.doubt = one.doubt.or(other.doubt);
     one

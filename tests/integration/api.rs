@@ -38,7 +38,8 @@ pub(crate) async fn ask(serving: &Serving, request: &str, headers: &[&str], body
         head += "Host: localhost\r\n";
     }
     for line in headers {
-        head += &format!("{line}\r\n");
+        head += line;
+        head += "\r\n";
     }
     stream.write_all(format!("{head}\r\n{body}").as_bytes()).await.expect("written");
     let mut response = String::new();
@@ -63,8 +64,8 @@ async fn tell(serving: &Serving, token: &str, path: &str, body: &Value) -> Answe
 
 fn write_tokens(world: &World, lines: &[(&str, &str, &str)]) -> String {
     let file = world.dir.path().join("tokens");
-    let lines: String = lines.iter().map(|(role, name, token)| format!("{role}:{name}:{token}\n")).collect();
-    std::fs::write(&file, lines).expect("written");
+    let lines: Vec<_> = lines.iter().map(|(role, name, token)| format!("{role}:{name}:{token}")).collect();
+    std::fs::write(&file, lines.join("\n")).expect("written");
     file.to_string_lossy().into_owned()
 }
 
@@ -161,6 +162,12 @@ async fn it_answers_what_the_commands_print_as_its_description_says() {
         let holds = get(&serving, "/holds").await;
         check(&description, "/api/v1/holds", "get", "200", &holds);
         assert_eq!(holds["holds"][0]["reason"], "<b>audit</b>");
+        for (path, list) in [("/sweeps", "sweeps"), ("/actions", "actions"), ("/stats", "stats")] {
+            let answer = get(&serving, path).await;
+            check(&description, &format!("/api/v1{path}"), "get", "200", &answer);
+            assert!(answer[list].is_array(), "{on:?} {answer}");
+        }
+        assert_eq!(get(&serving, "/actions").await["actions"][0]["action"], "hold", "{on:?}");
         assert_eq!(serving.stop().await, Some(0));
     }
 }

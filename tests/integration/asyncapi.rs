@@ -79,15 +79,15 @@ fn every_example_of_a_message_fits_its_schemas() {
     for (name, message) in messages {
         for example in message["examples"].as_array().into_iter().flatten() {
             for part in ["headers", "payload"] {
-                let schema = validator(&format!("asyncapi.yaml#/components/messages/{name}/{part}"));
                 if let Some(value) = example.get(part) {
+                    let schema = validator(&format!("asyncapi.yaml#/components/messages/{name}/{part}"));
                     assert!(schema.is_valid(value), "{name}, {part}: {value}");
                     checked += 1;
                 }
             }
         }
     }
-    assert_eq!(checked, 6);
+    assert_eq!(checked, 7);
 }
 
 #[test]

@@ -516,6 +516,10 @@ async fn a_user_who_may_not_mark_is_told() {
     // Without a lease there would be no sweep.
     doctor(&world).await.only_failure("database.rights", "permission denied for table volume_reaper_leases");
     world.execute(&format!("GRANT INSERT, UPDATE ON volume_reaper_leases TO {user}")).await;
+    doctor(&world).await.only_failure("database.rights", "permission denied for table volume_reaper_chains");
+    let grant = "GRANT INSERT, UPDATE, DELETE ON volume_reaper_sweeps, volume_reaper_stats TO {}; \
+                 GRANT INSERT, UPDATE ON volume_reaper_chains, volume_reaper_rollups TO {}";
+    world.execute(&grant.replace("{}", &user)).await;
     assert_eq!(doctor(&world).await.code, Some(0));
 }
 

@@ -6,7 +6,7 @@ use chrono::Utc;
 use migrations::ThreadsTable;
 use serde_json::{Value, json};
 use volume_reaper::{
-    cleanup::{Gone, Origin, Receipt, Threads},
+    cleanup::{Details, Gone, Origin, Receipt, Threads},
     config::SecretUrl,
     store::Store,
     volume_name::{ThreadId, VolumePrefix},
@@ -178,6 +178,7 @@ async fn the_database_itself_refuses_what_a_dry_run_must_not_write() {
             origin: Origin::Sweep,
             at: Utc::now(),
             is_written: false,
+            details: Details::default(),
         };
         store.mark(&[receipt]).await.expect_err("refused");
         assert_eq!(world.mark("t1").await, None, "{on:?}");

@@ -14,8 +14,9 @@ use chrono::{DateTime, Utc};
 use tokio::time::Instant;
 use volume_reaper::{
     cleanup::{
-        Backlog, Candidate, Cleaner, Close, Context, Failures, Inventory, Locked, Mark, Outcome, Pause, Pauses, Policy,
-        Receipt, Receipts, Removal, Rows, Scope, Seen, Sighting, Sightings, Thread, Threads, Volumes,
+        Backlog, Candidate, Cleaner, Close, Container, ContainerId, ContainerReceipt, ContainerRemoval, Containers,
+        Context, Failures, Inventory, Locked, Mark, Outcome, Pause, Pauses, Policy, Receipt, Receipts, Removal, Rows,
+        Scope, Seen, Sighting, Sightings, SweepLog, Thread, Threads, Volumes,
         failing::FailedCleanup,
         policy::{Limits, Locking},
     },
@@ -52,6 +53,17 @@ pub(crate) struct FakeVolumes {
     /// The volumes are in the first list and in no later one.
     pub(crate) vanishing: AtomicBool,
     rows: Table,
+}
+
+/// Nothing of theirs is ever asked for.
+impl Containers for FakeVolumes {
+    async fn look_at(&self, container: &ContainerId) -> Result<Option<Container>, Failure> {
+        unreachable!("{container}: no rule lets containers be removed")
+    }
+
+    async fn remove_container_by(&self, container: &ContainerId, _: Instant) -> Result<ContainerRemoval, Failure> {
+        unreachable!("{container}: no rule lets containers be removed")
+    }
 }
 
 impl Volumes for FakeVolumes {
@@ -282,9 +294,15 @@ impl Sightings for FakeThreads {
     }
 }
 
+impl SweepLog for FakeThreads {}
+
 impl Receipts for FakeThreads {
     async fn record(&self, receipt: &Receipt) -> Result<(), Failure> {
         unreachable!("{receipt:?}: only people ask for that")
+    }
+
+    async fn record_containers(&self, receipts: &[ContainerReceipt]) -> Result<(), Failure> {
+        unreachable!("{receipts:?}: no rule lets containers be removed")
     }
 
     async fn removed_last_hour(&self) -> Result<u64, Failure> {

@@ -1,6 +1,8 @@
 //! The product against real servers: RabbitMQ, PostgreSQL, SQLite and a Docker daemon that `make test` started.
 
 mod adoption;
+mod alerts;
+mod announcements;
 mod api;
 mod asyncapi;
 mod broker_surprises;
@@ -14,6 +16,7 @@ mod docs;
 mod doctor;
 mod dry_run;
 mod event;
+mod exited_containers;
 mod explain;
 mod fakes;
 mod fault_proxy;
@@ -21,6 +24,7 @@ mod faults;
 mod fleet;
 mod fleet_hosts;
 mod full_disk;
+mod history;
 mod holds;
 mod huge_volumes;
 mod leaders;
@@ -38,6 +42,7 @@ mod poison;
 mod process;
 mod proxy;
 mod raw_publisher;
+mod receipts;
 mod recording;
 mod retention;
 mod scripted_daemon;

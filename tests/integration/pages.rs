@@ -35,7 +35,8 @@ async fn park(world: &World, bodies: &[&[u8]]) {
     for body in bodies {
         world.publish(body).await;
     }
-    let parked = async || (world.messages(&world.dead_letter_queue()).await == bodies.len() as u32).then_some(());
+    let expected = u32::try_from(bodies.len()).expect("few");
+    let parked = async || (world.messages(&world.dead_letter_queue()).await == expected).then_some(());
     eventually("all are parked", parked).await;
 }
 

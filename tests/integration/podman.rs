@@ -169,6 +169,25 @@ async fn a_removal_is_told_from_an_absence_and_from_a_reference() {
 }
 
 #[tokio::test]
+async fn a_container_that_was_never_started_goes_before_its_volume_where_that_is_allowed() {
+    for &kind in Kind::all() {
+        let podman = Podman::start(kind).await;
+        let mut world = podman.world().await;
+        world.closed_with_volume("t1").await;
+        let container = podman.create_container(&world, "t1").await;
+        assert_eq!(world.sweep().await["referenced"], json!(1), "{kind:?}");
+        world.set("VOLUME_REAPER_EXITED_CONTAINERS", "remove");
+        assert_eq!(world.sweep().await["referenced"], json!(1), "{kind:?}: the grace");
+        world.set("VOLUME_REAPER_EXITED_GRACE", "0s");
+        let report = world.sweep().await;
+        assert_eq!((&report["removed"], &report["containers_removed"]), (&json!(1), &json!(1)), "{kind:?}: {report}");
+        assert!(!world.has_volume("t1").await, "{kind:?}");
+        assert!(podman.client().inspect_container(&container, None).await.is_err(), "{kind:?}");
+        assert!(world.receipts("t1").await.contains(&"container_removed/sweep".to_owned()), "{kind:?}");
+    }
+}
+
+#[tokio::test]
 async fn it_is_known_again_after_its_restart_although_it_says_another_id_each_time() {
     for &kind in Kind::all() {
         let mut podman = Podman::start(kind).await;

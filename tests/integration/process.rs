@@ -300,3 +300,45 @@ async fn the_metrics_are_those_of_the_contract() {
     assert_eq!(removed[0]["level"], json!("INFO"));
     assert_eq!(removed[0]["thread.id"], json!("t1"));
 }
+
+#[tokio::test]
+async fn completions_and_manual_pages_know_every_command() {
+    let world = world(On::Sqlite).await;
+    for shell in ["bash", "zsh", "fish"] {
+        let script = world.run(&["completions", shell]).await;
+        assert!(script.status.success(), "{script:?}");
+        let script = String::from_utf8(script.stdout).expect("text");
+        for word in ["dead-letters", "receipts", "retire"] {
+            assert!(script.contains(word), "{shell}: {word}");
+        }
+    }
+    let dir = world.dir.path().join("man");
+    assert!(world.run(&["man", dir.to_str().expect("text")]).await.status.success());
+    for page in ["volume-reaper.1", "volume-reaper-receipts-verify.1", "volume-reaper-hosts-retire.1"] {
+        let text = std::fs::read_to_string(dir.join(page)).unwrap_or_else(|error| panic!("{page}: {error}"));
+        assert!(text.contains(".TH "), "{page}");
+    }
+}
+
+#[tokio::test]
+async fn a_pipe_that_closes_early_ends_a_list_quietly() {
+    let world = world(On::Sqlite).await;
+    let columns = "thread_id, volume_name, outcome, source, replica, removed_at";
+    let now = world.moment(chrono::Utc::now());
+    let numbers = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 5000)";
+    let insert = format!(
+        "INSERT INTO volume_removals ({columns}) {numbers} SELECT i, 'v', 'removed', 'event', 'r', '{now}' FROM n"
+    );
+    world.execute(&insert).await;
+    let mut list = world.command(&["receipts", "--csv"]);
+    let mut list =
+        list.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().expect("starts");
+    // Far less than there is.
+    let mut lines = tokio::io::BufReader::new(list.stdout.take().expect("piped"));
+    let mut first = String::new();
+    tokio::io::AsyncBufReadExt::read_line(&mut lines, &mut first).await.expect("a line");
+    drop(lines);
+    let ended = list.wait_with_output().await.expect("ends");
+    assert!(first.starts_with("id,"), "{first}");
+    assert_eq!((ended.status.code(), String::from_utf8_lossy(&ended.stderr).as_ref()), (Some(0), ""));
+}

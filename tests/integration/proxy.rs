@@ -15,7 +15,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use crate::world::server;
+use crate::world::{eventually, server};
 
 pub(crate) struct CountingProxy {
     socket: PathBuf,
@@ -30,8 +30,8 @@ pub(crate) struct CountingProxy {
 #[derive(Clone)]
 enum Removals {
     Fail,
-    /// They are passed on when it is no longer set.
-    Pass(watch::Receiver<bool>),
+    /// They are passed on when it is no longer set; those of other paths than this one at once.
+    Pass(&'static str, watch::Receiver<bool>),
 }
 
 impl CountingProxy {
@@ -42,12 +42,12 @@ impl CountingProxy {
 
     /// Listens in front of another daemon.
     pub(crate) fn before(dir: &Path, endpoint: &str) -> Self {
-        Self::listen(dir, endpoint, false)
+        Self::listen(dir, endpoint, Some("/"))
     }
 
     /// Listens in front of the daemon, but answers removals itself, with the error of a full disk.
     pub(crate) fn start_failing_removals(dir: &Path) -> Self {
-        Self::listen(dir, &server("DOCKER_HOST"), true)
+        Self::listen(dir, &server("DOCKER_HOST"), None)
     }
 
     /// Listens in front of the daemon, and keeps removals back until they are released.
@@ -57,11 +57,25 @@ impl CountingProxy {
         proxy
     }
 
+    /// Listens in front of the daemon, and keeps removals of containers back until they are released.
+    pub(crate) fn start_holding_containers(dir: &Path) -> Self {
+        let proxy = Self::listen(dir, &server("DOCKER_HOST"), Some("/containers/"));
+        proxy.holds_removals.send_replace(true);
+        proxy
+    }
+
+    /// Waits until the daemon is to be asked for the removal of a container.
+    pub(crate) async fn until_container_removal(&self) {
+        let is_it = |request: &String| request.starts_with("DELETE /containers/");
+        eventually("a container is to be removed", async || self.requests().iter().any(is_it).then_some(())).await;
+    }
+
     pub(crate) fn release_removals(&self) {
         self.holds_removals.send_replace(false);
     }
 
-    fn listen(dir: &Path, endpoint: &str, fail_removals: bool) -> Self {
+    /// Without a path, removals fail.
+    fn listen(dir: &Path, endpoint: &str, held: Option<&'static str>) -> Self {
         let socket = dir.join("proxy.sock");
         let listener = UnixListener::bind(&socket).expect("a socket");
         let daemon = endpoint.trim_start_matches("unix://").to_owned();
@@ -69,7 +83,7 @@ impl CountingProxy {
         let connections = Arc::new(AtomicUsize::new(0));
         let is_cut = watch::Sender::new(false);
         let holds_removals = watch::Sender::new(false);
-        let removals = if fail_removals { Removals::Fail } else { Removals::Pass(holds_removals.subscribe()) };
+        let removals = held.map_or(Removals::Fail, |path| Removals::Pass(path, holds_removals.subscribe()));
         let accepting = tokio::spawn({
             let (requests, connections, is_cut) = (Arc::clone(&requests), Arc::clone(&connections), is_cut.clone());
             async move {
@@ -139,7 +153,8 @@ async fn pass_on(client: UnixStream, daemon: String, requests: Arc<Mutex<Vec<Str
         while let Some(request) = HttpRequest::read(&mut from_client).await {
             requests.lock().expect("lock").push(request.line.clone());
             let is_removal = request.line.starts_with("DELETE ");
-            if let (Removals::Pass(held), true) = (&mut removals, is_removal)
+            if let (Removals::Pass(path, held), true) = (&mut removals, is_removal)
+                && request.line.starts_with(&format!("DELETE {path}"))
                 && held.wait_for(|held| !held).await.is_err()
             {
                 return;

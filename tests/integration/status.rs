@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::{
     proxy::CountingProxy,
-    world::{On, World, world},
+    world::{On, World, eventually, world},
 };
 
 async fn status(world: &World) -> (Option<i32>, Value) {
@@ -109,7 +109,7 @@ async fn what_is_down_says_why_and_the_rest_is_told() {
             "DATABASE_URL",
             "postgres://u:s3cret@127.0.0.1:1/none",
             "database",
-            &["backlog", "daemons", "failing", "pause", "removals", "sweeper"],
+            &["backlog", "daemons", "failing", "pause", "removals", "sweeper", "threads"],
         ),
     ] {
         all.settings.clone_from(&up);
@@ -146,4 +146,38 @@ async fn another_daemon_than_the_pinned_one_is_told() {
     let (code, report) = status(&world).await;
     assert_eq!((code, &report["daemons"][0]["answers"]), (Some(0), &json!(false)));
     assert!(text(&world).await.contains("default: another, pinned at "));
+}
+
+#[tokio::test]
+async fn status_and_metrics_agree_on_what_is_left_and_why() {
+    for on in On::ALL {
+        let world = world(on).await;
+        for id in ["used", "held", "free"] {
+            world.closed_with_volume(id).await;
+        }
+        let container = world.create_container("used").await;
+        let held = world.run(&["hold", "held", "--reason", "a dispute"]).await;
+        assert!(held.status.success(), "{held:?}");
+        let serving = world.serve().await;
+        world.until_marked("free").await;
+        serving.until_metric("volume_reaper_threads{state=\"held\"}", 1).await;
+        let report = status(&world).await.1;
+        let states = report["threads"].as_object().expect("states").clone();
+        for (state, threads) in &states {
+            let metric = serving.metric(&format!("volume_reaper_threads{{state=\"{state}\"}}")).await;
+            assert_eq!(Some(metric), threads.as_u64(), "{on:?} {state}: {states:?}");
+        }
+        assert_eq!((&states["held"], &states["referenced"]), (&json!(1), &json!(1)), "{on:?}");
+        assert_eq!(serving.metric("volume_reaper_unmarked_threads").await, 2, "{on:?}");
+        assert_eq!(report["backlog"]["unmarked"], json!(2), "{on:?}");
+        serving.until_metric("volume_reaper_removal_seconds_count", 1).await;
+        serving.until_metric("volume_reaper_reclaimed_unknown_total", 1).await;
+        let queue = format!("volume_reaper_queue_messages{{queue=\"{}\"}} 0\n", world.work_queue());
+        let is_counted = async || serving.get("/metrics").await.1.contains(&queue).then_some(());
+        eventually("the queue is counted", is_counted).await;
+        let text = text(&world).await;
+        assert!(text.contains("left by the last sweep: 1 referenced, 1 held"), "{on:?}: {text}");
+        assert_eq!(serving.stop().await, Some(0));
+        world.remove_container(&container).await;
+    }
 }

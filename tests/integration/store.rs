@@ -7,7 +7,7 @@ use chrono::{SubsecRound, Utc};
 use migrations::ThreadsTable;
 use volume_reaper::{
     cleanup::Identity,
-    cleanup::{Close, Gone, Mark, Origin, Receipt, Scope, Threads},
+    cleanup::{Close, Details, Gone, Mark, Origin, Receipt, Scope, Threads},
     config::SecretUrl,
     failure::{Dependency, Verdict},
     store::Store,
@@ -38,6 +38,7 @@ fn receipt(id: &str) -> Receipt {
         origin: Origin::Event(Some("message-1".to_owned())),
         at: Utc::now().trunc_subsecs(3),
         is_written: false,
+        details: Details::default(),
     }
 }
 

@@ -1,9 +1,12 @@
 //! The audit trail, as the clean-up needs it.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 
 use super::{
     super::outcome::{Gone, Origin, Outcome},
+    container::ContainerId,
     thread_rows::Close,
 };
 use crate::{
@@ -28,6 +31,43 @@ pub struct Receipt {
     pub at: DateTime<Utc>,
     /// It is in the audit trail already, only the mark is missing.
     pub is_written: bool,
+    /// Where that was, and what it took.
+    pub details: Details,
+}
+
+/// Where a volume was, and what its removal took; none where that is unknown, or cannot be said of one host.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Details {
+    /// The Docker host, by its key.
+    pub host: Option<String>,
+    /// The identity of its daemon.
+    pub daemon: Option<String>,
+    /// What was in the volume.
+    pub bytes: Option<u64>,
+    /// From the decision to the daemon's answer.
+    pub duration: Option<Duration>,
+}
+
+/// One row of the audit trail: a container that was removed, since it had exited and its volume was to go.
+#[derive(Clone, Debug)]
+pub struct ContainerReceipt {
+    /// The thread.
+    pub thread_id: ThreadId,
+    /// The volume that it referenced.
+    pub volume: VolumeName,
+    /// The container.
+    pub container: ContainerId,
+    /// Its name.
+    pub name: String,
+    /// Who asked for the clean-up.
+    pub origin: Origin,
+    /// When it was gone. UTC, whole milliseconds.
+    pub at: DateTime<Utc>,
+}
+
+impl ContainerReceipt {
+    /// The `outcome` of such a receipt.
+    pub const OUTCOME: &str = "container_removed";
 }
 
 /// The audit trail.
@@ -38,6 +78,10 @@ pub trait Receipts: Send + Sync + 'static {
     /// Writes a receipt for a volume that has no thread to mark.
     fn record(&self, receipt: &Receipt) -> impl Future<Output = Result<(), Failure>> + Send;
 
-    /// Counts the volumes that were removed within the last hour, or since removal was last resumed if that is less.
+    /// Writes receipts of containers.
+    fn record_containers(&self, receipts: &[ContainerReceipt]) -> impl Future<Output = Result<(), Failure>> + Send;
+
+    /// Counts the volumes and containers that were removed within the last hour, or since removal was last resumed if
+    /// that is less.
     fn removed_last_hour(&self) -> impl Future<Output = Result<u64, Failure>> + Send;
 }

@@ -165,6 +165,11 @@ pub trait Threads: Send + Sync + 'static {
     /// Counts the closed and unmarked threads.
     fn backlog(&self) -> impl Future<Output = Result<Backlog, Failure>> + Send;
 
+    /// When the longest closed thread was closed that is not marked and that nobody holds, if the platform says so.
+    fn oldest_not_held(&self) -> impl Future<Output = Result<Option<DateTime<Utc>>, Failure>> + Send {
+        async { Ok(None) }
+    }
+
     /// A pinned daemon that this process does not ask, if there is one.
     fn unserved_host(&self) -> impl Future<Output = Result<Option<String>, Failure>> + Send;
 }

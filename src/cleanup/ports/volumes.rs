@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use futures_util::Stream;
 use tokio::time::Instant;
 
+use super::Containers;
 use crate::{
     failure::Failure,
     volume_name::{ThreadId, VolumeName, VolumePrefix},
@@ -33,6 +34,8 @@ pub struct Inventory {
     pub present: HashSet<ThreadId>,
     /// Threads of the volumes that containers reference, with the containers' ids; stopped ones included.
     pub referenced: HashMap<ThreadId, Vec<String>>,
+    /// Those of them whose containers have all exited, or were never started.
+    pub exited: HashSet<ThreadId>,
     /// What the daemon warned of. If there is any, the list may lack volumes: absence proves nothing.
     pub warnings: Vec<String>,
     /// Why the host is doubted: too much of it has vanished. Then absence proves nothing either.
@@ -50,7 +53,7 @@ pub enum Freed {
 
 /// Docker, as the clean-up needs it. What a wrong daemon lacks proves nothing: only the answers of the pinned one
 /// count, and who implements this sees to that.
-pub trait Volumes: Send + Sync + 'static {
+pub trait Volumes: Containers {
     /// Removes a volume, without force. The removal is not sent after `latest`: the thread's row may be unlocked soon
     /// after, and the thread be open again.
     fn remove_by(
@@ -72,6 +75,17 @@ pub trait Volumes: Send + Sync + 'static {
 
     /// Lists our volumes and which of them are referenced, as the pinned daemon says.
     fn inventory(&self, prefix: &VolumePrefix) -> impl Future<Output = Result<Inventory, Failure>> + Send;
+
+    /// Whose answers count, for the audit trail.
+    fn daemon(&self) -> Option<String> {
+        None
+    }
+
+    /// What was in a volume that was removed, in bytes, when that was last measured. Only once: a volume that is made
+    /// anew under the name is another one. Asks nobody.
+    fn take_size(&self, _volume: &VolumeName) -> Option<u64> {
+        None
+    }
 }
 
 /// Docker's events, as far as they free volumes.

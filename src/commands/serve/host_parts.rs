@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tokio::sync::watch;
-use tracing::{Span, error_span};
+use tracing::{Span, debug, error_span};
 
 use super::Process;
 use crate::{
@@ -52,6 +52,31 @@ impl<T: Database + AsRef<Store>> Host<T> {
     pub(super) async fn lead(self, is_leader: watch::Sender<bool>) -> Result<(), Failure> {
         let lease = sweep_lease(&self.worker().cleaner.host);
         Arc::clone(&self.process).lead(lease, is_leader).await
+    }
+
+    /// Asks now and then how much is in the volumes, as long as this replica sweeps the host.
+    pub(super) async fn measure(self, mut is_leader: watch::Receiver<bool>) -> Result<(), Failure> {
+        let (HostWorker { cleaner, health, .. }, config) = (self.worker(), &self.process.config);
+        let Some(interval) = config.size_interval else {
+            self.process.stop.cancelled().await;
+            return Ok(());
+        };
+        let measure = async {
+            loop {
+                let _ = is_leader.wait_for(|is_leader| *is_leader).await;
+                health.until_up(&[Dependency::Docker]).await;
+                match cleaner.volumes.measure(&config.volume_prefix).await {
+                    Ok(volumes) => debug!(volumes, "measured"),
+                    Err(error) => debug!(%error, "how much is in the volumes is not known"),
+                }
+                tokio::time::sleep(interval).await;
+            }
+        };
+        tokio::select! {
+            () = measure => {}
+            () = self.process.stop.cancelled() => {}
+        }
+        Ok(())
     }
 
     pub(super) async fn clean_released(self) -> Result<(), Failure> {

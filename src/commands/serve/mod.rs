@@ -1,8 +1,11 @@
 //! `serve`: consumer, sweeps, lease, probes and HTTP in one process, until a signal.
 
+mod announcing;
+mod history;
 mod host_parts;
 mod last_steps;
 pub mod leader;
+mod queue_counts;
 mod signals;
 
 use std::{process::ExitCode, sync::Arc, time::Duration};
@@ -105,20 +108,26 @@ async fn serve<T: Database + AsRef<Store>>(
     work.spawn(Arc::clone(&process).consume().in_current_span());
     services.spawn(Arc::clone(&process).probe_database().in_current_span());
     services.spawn(Arc::clone(&process).serve_http(listener, recorder).in_current_span());
+    // Who sweeps the only host, or else what is on none of several, does what only one may do.
+    let leads_all = watch::Sender::new(false);
+    if !process.is_dry_run {
+        history::spawn(&process, &leads_all, &mut work);
+    }
     // Each host has its own parts, so that none waits for another.
     for number in 0..process.fleet.workers().len() {
         let host = Host { process: Arc::clone(&process), number };
-        let (is_leader, span) = (watch::Sender::new(false), host.span());
+        let is_only = process.fleet.only().is_some();
+        let (is_leader, span) = (if is_only { leads_all.clone() } else { watch::Sender::new(false) }, host.span());
         work.spawn(host.clone().sweep(is_leader.subscribe()).instrument(span.clone()));
+        work.spawn(host.clone().measure(is_leader.subscribe()).instrument(span.clone()));
         work.spawn(host.clone().lead(is_leader).instrument(span.clone()));
         work.spawn(host.clone().clean_released().instrument(span.clone()));
         services.spawn(host.clone().probe_docker().instrument(span.clone()));
         services.spawn(host.follow_docker().instrument(span));
     }
     if process.fleet.only().is_none() {
-        let is_leader = watch::Sender::new(false);
-        work.spawn(Arc::clone(&process).sweep_unplaced(is_leader.subscribe()).in_current_span());
-        work.spawn(Arc::clone(&process).lead(SWEEP_LEASE.to_owned(), is_leader).in_current_span());
+        work.spawn(Arc::clone(&process).sweep_unplaced(leads_all.subscribe()).in_current_span());
+        work.spawn(Arc::clone(&process).lead(SWEEP_LEASE.to_owned(), leads_all).in_current_span());
     }
 
     let ended_early = tokio::select! {

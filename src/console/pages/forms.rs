@@ -11,7 +11,7 @@ use serde::Deserialize;
 use super::Page;
 use crate::console::{
     access::{Access, Person},
-    acting::{HoldRequest, MessagesRequest, PauseRequest, ResumeRequest},
+    acts::{HoldRequest, MessagesRequest, PauseRequest, ResumeRequest},
     problem::Problem,
     reading::{Shared, thread_id},
 };

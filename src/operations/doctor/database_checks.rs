@@ -108,8 +108,8 @@ fn schema_verdicts(config: &Config, schema: &Schema) -> Vec<Check> {
             format!("marks and receipts can't be written: {error}"),
             "connect to a server and as a user that may SELECT and UPDATE the threads table, SELECT and INSERT in \
              volume_removals, SELECT in volume_reaper_migrations and volume_reaper_additions, and SELECT, INSERT and \
-             UPDATE in the other tables volume_reaper_...; in volume_reaper_daemons, volume_reaper_holds and \
-             volume_reaper_failures DELETE too",
+             UPDATE in the other tables volume_reaper_...; in volume_reaper_daemons, volume_reaper_holds, \
+             volume_reaper_failures, volume_reaper_sweeps and volume_reaper_stats DELETE too",
         ),
     });
     checks

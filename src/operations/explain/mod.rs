@@ -9,7 +9,7 @@ use futures_util::future::join_all;
 use self::why::{Daemon, Explanation, Facts, Rows};
 use super::{docker, sweep_lease};
 use crate::{
-    cleanup::{Failures, Pauses, failing::Failing},
+    cleanup::{Container, Failures, Pauses, failing::Failing},
     config::{Config, DockerHost},
     failure::Failure,
     host::Host,
@@ -38,12 +38,12 @@ async fn found(
 ) -> (Result<Rows, Failure>, Result<Daemon, Failure>) {
     let store = match super::store_to_look_at(config).await {
         Ok(store) => store,
-        Err(down) => return (Err(down), daemon(config, None, &[], volume).await),
+        Err(down) => return (Err(down), daemon(config, None, &[], thread, volume).await),
     };
     let row = store.look_up_thread(thread).await;
     let host = row.as_ref().ok().and_then(|row| row.as_ref()?.host.clone());
     let pinned = store.pinned_daemons().await.unwrap_or_default();
-    let daemon = daemon(config, host, &pinned, volume).await;
+    let daemon = daemon(config, host, &pinned, thread, volume).await;
     let rows = match row {
         Ok(row) => read_rows(&store, config, thread, row, daemon.as_ref().ok()).await,
         Err(down) => Err(down),
@@ -84,13 +84,14 @@ async fn daemon(
     config: &Config,
     host: Option<String>,
     pinned: &[PinnedDaemon],
+    thread: &ThreadId,
     volume: &VolumeName,
 ) -> Result<Daemon, Failure> {
     let asked: Vec<_> = match &host {
         None => config.docker_hosts.iter().collect(),
         Some(host) => config.docker_hosts.iter().filter(|each| each.name.name() == Some(host)).collect(),
     };
-    let mut all = join_all(asked.into_iter().map(|host| look(config, host, volume))).await;
+    let mut all = join_all(asked.into_iter().map(|host| look(config, host, thread, volume))).await;
     let is_pinned = |daemon: &Daemon| {
         let name = daemon.host.as_deref().unwrap_or(Host::Only.key());
         pinned.iter().any(|pinned| pinned.name == name && pinned.identity == daemon.identity)
@@ -108,14 +109,22 @@ async fn daemon(
     all.swap_remove(most_relevant)
 }
 
-async fn look(config: &Config, host: &DockerHost, volume: &VolumeName) -> Result<Daemon, Failure> {
+async fn look(config: &Config, host: &DockerHost, thread: &ThreadId, volume: &VolumeName) -> Result<Daemon, Failure> {
     let docker = docker(config, host);
     let look = async {
         let found = docker.find_volume(volume).await?;
-        let users = docker.users(volume).await?;
+        let mut users = docker.users(volume).await?;
         // After what it is to prove.
-        let identity = docker.identify().await?.as_str().to_owned();
-        Ok(Daemon { host: host.name.name().map(str::to_owned), identity, found, users })
+        let identity = docker.identify().await?;
+        if let Some(rule) = config.policy.exited {
+            for user in &mut users {
+                user.exited = user.found.as_ref().map(|found| {
+                    let found = Container { is_podmans: identity.is_podmans(), ..found.clone() };
+                    rule.may_go(&found, |name| config.volume_prefix.is_volume_of(name, thread))
+                });
+            }
+        }
+        Ok(Daemon { host: host.name.name().map(str::to_owned), identity: identity.as_str().to_owned(), found, users })
     };
     look.await.map_err(|failure: Failure| match host.name.name() {
         None => failure,

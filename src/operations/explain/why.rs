@@ -10,9 +10,9 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 pub(crate) use crate::operations::explain::words::times;
-use crate::operations::explain::words::{of_receipt, of_user};
+use crate::operations::explain::words::{of_container, of_receipt, of_user};
 use crate::{
-    cleanup::{Identity, Pause, failing::Failing, retention::Due},
+    cleanup::{Identity, Pause, exited::MayGo, failing::Failing, retention::Due},
     docker::{FoundVolume, VolumeUser},
     store::{Hold, Sweeper, ThreadRow, WrittenReceipt},
     terminal::{Plain, time},
@@ -88,6 +88,8 @@ pub enum Reason {
     NotDue,
     /// Containers use the volume.
     Referenced,
+    /// All of them have exited or were never started, and are removed in their time.
+    ExitedContainers,
     /// Cleaning up failed.
     Failing,
     /// All removal is paused.
@@ -122,7 +124,7 @@ pub fn why(facts: &Facts) -> Vec<Reason> {
         reasons.push(Reason::DockerDown);
     }
     // Where it is a sweep that is waited for.
-    let needs_sweep = [Reason::Drift, Reason::NotMarkedYet, Reason::Failing, Reason::Waiting];
+    let needs_sweep = [Reason::Drift, Reason::NotMarkedYet, Reason::Failing, Reason::Waiting, Reason::ExitedContainers];
     let is_swept = |rows: &Rows| rows.sweeper.as_ref().is_some_and(|sweeper| sweeper.is_current(facts.now));
     if reasons.iter().any(|reason| needs_sweep.contains(reason)) && !facts.database.as_ref().is_ok_and(is_swept) {
         reasons.push(Reason::NobodySweeps);
@@ -156,9 +158,20 @@ fn of_closed(rows: &Rows, is_marked: bool, docker: Option<&Daemon>) -> Vec<Reaso
             let held = rows.hold.as_ref().map(|_| Reason::Held);
             let not_due = (rows.due != Due::Now).then_some(Reason::NotDue);
             let paused = rows.pause.as_ref().map(|_| Reason::Paused);
-            let reasons: Vec<_> = [held, not_due, referenced, failing, paused].into_iter().flatten().collect();
+            let is_stopped = held.or(paused).is_some() || rows.due == Due::Never;
+            let exited = users_may_go(daemon).filter(|_| !is_stopped).map(|_| Reason::ExitedContainers);
+            let reasons: Vec<_> = [held, not_due, referenced, exited, failing, paused].into_iter().flatten().collect();
             if reasons.is_empty() { vec![Reason::Waiting] } else { reasons }
         }
+    }
+}
+
+/// From when on all containers that use the volume may be removed, if there are any and they may.
+pub(super) fn users_may_go(daemon: &Daemon) -> Option<DateTime<Utc>> {
+    let each: Option<Vec<_>> = daemon.users.iter().map(|user| user.exited.clone()).collect();
+    match MayGo::all(each.filter(|each| !each.is_empty())?) {
+        MayGo::From(from) => Some(from),
+        MayGo::Kept(_) => None,
     }
 }
 
@@ -275,8 +288,11 @@ impl fmt::Display for Explanation {
             let (replica, next) = (Plain(&failed.replica), time(*next_try_at));
             writeln!(f, "  failed   {attempts}, last at {at} on {replica}, next try at {next}")?;
         }
-        if let Some(receipt) = self.receipts.iter().flatten().next() {
-            writeln!(f, "  receipt  {} {}", Plain(&receipt.outcome), of_receipt(receipt))?;
+        let receipts = || self.receipts.iter().flatten();
+        let of_volume = receipts().find(|receipt| receipt.container_id.is_none());
+        for receipt in of_volume.into_iter().chain(receipts().filter(|receipt| receipt.container_id.is_some())) {
+            let (outcome, container) = (Plain(&receipt.outcome), of_container(receipt));
+            writeln!(f, "  receipt  {outcome} {container}{}", of_receipt(receipt))?;
         }
         let host = self.daemon.host.as_ref().map(|host| format!("host {host}, ")).unwrap_or_default();
         match (&self.daemon.answering, &self.daemon.pinned) {
@@ -306,6 +322,8 @@ mod tests {
             since: Some(now()),
             image: "agent:1".to_owned(),
             created_at: Some(now()),
+            found: None,
+            exited: None,
         }
     }
 
@@ -469,7 +487,17 @@ mod tests {
             let (outcome, source, replica) = (evil.to_owned(), "event".to_owned(), evil.to_owned());
             let event_id = Some(evil.to_owned());
             let (removed_at, volume_name) = (now(), String::new());
-            rows.receipts = vec![WrittenReceipt { outcome, source, event_id, replica, removed_at, volume_name }];
+            let (container_id, container_name) = (Some(evil.to_owned()), Some(evil.to_owned()));
+            rows.receipts = vec![WrittenReceipt {
+                outcome,
+                source,
+                event_id,
+                replica,
+                removed_at,
+                volume_name,
+                container_id,
+                container_name,
+            }];
         });
         let text = Explanation::new(facts).to_string();
         assert!(text.lines().all(|line| !line.contains(char::is_control)), "{text:?}");
@@ -501,6 +529,8 @@ mod tests {
             replica: "r1".to_owned(),
             removed_at: now(),
             volume_name: "ha_ws_t1".to_owned(),
+            container_id: None,
+            container_name: None,
         }
     }
 

@@ -1,8 +1,13 @@
 //! The reasons in words.
 
-use super::why::{Daemon, Facts, Reason};
+use super::why::{Daemon, Facts, Reason, users_may_go};
 use crate::{
-    cleanup::{Gone, Origin, failing::Failing, retention::Due},
+    cleanup::{
+        Gone, Origin,
+        exited::{Kept, MayGo},
+        failing::Failing,
+        retention::Due,
+    },
     docker::VolumeUser,
     store::WrittenReceipt,
     terminal::{Plain, time},
@@ -40,6 +45,7 @@ impl Reason {
             Self::Held => held(facts),
             Self::NotDue => not_due(facts),
             Self::Referenced => referenced(facts),
+            Self::ExitedContainers => exited(facts),
             Self::Failing => failing(facts),
             Self::Paused => paused(facts),
             Self::Waiting => {
@@ -83,7 +89,7 @@ fn not_closed(facts: &Facts) -> String {
 fn gone(facts: &Facts) -> String {
     let Ok(rows) = &facts.database else { return String::new() };
     let volume = &facts.volume;
-    match rows.receipts.first() {
+    match rows.receipts.iter().find(|receipt| receipt.container_id.is_none()) {
         Some(receipt) => {
             let what = match Gone::parse(&receipt.outcome) {
                 Some(Gone::Removed) => "was removed".to_owned(),
@@ -97,6 +103,18 @@ fn gone(facts: &Facts) -> String {
             Some(at) => format!("its volume {volume} is marked as gone since {}, without a receipt", time(at)),
             None => format!("its volume {volume} is marked as gone, without a receipt"),
         },
+    }
+}
+
+/// The container that a receipt is about, and a blank, if it is about one.
+pub(super) fn of_container(receipt: &WrittenReceipt) -> String {
+    match (&receipt.container_id, &receipt.container_name) {
+        (None, None) => String::new(),
+        (id, name) => format!(
+            "{} ({}) ",
+            Plain(name.as_deref().unwrap_or_default()),
+            Plain(&id.iter().flat_map(|id| id.chars()).take(SHORT_ID).collect::<String>())
+        ),
     }
 }
 
@@ -160,11 +178,34 @@ fn referenced(facts: &Facts) -> String {
     }
 }
 
+fn exited(facts: &Facts) -> String {
+    let Ok(daemon) = &facts.docker else { return String::new() };
+    let Some(from) = users_may_go(daemon) else { return String::new() };
+    let due_at = match facts.database.as_ref().map_or(Due::Now, |rows| rows.due) {
+        Due::At(at) => at,
+        Due::Now | Due::Never => from,
+    };
+    let at = from.max(due_at);
+    let named: Vec<_> = daemon.users.iter().take(NAMED_USERS).map(|user| Plain(&user.name).to_string()).collect();
+    let more = daemon.users.len().saturating_sub(NAMED_USERS);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    let containers = if daemon.users.len() == 1 { "container" } else { "containers" };
+    let when = if at > facts.now { format!("at {}", time(at)) } else { "with the next sweep".to_owned() };
+    format!("{containers} \"{}\"{more} would be removed {when}, and then the volume", named.join("\", \""))
+}
+
 pub(super) fn of_user(user: &VolumeUser) -> String {
     let id: String = user.id.chars().take(SHORT_ID).collect();
     let since = user.since.map(|since| format!(" since {}", time(since))).unwrap_or_default();
     let (name, state, image) = (Plain(&user.name), Plain(&user.state), Plain(&user.image));
-    format!("\"{name}\" ({}, {state}{since}, image {image})", Plain(&id))
+    let kept = match &user.exited {
+        // Its state says so already.
+        None | Some(MayGo::From(_) | MayGo::Kept(Kept::Running | Kept::Paused | Kept::Restarting | Kept::State(_))) => {
+            String::new()
+        }
+        Some(MayGo::Kept(kept)) => format!(", kept since {}", Plain(&kept.to_string())),
+    };
+    format!("\"{name}\" ({}, {state}{since}, image {image}{kept})", Plain(&id))
 }
 
 fn failing(facts: &Facts) -> String {

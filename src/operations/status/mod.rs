@@ -17,6 +17,7 @@ use crate::{
     host::Host,
     queue::{self, Queues},
     store::{Store, Sweeper},
+    sweep::{SweepReport, ThreadStates},
 };
 
 /// Failing threads that are named.
@@ -63,11 +64,18 @@ async fn read_rows(store: &Store, config: &Config) -> Rows {
         backlog: store.backlog().await,
         removals: store.removals(Utc::now()).await,
         failing,
+        threads: threads_left(store).await,
         pause: store.pause(None).await,
         pauses: pauses(store, config).await,
         sweeper: store.look_up_lease(SWEEP_LEASE).await,
         daemons: store.pinned_daemons().await,
     }
+}
+
+/// What the latest sweeps left; none before the first one.
+async fn threads_left(store: &Store) -> Result<Option<ThreadStates>, Failure> {
+    let reports = store.latest_reports().await?.into_iter().filter_map(|report| serde_json::from_value(report).ok());
+    Ok(reports.reduce(SweepReport::and).map(|report| report.left()))
 }
 
 fn named(config: &Config) -> impl Iterator<Item = &Host> {

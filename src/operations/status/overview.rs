@@ -16,6 +16,7 @@ use crate::{
     operations::explain::why::times,
     queue::QueueCount,
     store::{PinnedDaemon, Removals, Sweeper},
+    sweep::ThreadStates,
     terminal::{Plain, time},
 };
 
@@ -50,6 +51,8 @@ pub struct Rows {
     pub removals: Result<Removals, Failure>,
     /// What can't be done.
     pub failing: Result<FailingThreads, Failure>,
+    /// What the latest sweeps left, if there were any.
+    pub threads: Result<Option<ThreadStates>, Failure>,
     /// All removal is paused.
     pub pause: Result<Option<Pause>, Failure>,
     /// Removal is paused, everywhere or on one of several hosts, by host.
@@ -93,6 +96,8 @@ pub struct Report {
     pub(crate) backlog: Option<LeftToDo>,
     pub(crate) removals: Option<Removals>,
     pub(crate) failing: Option<FailingThreads>,
+    /// Closed and unmarked threads by why they were left, as of the latest sweeps.
+    pub(crate) threads: Option<ThreadStates>,
     pub(crate) pause: Option<Pause>,
     pub(crate) sweeper: Option<Sweeping>,
     pub(crate) queues: Option<Vec<QueueCount>>,
@@ -164,6 +169,7 @@ impl Report {
         let backlog = section(&mut errors, "backlog", rows.backlog).map(|backlog| LeftToDo::new(backlog, now));
         let removals = section(&mut errors, "removals", rows.removals);
         let failing = section(&mut errors, "failing", rows.failing);
+        let threads = section(&mut errors, "threads", rows.threads).flatten();
         let pause = section(&mut errors, "pause", rows.pause).flatten();
         let sweeper = section(&mut errors, "sweeper", rows.sweeper).flatten();
         let sweeper = sweeper.map(|sweeper| Sweeping::new(sweeper, now));
@@ -201,6 +207,7 @@ impl Report {
             backlog,
             removals,
             failing,
+            threads,
             pause,
             sweeper,
             queues,
@@ -219,6 +226,7 @@ impl Rows {
             backlog: Err(down.clone()),
             removals: Err(down.clone()),
             failing: Err(down.clone()),
+            threads: Err(down.clone()),
             pause: Err(down.clone()),
             pauses: Err(down.clone()),
             sweeper: Err(down.clone()),
@@ -311,6 +319,7 @@ mod tests {
             backlog: Ok(Backlog { unmarked: 0, oldest_closed_at: None }),
             removals: Ok(Removals::default()),
             failing: Ok(FailingThreads { threads: 0, worst: Vec::new() }),
+            threads: Ok(None),
             pause: Ok(None),
             pauses: Ok(BTreeMap::new()),
             sweeper: Ok(Some(sweeper("replica-1", now() + chrono::TimeDelta::seconds(20)))),

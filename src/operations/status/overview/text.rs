@@ -16,6 +16,7 @@ impl fmt::Display for Report {
         self.write_backlog(f)?;
         self.write_removals(f)?;
         self.write_failing(f)?;
+        self.write_threads(f)?;
         self.write_pause(f)?;
         self.write_sweeper(f)?;
         self.write_hosts(f)?;
@@ -63,6 +64,17 @@ impl Report {
             writeln!(f, "  {}  {attempts}, next try at {next}: {}", Plain(thread_id), Plain(&failed.error))?;
         }
         Ok(())
+    }
+
+    /// Nothing before the first sweep, and of what can't be read the backlog's line says so.
+    fn write_threads(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(threads) = &self.threads else { return Ok(()) };
+        let states = threads.named().into_iter().filter(|(_, count)| *count > 0);
+        let states: Vec<_> = states.map(|(state, count)| format!("{count} {}", state.replace('_', " "))).collect();
+        if states.is_empty() {
+            return Ok(());
+        }
+        writeln!(f, "{:<9} left by the last sweep: {}", "threads", states.join(", "))
     }
 
     fn write_pause(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use axum::http::StatusCode;
 use chrono::Utc;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{info, warn};
 use utoipa::ToSchema;
 
 use super::{Console, OVER_HTTP, access::Person, problem::Problem, reading::message_filter};
@@ -20,7 +21,9 @@ use crate::{
         pausing::{self, PauseSet, Resumed},
         sweeping,
     },
+    failure::Failure,
     queue::{Publisher, Queues},
+    store::Act,
     sweep::SweepReport,
     volume_name::ThreadId,
 };
@@ -108,14 +111,17 @@ impl Console {
     pub(super) async fn hold(&self, person: &Person, id: &ThreadId, asked: &HoldRequest) -> Result<HoldSet, Problem> {
         self.check_may(person, Role::Operator)?;
         let until = asked.until.as_deref().filter(|until| !until.is_empty());
-        let held = holding::hold(&self.store_of(person).await?, id, &asked.reason, until).await?;
+        let done = holding::hold(&self.store_of(person).await?, id, &asked.reason, until).await;
+        let details = json!({ "reason": asked.reason, "until": until });
+        let held = self.noted(person, "hold", Some(id.as_str()), details, done.map_err(Problem::from)).await?;
         info!(actor = person.name, thread.id = %id, reason = asked.reason, "held over HTTP");
         Ok(held)
     }
 
     pub(super) async fn release(&self, person: &Person, id: &ThreadId) -> Result<HoldReleased, Problem> {
         self.check_may(person, Role::Operator)?;
-        let released = holding::release(&self.store_of(person).await?, id).await?;
+        let done = holding::release(&self.store_of(person).await?, id).await.map_err(Problem::from);
+        let released = self.noted(person, "release", Some(id.as_str()), Value::Null, done).await?;
         info!(actor = person.name, thread.id = %id, "released over HTTP");
         Ok(released)
     }
@@ -138,7 +144,7 @@ impl Console {
         let publisher = Publisher::new(Queues::as_they_are(&self.config));
         let confirmed = publisher.publish_event(&event).await;
         publisher.close().await;
-        confirmed?;
+        self.noted(person, "publish", Some(id.as_str()), Value::Null, confirmed.map_err(Problem::from)).await?;
         info!(actor = person.name, thread.id = %id, "a clean-up was asked for over HTTP");
         Ok(CleanRequested { thread_id: id.clone(), published: true })
     }
@@ -146,7 +152,9 @@ impl Console {
     pub(super) async fn pause(&self, person: &Person, asked: &PauseRequest) -> Result<PauseSet, Problem> {
         self.check_may(person, Role::Operator)?;
         let store = self.store_of(person).await?;
-        let set = pausing::pause(&store, &self.config, &asked.reason, named(asked.host.as_deref())).await?;
+        let host = named(asked.host.as_deref());
+        let done = pausing::pause(&store, &self.config, &asked.reason, host).await.map_err(Problem::from);
+        let set = self.noted(person, "pause", host, json!({ "reason": asked.reason }), done).await?;
         info!(actor = person.name, host = asked.host, reason = asked.reason, "paused over HTTP");
         self.status.forget();
         Ok(set)
@@ -160,7 +168,8 @@ impl Console {
         if pauses.iter().any(|pause| !pause.paused_by.ends_with(OVER_HTTP)) {
             self.check_may(person, Role::Admin)?;
         }
-        let resumed = pausing::resume(&store, &self.config, host).await?;
+        let done = pausing::resume(&store, &self.config, host).await.map_err(Problem::from);
+        let resumed = self.noted(person, "resume", host, Value::Null, done).await?;
         info!(actor = person.name, host = asked.host, "resumed over HTTP");
         self.status.forget();
         Ok(resumed)
@@ -173,7 +182,35 @@ impl Console {
         info!(actor = person.name, dry_run, "a sweep was asked for over HTTP");
         let swept =
             self.operate(async move { sweeping::sweep(&config, dry_run, &CancellationToken::new(), |_, _| ()).await });
-        Ok(swept.await?.transpose()?)
+        let done = swept.await.and_then(|swept| Ok(swept.transpose()?));
+        if dry_run {
+            return done;
+        }
+        let report = done.as_ref().ok().and_then(|report| serde_json::to_value(report).ok()).unwrap_or_default();
+        self.noted(person, "sweep", None, report, done).await
+    }
+
+    /// Writes down what was done and how it went, and passes that on. What can't be written down was done all the same.
+    async fn noted<R>(
+        &self,
+        person: &Person,
+        action: &'static str,
+        target: Option<&str>,
+        details: Value,
+        done: Result<R, Problem>,
+    ) -> Result<R, Problem> {
+        let act = Act { via: person.via, action, target: target.map(str::to_owned), details };
+        let failure = done.as_ref().err().map(|problem| Failure::permanent(problem.detail.clone()));
+        let noted = async {
+            let store = self.store_of(person).await?;
+            let noted = store.note_act(&person.name, &act, failure.as_ref()).await;
+            let _ = store.close().await;
+            noted.map_err(Problem::from)
+        };
+        if let Err(problem) = noted.await {
+            warn!(error = problem.detail, action, "it can't be written down who did this");
+        }
+        done
     }
 
     pub(super) async fn replay(&self, person: &Person, asked: &MessagesRequest) -> Result<Option<Replayed>, Problem> {
@@ -183,7 +220,10 @@ impl Console {
         info!(actor = person.name, ?filter, "a replay of dead letters was asked for over HTTP");
         let replayed = self.operate(async move { parking::replay_once(&config, filter, limit, expected).await }).await;
         self.parked.forget();
-        Ok(replayed?.transpose()?)
+        let done = replayed.and_then(|replayed| Ok(replayed.transpose()?));
+        let messages = done.as_ref().ok().and_then(|done| done.as_ref().map(|done| done.replayed));
+        let details = asked.details(messages);
+        self.noted(person, "dead-letters replay", None, details, done).await
     }
 
     pub(super) async fn purge(&self, person: &Person, asked: &MessagesRequest) -> Result<Option<Purged>, Problem> {
@@ -196,11 +236,26 @@ impl Console {
         info!(actor = person.name, ?filter, expected, "a purge of dead letters was asked for over HTTP");
         let purged = self.operate(async move { parking::purge_once(&config, filter, limit, expected).await }).await;
         self.parked.forget();
-        Ok(purged?.transpose()?)
+        let done = purged.and_then(|purged| Ok(purged.transpose()?));
+        let messages = done.as_ref().ok().and_then(|done| done.as_ref().map(|done| done.purged as u64));
+        self.noted(person, "dead-letters purge", None, asked.details(messages), done).await
     }
 }
 
 impl MessagesRequest {
+    /// What was selected, and how many messages that came to.
+    fn details(&self, messages: Option<u64>) -> Value {
+        let Self { reason, thread, older_than, newer_than, limit, .. } = self;
+        json!({
+            "reason": reason,
+            "thread": thread,
+            "older_than": older_than,
+            "newer_than": newer_than,
+            "limit": limit,
+            "messages": messages,
+        })
+    }
+
     fn selection(&self) -> Result<(Filter, u64), Problem> {
         if self.limit == Some(0) {
             return Err(Problem::invalid("limit must be at least 1"));

@@ -1,0 +1,193 @@
+//! Removing a volume, and before it the containers that have exited and alone still reference it.
+//!
+//! The volume is asked for first: only if the daemon says that containers reference it are these looked at, all of them
+//! before one is removed. Each is then looked at once more, right before its removal, which is without force: should
+//! it have been started in that moment, the daemon refuses, and that is the last word. All of it happens while the
+//! thread's row is locked, or is not sent any more.
+
+use std::pin::{Pin, pin};
+
+use chrono::{SubsecRound, Utc};
+use futures_util::future::try_join_all;
+use tokio::time::Instant;
+use tracing::{debug, info};
+
+use super::{
+    Cleaner, ContainerId, ContainerReceipt, ContainerRemoval, Database, Origin, Removal, Volumes,
+    batch::Removed,
+    breaker::{Reservation, Reserved},
+    exited::{ExitedRule, MayGo},
+    limiter::Permit,
+};
+use crate::{
+    failure::{Failure, Verdict},
+    metrics,
+    volume_name::{ThreadId, VolumeName},
+};
+
+/// A volume with more containers is left alone: no thread needs so many.
+const MOST_CONTAINERS: usize = 32;
+
+/// Whose volume is to go, and who asks for it.
+pub(super) struct Freeing {
+    pub(super) thread: ThreadId,
+    pub(super) volume: VolumeName,
+    pub(super) origin: Origin,
+    /// Nothing is sent later.
+    pub(super) latest: Instant,
+}
+
+/// What became of a container, or of all that reference a volume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Freed {
+    /// It is gone.
+    Gone,
+    /// It stays.
+    Stays,
+    /// There was no time left.
+    NoTime,
+}
+
+impl<V: Volumes, T: Database> Cleaner<V, T> {
+    /// Removes a volume; nothing is sent after `latest`.
+    pub(super) async fn remove(&self, volume: &VolumeName, latest: Option<Instant>, permit: &mut Permit) -> Removed {
+        self.permitted(volume, permit, pin!(self.volumes.remove_by(volume, latest))).await
+    }
+
+    /// Waits for a removal that is sent now. One that takes long no longer keeps others from their permits.
+    async fn permitted<R>(
+        &self,
+        volume: &VolumeName,
+        permit: &mut Permit,
+        mut removal: Pin<&mut impl Future<Output = R>>,
+    ) -> R {
+        permit.sent();
+        if let Ok(removed) = tokio::time::timeout(self.context.limits.timeout, &mut removal).await {
+            return removed;
+        }
+        info!(volume.name = %volume, "the removal takes long; the daemon continues with it");
+        permit.detach();
+        removal.await
+    }
+
+    /// Removes a volume, and before it the containers that reference it, if they may go.
+    pub(super) async fn remove_freed(&self, freeing: Freeing, mut permit: Permit) -> Removed {
+        let (volume, latest) = (&freeing.volume, Some(freeing.latest));
+        let removal = self.remove(volume, latest, &mut permit).await?;
+        let Removal::Referenced { containers } = &removal else { return Ok(removal) };
+        let Some(rule) = self.policy().exited else { return Ok(removal) };
+        match self.remove_containers(&freeing, rule, containers, &mut permit).await? {
+            Freed::Gone => self.remove(volume, latest, &mut permit).await,
+            Freed::Stays => Ok(removal),
+            Freed::NoTime => Ok(Removal::NotSent),
+        }
+    }
+
+    /// When the containers that reference the volume of a thread may go, all of them together. With a container that is
+    /// gone by now, the others decide.
+    pub async fn may_go(
+        &self,
+        rule: ExitedRule,
+        thread: &ThreadId,
+        containers: &[ContainerId],
+    ) -> Result<MayGo, Failure> {
+        let found = try_join_all(containers.iter().map(|container| self.volumes.look_at(container))).await?;
+        Ok(MayGo::all(found.iter().flatten().map(|container| self.verdict(rule, thread, container))))
+    }
+
+    /// Their ids, if these containers are few enough to be looked at, and are named by ids.
+    #[must_use]
+    pub fn ids_of(containers: &[String]) -> Option<Vec<ContainerId>> {
+        let ids: Option<Vec<_>> = containers.iter().map(|id| ContainerId::parse(id)).collect();
+        ids.filter(|ids| (1..=MOST_CONTAINERS).contains(&ids.len()))
+    }
+
+    fn verdict(&self, rule: ExitedRule, thread: &ThreadId, container: &super::Container) -> MayGo {
+        rule.may_go(container, |volume| self.context.prefix.is_volume_of(volume, thread))
+    }
+
+    async fn remove_containers(
+        &self,
+        freeing: &Freeing,
+        rule: ExitedRule,
+        containers: &[String],
+        permit: &mut Permit,
+    ) -> Result<Freed, Failure> {
+        let Some(ids) = Self::ids_of(containers) else { return Ok(Freed::Stays) };
+        let may_go = match self.may_go(rule, &freeing.thread, &ids).await {
+            Ok(may_go) => may_go,
+            Err(failure) if matches!(failure.verdict, Verdict::Unavailable(_)) => return Err(failure),
+            Err(error) => {
+                debug!(thread.id = %freeing.thread, %error, "its containers can't be looked at; they stay");
+                return Ok(Freed::Stays);
+            }
+        };
+        if !may_go.is_due(Utc::now()) {
+            debug!(thread.id = %freeing.thread, volume.name = %freeing.volume, ?may_go, "its containers stay");
+            return Ok(Freed::Stays);
+        }
+        let reservations = match self.context.hour.reserve_at_once(ids.len()) {
+            Reserved::Enough(reservations) => reservations,
+            // The next batch counts anew, before it locks anything.
+            Reserved::CountIsOld => return Ok(Freed::NoTime),
+            Reserved::UsedUp => {
+                self.container_receipts.over_budget();
+                return Ok(Freed::Stays);
+            }
+        };
+        for (container, reservation) in ids.iter().zip(reservations) {
+            match self.remove_container(freeing, rule, container, reservation, permit).await? {
+                Freed::Gone => {}
+                other @ (Freed::Stays | Freed::NoTime) => return Ok(other),
+            }
+        }
+        Ok(Freed::Gone)
+    }
+
+    async fn remove_container(
+        &self,
+        freeing: &Freeing,
+        rule: ExitedRule,
+        container: &ContainerId,
+        reservation: Reservation,
+        permit: &mut Permit,
+    ) -> Result<Freed, Failure> {
+        // It was looked at together with the others, and may have been started since.
+        let Some(found) = self.volumes.look_at(container).await? else { return Ok(Freed::Gone) };
+        if !self.verdict(rule, &freeing.thread, &found).is_due(Utc::now()) {
+            return Ok(Freed::Stays);
+        }
+        let removal = pin!(self.volumes.remove_container_by(container, freeing.latest));
+        let removal = match self.permitted(&freeing.volume, permit, removal).await {
+            // The answer may have been lost, and the container all the same be gone: then it was our doing.
+            Err(failure) if self.volumes.look_at(container).await != Ok(None) => return Err(failure),
+            Err(_) => ContainerRemoval::Removed,
+            Ok(removal) => removal,
+        };
+        match removal {
+            ContainerRemoval::Removed => {}
+            ContainerRemoval::NotFound => return Ok(Freed::Gone),
+            ContainerRemoval::NotSent => return Ok(Freed::NoTime),
+            ContainerRemoval::Refused(why) => {
+                debug!(thread.id = %freeing.thread, container.id = %container, why, "the daemon keeps the container");
+                return Ok(Freed::Stays);
+            }
+        }
+        reservation.removed();
+        let source = freeing.origin.as_str();
+        metrics::container_removed(source);
+        info!(
+            thread.id = %freeing.thread, container.id = %container, container.name = found.name,
+            volume.name = %freeing.volume, source, "removed the container, which had exited"
+        );
+        self.container_receipts.add(ContainerReceipt {
+            thread_id: freeing.thread.clone(),
+            volume: freeing.volume.clone(),
+            container: container.clone(),
+            name: found.name,
+            origin: freeing.origin.clone(),
+            at: Utc::now().trunc_subsecs(3),
+        });
+        Ok(Freed::Gone)
+    }
+}

@@ -1,0 +1,142 @@
+//! `receipts`: the audit trail as a list, and whether it is as it was written. Looks, and changes nothing.
+
+mod forms;
+
+use std::process::ExitCode;
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use self::forms::Form;
+use super::output::{json, reader_is_gone, say, write};
+use crate::{
+    cli::{ReceiptsAction, ReceiptsSelection},
+    config::Config,
+    failure::Failure,
+    operations::{read_only_store, require_schema},
+    progress,
+    store::{ReceiptFilter, Store, Verification},
+    terminal::Plain,
+};
+
+/// Receipts of a page; what is read at once and held in memory.
+const PAGE: u64 = 1000;
+/// Lines for people, unless a limit is given: a screen or three.
+const SHOWN: u64 = 100;
+/// Chains whose end is shown to people; `--json` has all.
+const FLAWS_SHOWN: usize = 100;
+
+pub(super) async fn run(
+    config: &Config,
+    action: Option<ReceiptsAction>,
+    selection: ReceiptsSelection,
+) -> Result<ExitCode, Failure> {
+    let store = read_only_store(config).await?;
+    require_schema(&store, config).await?;
+    let done = match action {
+        None => list(&store, selection).await.map(|()| true),
+        Some(ReceiptsAction::Verify { json }) => verify(&store, json).await,
+    };
+    store.close().await?;
+    done.map(|whole| if whole { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn list(store: &Store, selection: ReceiptsSelection) -> Result<(), Failure> {
+    let now = Utc::now();
+    let time = |name: &str, text: Option<&str>| text.map(|text| point(name, text, now)).transpose();
+    let filter = ReceiptFilter {
+        since: time("--since", selection.since.as_deref()).map_err(Failure::permanent)?,
+        until: time("--until", selection.until.as_deref()).map_err(Failure::permanent)?,
+        thread: selection.thread.map(|thread| thread.to_string()),
+        host: selection.host,
+        outcome: selection.outcome,
+    };
+    let mut form = Form::of(selection.json, selection.csv);
+    let limit = selection.limit.unwrap_or(if form.is_for_people() { SHOWN } else { u64::MAX });
+    let mut after = selection.after;
+    let mut left = limit;
+    // One more than is wanted, to know whether there are more.
+    let mut has_more = false;
+    write(&form.begin())?;
+    while left > 0 {
+        let mut page = store.list_receipts(&filter, after, PAGE.min(left.saturating_add(1))).await?;
+        let is_last = (page.len() as u64) < PAGE.min(left.saturating_add(1));
+        let more = page.len().saturating_sub(usize::try_from(left).unwrap_or(usize::MAX));
+        page.truncate(page.len() - more);
+        has_more = more > 0;
+        left -= page.len() as u64;
+        after = page.last().map(|receipt| receipt.place()).or(after);
+        write(&form.page(&page)?)?;
+        if is_last || reader_is_gone() {
+            break;
+        }
+    }
+    write(&form.end(after.filter(|_| has_more)))
+}
+
+/// A time, or so long ago.
+fn point(name: &str, text: &str, now: DateTime<Utc>) -> Result<DateTime<Utc>, String> {
+    match (DateTime::parse_from_rfc3339(text), humantime::parse_duration(text)) {
+        (Ok(time), _) => Ok(time.to_utc()),
+        (Err(_), Ok(ago)) => {
+            let ago = TimeDelta::from_std(ago).ok();
+            Ok(ago.and_then(|ago| now.checked_sub_signed(ago)).unwrap_or(DateTime::<Utc>::MIN_UTC))
+        }
+        (Err(_), Err(_)) => {
+            Err(format!("{name} {text:?}: is neither a time, as in 2026-12-24T18:00:00Z, nor a duration ago, as in 7d"))
+        }
+    }
+}
+
+/// Whether all receipts are as they were written.
+async fn verify(store: &Store, as_json: bool) -> Result<bool, Failure> {
+    progress::show(u64::try_from(store.latest_receipt().await?).unwrap_or_default());
+    let found = store.verify_receipts(progress::advance_to).await;
+    progress::clear();
+    let found = found?;
+    if as_json {
+        say(json(&found))?
+    } else {
+        write(&text(&found))?
+    }
+    Ok(found.whole)
+}
+
+fn text(Verification { whole, receipts, chains, flaws, .. }: &Verification) -> String {
+    let mut lines: Vec<_> = flaws.iter().take(FLAWS_SHOWN).map(|flaw| Plain(&flaw.to_string()).to_string()).collect();
+    if flaws.len() > FLAWS_SHOWN {
+        lines.push(format!("and {} more, which --json has", flaws.len() - FLAWS_SHOWN));
+    }
+    lines.push(if *whole {
+        format!("{receipts} receipts in {chains} chains are as they were written")
+    } else {
+        format!("{receipts} receipts in {chains} chains: {} things are wrong", flaws.len())
+    });
+    lines.into_iter().map(|line| line + "\n").collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Flaw;
+
+    #[test]
+    fn a_time_is_one_or_so_long_ago() {
+        let now = "2026-11-23T12:00:00Z".parse().expect("a time");
+        let at = |text| point("--since", text, now).map(|at| at.to_rfc3339());
+        assert_eq!(at("7d").as_deref(), Ok("2026-11-16T12:00:00+00:00"));
+        assert_eq!(at("2026-11-01T00:00:00+02:00").as_deref(), Ok("2026-10-31T22:00:00+00:00"));
+        assert!(at("yesterday").expect_err("refused").starts_with("--since \"yesterday\": is neither a time"));
+    }
+
+    #[test]
+    fn a_verification_reads_well() {
+        let whole = Verification { whole: true, receipts: 12, chains: 3, ..Verification::default() };
+        let flaws = vec![
+            Flaw::Edited { id: 7, thread_id: "t\x1b7".to_owned() },
+            Flaw::Missing { chain_id: "c".to_owned(), from: 3, to: 5 },
+            Flaw::Inserted { id: 9, thread_id: "t9".to_owned() },
+        ];
+        let broken = Verification { whole: false, flaws, ..whole.clone() };
+        insta::assert_snapshot!("verification", format!("{}\n{}", text(&whole), text(&broken)));
+    }
+}

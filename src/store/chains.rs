@@ -1,0 +1,283 @@
+//! The chains of the receipts: each receipt has a hash over itself and over the hash of the one before, so that one
+//! that is changed, taken away or put in later shows.
+//!
+//! There is no chain of all receipts: every commit would wait for the one before. A transaction takes a chain of its
+//! replica's that is free, or begins one, and gives it back when its commit was confirmed. So a replica has as many
+//! chains as it ever had transactions at once, and within a chain receipts are written in their order. After a commit
+//! whose end is unknown the chain is left as it is: whether its latest receipts are there or not, it is whole.
+//!
+//! That a chain begins is written with its first receipts. How far it goes is noted from time to time, not with every
+//! receipt; what was taken from its end before it was noted does not show.
+
+use chrono::{DateTime, SubsecRound, Utc};
+use parking_lot::Mutex;
+use sea_orm::{
+    ActiveValue::{NotSet, Set},
+    ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter,
+    sea_query::Expr,
+};
+use sha2::{Digest, Sha256};
+
+use super::{
+    ROW_TIMEOUT, Store,
+    entities::volume_removal,
+    history_entities::chain::{ActiveModel, Column, Entity},
+};
+use crate::failure::Failure;
+
+/// Chains of failed transactions whose known length was not noted yet. More are not noted at all: nothing is wrong with
+/// them, only what is taken from their end does not show.
+const MOST_LEFT: usize = 1000;
+
+/// A chain, as far as this replica knows that it goes.
+#[derive(Clone, Debug)]
+pub(super) struct Chain {
+    pub(super) id: String,
+    /// Its receipts, and the hash of the latest.
+    length: i64,
+    head: String,
+    noted: i64,
+}
+
+impl Chain {
+    fn begin() -> Self {
+        Self { id: uuid::Uuid::now_v7().to_string(), length: 0, head: String::new(), noted: 0 }
+    }
+}
+
+/// The chains of this replica.
+#[derive(Default)]
+pub(super) struct Chains {
+    free: Mutex<Vec<Chain>>,
+    /// Chains that got no further.
+    left: Mutex<Vec<Chain>>,
+}
+
+impl Chains {
+    fn take(&self) -> Chain {
+        self.free.lock().pop().unwrap_or_else(Chain::begin)
+    }
+
+    fn leave(&self, chain: Chain) {
+        let mut left = self.left.lock();
+        if chain.length > chain.noted && left.len() < MOST_LEFT {
+            left.push(chain);
+        }
+    }
+
+    /// Links receipts to a chain that is free. They count as written when that is confirmed.
+    pub(super) fn link(&self, receipts: &mut [volume_removal::ActiveModel]) -> Linked<'_> {
+        let before = self.take();
+        let mut chain = before.clone();
+        for receipt in receipts {
+            chain.length += 1;
+            receipt.chain_id = Set(Some(chain.id.clone()));
+            receipt.chain_sequence = Set(Some(chain.length));
+            chain.head = hash(&chain.head, &fields(receipt));
+            receipt.chain_hash = Set(Some(chain.head.clone()));
+        }
+        Linked { chains: self, before: Some(before), chain }
+    }
+}
+
+/// Receipts that are linked to a chain, and of whose commit nothing is known yet.
+pub(super) struct Linked<'a> {
+    chains: &'a Chains,
+    before: Option<Chain>,
+    chain: Chain,
+}
+
+impl Linked<'_> {
+    /// They are committed: the chain may be continued.
+    pub(super) fn committed(mut self) {
+        self.before = None;
+        self.chains.free.lock().push(self.chain.clone());
+    }
+
+    /// The row of a chain that begins with these.
+    pub(super) fn row_if_new(&self, replica: &str, at: DateTime<Utc>) -> Option<ActiveModel> {
+        let is_new = self.before.as_ref().is_some_and(|before| before.length == 0);
+        is_new.then(|| ActiveModel {
+            id: Set(self.chain.id.clone()),
+            replica: Set(replica.to_owned()),
+            began_at: Set(at),
+            kept_from: Set(1),
+            kept_after: Set(String::new()),
+            length: Set(0),
+            head: Set(String::new()),
+            noted_at: Set(at),
+            closed_at: NotSet,
+        })
+    }
+}
+
+impl Drop for Linked<'_> {
+    /// The commit failed, or nobody knows.
+    fn drop(&mut self) {
+        if let Some(before) = self.before.take() {
+            self.chains.leave(before);
+        }
+    }
+}
+
+impl Store {
+    /// Notes how far this replica's chains go; with `closing`, that nothing is added to those that are free.
+    pub async fn note_chains(&self, closing: bool) -> Result<(), Failure> {
+        if self.only_reads {
+            return Ok(());
+        }
+        let free: Vec<_> = if closing { std::mem::take(&mut *self.chains.free.lock()) } else { self.free_chains() };
+        let left = std::mem::take(&mut *self.chains.left.lock());
+        for (chain, closes) in
+            left.into_iter().map(|chain| (chain, false)).chain(free.into_iter().map(|it| (it, closing)))
+        {
+            if chain.length > chain.noted || closes {
+                self.bounded(ROW_TIMEOUT, note(&self.db, &chain, closes)).await?;
+                let mut free = self.chains.free.lock();
+                if let Some(noted) = free.iter_mut().find(|free| free.id == chain.id) {
+                    noted.noted = chain.length;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn free_chains(&self) -> Vec<Chain> {
+        self.chains.free.lock().clone()
+    }
+}
+
+async fn note(db: &impl ConnectionTrait, chain: &Chain, closes: bool) -> Result<(), DbErr> {
+    let now = Utc::now().trunc_subsecs(3);
+    let mut update = Entity::update_many()
+        .col_expr(Column::Length, Expr::value(chain.length))
+        .col_expr(Column::Head, Expr::value(chain.head.as_str()))
+        .col_expr(Column::NotedAt, Expr::value(now));
+    if closes {
+        update = update.col_expr(Column::ClosedAt, Expr::value(now));
+    }
+    // What was noted of a longer one stays.
+    let update = update.filter(Column::Id.eq(chain.id.as_str())).filter(Column::Length.lte(chain.length));
+    update.exec(db).await.map(drop)
+}
+
+/// What is hashed of a receipt that is to be written, in this order.
+fn fields(receipt: &volume_removal::ActiveModel) -> [Option<String>; 16] {
+    let optional = |value: &sea_orm::ActiveValue<Option<String>>| value.try_as_ref().cloned().flatten();
+    let text = |value: &sea_orm::ActiveValue<String>| value.try_as_ref().cloned();
+    let number = |value: &sea_orm::ActiveValue<Option<i64>>| value.try_as_ref().copied().flatten();
+    [
+        optional(&receipt.chain_id),
+        number(&receipt.chain_sequence).map(|number| number.to_string()),
+        text(&receipt.thread_id),
+        text(&receipt.volume_name),
+        text(&receipt.outcome),
+        text(&receipt.source),
+        optional(&receipt.event_id),
+        text(&receipt.replica),
+        receipt.removed_at.try_as_ref().map(|at| at.timestamp_millis().to_string()),
+        optional(&receipt.host),
+        optional(&receipt.daemon),
+        number(&receipt.bytes).map(|number| number.to_string()),
+        number(&receipt.duration_ms).map(|number| number.to_string()),
+        optional(&receipt.actor),
+        optional(&receipt.container_id),
+        optional(&receipt.container_name),
+    ]
+}
+
+/// The hash that a written receipt should have, after the one before.
+pub(super) fn hash_of(before: &str, row: &volume_removal::Model) -> String {
+    let number = |number: Option<i64>| number.map(|number| number.to_string());
+    let text = |text: &String| Some(text.clone());
+    hash(
+        before,
+        &[
+            row.chain_id.clone(),
+            number(row.chain_sequence),
+            text(&row.thread_id),
+            text(&row.volume_name),
+            text(&row.outcome),
+            text(&row.source),
+            row.event_id.clone(),
+            text(&row.replica),
+            Some(row.removed_at.timestamp_millis().to_string()),
+            row.host.clone(),
+            row.daemon.clone(),
+            number(row.bytes),
+            number(row.duration_ms),
+            row.actor.clone(),
+            row.container_id.clone(),
+            row.container_name.clone(),
+        ],
+    )
+}
+
+/// Each field with its length, so that no two lists of fields are the same text; none is not the empty text.
+fn hash(before: &str, fields: &[Option<String>]) -> String {
+    let mut hasher = Sha256::new();
+    hasher.update(before);
+    for field in fields {
+        match field {
+            None => hasher.update(b"-"),
+            Some(field) => {
+                hasher.update(format!("{}:", field.len()));
+                hasher.update(field);
+            }
+        }
+    }
+    hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn receipt(thread: &str) -> volume_removal::ActiveModel {
+        volume_removal::ActiveModel { thread_id: Set(thread.to_owned()), ..Default::default() }
+    }
+
+    #[test]
+    fn a_chain_is_continued_after_a_commit_and_left_after_anything_else() {
+        let chains = Chains::default();
+        let chain_of = |receipts: &[volume_removal::ActiveModel]| receipts[0].chain_id.clone();
+        let mut first = [receipt("a"), receipt("b")];
+        chains.link(&mut first).committed();
+        let mut second = [receipt("c")];
+        drop(chains.link(&mut second));
+        assert_eq!(chain_of(&first), chain_of(&second));
+        assert_eq!(second[0].chain_sequence, Set(Some(3)));
+        let mut third = [receipt("c")];
+        chains.link(&mut third).committed();
+        assert_ne!(chain_of(&second), chain_of(&third), "nobody knows whether the second is there");
+        assert_eq!(third[0].chain_sequence, Set(Some(1)));
+        let left: Vec<_> = chains.left.lock().iter().map(|chain| chain.length).collect();
+        assert_eq!(left, [2], "as far as it is known to go");
+    }
+
+    #[test]
+    fn transactions_at_once_have_chains_of_their_own() {
+        let chains = Chains::default();
+        let (mut one, mut other) = ([receipt("a")], [receipt("b")]);
+        let linked = (chains.link(&mut one), chains.link(&mut other));
+        assert_ne!(one[0].chain_id, other[0].chain_id);
+        linked.0.committed();
+        linked.1.committed();
+        assert_eq!(chains.free.lock().len(), 2);
+    }
+
+    #[test]
+    fn no_two_lists_of_fields_have_the_same_hash() {
+        let text = |text: &str| Some(text.to_owned());
+        let lists = [
+            vec![text("ab"), text("c")],
+            vec![text("a"), text("bc")],
+            vec![text("a"), text(""), text("bc")],
+            vec![text("a"), None, text("bc")],
+            vec![text("a1:b"), text("c")],
+        ];
+        let hashes: std::collections::HashSet<_> = lists.iter().map(|list| hash("", list)).collect();
+        assert_eq!(hashes.len(), lists.len());
+        assert_ne!(hash("", &lists[0]), hash("x", &lists[0]), "the one before counts");
+    }
+}

@@ -1,0 +1,115 @@
+//! Writing receipts, each linked to its chain.
+
+use chrono::{DateTime, SubsecRound, Utc};
+use sea_orm::{
+    ActiveValue::{NotSet, Set},
+    ConnectionTrait, DbErr, EntityTrait,
+};
+
+use super::{Store, chains::Linked, entities::volume_removal, history_entities::chain};
+use crate::{
+    cleanup::{ContainerReceipt, Origin, Receipt},
+    volume_name::{ThreadId, VolumeName},
+};
+
+impl Store {
+    /// Writes receipts, but for those that are written already. Whoever commits says so to their chain.
+    pub(super) async fn write_receipts<'a>(
+        &self,
+        db: &impl ConnectionTrait,
+        receipts: impl IntoIterator<Item = &'a Receipt>,
+    ) -> Result<Option<Linked<'_>>, DbErr> {
+        let rows = receipts.into_iter().filter(|receipt| !receipt.is_written).map(|receipt| self.row(receipt));
+        self.write_rows(db, rows.collect()).await
+    }
+
+    async fn write_rows(
+        &self,
+        db: &impl ConnectionTrait,
+        mut rows: Vec<volume_removal::ActiveModel>,
+    ) -> Result<Option<Linked<'_>>, DbErr> {
+        if rows.is_empty() {
+            return Ok(None);
+        }
+        let linked = self.chains.link(&mut rows);
+        if let Some(chain) = linked.row_if_new(&self.replica, Utc::now().trunc_subsecs(3)) {
+            chain::Entity::insert(chain).exec_without_returning(db).await?;
+        }
+        volume_removal::Entity::insert_many(rows).exec_without_returning(db).await?;
+        Ok(Some(linked))
+    }
+
+    /// Writes a receipt that has no mark.
+    pub(super) async fn record_alone(&self, receipt: &Receipt) -> Result<(), DbErr> {
+        self.write_alone(vec![self.row(receipt)]).await
+    }
+
+    /// Writes receipts of containers.
+    pub(super) async fn write_container_receipts(&self, receipts: &[ContainerReceipt]) -> Result<(), DbErr> {
+        let row = |receipt: &ContainerReceipt| volume_removal::ActiveModel {
+            outcome: Set(ContainerReceipt::OUTCOME.to_owned()),
+            container_id: Set(Some(receipt.container.to_string())),
+            container_name: Set(Some(receipt.name.clone())),
+            ..self.row_of(&receipt.thread_id, &receipt.volume, &receipt.origin, receipt.at)
+        };
+        self.write_alone(receipts.iter().map(row).collect()).await
+    }
+
+    async fn write_alone(&self, rows: Vec<volume_removal::ActiveModel>) -> Result<(), DbErr> {
+        let transaction = self.db.begin_write().await?;
+        let linked = self.write_rows(&transaction, rows).await?;
+        transaction.commit().await?;
+        linked.into_iter().for_each(Linked::committed);
+        Ok(())
+    }
+
+    fn row(&self, receipt: &Receipt) -> volume_removal::ActiveModel {
+        let details = &receipt.details;
+        volume_removal::ActiveModel {
+            outcome: Set(receipt.gone.as_str().to_owned()),
+            host: Set(details.host.clone()),
+            daemon: Set(details.daemon.clone()),
+            bytes: Set(details.bytes.map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX))),
+            duration_ms: Set(details.duration.map(|took| i64::try_from(took.as_millis()).unwrap_or(i64::MAX))),
+            ..self.row_of(&receipt.thread_id, &receipt.volume, &receipt.origin, receipt.at)
+        }
+    }
+
+    /// What all receipts have; the outcome and the place in a chain are missing.
+    fn row_of(
+        &self,
+        thread: &ThreadId,
+        volume: &VolumeName,
+        origin: &Origin,
+        at: DateTime<Utc>,
+    ) -> volume_removal::ActiveModel {
+        let event_id = match origin {
+            Origin::Event(id) => id.clone(),
+            Origin::Sweep | Origin::Docker | Origin::Orphan | Origin::Retired => None,
+        };
+        let actor = match origin {
+            Origin::Orphan | Origin::Retired => self.actor.clone(),
+            Origin::Event(_) | Origin::Sweep | Origin::Docker => None,
+        };
+        volume_removal::ActiveModel {
+            id: NotSet,
+            thread_id: Set(thread.to_string()),
+            volume_name: Set(volume.to_string()),
+            outcome: NotSet,
+            source: Set(origin.as_str().to_owned()),
+            event_id: Set(event_id),
+            replica: Set(self.replica.clone()),
+            removed_at: Set(at),
+            host: Set(None),
+            daemon: Set(None),
+            bytes: Set(None),
+            duration_ms: Set(None),
+            actor: Set(actor),
+            container_id: Set(None),
+            container_name: Set(None),
+            chain_id: NotSet,
+            chain_sequence: NotSet,
+            chain_hash: NotSet,
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! Volumes that only containers use which have exited or were never started, where the operator lets these be removed.
+//!
+//! Most volumes in use are by containers that run: those are told by the list and cost nothing. The others' containers
+//! are asked for one by one, since the list has neither the time of their end nor their restart policy. What stays is
+//! not looked at again before that could change.
+
+use std::collections::HashMap;
+
+use chrono::Utc;
+use futures_util::{StreamExt, stream};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info};
+
+use super::{
+    Sweeper,
+    classify::Row,
+    retries::Retries,
+    tally::{Fate, Tally},
+};
+use crate::{
+    cleanup::{
+        Cleaner, ContainerId, Database, Inventory, Volumes,
+        exited::{ExitedRule, MayGo},
+    },
+    failure::{Failure, Verdict},
+    volume_name::ThreadId,
+};
+
+/// Threads whose containers are looked at, at once.
+const LOOKS_IN_FLIGHT: usize = 8;
+/// Threads whose containers are remembered to stay. Those of more are looked at again next time.
+const MOST_STAYING: usize = 10_000;
+
+/// A thread whose volume can go once its containers are gone, which may go.
+pub(super) struct ExitedUsers {
+    pub(super) thread: ThreadId,
+    containers: Vec<ContainerId>,
+}
+
+impl ExitedUsers {
+    /// How many removals its clean-up is: of the containers, and of the volume.
+    fn removals(&self) -> u64 {
+        self.containers.len() as u64 + 1
+    }
+}
+
+impl<V: Volumes, T: Database> Sweeper<V, T> {
+    /// Of threads whose volumes containers use, those whose containers may all go now. The others are counted.
+    pub(super) async fn exited_users(
+        &self,
+        referenced: Vec<(Row, Vec<String>)>,
+        inventory: &Inventory,
+        tally: &mut Tally,
+    ) -> Result<Vec<ExitedUsers>, Failure> {
+        for (row, containers) in &referenced {
+            self.cleaner.users.use_volume(&row.thread, containers);
+        }
+        let Some(rule) = self.cleaner.policy().exited else {
+            tally.add(Fate::Referenced, referenced.len());
+            return Ok(Vec::new());
+        };
+        let all = referenced.len();
+        let asked: Vec<_> = {
+            let mut staying = self.staying.lock();
+            staying.retain(|_, until| *until > Instant::now());
+            let is_asked = |thread: &ThreadId| inventory.exited.contains(thread) && !staying.contains_key(thread);
+            let ids = |(row, containers): (Row, Vec<String>)| {
+                let ids = Cleaner::<V, T>::ids_of(&containers).filter(|_| is_asked(&row.thread))?;
+                Some(ExitedUsers { thread: row.thread, containers: ids })
+            };
+            referenced.into_iter().filter_map(ids).collect()
+        };
+        let look = async |users: ExitedUsers| {
+            let may_go = self.cleaner.may_go(rule, &users.thread, &users.containers).await;
+            (users, may_go)
+        };
+        let mut looks = std::pin::pin!(stream::iter(asked).map(look).buffer_unordered(LOOKS_IN_FLIGHT));
+        let mut may_go_now = Vec::new();
+        while let Some((users, may_go)) = looks.next().await {
+            match may_go {
+                Ok(may_go) if may_go.is_due(Utc::now()) => may_go_now.push(users),
+                Ok(may_go) => self.stays(users.thread, rule, &may_go),
+                Err(failure) if matches!(failure.verdict, Verdict::Unavailable(_)) => return Err(failure),
+                Err(error) => debug!(thread.id = %users.thread, %error, "its containers can't be looked at; they stay"),
+            }
+        }
+        tally.add(Fate::Referenced, all - may_go_now.len());
+        Ok(may_go_now)
+    }
+
+    /// Sets those aside that failed before and whose time has not come.
+    pub(super) async fn without_failed(
+        &self,
+        users: Vec<ExitedUsers>,
+        tally: &mut Tally,
+    ) -> Result<Vec<ExitedUsers>, Failure> {
+        let mut threads: Vec<_> = users.iter().map(|users| users.thread.clone()).collect();
+        let mut retries = Retries::default();
+        self.set_failed_aside(&mut threads, &mut retries, tally).await?;
+        threads.extend(retries.threads());
+        let mut by_thread: HashMap<_, _> = users.into_iter().map(|users| (users.thread.clone(), users)).collect();
+        Ok(threads.iter().filter_map(|thread| by_thread.remove(thread)).collect())
+    }
+
+    /// Removes these containers and volumes, as far as the sweep's budget goes and until `enough`.
+    pub(super) async fn remove_exited(
+        &self,
+        mut users: Vec<ExitedUsers>,
+        tally: &mut Tally,
+        enough: &CancellationToken,
+    ) -> Result<(), Failure> {
+        while !users.is_empty() && !enough.is_cancelled() {
+            let mut left = self.budget_left(tally);
+            let fits = |users: &&ExitedUsers| {
+                let rest = left.checked_sub(users.removals());
+                left = rest.unwrap_or(left);
+                rest.is_some()
+            };
+            let fitting = users.iter().take_while(fits).count();
+            if fitting == 0 {
+                self.use_up_budget().await?;
+            }
+            if self.cleaner.pause_reason().is_some() {
+                tally.add(Fate::Paused, users.len());
+                return Ok(());
+            }
+            let later = users.split_off(fitting);
+            let threads = users.into_iter().map(|users| users.thread).collect();
+            self.remove_at_once(threads, tally, enough).await?;
+            users = later;
+        }
+        Ok(())
+    }
+
+    /// Counts what would be removed, and says so.
+    pub(super) fn would_remove(users: &[ExitedUsers], would_be: Fate, tally: &mut Tally) {
+        tally.add(would_be, users.len());
+        if would_be != Fate::Removed {
+            return;
+        }
+        for ExitedUsers { thread, containers } in users {
+            tally.containers_removed += containers.len() as u64;
+            for container in containers {
+                info!(thread.id = %thread, container.id = %container, "would remove the container, which has exited");
+            }
+        }
+    }
+
+    /// What keeps a container from its removal changes when somebody starts or replaces it, which the list shows, or by
+    /// the time. Another restart policy is found after the cooldown.
+    fn stays(&self, thread: ThreadId, rule: ExitedRule, may_go: &MayGo) {
+        let wait = match may_go {
+            MayGo::From(from) => (*from - Utc::now()).to_std().unwrap_or_default().min(rule.grace),
+            MayGo::Kept(_) => self.cooldown,
+        };
+        debug!(thread.id = %thread, ?may_go, "its containers stay");
+        let mut staying = self.staying.lock();
+        if staying.len() < MOST_STAYING
+            && let Some(until) = Instant::now().checked_add(wait)
+        {
+            staying.insert(thread, until);
+        }
+    }
+}
