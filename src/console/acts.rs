@@ -15,13 +15,13 @@ use super::{Console, OVER_HTTP, access::Person, problem::Problem, reading::messa
 use crate::{
     config::{Role, UnknownThreads},
     delivery::{dead_letter::Filter, event::ThreadEvent},
+    failure::Failure,
     operations::{
         holding::{self, HoldReleased, HoldSet},
         parking::{self, Purged, Replayed},
         pausing::{self, PauseSet, Resumed},
         sweeping,
     },
-    failure::Failure,
     queue::{Publisher, Queues},
     store::Act,
     sweep::SweepReport,

@@ -23,7 +23,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
-use super::{Console, router::routes};
+pub use super::Console;
+use super::router::routes;
 use crate::{
     health::{Health, HostStatus, Status},
     metrics,

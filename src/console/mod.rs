@@ -17,9 +17,12 @@ mod router;
 mod snapshot;
 mod told;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use tokio::sync::{Mutex, OnceCell, Semaphore};
+use tokio::{
+    net::TcpListener,
+    sync::{Mutex, OnceCell, Semaphore},
+};
 use tokio_util::task::TaskTracker;
 
 use self::{access::Access, access::Person, problem::Problem, snapshot::Snapshot};
@@ -62,9 +65,10 @@ pub struct Console {
 }
 
 impl Console {
-    /// The console of a service that listens at `address`. Contacts nobody yet.
+    /// The console of a service that listens here. Contacts nobody yet.
     #[must_use]
-    pub fn new(config: Config, address: SocketAddr, only_looks: bool) -> Self {
+    pub fn new(config: Config, listener: &TcpListener, only_looks: bool) -> Self {
+        let address = listener.local_addr().unwrap_or(config.http_addr);
         Self {
             access: Access::new(config.http_tokens_file.as_deref(), address.ip().to_canonical().is_loopback()),
             config: Arc::new(config),

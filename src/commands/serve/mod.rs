@@ -24,10 +24,7 @@ use self::{host_parts::Host, signals::Signals};
 use crate::{
     cleanup::{Database, fleet::Fleet},
     config::{Config, DockerHost, UnknownThreads},
-    console::{
-        Console,
-        http::{self, ConnectionLimits},
-    },
+    console::http::{self, ConnectionLimits, Console},
     delivery::consumer::Consumer,
     docker::Docker,
     failure::{Dependency, Failure},
@@ -279,8 +276,7 @@ impl<T: Database + AsRef<Store>> Process<T> {
     async fn serve_http(self: Arc<Self>, listener: TcpListener, recorder: PrometheusHandle) -> Result<(), Failure> {
         let limits = ConnectionLimits { count: self.config.http_connections.into(), time: self.config.http_timeout };
         let (health, stop) = (Arc::clone(&self.health), self.stop.clone());
-        let address = listener.local_addr().unwrap_or(self.config.http_addr);
-        let console = Arc::new(Console::new(self.config.clone(), address, self.is_dry_run));
+        let console = Arc::new(Console::new(self.config.clone(), &listener, self.is_dry_run));
         tokio::select! {
             () = http::serve(listener, limits, health, recorder, console, stop, self.done.clone()) => {}
             () = async { self.done.cancelled().await; self.abort.cancelled().await } => {}

@@ -2,9 +2,9 @@
 //!
 //! What comes from outside (ids, names, errors, reasons) is escaped by the templates, all of it.
 
-mod forms;
 mod lists;
 mod looks;
+mod pressed;
 
 use std::sync::Arc;
 
@@ -52,18 +52,18 @@ pub(super) fn pages(console: &Arc<Console>) -> Router<Arc<Console>> {
         .route("/find", get(find))
         .route("/threads", get(waiting))
         .route("/threads/{id}", get(thread))
-        .route("/threads/{id}/hold", post(forms::hold))
-        .route("/threads/{id}/release", post(forms::release))
-        .route("/threads/{id}/clean", post(forms::clean))
+        .route("/threads/{id}/hold", post(pressed::hold))
+        .route("/threads/{id}/release", post(pressed::release))
+        .route("/threads/{id}/clean", post(pressed::clean))
         .route("/dead-letters", get(letters))
-        .route("/dead-letters/replay", post(forms::replay))
-        .route("/dead-letters/purge", post(forms::purge))
-        .route("/pause", post(forms::pause))
-        .route("/resume", post(forms::resume))
+        .route("/dead-letters/replay", post(pressed::replay))
+        .route("/dead-letters/purge", post(pressed::purge))
+        .route("/pause", post(pressed::pause))
+        .route("/resume", post(pressed::resume))
         .layer(middleware::from_fn_with_state(Arc::clone(console), known_only))
         // These are for who is not known yet.
-        .route("/login", get(log_in).post(forms::log_in))
-        .route("/logout", post(forms::log_out))
+        .route("/login", get(log_in).post(pressed::log_in))
+        .route("/logout", post(pressed::log_out))
         .route("/assets/console.css", get(style))
 }
 

@@ -30,6 +30,14 @@ pub async fn explain(config: &Config, thread: ThreadId) -> Explanation {
     })
 }
 
+impl Explanation {
+    /// Whether database and Docker both answered.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.errors.database.is_none() && self.errors.docker.is_none()
+    }
+}
+
 /// What the database says of the thread, and the host that has its volume.
 async fn found(
     config: &Config,

@@ -205,19 +205,12 @@ pub(crate) struct DaemonIdentity {
 }
 
 #[derive(Debug, Serialize, ToSchema)]
-#[schema(as = ExplanationErrors)]
 pub(crate) struct Errors {
     database: Option<String>,
     docker: Option<String>,
 }
 
 impl Explanation {
-    /// Whether database and Docker both answered.
-    #[must_use]
-    pub fn is_complete(&self) -> bool {
-        self.errors.database.is_none() && self.errors.docker.is_none()
-    }
-
     /// The answer to these facts.
     #[must_use]
     pub fn new(facts: Facts) -> Self {
