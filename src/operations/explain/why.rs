@@ -206,8 +206,8 @@ pub(crate) struct DaemonIdentity {
 
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Errors {
-    database: Option<String>,
-    docker: Option<String>,
+    pub(crate) database: Option<String>,
+    pub(crate) docker: Option<String>,
 }
 
 impl Explanation {
