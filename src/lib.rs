@@ -18,6 +18,7 @@ pub mod host;
 pub mod journal;
 pub mod logging;
 pub mod metrics;
+pub mod operations;
 pub mod progress;
 pub mod queue;
 pub mod reconnect;

@@ -108,6 +108,10 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
         "volume_reaper_docker_events_connected",
         "Whether Docker's events are followed (1); if not, volumes that a container held wait for the next sweep."
     );
+    describe_counter!(
+        "volume_reaper_http_auth_failures_total",
+        "Requests to the console or the API with a token that is not in the tokens file."
+    );
     describe_gauge!("volume_reaper_docker_host_up", "Whether a Docker host answers (1) or not (0), by host.");
     Ok(recorder)
 }
@@ -228,6 +232,11 @@ pub fn orphans(host: Option<&str>, count: u64) {
 /// Removal was paused, or resumed. `host` is the host's name, unless there is only one.
 pub fn removal_paused(host: Option<&str>, paused: bool) {
     gauge!("volume_reaper_removal_paused", of_host(host)).set(if paused { 1.0 } else { 0.0 });
+}
+
+/// Somebody showed a token that is none.
+pub fn http_auth_failure() {
+    counter!("volume_reaper_http_auth_failures_total").increment(1);
 }
 
 /// A log line found no room: whoever reads standard error does not keep up.

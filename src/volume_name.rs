@@ -7,9 +7,10 @@
 use std::fmt;
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 /// The id of a thread, as the platform gives it: `[A-Za-z0-9][A-Za-z0-9_.-]{0,127}`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, ToSchema)]
 #[serde(transparent)]
 pub struct ThreadId(String);
 
@@ -139,7 +140,7 @@ impl VolumePrefix {
 }
 
 /// The full name of one thread's volume.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, ToSchema)]
 pub struct VolumeName(String);
 
 impl VolumeName {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 /// The longest wait. A row that never succeeds is tried and logged once a day.
 const LONGEST_WAIT: Duration = Duration::from_hours(24);
@@ -15,7 +16,7 @@ const LONGEST_WAIT: Duration = Duration::from_hours(24);
 const MAX_ERROR_BYTES: usize = 1024;
 
 /// A failed clean-up.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct FailedCleanup {
     /// How often it failed, for events and sweeps together.
     pub attempts: u64,
@@ -39,7 +40,7 @@ impl FailedCleanup {
 }
 
 /// A failed clean-up with the time of its next try, as `explain` and `status` show it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Failing {
     /// What is known of it.
     #[serde(flatten)]

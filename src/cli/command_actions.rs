@@ -32,7 +32,11 @@ pub enum Direction {
 #[derive(Clone, Debug, Subcommand)]
 pub enum HostsAction {
     /// Show each host's pinned daemon, the one that answers now, and what is left to do there
-    List,
+    List {
+        /// Print it as one JSON object
+        #[arg(long)]
+        json: bool,
+    },
     /// Pin the daemon that answers now: a new host's, or in place of the one before, which was replaced for good
     Adopt {
         /// The host; may be left out if there is only one

@@ -3,10 +3,10 @@
 use serde_json::Value;
 use tracing::warn;
 
-use super::{output::person, store, store_to_look_at};
 use crate::{
     config::Config,
     failure::Failure,
+    operations::{person, store, store_to_look_at},
     store::{Act, Store},
 };
 

@@ -7,7 +7,6 @@ mod shown_message;
 use std::{process::ExitCode, time::Duration};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use serde::Serialize;
 
 use self::shown_message::Message;
 use super::{
@@ -19,11 +18,10 @@ use crate::{
     config::Config,
     delivery::dead_letter::{Counts, DeadLetter, Filter, printable},
     failure::Failure,
-    queue::{DeadLetters, Queues, Then, Unacked},
+    operations::parking::{self, LISTED, Listed, Purged, most},
+    queue::{DeadLetters, Queues, Then},
 };
 
-/// Lines of `list`, unless a limit is given: a screen or three.
-const LISTED: usize = 100;
 /// Messages of `show`, unless a limit is given: each has up to 64 KiB or more.
 const SHOWN: u64 = 10;
 /// Of an error, in a line of `list`; `show` has all of it.
@@ -53,31 +51,13 @@ pub(super) async fn run(config: &Config, action: DeadLettersAction) -> Result<Ex
 }
 
 async fn list(letters: &DeadLetters, selection: &Selection) -> Result<(), Failure> {
-    #[derive(Serialize)]
-    struct Report<'a> {
-        #[serde(flatten)]
-        counts: &'a Counts,
-        messages: &'a [DeadLetter],
-    }
-
     let limit = selection.limit.map_or(LISTED, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
-    let mut listed = Vec::new();
-    let keep_oldest = |listed: &mut Vec<DeadLetter>| {
-        listed.sort_by_key(|letter| letter.parked_at);
-        listed.truncate(limit);
-    };
-    let counts = survey(letters, &filter(selection), |_, letter| {
-        listed.push(letter);
-        if listed.len() >= limit.saturating_mul(2) {
-            keep_oldest(&mut listed);
-        }
-    })
-    .await?;
-    keep_oldest(&mut listed);
-    letters.give_back().await?;
+    let found = parking::list(letters, &filter(selection), limit).await?;
+    warn_of_readers(&found.counts);
     if selection.json {
-        return say(json(&Report { counts: &counts, messages: &listed }));
+        return say(json(&found));
     }
+    let Listed { counts, messages: listed } = found;
     say_counts(&counts)?;
     if !listed.is_empty() {
         say(format!("\n{:<36}  {:<17}  {:>8}  {:>10}  error", "thread", "reason", "attempts", "age"))?;
@@ -96,7 +76,8 @@ async fn list(letters: &DeadLetters, selection: &Selection) -> Result<(), Failur
 
 async fn show(letters: &DeadLetters, selection: &Selection) -> Result<(), Failure> {
     let (filter, limit) = (filter(selection), selection.limit.unwrap_or(SHOWN));
-    let counts = survey(letters, &filter, |_, _| {}).await?;
+    let counts = parking::survey(letters, &filter, |_, _| {}).await?;
+    warn_of_readers(&counts);
     letters.give_back().await?;
     if selection.json {
         // Written piece by piece: the bodies of all are more than fits into memory.
@@ -142,70 +123,34 @@ fn details(selection: &Selection, messages: Option<u64>) -> serde_json::Value {
 
 /// Returns how many messages were replayed.
 async fn replay(letters: &DeadLetters, selection: &Selection) -> Result<u64, Failure> {
-    #[derive(Serialize)]
-    struct Report<'a> {
-        #[serde(flatten)]
-        counts: &'a Counts,
-        replayed: u64,
-        no_event: u64,
-    }
-
     let (filter, limit) = (filter(selection), selection.limit.unwrap_or(u64::MAX));
-    let counts = survey(letters, &filter, |_, _| {}).await?;
+    let counts = parking::survey(letters, &filter, |_, _| {}).await?;
+    warn_of_readers(&counts);
     letters.give_back().await?;
     if !selection.json {
         say_counts(&counts)?;
     }
-    let (mut replayed, mut no_event) = (0, 0);
-    let walk = letters.walk(most(&counts), async |parked| {
-        let letter = parked.read();
-        if !filter.matches(&letter) {
-            return Ok(Then::Keep);
-        }
-        // It would come straight back; who names the reason knows that, or has a consumer that can read it.
-        if letter.thread_id.is_none() && filter.reason.is_none() {
-            no_event += 1;
-            return Ok(Then::Keep);
-        }
-        letters.replay(parked).await?;
-        replayed += 1;
-        Ok(if replayed < limit { Then::Settled } else { Then::End })
-    });
-    let mut ended = walk.await.map(drop);
-    if ended.is_ok() {
-        ended = letters.settled().await;
-    }
+    let (replayed, ended) = parking::replay(letters, &filter, limit, counts).await;
     // Said in any case: what was replayed before an error stays replayed.
     if selection.json {
-        say(json(&Report { counts: &counts, replayed, no_event }))?;
+        say(json(&replayed))?;
     } else {
-        say(format!("\nreplayed {replayed} messages"))?;
-        if no_event > 0 {
-            say(format!("left {no_event} that are no event and would come back; --reason replays them all the same"))?;
+        say(format!("\nreplayed {} messages", replayed.replayed))?;
+        if replayed.no_event > 0 {
+            let left = replayed.no_event;
+            say(format!("left {left} that are no event and would come back; --reason replays them all the same"))?;
         }
     }
     ended?;
     letters.give_back().await?;
-    Ok(replayed)
+    Ok(replayed.replayed)
 }
 
 /// Returns how many messages were deleted.
 async fn purge(letters: &DeadLetters, selection: &Selection, yes: bool) -> Result<u64, Failure> {
-    #[derive(Serialize)]
-    struct Report<'a> {
-        #[serde(flatten)]
-        counts: &'a Counts,
-        purged: usize,
-    }
-
     let limit = selection.limit.unwrap_or(u64::MAX);
-    let mut selected = Vec::new();
-    let counts = survey(letters, &filter(selection), |unacked, _| {
-        if (selected.len() as u64) < limit {
-            selected.push(unacked);
-        }
-    })
-    .await?;
+    let (counts, selected) = parking::select(letters, &filter(selection), limit).await?;
+    warn_of_readers(&counts);
     if !selection.json {
         say_counts(&counts)?;
     }
@@ -213,45 +158,22 @@ async fn purge(letters: &DeadLetters, selection: &Selection, yes: bool) -> Resul
     if !selected.is_empty() && !yes {
         confirm(&format!("This deletes {} messages for good", selected.len()), selected.len()).await?;
     }
-    for unacked in &selected {
-        letters.remove(*unacked).await?;
-    }
-    letters.settled().await?;
-    letters.give_back().await?;
+    parking::remove(letters, &selected).await?;
     let purged = selected.len();
     if selection.json {
-        say(json(&Report { counts: &counts, purged }))?;
+        say(json(&Purged { counts, purged }))?;
     } else {
         say(format!("\npurged {purged} messages"))?;
     }
     Ok(purged as u64)
 }
 
-/// Walks through the whole queue, counts, and hands over what the filter means. All of it is unacked afterwards.
-async fn survey(
-    letters: &DeadLetters,
-    filter: &Filter,
-    mut matching: impl FnMut(Unacked, DeadLetter),
-) -> Result<Counts, Failure> {
-    let size = letters.size().await?;
-    if size.readers > 0 {
+fn warn_of_readers(counts: &Counts) {
+    if counts.other_readers > 0 {
         eprintln!(
             "volume-reaper: another program reads from the dead-letter queue: what was delivered to it is not counted"
         );
     }
-    let mut counts = Counts::default();
-    letters
-        .walk(size.ready, async |parked| {
-            let letter = parked.read();
-            let matches = filter.matches(&letter);
-            counts.add(&letter, matches);
-            if matches {
-                matching(parked.unacked(), letter);
-            }
-            Ok(Then::Keep)
-        })
-        .await?;
-    Ok(counts)
 }
 
 /// The ages become points in time once, so that nothing grows into the selection between counting and acting.
@@ -266,11 +188,6 @@ fn filter(selection: &Selection) -> Filter {
         before: selection.older_than.map(ago),
         after: selection.newer_than.map(ago),
     }
-}
-
-/// As many as were counted: what is parked meanwhile is left for the next time, a replay that came back included.
-fn most(counts: &Counts) -> u32 {
-    u32::try_from(counts.total).unwrap_or(u32::MAX)
 }
 
 fn thread(letter: &DeadLetter) -> &str {

@@ -1,23 +1,24 @@
 //! `hosts`: the Docker hosts whose answers count, and what it means to add, replace or lose one.
 
-use std::{collections::BTreeMap, process::ExitCode};
+use std::process::ExitCode;
 
 use chrono::{SubsecRound, Utc};
-use futures_util::future::join_all;
 use serde_json::json;
 
 use super::{
     acting::{act, noted},
-    docker,
-    output::{confirm, require_terminal, say, write},
-    read_only_store, require_schema, store,
+    output::{self, confirm, require_terminal, say, write},
 };
 use crate::{
-    cleanup::{Details, Gone, Identity, Mark, Origin, Receipt, Scope, Threads, Volumes},
+    cleanup::{Details, Gone, Mark, Origin, Receipt, Scope, Threads},
     cli::HostsAction,
     config::{Config, DockerHost},
     failure::Failure,
-    store::{PinnedDaemon, Store},
+    operations::{
+        fleet_view::{self, Hosts, look},
+        read_only_store, require_schema, store,
+    },
+    store::Store,
     sweep::pages,
     terminal::Plain,
     volume_name::ThreadId,
@@ -28,13 +29,13 @@ pub(super) async fn run(config: &Config, action: HostsAction) -> Result<ExitCode
         require_terminal("threads are marked whose volumes can't be looked at any more")?;
     }
     let only_looks = match &action {
-        HostsAction::List => true,
+        HostsAction::List { .. } => true,
         HostsAction::Adopt { dry_run, .. } | HostsAction::Retire { dry_run, .. } => *dry_run,
     };
     let store = if only_looks { read_only_store(config).await? } else { store(config).await? };
     require_schema(&store, config).await?;
     let done = match action {
-        HostsAction::List => list(config, &store).await,
+        HostsAction::List { json } => list(config, &store, json).await,
         HostsAction::Adopt { name, dry_run } => adopt(config, &store, name.as_deref(), dry_run).await,
         HostsAction::Retire { name, dry_run, yes } => retire(config, &store, &name, dry_run, yes).await,
     };
@@ -42,55 +43,44 @@ pub(super) async fn run(config: &Config, action: HostsAction) -> Result<ExitCode
     done.map(|()| ExitCode::SUCCESS)
 }
 
-async fn list(config: &Config, store: &Store) -> Result<(), Failure> {
-    let unmarked = store.unmarked_by_host().await?;
-    let pinned = store.pinned_daemons().await?;
-    let found = join_all(config.docker_hosts.iter().map(|host| look(config, host))).await;
-    write(&listing(&config.docker_hosts, found, pinned, unmarked))
+async fn list(config: &Config, store: &Store, as_json: bool) -> Result<(), Failure> {
+    let hosts = fleet_view::hosts(config, store).await?;
+    if as_json { say(output::json(&hosts)) } else { write(&listing(&hosts)) }
 }
 
 /// The hosts of the configuration with what was found there, and then what only the database knows.
-fn listing(
-    hosts: &[DockerHost],
-    found: Vec<Result<(Identity, usize), Failure>>,
-    pinned: Vec<PinnedDaemon>,
-    mut unmarked: BTreeMap<Option<String>, u64>,
-) -> String {
-    let mut pinned: BTreeMap<_, _> = pinned.into_iter().map(|daemon| (daemon.name, daemon.identity)).collect();
+fn listing(hosts: &Hosts) -> String {
     let mut lines = Vec::new();
-    for (host, found) in hosts.iter().zip(found) {
-        lines.push(format!("{}  {}", host.name, host.endpoint));
-        lines.push(format!("  pinned     {}", pinned.remove(host.name.key()).as_deref().unwrap_or("none yet")));
-        match found {
-            Ok((identity, volumes)) => {
-                lines.push(format!("  answering  {}", identity.as_str()));
-                lines.push(format!("  volumes    {volumes} of ours"));
+    for host in &hosts.hosts {
+        let pinned = host.pinned.as_deref().map(Plain);
+        let Some(endpoint) = &host.endpoint else {
+            lines.push(if host.pinned.is_some() {
+                format!("{}  pinned, and none of this configuration's", Plain(&host.name))
+            } else {
+                let threads = host.unmarked.unwrap_or_default();
+                format!("{}  {threads} closed threads name it, and nothing else knows it", Plain(&host.name))
+            });
+            if let Some(pinned) = pinned {
+                lines.push(format!("  pinned     {pinned}"));
+                lines.extend(host.unmarked.map(unmarked_line));
             }
-            Err(failure) => lines.push(format!("  answering  nobody: {failure}")),
+            continue;
+        };
+        lines.push(format!("{}  {endpoint}", host.name));
+        lines.push(format!("  pinned     {}", host.pinned.as_deref().unwrap_or("none yet")));
+        match (&host.answering, &host.error) {
+            (Some(identity), _) => {
+                lines.push(format!("  answering  {identity}"));
+                lines.push(format!("  volumes    {} of ours", host.volumes.unwrap_or_default()));
+            }
+            (None, error) => lines.push(format!("  answering  nobody: {}", error.as_deref().unwrap_or_default())),
         }
-        lines.extend(host.name.name().and_then(|name| unmarked.remove(&Some(name.to_owned()))).map(unmarked_line));
+        lines.extend(host.unmarked.map(unmarked_line));
     }
-    for (name, identity) in pinned {
-        lines.push(format!("{}  pinned, and none of this configuration's", Plain(&name)));
-        lines.push(format!("  pinned     {}", Plain(&identity)));
-        lines.extend(unmarked.remove(&Some(name)).map(unmarked_line));
-    }
-    for (host, threads) in unmarked.into_iter().filter(|(_, threads)| *threads > 0) {
-        lines.push(host.map_or_else(
-            || format!("{threads} closed threads that name no host are not marked"),
-            |host| format!("{}  {threads} closed threads name it, and nothing else knows it", Plain(&host)),
-        ));
+    if hosts.unmarked_without_host > 0 {
+        lines.push(format!("{} closed threads that name no host are not marked", hosts.unmarked_without_host));
     }
     lines.into_iter().map(|line| line + "\n").collect()
-}
-
-/// Who answers, and how many volumes of ours it has.
-async fn look(config: &Config, host: &DockerHost) -> Result<(Identity, usize), Failure> {
-    let docker = docker(config, host);
-    let identity = docker.identify().await?;
-    // Only for this look: what the database has pinned may be another one.
-    docker.pin(identity.clone());
-    Ok((identity, docker.inventory(&config.volume_prefix).await?.present.len()))
 }
 
 fn unmarked_line(threads: u64) -> String {
@@ -225,8 +215,10 @@ fn not_configured(name: &str) -> Failure {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
-    use crate::{config::Endpoint, failure::Dependency, host::Host};
+    use crate::{cleanup::Identity, config::Endpoint, failure::Dependency, host::Host, store::PinnedDaemon};
 
     fn host(name: &str, endpoint: &str) -> DockerHost {
         let endpoint = Endpoint::parse(endpoint, None).expect("valid");
@@ -248,7 +240,7 @@ mod tests {
         let unmarked = BTreeMap::from([(None, 2)]);
         insta::assert_snapshot!(
             "list_of_the_only_host",
-            listing(&hosts, vec![Ok(daemon("ID", 3))], Vec::new(), unmarked)
+            listing(&Hosts::new(&hosts, vec![Ok(daemon("ID", 3))], Vec::new(), unmarked))
         );
     }
 
@@ -260,6 +252,6 @@ mod tests {
         let pinned = vec![pinned("a", "ID-A"), pinned("b", "ID-B"), pinned("c", "ID-C1"), pinned("old", "ID\x1b[2J")];
         let unmarked = [(Some("a"), 7), (Some("b"), 1), (Some("old"), 5), (Some("typo"), 2), (None, 3)];
         let unmarked = unmarked.into_iter().map(|(host, threads)| (host.map(str::to_owned), threads)).collect();
-        insta::assert_snapshot!("list_of_several_hosts", listing(&hosts, found, pinned, unmarked));
+        insta::assert_snapshot!("list_of_several_hosts", listing(&Hosts::new(&hosts, found, pinned, unmarked)));
     }
 }

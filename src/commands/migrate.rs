@@ -3,10 +3,10 @@
 use std::process::ExitCode;
 
 use super::output::say;
-use crate::{cli::Direction, config::Config, failure::Failure, store::Store};
+use crate::{cli::Direction, config::Config, failure::Failure, operations, store::Store};
 
 pub(super) async fn run(config: &Config, direction: Option<Direction>) -> Result<ExitCode, Failure> {
-    let store = super::store(config).await?;
+    let store = operations::store(config).await?;
     match direction.unwrap_or(Direction::Up { dry_run: false }) {
         Direction::Up { dry_run: true } => {
             for line in store.plan_migrate_up().await? {

@@ -2,7 +2,6 @@
 
 use std::{
     io::{self, IsTerminal, Write},
-    os::unix::fs::MetadataExt,
     sync::atomic::{AtomicBool, Ordering},
 };
 
@@ -68,10 +67,10 @@ pub(super) async fn confirm(what: &str, count: usize) -> Result<(), Failure> {
     }
 }
 
-/// Who types the command, as far as the system says: for the audit trail.
-pub(super) fn person() -> String {
-    let names = ["SUDO_USER", "USER", "LOGNAME"].into_iter().filter_map(|name| std::env::var(name).ok());
-    let mut names = names.filter(|name| !name.is_empty());
-    let id = || std::fs::metadata("/proc/self").map_or("unknown".to_owned(), |own| format!("user {}", own.uid()));
-    names.next().unwrap_or_else(id)
+/// Fails without a reason. `what` is found later, by somebody who wonders.
+pub(super) fn require_reason(reason: &str, what: &str) -> Result<(), Failure> {
+    if reason.trim().is_empty() {
+        return Err(Failure::permanent(format!("--reason is empty: say why, for whoever finds the {what}")));
+    }
+    Ok(())
 }

@@ -8,28 +8,23 @@ use serde_json::{Value, json};
 
 use super::{
     acting::{act, noted},
-    output::say,
-    require_schema, store,
+    output::{require_reason, say},
 };
 use crate::{
-    cleanup::{Pause, Pauses},
+    cleanup::Pause,
     config::Config,
     failure::Failure,
-    host::Host,
-    store::Store,
+    operations::{Refusal, pausing, require_schema, store},
 };
 
 pub(super) async fn pause(config: &Config, reason: &str, host: Option<&str>) -> Result<ExitCode, Failure> {
-    if reason.trim().is_empty() {
-        return Err(Failure::permanent("--reason is empty: say why, for whoever finds the volumes"));
-    }
+    require_reason(reason, "volumes")?;
     let store = store(config).await?;
     require_schema(&store, config).await?;
-    check_host(config, &store, host).await?;
-    let done = store.pause_removal(host, reason).await;
-    let is_new = noted(&store, &act("pause", host, json!({ "reason": reason })), done).await?;
-    match (store.pause(host).await?, host) {
-        (Some(pause), _) if !is_new => say(format!("removal was paused already, {}", shown(&pause)))?,
+    let done = asked(pausing::pause(&store, config, reason, host).await)?;
+    let set = noted(&store, &act("pause", host, json!({ "reason": reason })), done).await?;
+    match (set.pause, host) {
+        (Some(pause), _) if !set.is_new => say(format!("removal was paused already, {}", shown(&pause)))?,
         (_, None) => say("removal is paused on all replicas; `volume-reaper resume` resumes it")?,
         (_, Some(host)) => {
             say(format!("removal on host {host} is paused; `volume-reaper resume --on {host}` resumes it"))?;
@@ -42,9 +37,8 @@ pub(super) async fn pause(config: &Config, reason: &str, host: Option<&str>) -> 
 pub(super) async fn resume(config: &Config, host: Option<&str>) -> Result<ExitCode, Failure> {
     let store = store(config).await?;
     require_schema(&store, config).await?;
-    check_host(config, &store, host).await?;
-    let done = store.resume_removal(host).await;
-    let pauses = noted(&store, &act("resume", host, Value::Null), done).await?;
+    let done = asked(pausing::resume(&store, config, host).await)?;
+    let pauses = noted(&store, &act("resume", host, Value::Null), done).await?.pauses;
     for pause in &pauses {
         say(format!("removal resumed; it was paused {}", shown(pause)))?;
     }
@@ -55,16 +49,12 @@ pub(super) async fn resume(config: &Config, host: Option<&str>) -> Result<ExitCo
     Ok(ExitCode::SUCCESS)
 }
 
-/// A pause of a host that is misspelt would stop nothing.
-async fn check_host(config: &Config, store: &Store, host: Option<&str>) -> Result<(), Failure> {
-    let Some(host) = host else { return Ok(()) };
-    let is_known = !Host::from_key(host).is_only()
-        && (config.docker_hosts.iter().any(|each| each.name.name() == Some(host))
-            || store.pinned_daemon(host).await?.is_some());
-    if is_known {
-        return Ok(());
+/// What was done, or could not be. That it can't be meant so is no act, and ends the command.
+fn asked<R>(done: Result<R, Refusal>) -> Result<Result<R, Failure>, Failure> {
+    match done {
+        Err(refused @ (Refusal::Invalid(_) | Refusal::NotThere(_))) => Err(refused.into()),
+        done => Ok(done.map_err(Failure::from)),
     }
-    Err(Failure::permanent(format!("there is no host {host:?}: `volume-reaper hosts list` shows them")))
 }
 
 fn shown(pause: &Pause) -> String {

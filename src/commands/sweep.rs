@@ -1,31 +1,16 @@
 //! `sweep`: one sweep of all hosts, by hand.
 
-use std::{process::ExitCode, sync::Arc};
+use std::process::ExitCode;
 
-use futures_util::future::{select_all, try_join_all};
-use tokio::{sync::watch, time::Instant};
+use futures_util::future::select_all;
+use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
-    acting::{act, noted},
-    docker, fleet_of,
+    acting::{act, noted_of_broker},
     output::{json, say, write},
-    prepare_database, prepare_docker, prepare_dry_run, read_only_store, store,
 };
-use crate::{
-    cleanup::{
-        Database,
-        fleet::{Fleet, HostWorker},
-        record::Recording,
-    },
-    config::{Config, DockerHost, UnknownThreads},
-    docker::Docker,
-    failure::{Dependency, Failure, Verdict},
-    health::Health,
-    progress,
-    store::Store,
-    sweep::{SweepReport, Sweeper, Unplaced},
-};
+use crate::{config::Config, failure::Failure, operations::sweeping, progress, sweep::SweepReport};
 
 pub(super) async fn run(config: &Config, dry_run: bool, as_json: bool) -> Result<ExitCode, Failure> {
     let report = report(config, dry_run).await;
@@ -44,95 +29,22 @@ pub(super) async fn run(config: &Config, dry_run: bool, as_json: bool) -> Result
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-async fn report(config: &Config, dry_run: bool) -> Result<SweepReport, Failure> {
-    let health = Health::of_hosts(config.host_names());
-    let docker = |host: &DockerHost| {
-        let docker = docker(config, host);
-        if dry_run { docker.only_looking() } else { docker }
-    };
-    let store = if dry_run {
-        let store = read_only_store(config).await?;
-        prepare_dry_run(&store, config).await?;
-        store
-    } else {
-        let store = store(config).await?;
-        prepare_database(&store, config).await?;
-        store
-    };
-    health.up(Dependency::Database);
-    match config.unknown_threads {
-        UnknownThreads::Reject => sweep(config, fleet_of(config, &health, store, docker), dry_run).await,
-        UnknownThreads::Record => {
-            sweep(config, fleet_of(config, &health, Recording::new(store), docker), dry_run).await
-        }
-    }
-}
-
 /// Sweeps until it is done or interrupted, and shows how far it is.
-async fn sweep<T: Database + AsRef<Store>>(
-    config: &Config,
-    fleet: Fleet<Docker, T>,
-    dry_run: bool,
-) -> Result<SweepReport, Failure> {
-    let fleet = Arc::new(fleet);
+async fn report(config: &Config, dry_run: bool) -> Result<SweepReport, Failure> {
     let stop = CancellationToken::new();
     let interrupted = AbortOnDropHandle::new(tokio::spawn(cancel_when_interrupted(stop.clone())));
-    let sweeper = |worker: &HostWorker<Docker, T>| {
-        Sweeper::new(Arc::clone(&worker.cleaner), Arc::clone(&worker.health), config.reconcile_cooldown).for_a_person()
+    let show = |total, of_hosts| {
+        progress::show(total);
+        AbortOnDropHandle::new(tokio::spawn(show_progress(of_hosts)))
     };
-    let sweepers: Vec<_> = fleet.workers().iter().map(sweeper).collect();
-    progress::show(fleet.threads().backlog().await?.unmarked);
-    let shown = tokio::spawn(show_progress(sweepers.iter().map(Sweeper::progress).collect()));
-    let shown = AbortOnDropHandle::new(shown);
-    let report = sweep_hosts(&fleet, &sweepers, config.host.is_some(), dry_run, &stop).await;
-    drop((shown, interrupted));
+    let report = sweeping::sweep(config, dry_run, &stop, show).await;
+    drop(interrupted);
     progress::clear();
-    let store = fleet.threads().as_ref();
-    let report = if dry_run {
-        report
-    } else {
-        let details = report.as_ref().ok().and_then(|report| serde_json::to_value(report).ok()).unwrap_or_default();
-        noted(store, &act("sweep", None, details), report).await
-    };
-    let report = report?;
-    store.close().await?;
-    Ok(report)
-}
-
-/// Sweeps all hosts at once, and then what is on none of them. A host that is down is said so in the report, unless
-/// it is the only one: then it is an error.
-async fn sweep_hosts<T: Database + AsRef<Store>>(
-    fleet: &Arc<Fleet<Docker, T>>,
-    sweepers: &[Sweeper<Docker, T>],
-    one_of_several: bool,
-    dry_run: bool,
-    stop: &CancellationToken,
-) -> Result<SweepReport, Failure> {
-    let one = async |(worker, sweeper): (&HostWorker<Docker, T>, &Sweeper<Docker, T>)| {
-        let prepared = prepare_docker(&worker.cleaner).await;
-        match prepared {
-            Ok(()) => {
-                worker.health.up(Dependency::Docker);
-                Ok(sweeper.sweep(dry_run, stop).await)
-            }
-            Err(Failure { verdict: Verdict::Unavailable(Dependency::Docker), message }) if fleet.only().is_none() => {
-                worker.health.down(Dependency::Docker, &message);
-                let skipped_reason = Some(format!("host {:?}: {message}", worker.cleaner.host.key()));
-                Ok(SweepReport { skipped_reason, dry_run, ..SweepReport::default() })
-            }
-            Err(failure) => Err(failure),
-        }
-    };
-    let began = Instant::now();
-    let reports = try_join_all(fleet.workers().iter().zip(sweepers).map(one)).await?;
-    let mut report = reports.into_iter().reduce(SweepReport::and).unwrap_or_default();
-    if fleet.only().is_none() && !stop.is_cancelled() {
-        let unplaced = Unplaced::new(Arc::clone(fleet), Arc::clone(&fleet.workers()[0].health), one_of_several);
-        let unplaced = unplaced.for_a_person();
-        report = report.and(unplaced.sweep(dry_run, stop).await);
-        report.duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+    if dry_run {
+        return report;
     }
-    Ok(report)
+    let details = report.as_ref().ok().and_then(|report| serde_json::to_value(report).ok()).unwrap_or_default();
+    noted_of_broker(config, &act("sweep", None, details), report).await
 }
 
 async fn cancel_when_interrupted(stop: CancellationToken) {

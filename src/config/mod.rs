@@ -7,6 +7,7 @@ mod checks;
 mod choices;
 mod docker_hosts;
 mod endpoint;
+mod http_tokens;
 mod secret_url;
 mod settings;
 mod sources;
@@ -32,6 +33,7 @@ pub use self::{
     choices::{LogFormat, Topology, UnknownThreads},
     docker_hosts::DockerHost,
     endpoint::Endpoint,
+    http_tokens::{HttpToken, Role, digest_of, read_tokens},
     secret_url::SecretUrl,
     settings::{SETTINGS, Setting, flag_of},
     sources::environment,
@@ -86,6 +88,9 @@ pub struct Config {
     pub http_addr: SocketAddr,
     pub http_connections: u16,
     pub http_timeout: Duration,
+    /// Who may use the console and the API. Without it nobody may change anything, and only who asks on the same
+    /// machine may look.
+    pub http_tokens_file: Option<PathBuf>,
     pub migrate: bool,
     pub replica: String,
     pub threads: ThreadsTable,
@@ -195,6 +200,7 @@ impl Config {
             })?,
             http_connections: values.get("http_connections", |text| number(text, 2..=10_000))?,
             http_timeout: values.get("http_timeout", |text| duration(text, SECOND, HOUR))?,
+            http_tokens_file: values.get("http_tokens_file", |text| file(text, read_tokens))?,
             migrate: values.get("migrate", boolean)?,
             replica: values.get("replica", |text| Ok(if text.is_empty() { host_name() } else { text.to_owned() }))?,
             threads: ThreadsTable {

@@ -206,7 +206,12 @@ pub const SETTINGS: &[Setting] = &[
         "25s",
         "How long work in flight may take to finish after SIGTERM or SIGINT",
     ),
-    setting("http_addr", "VOLUME_REAPER_HTTP_ADDR", "127.0.0.1:9464", "Where /livez, /readyz and /metrics are served"),
+    setting(
+        "http_addr",
+        "VOLUME_REAPER_HTTP_ADDR",
+        "127.0.0.1:9464",
+        "Where health, metrics, console and API are served",
+    ),
     setting(
         "http_connections",
         "VOLUME_REAPER_HTTP_CONNECTIONS",
@@ -218,6 +223,13 @@ pub const SETTINGS: &[Setting] = &[
         "VOLUME_REAPER_HTTP_TIMEOUT",
         "10s",
         "How long an HTTP connection may take, request and answer together",
+    ),
+    setting(
+        "http_tokens_file",
+        "VOLUME_REAPER_HTTP_TOKENS_FILE",
+        "",
+        "Who may use console and API: lines role:name:token with the role viewer, operator or admin; without it they \
+         are read-only, and for this machine alone",
     ),
     setting(
         "migrate",

@@ -1,4 +1,4 @@
-//! Live, ready and metrics, on one local port.
+//! The server: live, ready and metrics for everybody, and what the console answers, on one port.
 //!
 //! Whoever opens connections takes nothing from anybody else: they have a number and a time. The oldest one makes room
 //! for a newer one, so that a question is answered however many others are open that never ask.
@@ -23,6 +23,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
+pub use super::Console;
+use super::router::routes;
 use crate::{
     health::{Health, HostStatus, Status},
     metrics,
@@ -70,6 +72,7 @@ pub async fn serve(
     limits: ConnectionLimits,
     health: Arc<Health>,
     recorder: PrometheusHandle,
+    console: Arc<Console>,
     stop: CancellationToken,
     done: CancellationToken,
 ) {
@@ -77,7 +80,8 @@ pub async fn serve(
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
         .route("/metrics", get(|State(shared): State<Shared>| async move { metrics::render(&shared.recorder) }))
-        .with_state(Shared { health, recorder, stop });
+        .with_state(Shared { health, recorder, stop })
+        .merge(routes(console));
     let mut connections = Connections { limits, tasks: JoinSet::new(), by_age: VecDeque::new() };
     loop {
         tokio::select! {

@@ -1,3 +1,171 @@
-//! What is served over HTTP: health and metrics.
+//! What is served over HTTP: health and metrics, the API and the pages.
+//!
+//! The API and the pages answer with what the commands print, from [`crate::operations`]. They have connections to the
+//! database of their own, and a share of the requests: whatever is asked here, health answers, and the work goes on.
 
+mod access;
+mod acts;
+mod answer;
+mod done;
 pub mod http;
+pub mod openapi;
+mod pages;
+mod problem;
+mod queries;
+mod reading;
+mod router;
+mod snapshot;
+mod told;
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    net::TcpListener,
+    sync::{Mutex, OnceCell, Semaphore},
+};
+use tokio_util::task::TaskTracker;
+
+use self::{access::Access, access::Person, problem::Problem, snapshot::Snapshot};
+use crate::{
+    config::Config,
+    failure::{Dependency, Failure},
+    operations::{
+        doctor, finding::Orphans, fleet_view::Hosts, parked::Parked, require_schema, status::overview::Report,
+    },
+    store::Store,
+};
+
+/// Requests to the API and the pages that are answered at once. Health and metrics do not count.
+const REQUESTS: usize = 32;
+/// Connections to the database that they share.
+const CONNECTIONS: u32 = 4;
+/// Of what is found out from memory or a few rows.
+const FRESH: Duration = Duration::from_secs(2);
+/// Of what takes a walk through a queue, or lists of a daemon.
+const RECENT: Duration = Duration::from_secs(10);
+/// What is left of a connection's time for the answer itself.
+const TIME_TO_ANSWER: Duration = Duration::from_millis(1500);
+
+/// What the API and the pages answer from.
+pub struct Console {
+    config: Arc<Config>,
+    /// Nothing is changed: a dry run.
+    only_looks: bool,
+    access: Access,
+    requests: Arc<Semaphore>,
+    store: OnceCell<Store>,
+    status: Snapshot<Arc<Report>>,
+    doctor: Snapshot<Arc<doctor::findings::Report>>,
+    hosts: Snapshot<Result<Hosts, Failure>>,
+    orphans: Snapshot<Result<Arc<Orphans>, Failure>>,
+    parked: Snapshot<Result<Arc<Parked>, Failure>>,
+    /// A sweep or a walk through the dead letters that somebody asked for here: one at a time.
+    operation: Arc<Mutex<()>>,
+    operations: TaskTracker,
+}
+
+impl Console {
+    /// The console of a service that listens here. Contacts nobody yet.
+    #[must_use]
+    pub fn new(config: Config, listener: &TcpListener, only_looks: bool) -> Self {
+        let address = listener.local_addr().unwrap_or(config.http_addr);
+        Self {
+            access: Access::new(config.http_tokens_file.as_deref(), address.ip().to_canonical().is_loopback()),
+            config: Arc::new(config),
+            only_looks,
+            requests: Arc::new(Semaphore::new(REQUESTS)),
+            store: OnceCell::new(),
+            status: Snapshot::new(FRESH),
+            doctor: Snapshot::new(RECENT),
+            hosts: Snapshot::new(RECENT),
+            orphans: Snapshot::new(RECENT),
+            parked: Snapshot::new(RECENT),
+            operation: Arc::default(),
+            operations: TaskTracker::new(),
+        }
+    }
+
+    /// How long an answer may be waited for.
+    fn limit(&self) -> Duration {
+        self.config.http_timeout.saturating_sub(TIME_TO_ANSWER).max(TIME_TO_ANSWER)
+    }
+
+    /// The database, to look at.
+    async fn store(&self) -> Result<&Store, Problem> {
+        let open = async || {
+            let config = &self.config;
+            let store = Store::to_look_at_with(&config.database_url, config.threads.clone(), CONNECTIONS).await;
+            store
+                .map(|store| store.with_hosts(config.host_names()))
+                .map_err(|error| Failure::unavailable(Dependency::Database, error.to_string()))
+        };
+        Ok(self.store.get_or_try_init(open).await?)
+    }
+
+    /// The database, to change what this person asks for.
+    async fn store_of(&self, person: &Person) -> Result<Store, Problem> {
+        let config = &self.config;
+        let store = Store::new(&config.database_url, config.threads.clone(), over_http(person), 1).await?;
+        let store = store.with_hosts(config.host_names()).acting_for(person.name.clone());
+        require_schema(&store, config).await?;
+        Ok(store)
+    }
+
+    async fn report(&self) -> Result<Arc<Report>, Problem> {
+        let config = Arc::clone(&self.config);
+        let take = || async move { Arc::new(crate::operations::status::status(&config).await) };
+        self.status.get(self.limit(), take).await
+    }
+
+    async fn findings(&self) -> Result<Arc<doctor::findings::Report>, Problem> {
+        let config = Arc::clone(&self.config);
+        self.doctor.get(self.limit(), || async move { Arc::new(doctor::examine(&config).await) }).await
+    }
+
+    async fn hosts(&self) -> Result<Hosts, Problem> {
+        let config = Arc::clone(&self.config);
+        let take = || async move { crate::operations::fleet_view::hosts_once(&config).await };
+        Ok(self.hosts.get(self.limit(), take).await??)
+    }
+
+    async fn orphans(&self) -> Result<Arc<Orphans>, Problem> {
+        let config = Arc::clone(&self.config);
+        let take = || async move { crate::operations::finding::orphans(&config).await.map(Arc::new) };
+        Ok(self.orphans.get(self.limit(), take).await??)
+    }
+
+    async fn parked(&self) -> Result<Arc<Parked>, Problem> {
+        let config = Arc::clone(&self.config);
+        let take = || async move { Parked::take(&config).await.map(Arc::new) };
+        Ok(self.parked.get(self.limit(), take).await??)
+    }
+
+    /// Does what may take longer than an answer. Nothing if it is not done yet; it goes on by itself.
+    async fn operate<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Result<Option<T>, Problem> {
+        let Ok(turn) = Arc::clone(&self.operation).try_lock_owned() else {
+            let detail = "another sweep, replay or purge that was asked for here is not done yet";
+            return Err(Problem::new(axum::http::StatusCode::CONFLICT, detail));
+        };
+        let task = self.operations.spawn(async move {
+            let done = work.await;
+            drop(turn);
+            done
+        });
+        match tokio::time::timeout(self.limit(), task).await {
+            Ok(Ok(done)) => Ok(Some(done)),
+            Ok(Err(error)) => Err(Problem::new(axum::http::StatusCode::INTERNAL_SERVER_ERROR, error.to_string())),
+            Err(_) => Ok(None),
+        }
+    }
+}
+
+/// How a person who acts here is called in pauses.
+fn over_http(person: &Person) -> String {
+    format!("{}{OVER_HTTP}", person.name)
+}
+
+/// What a pause that was made here is known by.
+const OVER_HTTP: &str = " over HTTP";

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::{delivery::settlement::Reason, terminal::Plain, volume_name::ThreadId};
 
@@ -15,7 +16,7 @@ const BROKER_REASONS: [&str; 4] = ["delivery_limit", "expired", "maxlen", "rejec
 const UNKNOWN: &str = "unknown";
 
 /// A message in the dead-letter queue, without its body.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct DeadLetter {
     /// Why it is there; one of [`reasons`].
     pub reason: &'static str,
@@ -49,7 +50,7 @@ pub struct Filter {
 }
 
 /// How many messages there are.
-#[derive(Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, ToSchema)]
 pub struct Counts {
     /// In the queue.
     pub total: u64,
@@ -57,6 +58,14 @@ pub struct Counts {
     pub matching: u64,
     /// All in the queue, by reason.
     pub by_reason: BTreeMap<&'static str, u64>,
+    /// Other programs that read from the queue, if there are any: what was delivered to them is not counted.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub other_readers: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 impl Filter {

@@ -11,6 +11,7 @@ use chrono::{DateTime, Utc};
 use futures_util::future::join_all;
 use serde::Serialize;
 use tokio::time::Instant;
+use utoipa::ToSchema;
 
 use super::{
     AT_ONCE, CALL_TIMEOUT, Docker, LONGEST_REMOVAL,
@@ -30,7 +31,7 @@ use crate::{
 const MAX_INSPECTED: usize = 16;
 
 /// A volume, as the daemon describes it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct FoundVolume {
     /// Its driver, mostly `local`.
     pub driver: String,
@@ -41,7 +42,7 @@ pub struct FoundVolume {
 }
 
 /// A container that references a volume.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct VolumeUser {
     /// Its id.
     pub id: String,
@@ -60,6 +61,7 @@ pub struct VolumeUser {
     pub found: Option<Container>,
     /// Whether it may be removed for the volume's sake, where such containers are.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
     pub exited: Option<MayGo>,
 }
 

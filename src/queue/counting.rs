@@ -5,6 +5,7 @@ use std::{str::FromStr, time::Duration};
 use futures_util::future::join_all;
 use lapin::uri::AMQPUri;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{
     Queues,
@@ -20,7 +21,7 @@ const COUNT_TIMEOUT: Duration = Duration::from_secs(6);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What is in one of our queues.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct QueueCount {
     /// Its name.
     pub name: String,

@@ -3,6 +3,7 @@
 use chrono::{DateTime, SubsecRound, Utc};
 use sea_orm::{ActiveValue::Set, ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{
     ROW_TIMEOUT, Store,
@@ -27,7 +28,7 @@ pub struct Act {
 }
 
 /// What a person did, as it is in the list.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct LoggedAct {
     /// Sorts by time.
     pub id: String,

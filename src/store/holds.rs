@@ -7,6 +7,7 @@ use sea_orm::{
     sea_query::{Expr, OnConflict},
 };
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{
     ROW_TIMEOUT, Store,
@@ -15,7 +16,7 @@ use super::{
 use crate::{failure::Failure, volume_name::ThreadId};
 
 /// A hold on a thread. One whose time is over does not count any more.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Hold {
     /// Why, for people.
     pub reason: String,

@@ -8,6 +8,7 @@ use sea_orm::{
     sea_query::{Alias, Expr, Func, Query},
 };
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{
     PAGE_TIMEOUT, ROW_TIMEOUT, Store,
@@ -21,7 +22,7 @@ use crate::{failure::Failure, volume_name::ThreadId};
 const MAX_RECEIPTS: u64 = 100;
 
 /// A thread's row, as it is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct ThreadRow {
     /// Its status, in the platform's words.
     pub status: Option<String>,
@@ -38,7 +39,7 @@ pub struct ThreadRow {
 }
 
 /// A receipt, as it is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct WrittenReceipt {
     /// `removed` or `not_found`; `container_removed` is about a container that was removed for the volume's sake.
     pub outcome: String,
@@ -59,7 +60,7 @@ pub struct WrittenReceipt {
 }
 
 /// Who sweeps.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Sweeper {
     /// The replica's name and an id of the process.
     pub holder: String,
@@ -70,7 +71,7 @@ pub struct Sweeper {
 }
 
 /// A pinned daemon: its answers count.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct PinnedDaemon {
     /// What it is called in the database.
     pub name: String,
@@ -81,7 +82,7 @@ pub struct PinnedDaemon {
 }
 
 /// How many volumes were found to be gone, by outcome.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Removals {
     /// In the last hour.
     pub last_hour: BTreeMap<String, u64>,

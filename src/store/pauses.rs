@@ -75,9 +75,7 @@ impl Store {
     /// Ends the pause on this host, or every pause; with that of everything, the budget of an hour is counted anew from
     /// here on. Returns the pauses that there were.
     pub async fn resume_removal(&self, host: Option<&str>) -> Result<Vec<Pause>, Failure> {
-        let is_meant = host.map_or_else(Condition::all, |host| {
-            Condition::all().add(Column::Name.is_in([row_of(Some(host)), row_of_doubt(host)]))
-        });
+        let is_meant = is_meant(host);
         self.bounded(ROW_TIMEOUT, async {
             let before = Entity::find().filter(is_meant.clone()).order_by_asc(Column::Name).all(&self.db).await?;
             let update = Entity::update_many()
@@ -89,6 +87,12 @@ impl Store {
             Ok(before.into_iter().filter_map(in_force).filter(|_| was_paused).collect())
         })
         .await
+    }
+
+    /// The pauses in force that [`Self::resume_removal`] would end.
+    pub async fn pauses_in_force(&self, host: Option<&str>) -> Result<Vec<Pause>, Failure> {
+        let rows = Entity::find().filter(is_meant(host)).order_by_asc(Column::Name).all(&self.db);
+        Ok(self.bounded(ROW_TIMEOUT, rows).await?.into_iter().filter_map(in_force).collect())
     }
 
     /// Counts the volumes and containers that were removed within the last hour, or since removal was last resumed if
@@ -120,6 +124,13 @@ impl Store {
         let select = Entity::find().select_only().column_as(Column::Reason.min(), "reason");
         Expr::from(select.filter(is_about(host)).filter(Column::PausedAt.is_not_null()).into_query())
     }
+}
+
+/// The condition that selects the pauses that resuming on this host, or everywhere, ends.
+fn is_meant(host: Option<&str>) -> Condition {
+    host.map_or_else(Condition::all, |host| {
+        Condition::all().add(Column::Name.is_in([row_of(Some(host)), row_of_doubt(host)]))
+    })
 }
 
 /// The condition that selects the pauses of everything and of this host, and the doubts.

@@ -97,8 +97,13 @@ pub struct Schema {
 impl Store {
     /// A store to look at: where SQLite has no file yet none is made, and its journal stays as it is.
     pub async fn to_look_at(url: &SecretUrl, threads: ThreadsTable) -> Result<Self, Unreachable> {
+        Self::to_look_at_with(url, threads, 1).await
+    }
+
+    /// A store to look at with at most so many connections.
+    pub async fn to_look_at_with(url: &SecretUrl, threads: ThreadsTable, limit: u32) -> Result<Self, Unreachable> {
         let engine = engine_of(url);
-        match Pool::open(engine, url, Access::Look, 1).await {
+        match Pool::open(engine, url, Access::Look, limit).await {
             Ok(db) => Ok(Self::looking(db, url, threads)),
             Err(error) => Err(why_unreachable(engine, url, &error).await),
         }

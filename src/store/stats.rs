@@ -13,6 +13,7 @@ use sea_orm::{
     QueryFilter, QueryOrder, QuerySelect, sea_query::Expr,
 };
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{
     PAGE_TIMEOUT, ROW_TIMEOUT, Store,
@@ -65,7 +66,7 @@ impl Resolution {
 }
 
 /// How many volumes went within one bucket, of one kind.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Stat {
     /// When the minute, hour or day began.
     pub bucket: DateTime<Utc>,

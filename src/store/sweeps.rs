@@ -7,6 +7,7 @@ use sea_orm::{
     ActiveValue::Set, ColumnTrait, Condition, EntityTrait, QueryFilter, QueryOrder, QuerySelect, sea_query::Expr,
 };
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{
     PAGE_TIMEOUT, ROW_TIMEOUT, Store,
@@ -25,7 +26,7 @@ const RECENT: u64 = 200;
 const CUT_OFF: &str = "cut off: its process ended";
 
 /// A sweep, as it is in the list.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct LoggedSweep {
     /// Sorts by time.
     pub id: String,

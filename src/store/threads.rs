@@ -252,7 +252,7 @@ pub(super) fn host_column(threads: &Mapping) -> Expr {
 }
 
 /// The condition that selects the rows of a scope; `None` if there can be none.
-fn is_in_scope(threads: &Mapping, scope: &Scope) -> Option<Condition> {
+pub(super) fn is_in_scope(threads: &Mapping, scope: &Scope) -> Option<Condition> {
     let all = Condition::all();
     match (scope, &threads.names.host) {
         (Scope::All, _) | (Scope::Unplaced, None) => Some(all),

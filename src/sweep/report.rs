@@ -2,9 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 use tracing::{debug, info};
+use utoipa::ToSchema;
 
 /// What one sweep did. Written by `sweep --json` as it is.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
 #[serde(default)]
 pub struct SweepReport {
     /// Closed and unmarked threads.
@@ -47,7 +48,7 @@ pub struct SweepReport {
 }
 
 /// Closed and unmarked threads that a sweep left, by why they were left.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct ThreadStates {
     /// Nothing is in their way: they are being removed, or their turn comes.
     pub waiting: u64,

@@ -3,6 +3,7 @@
 mod adoption;
 mod alerts;
 mod announcements;
+mod api;
 mod asyncapi;
 mod broker_surprises;
 mod cleaner;
@@ -33,6 +34,7 @@ mod obstacles;
 mod open_connections;
 mod orphans;
 mod ownership;
+mod pages;
 mod pauses;
 mod pgbouncer;
 mod podman;

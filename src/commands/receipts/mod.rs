@@ -7,14 +7,12 @@ use std::process::ExitCode;
 use chrono::{DateTime, TimeDelta, Utc};
 
 use self::forms::Form;
-use super::{
-    output::{json, reader_is_gone, say, write},
-    read_only_store, require_schema,
-};
+use super::output::{json, reader_is_gone, say, write};
 use crate::{
     cli::{ReceiptsAction, ReceiptsSelection},
     config::Config,
     failure::Failure,
+    operations::{read_only_store, require_schema},
     progress,
     store::{ListedReceipt, ReceiptFilter, Store, Verification},
     terminal::Plain,

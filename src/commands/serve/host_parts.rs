@@ -5,14 +5,12 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tracing::{Span, debug, error_span};
 
-use super::{
-    super::{prepare_docker, sweep_lease},
-    Process,
-};
+use super::Process;
 use crate::{
     cleanup::{Database, fleet::HostWorker, freed},
     docker::Docker,
     failure::{Dependency, Failure, Verdict},
+    operations::{prepare_docker, sweep_lease},
     store::Store,
     sweep::Sweeper,
 };

@@ -21,17 +21,17 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::{Instrument, error_span, info, warn};
 
 use self::{host_parts::Host, signals::Signals};
-use super::{SWEEP_LEASE, dry_fleet, fleet, prepare_database, prepare_dry_run, recording_fleet};
 use crate::{
     cleanup::{Database, fleet::Fleet},
     config::{Config, DockerHost, UnknownThreads},
-    console::http::{self, ConnectionLimits},
+    console::http::{self, ConnectionLimits, Console},
     delivery::consumer::Consumer,
     docker::Docker,
     failure::{Dependency, Failure},
     health::Health,
     journal::Journal,
     metrics,
+    operations::{SWEEP_LEASE, dry_fleet, fleet, prepare_database, prepare_dry_run, recording_fleet},
     queue::{Publisher, Queues, Subscription},
     store::Store,
     sweep::{Schedule, Unplaced},
@@ -276,8 +276,9 @@ impl<T: Database + AsRef<Store>> Process<T> {
     async fn serve_http(self: Arc<Self>, listener: TcpListener, recorder: PrometheusHandle) -> Result<(), Failure> {
         let limits = ConnectionLimits { count: self.config.http_connections.into(), time: self.config.http_timeout };
         let (health, stop) = (Arc::clone(&self.health), self.stop.clone());
+        let console = Arc::new(Console::new(self.config.clone(), &listener, self.is_dry_run));
         tokio::select! {
-            () = http::serve(listener, limits, health, recorder, stop, self.done.clone()) => {}
+            () = http::serve(listener, limits, health, recorder, console, stop, self.done.clone()) => {}
             () = async { self.done.cancelled().await; self.abort.cancelled().await } => {}
         }
         Ok(())

@@ -1,0 +1,16 @@
+//! `doctor`: what can silently be wrong, and how to fix it.
+
+use std::process::ExitCode;
+
+use super::output::{json, say, write};
+use crate::{config::Config, failure::Failure, operations::doctor};
+
+pub(super) async fn run(config: &Config, as_json: bool) -> Result<ExitCode, Failure> {
+    let report = doctor::examine(config).await;
+    if as_json {
+        say(json(&report))?;
+    } else {
+        write(&report.to_string())?;
+    }
+    Ok(if report.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

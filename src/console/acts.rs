@@ -1,0 +1,272 @@
+//! What the console does when it is told to. Who may is said first, then it is done as the commands do it, then it is
+//! logged with who did it.
+
+use std::sync::Arc;
+
+use axum::http::StatusCode;
+use chrono::Utc;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+use utoipa::ToSchema;
+
+use super::{Console, OVER_HTTP, access::Person, problem::Problem, reading::message_filter};
+use crate::{
+    config::{Role, UnknownThreads},
+    delivery::{dead_letter::Filter, event::ThreadEvent},
+    failure::Failure,
+    operations::{
+        holding::{self, HoldReleased, HoldSet},
+        parking::{self, Purged, Replayed},
+        pausing::{self, PauseSet, Resumed},
+        sweeping,
+    },
+    queue::{Publisher, Queues},
+    store::Act,
+    sweep::SweepReport,
+    volume_name::ThreadId,
+};
+
+/// A hold.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct HoldRequest {
+    /// Why, for whoever finds the volume.
+    pub(super) reason: String,
+    /// When it ends by itself: a time, or a duration from now, such as `7d`. Without it, when it is released.
+    pub(super) until: Option<String>,
+}
+
+/// A pause.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PauseRequest {
+    /// Why, for whoever finds the volumes.
+    pub(super) reason: String,
+    /// Only on this Docker host.
+    pub(super) host: Option<String>,
+}
+
+/// The end of a pause.
+#[derive(Clone, Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct ResumeRequest {
+    /// Only on this Docker host; without it, everywhere and on each.
+    pub(super) host: Option<String>,
+}
+
+/// A sweep.
+#[derive(Clone, Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct SweepRequest {
+    /// Only say what would be done.
+    pub(super) dry_run: bool,
+}
+
+/// Messages of the dead-letter queue: those for which all that is given is true.
+#[derive(Clone, Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct MessagesRequest {
+    /// That were parked for this reason.
+    pub(super) reason: Option<String>,
+    /// About this thread.
+    pub(super) thread: Option<String>,
+    /// That were parked longer ago, such as `2h`.
+    pub(super) older_than: Option<String>,
+    /// That were parked more recently, such as `1d`.
+    pub(super) newer_than: Option<String>,
+    /// At most so many of them.
+    pub(super) limit: Option<u64>,
+    /// How many they are taken to be: if they are not, nothing is done. To delete, it has to be said.
+    pub(super) expected: Option<u64>,
+}
+
+/// An event was published for a thread.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(super) struct CleanRequested {
+    /// The thread.
+    pub(super) thread_id: ThreadId,
+    /// Always true: the broker has the event.
+    pub(super) published: bool,
+}
+
+/// It takes longer than an answer may, and goes on.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(super) struct GoesOn {
+    /// Always true.
+    pub(super) running: bool,
+}
+
+impl Console {
+    /// Fails unless they may what this role may, and there is anything to change.
+    pub(super) fn check_may(&self, person: &Person, role: Role) -> Result<(), Problem> {
+        person.require(role)?;
+        if self.only_looks {
+            return Err(Problem::forbidden("this is a dry run, which changes nothing"));
+        }
+        Ok(())
+    }
+
+    pub(super) async fn hold(&self, person: &Person, id: &ThreadId, asked: &HoldRequest) -> Result<HoldSet, Problem> {
+        self.check_may(person, Role::Operator)?;
+        let until = asked.until.as_deref().filter(|until| !until.is_empty());
+        let done = holding::hold(&self.store_of(person).await?, id, &asked.reason, until).await;
+        let details = json!({ "reason": asked.reason, "until": until });
+        let held = self.noted(person, "hold", Some(id.as_str()), details, done.map_err(Problem::from)).await?;
+        info!(actor = person.name, thread.id = %id, reason = asked.reason, "held over HTTP");
+        Ok(held)
+    }
+
+    pub(super) async fn release(&self, person: &Person, id: &ThreadId) -> Result<HoldReleased, Problem> {
+        self.check_may(person, Role::Operator)?;
+        let done = holding::release(&self.store_of(person).await?, id).await.map_err(Problem::from);
+        let released = self.noted(person, "release", Some(id.as_str()), Value::Null, done).await?;
+        info!(actor = person.name, thread.id = %id, "released over HTTP");
+        Ok(released)
+    }
+
+    /// Publishes the thread's event again, as the platform would: it is tried at once, by whoever has its host.
+    pub(super) async fn clean(&self, person: &Person, id: &ThreadId) -> Result<CleanRequested, Problem> {
+        self.check_may(person, Role::Operator)?;
+        let row = self.store().await?.look_up_thread(id).await?;
+        let refused = |why: &str| Err(Problem::new(StatusCode::CONFLICT, format!("thread {id}: {why}")));
+        let knows_all = self.config.unknown_threads == UnknownThreads::Reject;
+        match &row {
+            None if knows_all => return Err(Problem::new(StatusCode::NOT_FOUND, format!("there is no thread {id}"))),
+            Some(row) if !row.closed => return refused("it is not closed"),
+            Some(row) if row.marked => return refused("its volume is gone already"),
+            None | Some(_) => {}
+        }
+        let closed_at = row.as_ref().and_then(|row| row.closed_at).or_else(|| Some(Utc::now()));
+        let host = row.and_then(|row| row.host).or_else(|| self.config.host.clone());
+        let event = ThreadEvent { thread_id: id.clone(), closed_at, reopened_at: None, unreadable: None, host };
+        let publisher = Publisher::new(Queues::as_they_are(&self.config));
+        let confirmed = publisher.publish_event(&event).await;
+        publisher.close().await;
+        self.noted(person, "publish", Some(id.as_str()), Value::Null, confirmed.map_err(Problem::from)).await?;
+        info!(actor = person.name, thread.id = %id, "a clean-up was asked for over HTTP");
+        Ok(CleanRequested { thread_id: id.clone(), published: true })
+    }
+
+    pub(super) async fn pause(&self, person: &Person, asked: &PauseRequest) -> Result<PauseSet, Problem> {
+        self.check_may(person, Role::Operator)?;
+        let store = self.store_of(person).await?;
+        let host = named(asked.host.as_deref());
+        let done = pausing::pause(&store, &self.config, &asked.reason, host).await.map_err(Problem::from);
+        let set = self.noted(person, "pause", host, json!({ "reason": asked.reason }), done).await?;
+        info!(actor = person.name, host = asked.host, reason = asked.reason, "paused over HTTP");
+        self.status.forget();
+        Ok(set)
+    }
+
+    /// Resumes. What was paused otherwise than here, by the breaker above all, takes an administrator.
+    pub(super) async fn resume(&self, person: &Person, asked: &ResumeRequest) -> Result<Resumed, Problem> {
+        self.check_may(person, Role::Operator)?;
+        let (store, host) = (self.store_of(person).await?, named(asked.host.as_deref()));
+        let pauses = pausing::in_force(&store, host).await?;
+        if pauses.iter().any(|pause| !pause.paused_by.ends_with(OVER_HTTP)) {
+            self.check_may(person, Role::Admin)?;
+        }
+        let done = pausing::resume(&store, &self.config, host).await.map_err(Problem::from);
+        let resumed = self.noted(person, "resume", host, Value::Null, done).await?;
+        info!(actor = person.name, host = asked.host, "resumed over HTTP");
+        self.status.forget();
+        Ok(resumed)
+    }
+
+    /// Sweeps, beside the service's own sweeps, whichever replica makes them: every mark is guarded by itself.
+    pub(super) async fn sweep(&self, person: &Person, asked: &SweepRequest) -> Result<Option<SweepReport>, Problem> {
+        self.check_may(person, if asked.dry_run { Role::Viewer } else { Role::Operator })?;
+        let (config, dry_run) = (Arc::clone(&self.config), asked.dry_run);
+        info!(actor = person.name, dry_run, "a sweep was asked for over HTTP");
+        let swept =
+            self.operate(async move { sweeping::sweep(&config, dry_run, &CancellationToken::new(), |_, _| ()).await });
+        let done = swept.await.and_then(|swept| Ok(swept.transpose()?));
+        if dry_run {
+            return done;
+        }
+        let report = done.as_ref().ok().and_then(|report| serde_json::to_value(report).ok()).unwrap_or_default();
+        self.noted(person, "sweep", None, report, done).await
+    }
+
+    /// Writes down what was done and how it went, and passes that on. What can't be written down was done all the same.
+    async fn noted<R>(
+        &self,
+        person: &Person,
+        action: &'static str,
+        target: Option<&str>,
+        details: Value,
+        done: Result<R, Problem>,
+    ) -> Result<R, Problem> {
+        let act = Act { via: person.via, action, target: target.map(str::to_owned), details };
+        let failure = done.as_ref().err().map(|problem| Failure::permanent(problem.detail.clone()));
+        let noted = async {
+            let store = self.store_of(person).await?;
+            let noted = store.note_act(&person.name, &act, failure.as_ref()).await;
+            let _ = store.close().await;
+            noted.map_err(Problem::from)
+        };
+        if let Err(problem) = noted.await {
+            warn!(error = problem.detail, action, "it can't be written down who did this");
+        }
+        done
+    }
+
+    pub(super) async fn replay(&self, person: &Person, asked: &MessagesRequest) -> Result<Option<Replayed>, Problem> {
+        self.check_may(person, Role::Operator)?;
+        let (filter, limit) = asked.selection()?;
+        let (config, expected) = (Arc::clone(&self.config), asked.expected);
+        info!(actor = person.name, ?filter, "a replay of dead letters was asked for over HTTP");
+        let replayed = self.operate(async move { parking::replay_once(&config, filter, limit, expected).await }).await;
+        self.parked.forget();
+        let done = replayed.and_then(|replayed| Ok(replayed.transpose()?));
+        let messages = done.as_ref().ok().and_then(|done| done.as_ref().map(|done| done.replayed));
+        let details = asked.details(messages);
+        self.noted(person, "dead-letters replay", None, details, done).await
+    }
+
+    pub(super) async fn purge(&self, person: &Person, asked: &MessagesRequest) -> Result<Option<Purged>, Problem> {
+        self.check_may(person, Role::Admin)?;
+        let (filter, limit) = asked.selection()?;
+        let Some(expected) = asked.expected else {
+            return Err(Problem::invalid("expected is missing: say how many messages are to be deleted"));
+        };
+        let config = Arc::clone(&self.config);
+        info!(actor = person.name, ?filter, expected, "a purge of dead letters was asked for over HTTP");
+        let purged = self.operate(async move { parking::purge_once(&config, filter, limit, expected).await }).await;
+        self.parked.forget();
+        let done = purged.and_then(|purged| Ok(purged.transpose()?));
+        let messages = done.as_ref().ok().and_then(|done| done.as_ref().map(|done| done.purged as u64));
+        self.noted(person, "dead-letters purge", None, asked.details(messages), done).await
+    }
+}
+
+impl MessagesRequest {
+    /// What was selected, and how many messages that came to.
+    fn details(&self, messages: Option<u64>) -> Value {
+        let Self { reason, thread, older_than, newer_than, limit, .. } = self;
+        json!({
+            "reason": reason,
+            "thread": thread,
+            "older_than": older_than,
+            "newer_than": newer_than,
+            "limit": limit,
+            "messages": messages,
+        })
+    }
+
+    fn selection(&self) -> Result<(Filter, u64), Problem> {
+        if self.limit == Some(0) {
+            return Err(Problem::invalid("limit must be at least 1"));
+        }
+        let Self { reason, thread, older_than, newer_than, .. } = self;
+        let filter =
+            message_filter(reason.as_deref(), thread.as_deref(), older_than.as_deref(), newer_than.as_deref())?;
+        Ok((filter, self.limit.unwrap_or(u64::MAX)))
+    }
+}
+
+fn named(host: Option<&str>) -> Option<&str> {
+    host.filter(|host| !host.is_empty())
+}

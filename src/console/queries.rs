@@ -1,0 +1,148 @@
+//! What is asked of the lists, and their pages.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use crate::{
+    operations::{finding::Orphan, waiting_list::WaitsFor},
+    store::{ListedHold, ListedReceipt, LoggedAct, LoggedSweep, Stat},
+};
+
+/// Which waiting threads.
+#[derive(Clone, Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+pub(super) struct ThreadsQuery {
+    /// Only those that wait for this.
+    #[param(inline)]
+    pub(super) waits_for: Option<WaitsFor>,
+    /// Only those whose row names this Docker host.
+    pub(super) host: Option<String>,
+    /// Only those that were closed longer ago, such as `2h`.
+    pub(super) older_than: Option<String>,
+    /// Only those whose id begins so.
+    pub(super) prefix: Option<String>,
+    /// At most so many; 100 if it is not given, 1000 at most.
+    pub(super) limit: Option<usize>,
+    /// What the page before called `next`.
+    pub(super) after: Option<String>,
+}
+
+/// Which receipts.
+#[derive(Clone, Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+pub(super) struct RemovalsQuery {
+    /// Only those of this thread.
+    pub(super) thread: Option<String>,
+    /// Only those with this outcome, `removed` or `not_found`.
+    pub(super) outcome: Option<String>,
+    /// Only those of this Docker host.
+    pub(super) host: Option<String>,
+    /// Only those from then on.
+    pub(super) since: Option<DateTime<Utc>>,
+    /// Only those before then.
+    pub(super) until: Option<DateTime<Utc>>,
+    /// At most so many; 100 if it is not given, 1000 at most.
+    pub(super) limit: Option<usize>,
+    /// What the page before called `next`.
+    pub(super) after: Option<String>,
+}
+
+/// Which messages.
+#[derive(Clone, Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+pub(super) struct DeadLettersQuery {
+    /// Only those that were parked for this reason.
+    pub(super) reason: Option<String>,
+    /// Only those about this thread.
+    pub(super) thread: Option<String>,
+    /// Only those that were parked longer ago, such as `2h`.
+    pub(super) older_than: Option<String>,
+    /// Only those that were parked more recently, such as `1d`.
+    pub(super) newer_than: Option<String>,
+    /// At most so many; 100 if it is not given, 1000 at most.
+    pub(super) limit: Option<usize>,
+    /// What the page before called `next`.
+    pub(super) after: Option<String>,
+}
+
+/// Which part of a list.
+#[derive(Clone, Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+pub(super) struct PageQuery {
+    /// At most so many; 100 if it is not given, 1000 at most.
+    pub(super) limit: Option<usize>,
+    /// What the page before called `next`.
+    pub(super) after: Option<String>,
+}
+
+/// A page of receipts.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(super) struct RemovalsPage {
+    /// The latest first.
+    pub(super) removals: Vec<ListedReceipt>,
+    /// Where the next page begins, if there is one.
+    pub(super) next: Option<String>,
+}
+
+/// A page of holds.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(super) struct HoldsPage {
+    /// By their threads' ids; those that have ended by themselves included, until they are released.
+    pub(super) holds: Vec<ListedHold>,
+    /// Where the next page begins, if there is one.
+    pub(super) next: Option<String>,
+}
+
+/// A page of volumes without a thread.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(super) struct OrphansPage {
+    /// How many volumes bear our prefix, threads or not.
+    pub(super) volumes: usize,
+    /// How many of them are somebody else's: no thread can have such an id.
+    pub(super) foreign: usize,
+    /// Those without a thread, by host, the oldest first.
+    pub(super) orphans: Vec<Orphan>,
+    /// Where the next page begins, if there is one.
+    pub(super) next: Option<String>,
+}
+
+/// What is counted.
+#[derive(Clone, Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+pub(super) struct StatsQuery {
+    /// How finely: `minute`, `hour` or `day`; by the hour if it is not given.
+    pub(super) by: Option<String>,
+    /// From then on; a day ago if it is not given.
+    pub(super) since: Option<DateTime<Utc>>,
+}
+
+/// A page of sweeps.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(super) struct SweepsPage {
+    /// The latest first.
+    pub(super) sweeps: Vec<LoggedSweep>,
+    /// Where the next page begins, if there is one.
+    pub(super) next: Option<String>,
+}
+
+/// A page of what people did.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(super) struct ActionsPage {
+    /// The latest first.
+    pub(super) actions: Vec<LoggedAct>,
+    /// Where the next page begins, if there is one.
+    pub(super) next: Option<String>,
+}
+
+/// How many volumes went.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(super) struct Stats {
+    /// By the bucket, host, source and outcome.
+    pub(super) stats: Vec<Stat>,
+}

@@ -1,0 +1,215 @@
+//! What the API answers when it is asked.
+
+use std::sync::Arc;
+
+use axum::{
+    extract::{Path, State},
+    http::{HeaderMap, Uri},
+    response::Response,
+};
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::{
+    Console, answer,
+    problem::Problem,
+    queries::{DeadLettersQuery, HoldsPage, OrphansPage, PageQuery, RemovalsPage, RemovalsQuery, ThreadsQuery},
+};
+use crate::{
+    delivery::dead_letter::{Filter, reasons},
+    operations::{
+        doctor::findings::Report as DoctorReport,
+        explain::{self, why::Explanation},
+        fleet_view::Hosts,
+        parked::ParkedPage,
+        status::overview::Report as StatusReport,
+        waiting_list::{self, WaitingFilter, WaitingPage},
+    },
+    store::{ReceiptFilter, ReceiptPlace},
+    volume_name::ThreadId,
+};
+
+/// What every answer is made from.
+pub(super) type Shared = State<Arc<Console>>;
+/// An answer, or why there is none.
+pub(super) type Answer = Result<Response, Problem>;
+
+/// How things stand: what `status --json` prints.
+#[utoipa::path(get, path = "/api/v1/status", responses((status = 200, body = StatusReport)))]
+pub(super) async fn status(State(console): Shared, headers: HeaderMap) -> Answer {
+    Ok(answer::json(&headers, &console.report().await?))
+}
+
+/// What is silently wrong, and how to fix it: what `doctor --json` prints.
+#[utoipa::path(get, path = "/api/v1/doctor", responses((status = 200, body = DoctorReport)))]
+pub(super) async fn doctor(State(console): Shared, headers: HeaderMap) -> Answer {
+    Ok(answer::json(&headers, &console.findings().await?))
+}
+
+/// The Docker hosts: what `hosts list --json` prints.
+#[utoipa::path(get, path = "/api/v1/hosts", responses((status = 200, body = Hosts)))]
+pub(super) async fn hosts(State(console): Shared, headers: HeaderMap) -> Answer {
+    Ok(answer::json(&headers, &console.hosts().await?))
+}
+
+/// Volumes without a thread: what `orphans --json` prints, page by page.
+#[utoipa::path(get, path = "/api/v1/orphans", params(PageQuery), responses((status = 200, body = OrphansPage)))]
+pub(super) async fn orphans(State(console): Shared, headers: HeaderMap, uri: Uri) -> Answer {
+    let query: PageQuery = answer::query(&uri)?;
+    Ok(answer::json(&headers, &orphans_page(&console, &query).await?))
+}
+
+pub(super) async fn orphans_page(console: &Console, query: &PageQuery) -> Result<OrphansPage, Problem> {
+    let limit = answer::limit(query.limit)?;
+    let found = console.orphans().await?;
+    let begin = match query.after.as_deref() {
+        None => 0,
+        Some(after) => after.parse().map_err(|_| not_an_after())?,
+    };
+    let orphans: Vec<_> = found.orphans.iter().skip(begin).take(limit).cloned().collect();
+    let end = begin.saturating_add(orphans.len());
+    let next = (end < found.orphans.len()).then(|| end.to_string());
+    Ok(OrphansPage { volumes: found.volumes, foreign: found.foreign, orphans, next })
+}
+
+/// Closed threads that are not marked, by their ids.
+#[utoipa::path(get, path = "/api/v1/threads", params(ThreadsQuery), responses((status = 200, body = WaitingPage)))]
+pub(super) async fn threads(State(console): Shared, headers: HeaderMap, uri: Uri) -> Answer {
+    let query: ThreadsQuery = answer::query(&uri)?;
+    Ok(answer::json(&headers, &threads_page(&console, &query).await?))
+}
+
+pub(super) async fn threads_page(console: &Console, query: &ThreadsQuery) -> Result<WaitingPage, Problem> {
+    let limit = answer::limit(query.limit)?;
+    let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+    let filter = WaitingFilter {
+        waits_for: query.waits_for,
+        host: given(&query.host),
+        closed_before: ago(answer::duration("older_than", query.older_than.as_deref())?),
+        prefix: given(&query.prefix),
+    };
+    let store = console.store().await?;
+    let after = given(&query.after);
+    Ok(waiting_list::page(store, &console.config, &filter, after.as_deref(), limit).await?)
+}
+
+/// Why a thread's volume is still there, or when it went: what `explain --json` prints.
+#[utoipa::path(
+    get,
+    path = "/api/v1/threads/{id}",
+    params(("id" = String, Path, description = "The thread")),
+    responses((status = 200, body = Explanation))
+)]
+pub(super) async fn thread(State(console): Shared, headers: HeaderMap, Path(id): Path<String>) -> Answer {
+    let explanation = explained(&console, thread_id(&id)?).await?;
+    Ok(answer::json(&headers, &explanation))
+}
+
+pub(super) async fn explained(console: &Console, id: ThreadId) -> Result<Explanation, Problem> {
+    let explained = explain::explain(&console.config, id);
+    tokio::time::timeout(console.limit(), explained).await.map_err(|_| Problem::not_yet())
+}
+
+/// The receipts, the latest first.
+#[utoipa::path(get, path = "/api/v1/removals", params(RemovalsQuery), responses((status = 200, body = RemovalsPage)))]
+pub(super) async fn removals(State(console): Shared, headers: HeaderMap, uri: Uri) -> Answer {
+    let query: RemovalsQuery = answer::query(&uri)?;
+    Ok(answer::json(&headers, &removals_page(&console, &query).await?))
+}
+
+pub(super) async fn removals_page(console: &Console, query: &RemovalsQuery) -> Result<RemovalsPage, Problem> {
+    let limit = answer::limit(query.limit)?;
+    let before = query.after.as_deref().filter(|after| !after.is_empty());
+    let before = before.map(str::parse::<ReceiptPlace>).transpose().map_err(|_| not_an_after())?;
+    let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+    let filter = ReceiptFilter {
+        thread: given(&query.thread),
+        outcome: given(&query.outcome),
+        host: given(&query.host),
+        since: query.since,
+        until: query.until,
+    };
+    let removals = console.store().await?.list_receipts(&filter, before, limit as u64 + 1).await?;
+    let (removals, has_more) = cut(removals, limit);
+    let next = removals.last().filter(|_| has_more).map(|last| last.place().to_string());
+    Ok(RemovalsPage { removals, next })
+}
+
+/// The holds.
+#[utoipa::path(get, path = "/api/v1/holds", params(PageQuery), responses((status = 200, body = HoldsPage)))]
+pub(super) async fn holds(State(console): Shared, headers: HeaderMap, uri: Uri) -> Answer {
+    let query: PageQuery = answer::query(&uri)?;
+    Ok(answer::json(&headers, &holds_page(&console, &query).await?))
+}
+
+pub(super) async fn holds_page(console: &Console, query: &PageQuery) -> Result<HoldsPage, Problem> {
+    let limit = answer::limit(query.limit)?;
+    let holds = console.store().await?.hold_page(query.after.as_deref(), limit as u64 + 1).await?;
+    let (holds, has_more) = cut(holds, limit);
+    let next = holds.last().filter(|_| has_more).map(|last| last.thread_id.clone());
+    Ok(HoldsPage { holds, next })
+}
+
+/// What is in the dead-letter queue: what `dead-letters list --json` prints, with groups, page by page. It is looked
+/// at once in ten seconds for all who ask, since a look takes the messages for a moment.
+#[utoipa::path(
+    get,
+    path = "/api/v1/dead-letters",
+    params(DeadLettersQuery),
+    responses((status = 200, body = ParkedPage))
+)]
+pub(super) async fn dead_letters(State(console): Shared, headers: HeaderMap, uri: Uri) -> Answer {
+    let query: DeadLettersQuery = answer::query(&uri)?;
+    Ok(answer::json(&headers, &parked_page(&console, &query).await?))
+}
+
+pub(super) async fn parked_page(console: &Console, query: &DeadLettersQuery) -> Result<ParkedPage, Problem> {
+    let limit = answer::limit(query.limit)?;
+    let DeadLettersQuery { reason, thread, older_than, newer_than, after, .. } = query;
+    let filter = message_filter(reason.as_deref(), thread.as_deref(), older_than.as_deref(), newer_than.as_deref())?;
+    let begin = after.as_deref().filter(|after| !after.is_empty());
+    let begin = begin.map(str::parse).transpose().map_err(|_| not_an_after())?;
+    Ok(console.parked().await?.page(&filter, begin.unwrap_or(0), limit))
+}
+
+/// Which messages of the dead-letter queue are meant. What is empty says nothing.
+pub(super) fn message_filter(
+    reason: Option<&str>,
+    thread: Option<&str>,
+    older_than: Option<&str>,
+    newer_than: Option<&str>,
+) -> Result<Filter, Problem> {
+    let reason = reason.filter(|reason| !reason.is_empty());
+    if let Some(reason) = reason
+        && !reasons().any(|known| known == reason)
+    {
+        let known = reasons().collect::<Vec<_>>().join(", ");
+        return Err(Problem::invalid(format!("there is no reason {reason:?}; there are {known}")));
+    }
+    Ok(Filter {
+        reason: reason.map(str::to_owned),
+        thread: thread.filter(|thread| !thread.is_empty()).map(thread_id).transpose()?,
+        before: ago(answer::duration("older_than", older_than)?),
+        after: ago(answer::duration("newer_than", newer_than)?),
+    })
+}
+
+/// The thread that a path names.
+pub(super) fn thread_id(text: &str) -> Result<ThreadId, Problem> {
+    ThreadId::parse(text).map_err(|error| Problem::invalid(format!("thread id {text:?}: {error}")))
+}
+
+fn ago(age: Option<std::time::Duration>) -> Option<DateTime<Utc>> {
+    let before = |age| TimeDelta::from_std(age).ok().and_then(|age| Utc::now().checked_sub_signed(age));
+    age.map(|age| before(age).unwrap_or(DateTime::<Utc>::MIN_UTC))
+}
+
+fn not_an_after() -> Problem {
+    Problem::invalid("after must be what the page before called next")
+}
+
+/// A page out of one item more than fits, and whether there are more.
+pub(super) fn cut<T>(mut items: Vec<T>, limit: usize) -> (Vec<T>, bool) {
+    let has_more = items.len() > limit;
+    items.truncate(limit);
+    (items, has_more)
+}

@@ -1,0 +1,141 @@
+//! Why a thread's volume is still there, or when it went. Looks, and changes nothing.
+
+pub mod why;
+pub(super) mod words;
+
+use chrono::Utc;
+use futures_util::future::join_all;
+
+use self::why::{Daemon, Explanation, Facts, Rows};
+use super::{docker, sweep_lease};
+use crate::{
+    cleanup::{Container, Failures, Pauses, failing::Failing},
+    config::{Config, DockerHost},
+    failure::Failure,
+    host::Host,
+    store::{PinnedDaemon, Store, ThreadRow},
+    volume_name::{ThreadId, VolumeName},
+};
+
+/// Why the volume of a thread is still there, or when and how it went.
+pub async fn explain(config: &Config, thread: ThreadId) -> Explanation {
+    let volume = config.volume_prefix.volume_of(&thread);
+    let (rows, daemon) = found(config, &thread, &volume).await;
+    Explanation::new(Facts {
+        thread,
+        volume,
+        now: Utc::now(),
+        database: rows.map_err(|failure| failure.message),
+        docker: daemon.map_err(|failure| failure.message),
+    })
+}
+
+impl Explanation {
+    /// Whether database and Docker both answered.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.errors.database.is_none() && self.errors.docker.is_none()
+    }
+}
+
+/// What the database says of the thread, and the host that has its volume.
+async fn found(
+    config: &Config,
+    thread: &ThreadId,
+    volume: &VolumeName,
+) -> (Result<Rows, Failure>, Result<Daemon, Failure>) {
+    let store = match super::store_to_look_at(config).await {
+        Ok(store) => store,
+        Err(down) => return (Err(down), daemon(config, None, &[], thread, volume).await),
+    };
+    let row = store.look_up_thread(thread).await;
+    let host = row.as_ref().ok().and_then(|row| row.as_ref()?.host.clone());
+    let pinned = store.pinned_daemons().await.unwrap_or_default();
+    let daemon = daemon(config, host, &pinned, thread, volume).await;
+    let rows = match row {
+        Ok(row) => read_rows(&store, config, thread, row, daemon.as_ref().ok()).await,
+        Err(down) => Err(down),
+    };
+    // Everything is known; a database that does not say goodbye holds up nobody.
+    let _ = store.close().await;
+    (rows, daemon)
+}
+
+async fn read_rows(
+    store: &Store,
+    config: &Config,
+    thread: &ThreadId,
+    row: Option<ThreadRow>,
+    daemon: Option<&Daemon>,
+) -> Result<Rows, Failure> {
+    let is_candidate = row.as_ref().is_some_and(|row| row.closed && !row.marked);
+    let failed = store.failed(std::slice::from_ref(thread)).await?.remove(thread);
+    let now = Utc::now();
+    let named = daemon.and_then(|daemon| daemon.host.clone());
+    let host = &named.map_or_else(|| config.docker_hosts[0].name.clone(), Host::Named);
+    Ok(Rows {
+        due: config.policy.retention.due(row.as_ref().and_then(|row| row.closed_at), now),
+        hold: store.hold_of(thread).await?.filter(|hold| hold.is_in_force(now)),
+        pause: store.pause(daemon.and_then(|daemon| daemon.host.as_deref())).await?,
+        row,
+        receipts: store.receipts(thread).await?,
+        // Of any other it is history that the next sweep forgets.
+        failure: failed.filter(|_| is_candidate).map(|failed| Failing::new(failed, config.reconcile_cooldown)),
+        pinned: store.pinned_daemon(host.key()).await?.map(|identity| identity.as_str().to_owned()),
+        sweeper: store.look_up_lease(&sweep_lease(host)).await?,
+    })
+}
+
+/// Looks at the host that the thread is on. If nobody says which one that is: at the one that has the volume, or else
+/// one that can't say, or else any.
+async fn daemon(
+    config: &Config,
+    host: Option<String>,
+    pinned: &[PinnedDaemon],
+    thread: &ThreadId,
+    volume: &VolumeName,
+) -> Result<Daemon, Failure> {
+    let asked: Vec<_> = match &host {
+        None => config.docker_hosts.iter().collect(),
+        Some(host) => config.docker_hosts.iter().filter(|each| each.name.name() == Some(host)).collect(),
+    };
+    let mut all = join_all(asked.into_iter().map(|host| look(config, host, thread, volume))).await;
+    let is_pinned = |daemon: &Daemon| {
+        let name = daemon.host.as_deref().unwrap_or(Host::Only.key());
+        pinned.iter().any(|pinned| pinned.name == name && pinned.identity == daemon.identity)
+    };
+    let has_it = |each: &Result<Daemon, Failure>| each.as_ref().is_ok_and(|daemon| daemon.found.is_some());
+    let is_of_pinned = |each: &Result<Daemon, Failure>| each.as_ref().is_ok_and(is_pinned);
+    let most_relevant =
+        all.iter().position(has_it).or_else(|| all.iter().position(|each| !is_of_pinned(each))).unwrap_or(0);
+    if all.is_empty() {
+        let host = host.unwrap_or_default();
+        return Err(Failure::permanent(format!(
+            "its row names host {host:?}, which is none of VOLUME_REAPER_DOCKER_HOSTS"
+        )));
+    }
+    all.swap_remove(most_relevant)
+}
+
+async fn look(config: &Config, host: &DockerHost, thread: &ThreadId, volume: &VolumeName) -> Result<Daemon, Failure> {
+    let docker = docker(config, host);
+    let look = async {
+        let found = docker.find_volume(volume).await?;
+        let mut users = docker.users(volume).await?;
+        // After what it is to prove.
+        let identity = docker.identify().await?;
+        if let Some(rule) = config.policy.exited {
+            for user in &mut users {
+                user.exited = user.found.as_ref().map(|found| {
+                    let found = Container { is_podmans: identity.is_podmans(), ..found.clone() };
+                    rule.may_go(&found, |name| config.volume_prefix.is_volume_of(name, thread))
+                });
+            }
+        }
+        Ok(Daemon { host: host.name.name().map(str::to_owned), identity: identity.as_str().to_owned(), found, users })
+    };
+    look.await.map_err(|failure: Failure| match host.name.name() {
+        None => failure,
+        Some(name) => Failure { message: format!("host {name}: {}", failure.message), ..failure },
+    })
+}

@@ -1,0 +1,607 @@
+//! Why a thread's volume is still there, or when and how it went: what `explain` says.
+//!
+//! The adapters find facts; [`why`] turns them into reasons and nothing else does. Whether an event is on its way can't
+//! be known, so it is never a reason.
+
+use std::fmt;
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+pub(crate) use crate::operations::explain::words::times;
+use crate::operations::explain::words::{of_container, of_receipt, of_user};
+use crate::{
+    cleanup::{Identity, Pause, exited::MayGo, failing::Failing, retention::Due},
+    docker::{FoundVolume, VolumeUser},
+    store::{Hold, Sweeper, ThreadRow, WrittenReceipt},
+    terminal::{Plain, time},
+    volume_name::{ThreadId, VolumeName},
+};
+
+/// What the database has of a thread.
+#[derive(Clone, Debug)]
+pub struct Rows {
+    /// Its row.
+    pub row: Option<ThreadRow>,
+    /// Its receipts, the latest first.
+    pub receipts: Vec<WrittenReceipt>,
+    /// A person holds it.
+    pub hold: Option<Hold>,
+    /// When its volume may go.
+    pub due: Due,
+    /// All removal is paused.
+    pub pause: Option<Pause>,
+    /// Its failed clean-ups, as long as it is closed and unmarked.
+    pub failure: Option<Failing>,
+    /// Who the pinned daemon is.
+    pub pinned: Option<String>,
+    /// Who sweeps, or swept last.
+    pub sweeper: Option<Sweeper>,
+}
+
+/// What the daemon has of it.
+#[derive(Clone, Debug)]
+pub struct Daemon {
+    /// What its host is called; none if there is only one.
+    pub host: Option<String>,
+    /// Who answers.
+    pub identity: String,
+    /// The volume.
+    pub found: Option<FoundVolume>,
+    /// The containers that reference it.
+    pub users: Vec<VolumeUser>,
+}
+
+/// What was found; an error is why a dependency did not answer.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// The thread.
+    pub thread: ThreadId,
+    /// What its volume is called.
+    pub volume: VolumeName,
+    /// When that was.
+    pub now: DateTime<Utc>,
+    /// What the database says.
+    pub database: Result<Rows, String>,
+    /// What Docker says.
+    pub docker: Result<Daemon, String>,
+}
+
+/// Why a volume is as it is. The names in JSON stay the same from version to version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// There is no such thread.
+    UnknownThread,
+    /// The thread is not closed.
+    NotClosed,
+    /// The volume is gone, and the thread marked.
+    Gone,
+    /// The thread is marked, but the volume is there.
+    Drift,
+    /// The volume is not there, and the thread not marked yet.
+    NotMarkedYet,
+    /// A person holds the thread.
+    Held,
+    /// Its retention is not over.
+    NotDue,
+    /// Containers use the volume.
+    Referenced,
+    /// All of them have exited or were never started, and are removed in their time.
+    ExitedContainers,
+    /// Cleaning up failed.
+    Failing,
+    /// All removal is paused.
+    Paused,
+    /// Nothing uses the volume; the next sweep removes it.
+    Waiting,
+    /// Nobody sweeps.
+    NobodySweeps,
+    /// The daemon that answers is not the pinned one.
+    OtherDaemon,
+    /// No daemon is pinned yet.
+    NoDaemonPinned,
+    /// The database could not be read.
+    DatabaseDown,
+    /// Docker did not answer.
+    DockerDown,
+}
+
+/// The reasons, the most important first.
+#[must_use]
+pub fn why(facts: &Facts) -> Vec<Reason> {
+    let docker = facts.docker.as_ref().ok();
+    let mut reasons = match &facts.database {
+        Err(_) => vec![Reason::DatabaseDown],
+        Ok(rows) => match &rows.row {
+            None => vec![Reason::UnknownThread],
+            Some(row) if !row.closed => vec![Reason::NotClosed],
+            Some(row) => of_closed(rows, row.marked, docker),
+        },
+    };
+    if docker.is_none() {
+        reasons.push(Reason::DockerDown);
+    }
+    // Where it is a sweep that is waited for.
+    let needs_sweep = [Reason::Drift, Reason::NotMarkedYet, Reason::Failing, Reason::Waiting, Reason::ExitedContainers];
+    let is_swept = |rows: &Rows| rows.sweeper.as_ref().is_some_and(|sweeper| sweeper.is_current(facts.now));
+    if reasons.iter().any(|reason| needs_sweep.contains(reason)) && !facts.database.as_ref().is_ok_and(is_swept) {
+        reasons.push(Reason::NobodySweeps);
+    }
+    reasons
+}
+
+fn of_closed(rows: &Rows, is_marked: bool, docker: Option<&Daemon>) -> Vec<Reason> {
+    let failing = rows.failure.as_ref().map(|_| Reason::Failing);
+    let marked = is_marked.then_some(Reason::Gone);
+    let Some(daemon) = docker else {
+        return marked.or(failing).into_iter().collect();
+    };
+    let other_daemon = match &rows.pinned {
+        None => Some(Reason::NoDaemonPinned),
+        Some(pinned) => {
+            let (pinned, answering) = (pinned.clone(), daemon.identity.clone());
+            let is_pinned = Identity::from_text(pinned).is_that_of(&Identity::from_text(answering));
+            (!is_pinned).then_some(Reason::OtherDaemon)
+        }
+    };
+    if let Some(other_daemon) = other_daemon {
+        return marked.into_iter().chain([other_daemon]).collect();
+    }
+    let referenced = (!daemon.users.is_empty()).then_some(Reason::Referenced);
+    match (is_marked, &daemon.found) {
+        (true, None) => vec![Reason::Gone],
+        (true, Some(_)) => [Reason::Drift].into_iter().chain(referenced).collect(),
+        (false, None) => [Reason::NotMarkedYet].into_iter().chain(failing).collect(),
+        (false, Some(_)) => {
+            let held = rows.hold.as_ref().map(|_| Reason::Held);
+            let not_due = (rows.due != Due::Now).then_some(Reason::NotDue);
+            let paused = rows.pause.as_ref().map(|_| Reason::Paused);
+            let is_stopped = held.or(paused).is_some() || rows.due == Due::Never;
+            let exited = users_may_go(daemon).filter(|_| !is_stopped).map(|_| Reason::ExitedContainers);
+            let reasons: Vec<_> = [held, not_due, referenced, exited, failing, paused].into_iter().flatten().collect();
+            if reasons.is_empty() { vec![Reason::Waiting] } else { reasons }
+        }
+    }
+}
+
+/// From when on all containers that use the volume may be removed, if there are any and they may.
+pub(super) fn users_may_go(daemon: &Daemon) -> Option<DateTime<Utc>> {
+    let each: Option<Vec<_>> = daemon.users.iter().map(|user| user.exited.clone()).collect();
+    match MayGo::all(each.filter(|each| !each.is_empty())?) {
+        MayGo::From(from) => Some(from),
+        MayGo::Kept(_) => None,
+    }
+}
+
+/// The facts and what they come to; with `--json` written as it is.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Explanation {
+    pub(crate) thread_id: ThreadId,
+    pub(crate) volume: String,
+    /// One sentence for people.
+    pub(crate) answer: String,
+    pub(crate) reasons: Vec<Reason>,
+    pub(crate) thread: Option<ThreadRow>,
+    pub(crate) receipts: Option<Vec<WrittenReceipt>>,
+    pub(crate) hold: Option<Hold>,
+    pub(crate) due_at: Option<DateTime<Utc>>,
+    pub(crate) pause: Option<Pause>,
+    pub(crate) failure: Option<Failing>,
+    pub(crate) volume_found: Option<FoundVolume>,
+    pub(crate) users: Option<Vec<VolumeUser>>,
+    pub(crate) daemon: DaemonIdentity,
+    pub(crate) sweeper: Option<Sweeper>,
+    pub(crate) errors: Errors,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct DaemonIdentity {
+    /// What its host is called; none if there is only one.
+    host: Option<String>,
+    pinned: Option<String>,
+    answering: Option<String>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Errors {
+    pub(crate) database: Option<String>,
+    pub(crate) docker: Option<String>,
+}
+
+impl Explanation {
+    /// The answer to these facts.
+    #[must_use]
+    pub fn new(facts: Facts) -> Self {
+        let reasons = why(&facts);
+        let clauses: Vec<_> = reasons.iter().map(|reason| reason.clause(&facts)).collect();
+        let answer = format!("thread {}: {}", facts.thread, clauses.join("; "));
+        let (database, docker) = (facts.database, facts.docker);
+        let errors = Errors { database: database.as_ref().err().cloned(), docker: docker.as_ref().err().cloned() };
+        let (rows, docker) = (database.ok(), docker.ok());
+        let daemon = DaemonIdentity {
+            host: docker.as_ref().and_then(|daemon| daemon.host.clone()),
+            pinned: rows.as_ref().and_then(|rows| rows.pinned.clone()),
+            answering: docker.as_ref().map(|daemon| daemon.identity.clone()),
+        };
+        let (volume_found, users) = docker.map_or((None, None), |daemon| (daemon.found, Some(daemon.users)));
+        let mut explanation = Self {
+            thread_id: facts.thread,
+            volume: facts.volume.to_string(),
+            answer,
+            reasons,
+            thread: None,
+            receipts: None,
+            hold: None,
+            due_at: None,
+            pause: None,
+            failure: None,
+            volume_found,
+            users,
+            daemon,
+            sweeper: None,
+            errors,
+        };
+        if let Some(rows) = rows {
+            explanation.thread = rows.row;
+            explanation.receipts = Some(rows.receipts);
+            explanation.hold = rows.hold;
+            explanation.due_at = if let Due::At(at) = rows.due { Some(at) } else { None };
+            explanation.pause = rows.pause;
+            explanation.failure = rows.failure;
+            explanation.sweeper = rows.sweeper;
+        }
+        explanation
+    }
+}
+
+impl fmt::Display for Explanation {
+    /// The answer, and below it what it rests on, a line each.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", self.answer)?;
+        if let Some(row) = &self.thread {
+            let closed = row.closed_at.map(|at| format!(", closed at {}", time(at))).unwrap_or_default();
+            let mark = match (row.marked, row.marked_at) {
+                (true, Some(at)) => format!("marked at {}", time(at)),
+                (true, None) => "marked".to_owned(),
+                (false, _) => "not marked".to_owned(),
+            };
+            writeln!(f, "  thread   {}{closed}, {mark}", Plain(row.status.as_deref().unwrap_or("no status")))?;
+        }
+        if let Some(volume) = &self.volume_found {
+            let created = volume.created_at.as_deref().unwrap_or("unknown");
+            writeln!(f, "  volume   {}, driver {}, created {}", self.volume, Plain(&volume.driver), Plain(created))?;
+        }
+        for user in self.users.iter().flatten() {
+            writeln!(f, "  used by  {}", of_user(user))?;
+        }
+        if let Some(Failing { failed, next_try_at }) = &self.failure {
+            let (attempts, at) = (times(failed.attempts), time(failed.failed_at));
+            let (replica, next) = (Plain(&failed.replica), time(*next_try_at));
+            writeln!(f, "  failed   {attempts}, last at {at} on {replica}, next try at {next}")?;
+        }
+        let receipts = || self.receipts.iter().flatten();
+        let of_volume = receipts().find(|receipt| receipt.container_id.is_none());
+        for receipt in of_volume.into_iter().chain(receipts().filter(|receipt| receipt.container_id.is_some())) {
+            let (outcome, container) = (Plain(&receipt.outcome), of_container(receipt));
+            writeln!(f, "  receipt  {outcome} {container}{}", of_receipt(receipt))?;
+        }
+        let host = self.daemon.host.as_ref().map(|host| format!("host {host}, ")).unwrap_or_default();
+        match (&self.daemon.answering, &self.daemon.pinned) {
+            (Some(answering), Some(pinned)) if answering == pinned => {
+                writeln!(f, "  docker   {host}{}, the pinned daemon", Plain(answering))
+            }
+            (Some(answering), _) => writeln!(f, "  docker   {host}{}, not the pinned daemon", Plain(answering)),
+            (None, _) => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{cleanup::failing::FailedCleanup, volume_name::VolumePrefix};
+
+    fn now() -> DateTime<Utc> {
+        DateTime::from_timestamp(1_800_000_000, 0).expect("valid")
+    }
+
+    fn user(name: &str) -> VolumeUser {
+        VolumeUser {
+            id: "3f2a1b0c9d8e7f6a5b4c".to_owned(),
+            name: name.to_owned(),
+            state: "running".to_owned(),
+            since: Some(now()),
+            image: "agent:1".to_owned(),
+            created_at: Some(now()),
+            found: None,
+            exited: None,
+        }
+    }
+
+    fn failed() -> Failing {
+        let failed = FailedCleanup {
+            attempts: 3,
+            first_failed_at: now(),
+            failed_at: now(),
+            error: "disk\nfull".to_owned(),
+            replica: "r1".to_owned(),
+        };
+        Failing { failed, next_try_at: now() + chrono::TimeDelta::minutes(10) }
+    }
+
+    /// A closed and unmarked thread whose volume is there, on the pinned daemon, swept by somebody.
+    fn facts() -> Facts {
+        let thread = ThreadId::parse("t1").expect("valid");
+        let volume = VolumePrefix::parse("ha_ws_").expect("valid").volume_of(&thread);
+        let row = ThreadRow {
+            status: Some("closed".to_owned()),
+            closed: true,
+            closed_at: Some(now()),
+            marked: false,
+            marked_at: None,
+            host: None,
+        };
+        let expires_at = now() + chrono::TimeDelta::seconds(20);
+        let rows = Rows {
+            row: Some(row),
+            receipts: Vec::new(),
+            hold: None,
+            due: Due::Now,
+            pause: None,
+            failure: None,
+            pinned: Some("ID".to_owned()),
+            sweeper: Some(Sweeper { holder: "r1".to_owned(), epoch: 1, expires_at }),
+        };
+        let found = FoundVolume { driver: "local".to_owned(), created_at: None, labels: [].into() };
+        let daemon = Daemon { host: None, identity: "ID".to_owned(), found: Some(found), users: Vec::new() };
+        Facts { thread, volume, now: now(), database: Ok(rows), docker: Ok(daemon) }
+    }
+
+    /// [`facts`] after `change` was made to what database and daemon say.
+    fn changed(change: impl FnOnce(&mut Rows, &mut Daemon)) -> Facts {
+        let mut facts = facts();
+        let (Ok(rows), Ok(daemon)) = (&mut facts.database, &mut facts.docker) else { unreachable!("both answer") };
+        change(rows, daemon);
+        facts
+    }
+
+    fn reasons(change: impl FnOnce(&mut Rows, &mut Daemon)) -> Vec<Reason> {
+        why(&changed(change))
+    }
+
+    fn with_docker_down(change: impl FnOnce(&mut Rows, &mut Daemon)) -> Facts {
+        Facts { docker: Err("down".to_owned()), ..changed(change) }
+    }
+
+    fn mark(rows: &mut Rows) {
+        let row = rows.row.as_mut().expect("a row");
+        (row.marked, row.marked_at) = (true, Some(now()));
+    }
+
+    #[test]
+    fn a_closed_thread_whose_volume_is_there_is_held_failing_or_waiting() {
+        assert_eq!(reasons(|_, _| {}), [Reason::Waiting]);
+        assert_eq!(reasons(|_, daemon| daemon.users = vec![user("web")]), [Reason::Referenced]);
+        assert_eq!(reasons(|rows, _| rows.failure = Some(failed())), [Reason::Failing]);
+        let both = reasons(|rows, daemon| {
+            rows.failure = Some(failed());
+            daemon.users = vec![user("web")];
+        });
+        assert_eq!(both, [Reason::Referenced, Reason::Failing]);
+    }
+
+    #[test]
+    fn what_somebody_or_something_keeps_is_told_with_who_and_until_when() {
+        let hold = Hold { reason: "audit\n7".to_owned(), held_at: now(), until: None };
+        let pause = Pause { paused_at: now(), reason: "too many".to_owned(), paused_by: "r2".to_owned() };
+        let kept = changed(|rows, _| {
+            rows.hold = Some(hold);
+            rows.due = Due::At(now() + chrono::TimeDelta::hours(1));
+            rows.pause = Some(pause);
+        });
+        assert_eq!(why(&kept), [Reason::Held, Reason::NotDue, Reason::Paused]);
+        let answer = Explanation::new(kept).answer;
+        for part in ["held since", "until it is released: audit", "kept by the retention until", "by r2 (too many)"] {
+            assert!(answer.contains(part), "{answer}");
+        }
+        assert!(!answer.contains('\n'), "{answer}");
+        assert_eq!(reasons(|rows, _| rows.due = Due::Never), [Reason::NotDue]);
+    }
+
+    #[test]
+    fn what_waits_for_a_sweep_says_so_when_nobody_sweeps() {
+        assert_eq!(reasons(|rows, _| rows.sweeper = None), [Reason::Waiting, Reason::NobodySweeps]);
+        let expired = reasons(|rows, _| rows.sweeper.as_mut().expect("one").expires_at = now());
+        assert_eq!(expired, [Reason::Waiting, Reason::NobodySweeps]);
+        let referenced = reasons(|rows, daemon| {
+            rows.sweeper = None;
+            daemon.users = vec![user("web")];
+        });
+        assert_eq!(referenced, [Reason::Referenced]);
+    }
+
+    #[test]
+    fn a_mark_and_a_volume_that_disagree_are_told() {
+        assert_eq!(reasons(|_, daemon| daemon.found = None), [Reason::NotMarkedYet]);
+        assert_eq!(reasons(|rows, _| mark(rows)), [Reason::Drift]);
+        let gone = reasons(|rows, daemon| {
+            mark(rows);
+            daemon.found = None;
+        });
+        assert_eq!(gone, [Reason::Gone]);
+    }
+
+    #[test]
+    fn a_thread_that_is_open_or_unknown_is_told_before_anything_about_docker() {
+        let open = |rows: &mut Rows| rows.row.as_mut().expect("a row").closed = false;
+        assert_eq!(reasons(|rows, _| open(rows)), [Reason::NotClosed]);
+        assert_eq!(reasons(|rows, _| rows.row = None), [Reason::UnknownThread]);
+        let docker_down = with_docker_down(|rows, _| open(rows));
+        assert_eq!(why(&docker_down), [Reason::NotClosed, Reason::DockerDown]);
+    }
+
+    #[test]
+    fn a_daemon_that_is_not_the_pinned_one_proves_nothing() {
+        for (pinned, reason) in [(Some("other".to_owned()), Reason::OtherDaemon), (None, Reason::NoDaemonPinned)] {
+            let absent = reasons(|rows, daemon| {
+                rows.pinned = pinned;
+                daemon.found = None;
+            });
+            assert_eq!(absent, [reason]);
+        }
+    }
+
+    #[test]
+    fn what_does_not_answer_is_named_and_the_rest_is_told() {
+        assert_eq!(why(&with_docker_down(|_, _| {})), [Reason::DockerDown]);
+        assert_eq!(why(&with_docker_down(|rows, _| mark(rows))), [Reason::Gone, Reason::DockerDown]);
+        assert_eq!(why(&Facts { database: Err("down".to_owned()), ..facts() }), [Reason::DatabaseDown]);
+        let both = Facts { database: Err("down".to_owned()), ..with_docker_down(|_, _| {}) };
+        assert_eq!(why(&both), [Reason::DatabaseDown, Reason::DockerDown]);
+    }
+
+    #[test]
+    fn nothing_from_outside_reaches_the_terminal_as_a_command() {
+        let facts = changed(|rows, daemon| {
+            let evil = "\x1b]0;x\x07\n\u{9b}2J";
+            let mut user = user(evil);
+            (user.image, user.state) = (evil.to_owned(), evil.to_owned());
+            daemon.users = vec![user];
+            daemon.identity = evil.to_owned();
+            rows.pinned = Some(evil.to_owned());
+            let mut failing = failed();
+            (failing.failed.error, failing.failed.replica) = (evil.to_owned(), evil.to_owned());
+            rows.failure = Some(failing);
+            rows.row.as_mut().expect("a row").status = Some(evil.to_owned());
+            let found = FoundVolume { driver: evil.to_owned(), created_at: Some(evil.to_owned()), labels: [].into() };
+            daemon.found = Some(found);
+            let (outcome, source, replica) = (evil.to_owned(), "event".to_owned(), evil.to_owned());
+            let event_id = Some(evil.to_owned());
+            let (removed_at, volume_name) = (now(), String::new());
+            let (container_id, container_name) = (Some(evil.to_owned()), Some(evil.to_owned()));
+            rows.receipts = vec![WrittenReceipt {
+                outcome,
+                source,
+                event_id,
+                replica,
+                removed_at,
+                volume_name,
+                container_id,
+                container_name,
+            }];
+        });
+        let text = Explanation::new(facts).to_string();
+        assert!(text.lines().all(|line| !line.contains(char::is_control)), "{text:?}");
+        assert_eq!(text.lines().count(), 7, "{text}");
+    }
+
+    #[test]
+    fn the_answer_is_one_straight_sentence() {
+        let answer = |change: &dyn Fn(&mut Rows, &mut Daemon)| Explanation::new(changed(change)).answer;
+        assert_eq!(
+            answer(&|_, daemon| daemon.users = vec![user("web")]),
+            "thread t1: its volume ha_ws_t1 is still there: container \"web\" (3f2a1b0c9d8e, running since \
+             2027-01-15T08:00:00Z, image agent:1) uses it"
+        );
+        assert_eq!(
+            answer(&|rows, _| rows.failure = Some(failed())),
+            "thread t1: cleaning up failed 3 times since 2027-01-15T08:00:00Z, at last with: disk\\u{a}full; sweeps \
+             try it again from 2027-01-15T08:10:00Z on, an event at once"
+        );
+        let four = answer(&|_, daemon| daemon.users = ["a", "b", "c", "d"].map(user).into());
+        assert!(four.ends_with(" and 1 more use it"), "{four}");
+    }
+
+    fn receipt(outcome: &str, source: &str) -> WrittenReceipt {
+        WrittenReceipt {
+            outcome: outcome.to_owned(),
+            source: source.to_owned(),
+            event_id: (source == "event").then(|| "e1".to_owned()),
+            replica: "r1".to_owned(),
+            removed_at: now(),
+            volume_name: "ha_ws_t1".to_owned(),
+            container_id: None,
+            container_name: None,
+        }
+    }
+
+    /// What `explain` prints of a thread whose volume is there.
+    fn text(change: impl FnOnce(&mut Rows, &mut Daemon)) -> String {
+        Explanation::new(changed(change)).to_string()
+    }
+
+    /// What `explain` prints of a marked thread whose volume is not there.
+    fn text_of_gone(change: impl FnOnce(&mut Rows)) -> String {
+        text(|rows, daemon| {
+            mark(rows);
+            daemon.found = None;
+            change(rows);
+        })
+    }
+
+    #[test]
+    fn the_answer_about_a_volume_that_is_there_reads_well() {
+        let later = now() + chrono::TimeDelta::hours(1);
+        let hold = |until| Hold { reason: "audit 7".to_owned(), held_at: now(), until };
+        let answers = [
+            text(|_, _| {}),
+            text(|rows, _| rows.sweeper = None),
+            text(|_, daemon| {
+                daemon.host = Some("a".to_owned());
+                daemon.users = vec![user("web")];
+            }),
+            text(|_, daemon| daemon.users = ["a", "b", "c", "d"].map(user).into()),
+            text(|rows, _| rows.failure = Some(failed())),
+            text(|rows, _| {
+                rows.hold = Some(hold(None));
+                rows.due = Due::At(later);
+                let (reason, paused_by) = ("too many".to_owned(), "ops".to_owned());
+                rows.pause = Some(Pause { paused_at: now(), reason, paused_by });
+            }),
+            text(|rows, _| {
+                rows.hold = Some(hold(Some(later)));
+                rows.due = Due::Never;
+            }),
+            text(|rows, _| mark(rows)),
+            text(|rows, _| {
+                let row = rows.row.as_mut().expect("a row");
+                (row.closed, row.closed_at, row.status) = (false, None, Some("open".to_owned()));
+            }),
+            text(|rows, _| rows.row = None),
+        ];
+        insta::assert_snapshot!("volume_is_there", answers.join("\n"));
+    }
+
+    #[test]
+    fn the_answer_about_a_volume_that_is_gone_reads_well() {
+        let origins = ["event", "docker", "orphan", "sweep", "retired"].map(|source| receipt("removed", source));
+        let mut answers: Vec<_> = origins.map(|it| text_of_gone(|rows| rows.receipts = vec![it])).into();
+        answers.extend([
+            text_of_gone(|rows| rows.receipts = vec![receipt("not_found", "sweep")]),
+            text_of_gone(|_| {}),
+            text_of_gone(|rows| rows.row.as_mut().expect("a row").marked_at = None),
+            text(|_, daemon| daemon.found = None),
+            text(|rows, daemon| {
+                rows.row = None;
+                daemon.found = None;
+            }),
+        ]);
+        insta::assert_snapshot!("volume_is_gone", answers.join("\n"));
+    }
+
+    #[test]
+    fn the_answer_about_what_can_not_be_known_reads_well() {
+        let other = |pinned: Option<&str>| text(|rows, _| rows.pinned = pinned.map(str::to_owned));
+        let database_down = || Err("database at postgres://db: connection refused".to_owned());
+        let answers = [
+            other(Some("ANOTHER")),
+            other(None),
+            Explanation::new(Facts { database: database_down(), ..facts() }).to_string(),
+            Explanation::new(with_docker_down(|_, _| {})).to_string(),
+            Explanation::new(Facts { database: database_down(), ..with_docker_down(|_, _| {}) }).to_string(),
+        ];
+        insta::assert_snapshot!("not_known", answers.join("\n"));
+    }
+}

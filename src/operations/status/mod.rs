@@ -1,0 +1,99 @@
+//! How things stand. Looks, and changes nothing.
+
+pub mod overview;
+
+use std::collections::BTreeMap;
+
+use chrono::Utc;
+use futures_util::future::join_all;
+
+use self::overview::{AskedHost, Facts, FailingThread, FailingThreads, Report, Rows};
+use super::{SWEEP_LEASE, docker, sweep_lease};
+use crate::{
+    cleanup::Identity,
+    cleanup::{Pause, Pauses, Threads, failing::Failing},
+    config::{Config, DockerHost},
+    failure::Failure,
+    host::Host,
+    queue::{self, Queues},
+    store::{Store, Sweeper},
+    sweep::{SweepReport, ThreadStates},
+};
+
+/// Failing threads that are named.
+const WORST: u64 = 10;
+
+/// How things stand.
+pub async fn status(config: &Config) -> Report {
+    let queues = Queues::new(config);
+    let hosts = config.docker_hosts.iter().map(|host| answering(config, host));
+    let (database, queues, hosts) =
+        tokio::join!(Box::pin(rows(config)), Box::pin(queue::count(&queues)), Box::pin(join_all(hosts)));
+    Report::new(Facts { now: Utc::now(), database, queues, hosts })
+}
+
+async fn answering(config: &Config, host: &DockerHost) -> AskedHost {
+    let identity = docker(config, host).identify().await;
+    AskedHost { name: host.name.clone(), answering: identity.map(|identity: Identity| identity.as_str().to_owned()) }
+}
+
+async fn rows(config: &Config) -> Result<Rows, Failure> {
+    let store = super::store_to_look_at(config).await?;
+    // First, so that a database that is down is waited for once and not in every section.
+    let rows = match store.ping().await {
+        Ok(()) => Ok(read_rows(&store, config).await),
+        Err(down) => Err(down),
+    };
+    // Everything is known; a database that does not say goodbye holds up nobody.
+    let _ = store.close().await;
+    rows
+}
+
+async fn read_rows(store: &Store, config: &Config) -> Rows {
+    let failing = store.worst_failures(WORST).await.map(|(threads, worst)| {
+        let worst = worst.into_iter();
+        let failing = |failed| Failing::new(failed, config.reconcile_cooldown);
+        FailingThreads {
+            threads,
+            worst: worst.map(|(thread_id, failed)| FailingThread { thread_id, failing: failing(failed) }).collect(),
+        }
+    });
+    Rows {
+        sweepers: sweepers(store, config).await,
+        unmarked_by_host: store.unmarked_by_host().await,
+        backlog: store.backlog().await,
+        removals: store.removals(Utc::now()).await,
+        failing,
+        threads: threads_left(store).await,
+        pause: store.pause(None).await,
+        pauses: pauses(store, config).await,
+        sweeper: store.look_up_lease(SWEEP_LEASE).await,
+        daemons: store.pinned_daemons().await,
+    }
+}
+
+/// What the latest sweeps left; none before the first one.
+async fn threads_left(store: &Store) -> Result<Option<ThreadStates>, Failure> {
+    let reports = store.latest_reports().await?.into_iter().filter_map(|report| serde_json::from_value(report).ok());
+    Ok(reports.reduce(SweepReport::and).map(|report| report.left()))
+}
+
+fn named(config: &Config) -> impl Iterator<Item = &Host> {
+    config.docker_hosts.iter().map(|host| &host.name).filter(|host| !host.is_only())
+}
+
+async fn pauses(store: &Store, config: &Config) -> Result<BTreeMap<String, Option<Pause>>, Failure> {
+    let mut pauses = BTreeMap::new();
+    for host in named(config) {
+        pauses.insert(host.to_string(), store.pause(host.name()).await?);
+    }
+    Ok(pauses)
+}
+
+async fn sweepers(store: &Store, config: &Config) -> Result<BTreeMap<String, Option<Sweeper>>, Failure> {
+    let mut sweepers = BTreeMap::new();
+    for host in named(config) {
+        sweepers.insert(host.to_string(), store.look_up_lease(&sweep_lease(host)).await?);
+    }
+    Ok(sweepers)
+}
