@@ -203,16 +203,7 @@ impl Config {
             http_tokens_file: values.get("http_tokens_file", |text| file(text, read_tokens))?,
             migrate: values.get("migrate", boolean)?,
             replica: values.get("replica", |text| Ok(if text.is_empty() { host_name() } else { text.to_owned() }))?,
-            threads: ThreadsTable {
-                schema: values.get("threads_schema", optional)?,
-                table: values.get("threads_table", not_empty)?,
-                id: values.get("threads_id_column", not_empty)?,
-                status: values.get("threads_status_column", not_empty)?,
-                closed_value: values.get("threads_closed_value", not_empty)?,
-                closed_at: values.get("threads_closed_at_column", optional)?,
-                mark: values.get("threads_mark_column", not_empty)?,
-                host: values.get("threads_host_column", optional)?,
-            },
+            threads: threads_table(values)?,
             log_filter: values.get("log_filter", |text| {
                 let filter = tracing_subscriber::EnvFilter::try_new(text);
                 filter.map(|_| text.to_owned()).map_err(|error| error.to_string())
@@ -290,6 +281,20 @@ impl Config {
         }
         Ok(())
     }
+}
+
+/// How the platform's table of threads is called, and its columns.
+fn threads_table<F: Fn(&str) -> Option<String>>(values: &Values<'_, F>) -> Result<ThreadsTable, ConfigError> {
+    Ok(ThreadsTable {
+        schema: values.get("threads_schema", optional)?,
+        table: values.get("threads_table", not_empty)?,
+        id: values.get("threads_id_column", not_empty)?,
+        status: values.get("threads_status_column", not_empty)?,
+        closed_value: values.get("threads_closed_value", not_empty)?,
+        closed_at: values.get("threads_closed_at_column", optional)?,
+        mark: values.get("threads_mark_column", not_empty)?,
+        host: values.get("threads_host_column", optional)?,
+    })
 }
 
 #[cfg(test)]
