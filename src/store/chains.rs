@@ -9,8 +9,6 @@
 //! That a chain begins is written with its first receipts. How far it goes is noted from time to time, not with every
 //! receipt; what was taken from its end before it was noted does not show.
 
-use std::fmt::Write;
-
 use chrono::{DateTime, SubsecRound, Utc};
 use parking_lot::Mutex;
 use sea_orm::{
@@ -228,10 +226,9 @@ fn hash(before: &str, fields: &[Option<String>]) -> String {
             }
         }
     }
-    hasher.finalize().iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    // Digit by digit: a sweep may write a million of them.
+    let digits = hasher.finalize().into_iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    digits.filter_map(|digit| char::from_digit(digit.into(), 16)).collect()
 }
 
 #[cfg(test)]

@@ -27,6 +27,9 @@ use crate::{
 /// ends its connection.
 const FROZEN_MARGIN: Duration = Duration::from_secs(10);
 
+/// Marks that are set one by one where updates do not say which rows they changed: more than one batch has.
+const MOST_BY_KEY: usize = 64;
+
 impl Store {
     /// Reads rows and locks those that are closed and unmarked.
     pub(super) async fn lock_rows(
@@ -169,12 +172,14 @@ impl Store {
         let ids: Vec<_> = ids.collect();
         let has_mark = || Expr::col(mark(threads)).is_not_null();
         if !transaction.support_returning() {
-            // Each by its key, and all sent at once: for a list the server may prefer to scan the table (MariaDB 11.8
-            // does, for 32 of 200 rows), and then waits for rows that others have locked.
-            let each = ids.iter().map(|&id| {
+            // A batch's each by its key, and all sent at once: for a list the server may prefer to scan the table (MariaDB
+            // 11.8 does, for 32 of 200 rows), and then waits for rows that others have locked. A page of a sweep is too
+            // many for that.
+            let lists = ids.chunks(if ids.len() > MOST_BY_KEY { ids.len() } else { 1 });
+            let each = lists.map(|list| {
                 // In UTC, as the connection is: as a literal, MariaDB 10 takes no time with a zone.
                 let mut update = guarded_mark(threads, Expr::val(at.naive_utc()));
-                transaction.get_database_backend().build(update.and_where(is_one_of(threads, std::iter::once(id))))
+                transaction.get_database_backend().build(update.and_where(is_one_of(threads, list.iter().copied())))
             });
             let each: Vec<_> = each.map(|update| update.to_string()).collect();
             transaction.execute_unprepared(&each.join(";")).await?;

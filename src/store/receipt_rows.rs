@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, SubsecRound, Utc};
 use sea_orm::{
+    ActiveValue,
     ActiveValue::{NotSet, Set},
     ConnectionTrait, DbErr, EntityTrait,
 };
@@ -75,10 +76,10 @@ impl Store {
         let details = &receipt.details;
         volume_removal::ActiveModel {
             outcome: Set(receipt.gone.as_str().to_owned()),
-            host: Set(details.host.clone()),
-            daemon: Set(details.daemon.clone()),
-            bytes: Set(details.bytes.map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX))),
-            duration_ms: Set(details.duration.map(|took| i64::try_from(took.as_millis()).unwrap_or(i64::MAX))),
+            host: known(details.host.clone()),
+            daemon: known(details.daemon.clone()),
+            bytes: known(details.bytes.map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX))),
+            duration_ms: known(details.duration.map(|took| i64::try_from(took.as_millis()).unwrap_or(i64::MAX))),
             ..self.row_of(&receipt.thread_id, &receipt.volume, &receipt.origin, receipt.at)
         }
     }
@@ -105,19 +106,27 @@ impl Store {
             volume_name: Set(volume.to_string()),
             outcome: NotSet,
             source: Set(origin.as_str().to_owned()),
-            event_id: Set(event_id),
+            event_id: known(event_id),
             replica: Set(self.replica.clone()),
             removed_at: Set(at),
-            host: Set(None),
-            daemon: Set(None),
-            bytes: Set(None),
-            duration_ms: Set(None),
-            actor: Set(actor),
-            container_id: Set(None),
-            container_name: Set(None),
+            host: NotSet,
+            daemon: NotSet,
+            bytes: NotSet,
+            duration_ms: NotSet,
+            actor: known(actor),
+            container_id: NotSet,
+            container_name: NotSet,
             chain_id: NotSet,
             chain_sequence: NotSet,
             chain_hash: NotSet,
         }
     }
+}
+
+/// A column that is written where there is something to write: a sweep's million receipts have half of them empty.
+fn known<T>(value: Option<T>) -> ActiveValue<Option<T>>
+where
+    Option<T>: Into<sea_orm::Value>,
+{
+    value.map_or(NotSet, |value| Set(Some(value)))
 }

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Some seconds of deleting, on a disk as on a machine of ours.
-const FILES: u32 = 200_000;
+const FILES: u32 = 600_000;
 const SMALL: u32 = 40;
 
 const ACKED: &str = "volume_reaper_settlements_total{settlement=\"ack\"}";
