@@ -172,9 +172,9 @@ impl Store {
         let ids: Vec<_> = ids.collect();
         let has_mark = || Expr::col(mark(threads)).is_not_null();
         if !transaction.support_returning() {
-            // A batch's each by its key, and all sent at once: for a list the server may prefer to scan the table (MariaDB
-            // 11.8 does, for 32 of 200 rows), and then waits for rows that others have locked. A page of a sweep is too
-            // many for that.
+            // A batch's each by its key, and all sent at once: for a list the server may prefer to scan the table
+            // (MariaDB 11.8 does, for 32 of 200 rows), and then waits for rows that others have locked. A page of a
+            // sweep is too many for that.
             let lists = ids.chunks(if ids.len() > MOST_BY_KEY { ids.len() } else { 1 });
             let each = lists.map(|list| {
                 // In UTC, as the connection is: as a literal, MariaDB 10 takes no time with a zone.
