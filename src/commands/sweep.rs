@@ -40,10 +40,11 @@ async fn report(config: &Config, dry_run: bool) -> Result<SweepReport, Failure> 
     let report = sweeping::sweep(config, dry_run, &stop, show).await;
     drop(interrupted);
     progress::clear();
-    if dry_run {
-        return report;
-    }
-    let details = report.as_ref().ok().and_then(|report| serde_json::to_value(report).ok()).unwrap_or_default();
+    // What could not begin did nothing, and often for want of the database that it would be written to.
+    let details = match &report {
+        Ok(report) if !dry_run => serde_json::to_value(report).unwrap_or_default(),
+        Ok(_) | Err(_) => return report,
+    };
     noted_of_broker(config, &act("sweep", None, details), report).await
 }
 
