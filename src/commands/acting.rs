@@ -23,8 +23,8 @@ pub(super) async fn noted<R>(store: &Store, act: &Act, done: Result<R, Failure>)
     done
 }
 
-/// Writes down what was done to the broker, where there is a database of ours to write it to.
-pub(super) async fn noted_of_broker<R>(config: &Config, act: &Act, done: Result<R, Failure>) -> Result<R, Failure> {
+/// Writes down what was done by a command that opens no database of its own, where there is one of ours.
+pub(super) async fn noted_if_there<R>(config: &Config, act: &Act, done: Result<R, Failure>) -> Result<R, Failure> {
     // Nothing is made for that: who has only a broker's address keeps an empty directory.
     let is_there = async {
         let looked = store_to_look_at(config).await?;

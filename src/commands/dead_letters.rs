@@ -10,7 +10,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use self::shown_message::Message;
 use super::{
-    acting::{act, noted_of_broker},
+    acting::{act, noted_if_there},
     output::{confirm, json, require_terminal, say, write},
 };
 use crate::{
@@ -38,12 +38,12 @@ pub(super) async fn run(config: &Config, action: DeadLettersAction) -> Result<Ex
         DeadLettersAction::Replay { selection } => {
             let done = replay(&letters, selection).await;
             let act = act("dead-letters replay", None, details(selection, done.as_ref().ok().copied()));
-            noted_of_broker(config, &act, done).await.map(drop)
+            noted_if_there(config, &act, done).await.map(drop)
         }
         DeadLettersAction::Purge { selection, yes } => {
             let done = purge(&letters, selection, *yes).await;
             let act = act("dead-letters purge", None, details(selection, done.as_ref().ok().copied()));
-            noted_of_broker(config, &act, done).await.map(drop)
+            noted_if_there(config, &act, done).await.map(drop)
         }
     };
     letters.close().await;

@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
-    acting::{act, noted_of_broker},
+    acting::{act, noted_if_there},
     output::{json, say, write},
 };
 use crate::{config::Config, failure::Failure, operations::sweeping, progress, sweep::SweepReport};
@@ -45,7 +45,7 @@ async fn report(config: &Config, dry_run: bool) -> Result<SweepReport, Failure> 
         Ok(report) if !dry_run => serde_json::to_value(report).unwrap_or_default(),
         Ok(_) | Err(_) => return report,
     };
-    noted_of_broker(config, &act("sweep", None, details), report).await
+    noted_if_there(config, &act("sweep", None, details), report).await
 }
 
 async fn cancel_when_interrupted(stop: CancellationToken) {
