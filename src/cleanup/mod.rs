@@ -9,6 +9,7 @@ pub mod failing;
 pub mod fleet;
 pub mod freed;
 mod identity;
+mod judging;
 mod limiter;
 mod orphan;
 mod outcome;
@@ -19,12 +20,14 @@ pub mod record;
 mod requests;
 pub mod retention;
 mod runner;
+mod under_way;
 pub mod users;
 mod vanished;
 
 pub use self::{
     cleaner::{Cleaner, Context},
     identity::{Identity, Likeness, OTHER_ROOT},
+    judging::absent,
     outcome::{Gone, Origin, Outcome},
     placement::Placement,
     policy::Policy,

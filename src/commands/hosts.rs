@@ -11,7 +11,7 @@ use super::{
     read_only_store, require_schema, store,
 };
 use crate::{
-    cleanup::{Gone, Identity, Mark, Origin, Receipt, Scope, Threads, Volumes},
+    cleanup::{Identity, Mark, Origin, Scope, Threads, Volumes, absent},
     cli::HostsAction,
     config::{Config, DockerHost},
     failure::Failure,
@@ -88,7 +88,7 @@ async fn look(config: &Config, host: &DockerHost) -> Result<(Identity, usize), F
     let identity = docker.identify().await?;
     // Only for this look: what the database has pinned may be another one.
     docker.pin(identity.clone());
-    Ok((identity, docker.inventory(&config.volume_prefix).await?.present.len()))
+    Ok((identity, docker.inventory(&config.volume_names).await?.present.len()))
 }
 
 fn unmarked_line(threads: u64) -> String {
@@ -190,17 +190,10 @@ async fn mark_all_of(config: &Config, store: &Store, name: &str) -> Result<usize
     let mut marked = 0;
     while let Some(page) = rows.next().await? {
         let at = Utc::now().trunc_subsecs(3);
-        let receipts = page.into_iter().filter_map(|candidate| {
-            let thread_id = ThreadId::parse(&candidate.id).ok()?;
-            Some(Receipt {
-                volume: config.volume_prefix.volume_of(&thread_id),
-                thread_id,
-                close: candidate.close,
-                gone: Gone::NotFound,
-                origin: Origin::Retired,
-                at,
-                is_written: false,
-            })
+        let receipts = page.into_iter().flat_map(|candidate| {
+            let thread = ThreadId::parse(&candidate.id).ok();
+            let receipts = |thread| absent(&config.volume_names, &thread, &candidate.close, &Origin::Retired, at);
+            thread.map(receipts).unwrap_or_default()
         });
         let marks = store.mark(&receipts.collect::<Vec<_>>()).await?;
         marked += marks.values().filter(|mark| **mark == Mark::Set).count();

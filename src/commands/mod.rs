@@ -124,11 +124,11 @@ fn fleet_of<T: Database>(
     threads: T,
     docker: impl Fn(&DockerHost) -> Docker,
 ) -> Fleet<Docker, T> {
-    let (prefix, limits) = (
-        config.volume_prefix.clone(),
+    let (names, limits) = (
+        config.volume_names.clone(),
         Limits { locking: locking(&config.database_url, config.lock_limit), timeout: config.docker_timeout },
     );
-    let context = Arc::new(Context::new(threads, prefix, config.policy, limits));
+    let context = Arc::new(Context::new(threads, names, config.policy, limits));
     let cleaner = |host: &DockerHost| {
         Arc::new(Cleaner::new(host.name.clone(), docker(host), host.concurrency, Arc::clone(&context)))
     };

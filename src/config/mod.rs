@@ -26,7 +26,7 @@ use self::{
         identity, not_empty, number, optional, retry_delays,
     },
     docker_hosts::docker_hosts,
-    sources::{FileValues, Values, refuse_unknown_variables},
+    sources::{FileValues, Values, default_of, refuse_unknown_variables},
 };
 pub use self::{
     choices::{LogFormat, Topology, UnknownThreads},
@@ -40,7 +40,7 @@ use crate::{
     cleanup::{Policy, breaker::Budgets, retention::Retention},
     host::Host,
     tls::{self, TlsFiles},
-    volume_name::VolumePrefix,
+    volume_name::VolumeNames,
 };
 
 /// Longer than this nobody would wait for a row.
@@ -63,7 +63,7 @@ pub struct Config {
     /// How long rows are locked while their volumes are removed; zero is never. If it is not given, the database
     /// decides.
     pub lock_limit: Option<Duration>,
-    pub volume_prefix: VolumePrefix,
+    pub volume_names: VolumeNames,
     pub exchange: String,
     pub routing_key: String,
     pub reopened_routing_key: String,
@@ -124,7 +124,7 @@ impl Config {
 
     fn check<F: Fn(&str) -> Option<String>>(values: &Values<'_, F>) -> Result<Self, ConfigError> {
         let concurrency = values.get("concurrency", |text| number(text, 1..=256))?;
-        let prefix = values.get("volume_prefix", VolumePrefix::parse)?;
+        let names = volume_names(values)?;
         let mut config = Self {
             database_url: values.get("database_url", |text| {
                 let url = SecretUrl::parse(text, &["postgres", "postgresql", "mysql", "mariadb", "sqlite"])?;
@@ -152,7 +152,7 @@ impl Config {
             lock_limit: values.get("lock_limit", |text| {
                 optional(text)?.map(|text| duration(&text, Duration::ZERO, MOST_LOCKED)).transpose()
             })?,
-            volume_prefix: values.get("foreign_prefixes", |text| prefix.clone().with_foreign(text))?,
+            volume_names: values.get("foreign_prefixes", |text| names.clone().with_foreign(text))?,
             exchange: values.get("exchange", amqp_name)?,
             routing_key: values.get("routing_key", amqp_name)?,
             reopened_routing_key: values.get("reopened_routing_key", amqp_name)?,
@@ -274,6 +274,22 @@ impl Config {
         }
         Ok(())
     }
+}
+
+/// What the volumes of threads are called: by the templates, or else by the prefix.
+fn volume_names<F: Fn(&str) -> Option<String>>(values: &Values<'_, F>) -> Result<VolumeNames, ConfigError> {
+    let of_prefix = values.get("volume_prefix", VolumeNames::of_prefix)?;
+    let templates =
+        values.get("volume_names", |text| optional(text)?.map(|text| VolumeNames::of_templates(&text)).transpose())?;
+    let Some(names) = templates else { return Ok(of_prefix) };
+    let prefix = of_prefix.common_prefix();
+    if prefix == default_of("volume_prefix") || names.has_prefix(prefix) {
+        return Ok(names);
+    }
+    Err(ConfigError(format!(
+        "VOLUME_REAPER_VOLUME_NAMES has no {prefix}{{id}}, and VOLUME_REAPER_VOLUME_PREFIX is {prefix:?}: let one of \
+         the names be that, or leave the prefix out"
+    )))
 }
 
 #[cfg(test)]

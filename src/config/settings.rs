@@ -97,6 +97,12 @@ pub const SETTINGS: &[Setting] = &[
     ),
     setting("volume_prefix", "VOLUME_REAPER_VOLUME_PREFIX", "ha_ws_", "What a thread's volume is called before its id"),
     setting(
+        "volume_names",
+        "VOLUME_REAPER_VOLUME_NAMES",
+        "",
+        "Several volumes a thread: what each is called, as in ha_ws_{id},ha_cache_{id}; the prefix and the id if empty",
+    ),
+    setting(
         "foreign_prefixes",
         "VOLUME_REAPER_FOREIGN_PREFIXES",
         "",

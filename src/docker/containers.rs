@@ -32,6 +32,17 @@ pub struct FoundVolume {
     pub labels: BTreeMap<String, String>,
 }
 
+/// A volume that was looked for, and who uses it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct SeenVolume {
+    /// Its name.
+    pub volume: VolumeName,
+    /// The volume, if it is there.
+    pub found: Option<FoundVolume>,
+    /// The containers that reference it.
+    pub users: Vec<VolumeUser>,
+}
+
 /// A container that references a volume.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct VolumeUser {
@@ -58,6 +69,16 @@ impl Docker {
             created_at: found.created_at,
             labels: found.labels.into_iter().collect(),
         }))
+    }
+
+    /// These volumes, each with its users.
+    pub async fn look_at(&self, volumes: &[VolumeName]) -> Result<Vec<SeenVolume>, Failure> {
+        let mut seen = Vec::new();
+        for volume in volumes {
+            let found = self.find_volume(volume).await?;
+            seen.push(SeenVolume { volume: volume.clone(), found, users: self.users(volume).await? });
+        }
+        Ok(seen)
     }
 
     pub(super) async fn ask_for(&self, link: &Link<'_>, volume: &VolumeName) -> Result<Option<Volume>, Failure> {

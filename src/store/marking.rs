@@ -16,10 +16,11 @@ use sea_orm::{
 use super::{
     ROW_TIMEOUT, Store,
     entities::volume_removal,
+    rows::time,
     threads::{close_written, id_as_text, is_one_of, mark, rows_of},
 };
 use crate::{
-    cleanup::{Locked, Mark, Origin, Receipt, Rows},
+    cleanup::{Gone, Locked, Mark, Origin, Receipt, Rows},
     failure::{Dependency, Failure},
     volume_name::ThreadId,
 };
@@ -91,19 +92,24 @@ impl Store {
             return Ok(HashSet::new());
         };
         let threads = self.mapping().await?;
-        let ids = || receipts.iter().map(|receipt| receipt.thread_id.as_str());
-        let marked = self.set_marks(threads, &lock, ids(), first.at).await?;
+        let complete: HashSet<_> =
+            receipts.iter().filter(|receipt| receipt.completes).map(|receipt| &receipt.thread_id).collect();
+        let ids = complete.iter().map(|id| id.as_str());
+        let marked = self.set_marks(threads, &lock, ids, first.at).await?;
         self.write_receipts(&lock, receipts).await?;
         lock.commit().await?;
-        let ids = receipts.iter().map(|receipt| &receipt.thread_id);
-        Ok(ids.filter(|id| marked.contains(id.as_str())).cloned().collect())
+        Ok(complete.into_iter().filter(|id| marked.contains(id.as_str())).cloned().collect())
     }
 
     /// Marks what is still as it was read. What somebody else has locked is left alone.
     pub(super) async fn mark_unlocked(&self, receipts: &[Receipt]) -> Result<HashMap<ThreadId, Mark>, DbErr> {
         let Some(first) = receipts.first() else { return Ok(HashMap::new()) };
         let threads = self.mapping().await?;
-        let by_id: HashMap<&str, &Receipt> = receipts.iter().map(|it| (it.thread_id.as_str(), it)).collect();
+        let (complete, incomplete): (Vec<&Receipt>, Vec<_>) = receipts.iter().partition(|receipt| receipt.completes);
+        let mut by_id: HashMap<&str, Vec<&Receipt>> = HashMap::new();
+        for receipt in &complete {
+            by_id.entry(receipt.thread_id.as_str()).or_default().push(receipt);
+        }
         let transaction = self.db.begin_marking().await?;
         let mut select = Query::select()
             .expr_as(id_as_text(threads), "thread_id_text")
@@ -117,18 +123,20 @@ impl Store {
         for row in transaction.query_all(&select).await? {
             let id: String = row.try_get("", "thread_id_text")?;
             let written: Option<String> = row.try_get("", "close_written")?;
-            unchanged.extend(by_id.get(id.as_str()).filter(|receipt| receipt.close.written == written).copied());
+            let receipts = by_id.get(id.as_str()).into_iter().flatten();
+            unchanged.extend(receipts.filter(|receipt| receipt.close.written == written).copied());
         }
         let mut marks = HashMap::new();
         if !unchanged.is_empty() {
-            let ids = unchanged.iter().map(|receipt| receipt.thread_id.as_str());
-            let marked = self.set_marks(threads, &transaction, ids, first.at).await?;
+            let ids: HashSet<_> = unchanged.iter().map(|receipt| receipt.thread_id.as_str()).collect();
+            let marked = self.set_marks(threads, &transaction, ids.into_iter(), first.at).await?;
             unchanged.retain(|receipt| marked.contains(receipt.thread_id.as_str()));
-            self.write_receipts(&transaction, unchanged.iter().copied()).await?;
             marks.extend(unchanged.iter().map(|receipt| (receipt.thread_id.clone(), Mark::Set)));
         }
+        // What does not mark is gone all the same, whatever became of its thread.
+        self.write_receipts(&transaction, unchanged.into_iter().chain(incomplete)).await?;
         transaction.commit().await?;
-        let others: Vec<_> = receipts.iter().filter(|receipt| !marks.contains_key(&receipt.thread_id)).collect();
+        let others: Vec<_> = complete.into_iter().filter(|it| !marks.contains_key(&it.thread_id)).collect();
         if !others.is_empty() {
             marks.extend(self.why_not_marked(threads, &others).await?);
         }
@@ -162,6 +170,9 @@ impl Store {
         at: DateTime<Utc>,
     ) -> Result<HashSet<String>, DbErr> {
         let ids: Vec<_> = ids.collect();
+        if ids.is_empty() {
+            return Ok(HashSet::new());
+        }
         let has_mark = || Expr::col(mark(threads)).is_not_null();
         if !transaction.support_returning() {
             // Each by its key, and all sent at once: for a list the server may prefer to scan the table (MariaDB 11.8 does,
@@ -199,8 +210,9 @@ impl Store {
         db: &impl ConnectionTrait,
         receipts: impl IntoIterator<Item = &'a Receipt>,
     ) -> Result<(), DbErr> {
-        let rows: Vec<_> =
-            receipts.into_iter().filter(|receipt| !receipt.is_written).map(|receipt| self.row(receipt)).collect();
+        let mut receipts: Vec<_> = receipts.into_iter().filter(|receipt| !receipt.is_written).collect();
+        leave_out_removed(db, &mut receipts).await?;
+        let rows: Vec<_> = receipts.into_iter().map(|receipt| self.row(receipt)).collect();
         if rows.is_empty() {
             return Ok(());
         }
@@ -228,6 +240,42 @@ impl Store {
             actor: Set(actor),
         }
     }
+}
+
+/// Leaves out the absent volumes that were removed after the close of their thread, and have a receipt of that, when
+/// another volume of the thread was still in use. A thread with one volume can have none such, and is not asked for.
+async fn leave_out_removed(db: &impl ConnectionTrait, receipts: &mut Vec<&Receipt>) -> Result<(), DbErr> {
+    use volume_removal::{Column, Entity};
+    let mut volumes: HashMap<&ThreadId, usize> = HashMap::new();
+    for receipt in receipts.iter() {
+        *volumes.entry(&receipt.thread_id).or_default() += 1;
+    }
+    let is_in_question = |receipt: &&Receipt| {
+        receipt.gone == Gone::NotFound && volumes.get(&receipt.thread_id).is_some_and(|it| *it > 1)
+    };
+    let threads: HashSet<_> = receipts.iter().copied().filter(is_in_question).map(|it| it.thread_id.as_str()).collect();
+    if threads.is_empty() {
+        return Ok(());
+    }
+    let select = Query::select()
+        .columns([Column::ThreadId, Column::VolumeName])
+        .expr_as(Expr::col(Column::RemovedAt).max(), "latest")
+        .from(Entity)
+        .and_where(Expr::col(Column::ThreadId).is_in(threads))
+        .and_where(Expr::col(Column::Outcome).eq(Gone::Removed.as_str()))
+        .group_by_columns([Column::ThreadId, Column::VolumeName])
+        .to_owned();
+    let mut removed: HashMap<(String, String), DateTime<Utc>> = HashMap::new();
+    for row in db.query_all(&select).await? {
+        let volume = (row.try_get("", "thread_id")?, row.try_get("", "volume_name")?);
+        removed.extend(time(&row, "latest").map(|latest| (volume, latest)));
+    }
+    receipts.retain(|receipt| {
+        let volume = (receipt.thread_id.to_string(), receipt.volume.to_string());
+        let latest = removed.get(&volume).filter(|_| receipt.gone == Gone::NotFound);
+        !latest.is_some_and(|latest| receipt.close.at.is_some_and(|closed_at| *latest >= closed_at))
+    });
+    Ok(())
 }
 
 /// Marks rows that are closed and unmarked, and no others.

@@ -9,7 +9,7 @@ use super::{
     tally::{Fate, Tally},
 };
 use crate::{
-    cleanup::{Context, Database, Gone, Inventory, Mark, Origin, Outcome, Receipt},
+    cleanup::{Context, Database, Inventory, Mark, Origin, Outcome, absent},
     failure::{Failure, Verdict},
     metrics,
 };
@@ -36,23 +36,15 @@ pub(super) fn proves_absence(inventory: &Inventory, threads: usize, tally: &mut 
 /// because of one of them perhaps: each is then cleaned by itself, so that one never keeps others from their mark.
 pub(super) async fn mark_absent<T: Database>(
     context: &Context<T>,
-    absent: Vec<Row>,
+    rows: Vec<Row>,
     tally: &mut Tally,
 ) -> Result<Vec<Row>, Failure> {
     let at = Utc::now().trunc_subsecs(3);
-    let receipt = |row: &Row| Receipt {
-        thread_id: row.thread.clone(),
-        close: row.close.clone(),
-        volume: context.prefix.volume_of(&row.thread),
-        gone: Gone::NotFound,
-        origin: Origin::Sweep,
-        at,
-        is_written: false,
-    };
+    let receipts = |row: &Row| absent(&context.names, &row.thread, &row.close, &Origin::Sweep, at);
     let mut unmarked = Vec::new();
     let mut marked = 0;
-    for page in absent.chunks(PAGE_ROWS) {
-        let receipts: Vec<_> = page.iter().map(receipt).collect();
+    for page in rows.chunks(PAGE_ROWS) {
+        let receipts: Vec<_> = page.iter().flat_map(receipts).collect();
         let marks = match context.threads.mark(&receipts).await {
             Ok(marks) => marks,
             Err(failure) if matches!(failure.verdict, Verdict::Unavailable(_)) => return Err(failure),

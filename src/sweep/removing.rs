@@ -83,7 +83,10 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
         let mut untried = 0;
         while !threads.is_empty() && !enough.is_cancelled() {
             let budget = self.cleaner.policy().budgets.per_sweep.unwrap_or(u64::MAX);
-            let left = usize::try_from(budget.saturating_sub(tally.of(Fate::Removed))).unwrap_or(usize::MAX);
+            let removed = self.cleaner.swept() - tally.swept_before;
+            let left = usize::try_from(budget.saturating_sub(removed)).unwrap_or(usize::MAX);
+            // Threads are taken whole.
+            let left = left / self.cleaner.context.names.per_thread();
             if left == 0 && self.cleaner.pause_reason().is_none() {
                 self.cleaner.pause(&format!("the budget of {budget} removals per sweep is used up")).await?;
             }

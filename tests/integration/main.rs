@@ -39,6 +39,7 @@ mod raw_publisher;
 mod recording;
 mod retention;
 mod scripted_daemon;
+mod several_volumes;
 mod standby;
 mod starvation;
 mod status;

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use crate::{
     failure::Failure,
-    volume_name::{ThreadId, VolumeName, VolumePrefix},
+    volume_name::{VolumeName, VolumeNames},
 };
 
 /// What asking Docker to remove a volume came to.
@@ -29,10 +29,10 @@ pub enum Removal {
 /// What a daemon has of our volumes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Inventory {
-    /// Threads of the volumes that bear our prefix.
-    pub present: HashSet<ThreadId>,
-    /// Threads of the volumes that containers reference, with the containers' ids; stopped ones included.
-    pub referenced: HashMap<ThreadId, Vec<String>>,
+    /// The volumes that bear one of our names.
+    pub present: HashSet<VolumeName>,
+    /// Those that containers reference, with the containers' ids; stopped ones included.
+    pub referenced: HashMap<VolumeName, Vec<String>>,
     /// What the daemon warned of. If there is any, the list may lack volumes: absence proves nothing.
     pub warnings: Vec<String>,
     /// Why the host is doubted: too much of it has vanished. Then absence proves nothing either.
@@ -71,7 +71,7 @@ pub trait Volumes: Send + Sync + 'static {
     fn has(&self, volume: &VolumeName) -> impl Future<Output = Result<bool, Failure>> + Send;
 
     /// Lists our volumes and which of them are referenced, as the pinned daemon says.
-    fn inventory(&self, prefix: &VolumePrefix) -> impl Future<Output = Result<Inventory, Failure>> + Send;
+    fn inventory(&self, names: &VolumeNames) -> impl Future<Output = Result<Inventory, Failure>> + Send;
 }
 
 /// Docker's events, as far as they free volumes.

@@ -39,11 +39,11 @@ pub(super) async fn run(config: &Config, thread_id: &str, as_json: bool) -> Resu
             return Ok(ExitCode::from(USAGE));
         }
     };
-    let volume = config.volume_prefix.volume_of(&thread);
-    let (rows, daemon) = found(config, &thread, &volume).await;
+    let (rows, daemon) = found(config, &thread).await;
+    let volumes = config.volume_names.volumes_of(&thread);
     let facts = Facts {
+        volume: daemon.as_ref().map_or(&volumes[0], |daemon| &daemon.most_telling().volume).clone(),
         thread,
-        volume,
         now: Utc::now(),
         database: rows.map_err(|failure| failure.message),
         docker: daemon.map_err(|failure| failure.message),
@@ -59,19 +59,16 @@ pub(super) async fn run(config: &Config, thread_id: &str, as_json: bool) -> Resu
 }
 
 /// What the database says of the thread, and the host that has its volume.
-async fn found(
-    config: &Config,
-    thread: &ThreadId,
-    volume: &VolumeName,
-) -> (Result<Rows, Failure>, Result<Daemon, Failure>) {
+async fn found(config: &Config, thread: &ThreadId) -> (Result<Rows, Failure>, Result<Daemon, Failure>) {
+    let volumes = &config.volume_names.volumes_of(thread);
     let store = match super::store_to_look_at(config).await {
         Ok(store) => store,
-        Err(down) => return (Err(down), daemon(config, None, &[], volume).await),
+        Err(down) => return (Err(down), daemon(config, None, &[], volumes).await),
     };
     let row = store.look_up_thread(thread).await;
     let host = row.as_ref().ok().and_then(|row| row.as_ref()?.host.clone());
     let pinned = store.pinned_daemons().await.unwrap_or_default();
-    let daemon = daemon(config, host, &pinned, volume).await;
+    let daemon = daemon(config, host, &pinned, volumes).await;
     let rows = match row {
         Ok(row) => read_rows(&store, config, thread, row, daemon.as_ref().ok()).await,
         Err(down) => Err(down),
@@ -106,24 +103,25 @@ async fn read_rows(
     })
 }
 
-/// Looks at the host that the thread is on. If nobody says which one that is: at the one that has the volume, or else
-/// one that can't say, or else any.
+/// Looks at the host that the thread is on. If nobody says which one that is: at the one that has a volume of it, or
+/// else one that can't say, or else any.
 async fn daemon(
     config: &Config,
     host: Option<String>,
     pinned: &[PinnedDaemon],
-    volume: &VolumeName,
+    volumes: &[VolumeName],
 ) -> Result<Daemon, Failure> {
     let asked: Vec<_> = match &host {
         None => config.docker_hosts.iter().collect(),
         Some(host) => config.docker_hosts.iter().filter(|each| each.name.name() == Some(host)).collect(),
     };
-    let mut all = join_all(asked.into_iter().map(|host| look(config, host, volume))).await;
+    let mut all = join_all(asked.into_iter().map(|host| look(config, host, volumes))).await;
     let is_pinned = |daemon: &Daemon| {
         let name = daemon.host.as_deref().unwrap_or(Host::Only.key());
         pinned.iter().any(|pinned| pinned.name == name && pinned.identity == daemon.identity)
     };
-    let has_it = |each: &Result<Daemon, Failure>| each.as_ref().is_ok_and(|daemon| daemon.found.is_some());
+    let has_it =
+        |each: &Result<Daemon, Failure>| each.as_ref().is_ok_and(|daemon| daemon.most_telling().found.is_some());
     let is_of_pinned = |each: &Result<Daemon, Failure>| each.as_ref().is_ok_and(is_pinned);
     let most_relevant =
         all.iter().position(has_it).or_else(|| all.iter().position(|each| !is_of_pinned(each))).unwrap_or(0);
@@ -136,14 +134,13 @@ async fn daemon(
     all.swap_remove(most_relevant)
 }
 
-async fn look(config: &Config, host: &DockerHost, volume: &VolumeName) -> Result<Daemon, Failure> {
+async fn look(config: &Config, host: &DockerHost, volumes: &[VolumeName]) -> Result<Daemon, Failure> {
     let docker = docker(config, host);
     let look = async {
-        let found = docker.find_volume(volume).await?;
-        let users = docker.users(volume).await?;
+        let volumes = docker.look_at(volumes).await?;
         // After what it is to prove.
         let identity = docker.identify().await?.as_str().to_owned();
-        Ok(Daemon { host: host.name.name().map(str::to_owned), identity, found, users })
+        Ok(Daemon { host: host.name.name().map(str::to_owned), identity, volumes })
     };
     look.await.map_err(|failure: Failure| match host.name.name() {
         None => failure,

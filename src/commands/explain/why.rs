@@ -3,16 +3,16 @@
 //! The adapters find facts; [`why`] turns them into reasons and nothing else does. Whether an event is on its way can't
 //! be known, so it is never a reason.
 
-use std::fmt;
+use std::{collections::HashSet, fmt};
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 pub(crate) use crate::commands::explain::words::times;
-use crate::commands::explain::words::{of_receipt, of_user};
+use crate::commands::explain::words::{of_other, of_receipt, of_user};
 use crate::{
     cleanup::{Identity, Pause, failing::Failing, retention::Due},
-    docker::{FoundVolume, VolumeUser},
+    docker::{FoundVolume, SeenVolume, VolumeUser},
     store::{Hold, Sweeper, ThreadRow, WrittenReceipt},
     terminal::{Plain, time},
     volume_name::{ThreadId, VolumeName},
@@ -46,10 +46,17 @@ pub struct Daemon {
     pub host: Option<String>,
     /// Who answers.
     pub identity: String,
-    /// The volume.
-    pub found: Option<FoundVolume>,
-    /// The containers that reference it.
-    pub users: Vec<VolumeUser>,
+    /// The thread's volumes, at least one.
+    pub volumes: Vec<SeenVolume>,
+}
+
+impl Daemon {
+    /// The volume that says most about the thread: one in use, or else one that is there.
+    #[must_use]
+    pub fn most_telling(&self) -> &SeenVolume {
+        let in_use = self.volumes.iter().find(|seen| !seen.users.is_empty());
+        in_use.or_else(|| self.volumes.iter().find(|seen| seen.found.is_some())).unwrap_or(&self.volumes[0])
+    }
 }
 
 /// What was found; an error is why a dependency did not answer.
@@ -57,7 +64,7 @@ pub struct Daemon {
 pub struct Facts {
     /// The thread.
     pub thread: ThreadId,
-    /// What its volume is called.
+    /// The volume that says most about it.
     pub volume: VolumeName,
     /// When that was.
     pub now: DateTime<Utc>,
@@ -135,6 +142,7 @@ fn of_closed(rows: &Rows, is_marked: bool, docker: Option<&Daemon>) -> Vec<Reaso
     let Some(daemon) = docker else {
         return marked.or(failing).into_iter().collect();
     };
+    let seen = daemon.most_telling();
     let other_daemon = match &rows.pinned {
         None => Some(Reason::NoDaemonPinned),
         Some(pinned) => {
@@ -146,8 +154,8 @@ fn of_closed(rows: &Rows, is_marked: bool, docker: Option<&Daemon>) -> Vec<Reaso
     if let Some(other_daemon) = other_daemon {
         return marked.into_iter().chain([other_daemon]).collect();
     }
-    let referenced = (!daemon.users.is_empty()).then_some(Reason::Referenced);
-    match (is_marked, &daemon.found) {
+    let referenced = (!seen.users.is_empty()).then_some(Reason::Referenced);
+    match (is_marked, &seen.found) {
         (true, None) => vec![Reason::Gone],
         (true, Some(_)) => [Reason::Drift].into_iter().chain(referenced).collect(),
         (false, None) => [Reason::NotMarkedYet].into_iter().chain(failing).collect(),
@@ -177,6 +185,9 @@ pub struct Explanation {
     failure: Option<Failing>,
     volume_found: Option<FoundVolume>,
     users: Option<Vec<VolumeUser>>,
+    /// All volumes of the thread, if it has several.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    volumes: Vec<SeenVolume>,
     daemon: DaemonIdentity,
     sweeper: Option<Sweeper>,
     errors: Errors,
@@ -211,7 +222,10 @@ impl Explanation {
             pinned: rows.as_ref().and_then(|rows| rows.pinned.clone()),
             answering: docker.as_ref().map(|daemon| daemon.identity.clone()),
         };
-        let (volume_found, users) = docker.map_or((None, None), |daemon| (daemon.found, Some(daemon.users)));
+        let volumes = docker.map_or_else(Vec::new, |daemon| daemon.volumes);
+        let seen = volumes.iter().find(|seen| seen.volume == facts.volume);
+        let (volume_found, users) = seen.map_or((None, None), |seen| (seen.found.clone(), Some(seen.users.clone())));
+        let volumes = Some(volumes).filter(|volumes| volumes.len() > 1).unwrap_or_default();
         let mut explanation = Self {
             thread_id: facts.thread,
             volume: facts.volume.to_string(),
@@ -225,6 +239,7 @@ impl Explanation {
             failure: None,
             volume_found,
             users,
+            volumes,
             daemon,
             sweeper: None,
             errors,
@@ -262,13 +277,21 @@ impl fmt::Display for Explanation {
         for user in self.users.iter().flatten() {
             writeln!(f, "  used by  {}", of_user(user))?;
         }
+        for other in self.volumes.iter().filter(|other| other.volume.as_str() != self.volume) {
+            writeln!(f, "  also     {}", of_other(other))?;
+        }
         if let Some(Failing { failed, next_try_at }) = &self.failure {
             let (attempts, at) = (times(failed.attempts), time(failed.failed_at));
             let (replica, next) = (Plain(&failed.replica), time(*next_try_at));
             writeln!(f, "  failed   {attempts}, last at {at} on {replica}, next try at {next}")?;
         }
-        if let Some(receipt) = self.receipts.iter().flatten().next() {
-            writeln!(f, "  receipt  {} {}", Plain(&receipt.outcome), of_receipt(receipt))?;
+        let mut told = HashSet::new();
+        for receipt in self.receipts.iter().flatten().take_while(|receipt| told.insert(&receipt.volume_name)) {
+            let of = if self.volumes.is_empty() { String::new() } else { format!("{} ", Plain(&receipt.volume_name)) };
+            writeln!(f, "  receipt  {of}{} {}", Plain(&receipt.outcome), of_receipt(receipt))?;
+            if self.volumes.is_empty() {
+                break;
+            }
         }
         let host = self.daemon.host.as_ref().map(|host| format!("host {host}, ")).unwrap_or_default();
         match (&self.daemon.answering, &self.daemon.pinned) {
@@ -284,7 +307,7 @@ impl fmt::Display for Explanation {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{cleanup::failing::FailedCleanup, volume_name::VolumePrefix};
+    use crate::{cleanup::failing::FailedCleanup, volume_name::VolumeNames};
 
     fn now() -> DateTime<Utc> {
         DateTime::from_timestamp(1_800_000_000, 0).expect("valid")
@@ -315,7 +338,7 @@ mod tests {
     /// A closed and unmarked thread whose volume is there, on the pinned daemon, swept by somebody.
     fn facts() -> Facts {
         let thread = ThreadId::parse("t1").expect("valid");
-        let volume = VolumePrefix::parse("ha_ws_").expect("valid").volume_of(&thread);
+        let volume = VolumeNames::of_prefix("ha_ws_").expect("valid").volume_of(&thread);
         let row = ThreadRow {
             status: Some("closed".to_owned()),
             closed: true,
@@ -336,7 +359,8 @@ mod tests {
             sweeper: Some(Sweeper { holder: "r1".to_owned(), epoch: 1, expires_at }),
         };
         let found = FoundVolume { driver: "local".to_owned(), created_at: None, labels: [].into() };
-        let daemon = Daemon { host: None, identity: "ID".to_owned(), found: Some(found), users: Vec::new() };
+        let seen = SeenVolume { volume: volume.clone(), found: Some(found), users: Vec::new() };
+        let daemon = Daemon { host: None, identity: "ID".to_owned(), volumes: vec![seen] };
         Facts { thread, volume, now: now(), database: Ok(rows), docker: Ok(daemon) }
     }
 
@@ -364,11 +388,11 @@ mod tests {
     #[test]
     fn a_closed_thread_whose_volume_is_there_is_held_failing_or_waiting() {
         assert_eq!(reasons(|_, _| {}), [Reason::Waiting]);
-        assert_eq!(reasons(|_, daemon| daemon.users = vec![user("web")]), [Reason::Referenced]);
+        assert_eq!(reasons(|_, daemon| daemon.volumes[0].users = vec![user("web")]), [Reason::Referenced]);
         assert_eq!(reasons(|rows, _| rows.failure = Some(failed())), [Reason::Failing]);
         let both = reasons(|rows, daemon| {
             rows.failure = Some(failed());
-            daemon.users = vec![user("web")];
+            daemon.volumes[0].users = vec![user("web")];
         });
         assert_eq!(both, [Reason::Referenced, Reason::Failing]);
     }
@@ -398,18 +422,18 @@ mod tests {
         assert_eq!(expired, [Reason::Waiting, Reason::NobodySweeps]);
         let referenced = reasons(|rows, daemon| {
             rows.sweeper = None;
-            daemon.users = vec![user("web")];
+            daemon.volumes[0].users = vec![user("web")];
         });
         assert_eq!(referenced, [Reason::Referenced]);
     }
 
     #[test]
     fn a_mark_and_a_volume_that_disagree_are_told() {
-        assert_eq!(reasons(|_, daemon| daemon.found = None), [Reason::NotMarkedYet]);
+        assert_eq!(reasons(|_, daemon| daemon.volumes[0].found = None), [Reason::NotMarkedYet]);
         assert_eq!(reasons(|rows, _| mark(rows)), [Reason::Drift]);
         let gone = reasons(|rows, daemon| {
             mark(rows);
-            daemon.found = None;
+            daemon.volumes[0].found = None;
         });
         assert_eq!(gone, [Reason::Gone]);
     }
@@ -428,7 +452,7 @@ mod tests {
         for (pinned, reason) in [(Some("other".to_owned()), Reason::OtherDaemon), (None, Reason::NoDaemonPinned)] {
             let absent = reasons(|rows, daemon| {
                 rows.pinned = pinned;
-                daemon.found = None;
+                daemon.volumes[0].found = None;
             });
             assert_eq!(absent, [reason]);
         }
@@ -449,7 +473,7 @@ mod tests {
             let evil = "\x1b]0;x\x07\n\u{9b}2J";
             let mut user = user(evil);
             (user.image, user.state) = (evil.to_owned(), evil.to_owned());
-            daemon.users = vec![user];
+            daemon.volumes[0].users = vec![user];
             daemon.identity = evil.to_owned();
             rows.pinned = Some(evil.to_owned());
             let mut failing = failed();
@@ -457,7 +481,7 @@ mod tests {
             rows.failure = Some(failing);
             rows.row.as_mut().expect("a row").status = Some(evil.to_owned());
             let found = FoundVolume { driver: evil.to_owned(), created_at: Some(evil.to_owned()), labels: [].into() };
-            daemon.found = Some(found);
+            daemon.volumes[0].found = Some(found);
             let (outcome, source, replica) = (evil.to_owned(), "event".to_owned(), evil.to_owned());
             let event_id = Some(evil.to_owned());
             let (removed_at, volume_name) = (now(), String::new());
@@ -472,7 +496,7 @@ mod tests {
     fn the_answer_is_one_straight_sentence() {
         let answer = |change: &dyn Fn(&mut Rows, &mut Daemon)| Explanation::new(changed(change)).answer;
         assert_eq!(
-            answer(&|_, daemon| daemon.users = vec![user("web")]),
+            answer(&|_, daemon| daemon.volumes[0].users = vec![user("web")]),
             "thread t1: its volume ha_ws_t1 is still there: container \"web\" (3f2a1b0c9d8e, running since \
              2027-01-15T08:00:00Z, image agent:1) uses it"
         );
@@ -481,7 +505,7 @@ mod tests {
             "thread t1: cleaning up failed 3 times since 2027-01-15T08:00:00Z, at last with: disk\\u{a}full; sweeps \
              try it again from 2027-01-15T08:10:00Z on, an event at once"
         );
-        let four = answer(&|_, daemon| daemon.users = ["a", "b", "c", "d"].map(user).into());
+        let four = answer(&|_, daemon| daemon.volumes[0].users = ["a", "b", "c", "d"].map(user).into());
         assert!(four.ends_with(" and 1 more use it"), "{four}");
     }
 
@@ -505,7 +529,7 @@ mod tests {
     fn text_of_gone(change: impl FnOnce(&mut Rows)) -> String {
         text(|rows, daemon| {
             mark(rows);
-            daemon.found = None;
+            daemon.volumes[0].found = None;
             change(rows);
         })
     }
@@ -519,9 +543,9 @@ mod tests {
             text(|rows, _| rows.sweeper = None),
             text(|_, daemon| {
                 daemon.host = Some("a".to_owned());
-                daemon.users = vec![user("web")];
+                daemon.volumes[0].users = vec![user("web")];
             }),
-            text(|_, daemon| daemon.users = ["a", "b", "c", "d"].map(user).into()),
+            text(|_, daemon| daemon.volumes[0].users = ["a", "b", "c", "d"].map(user).into()),
             text(|rows, _| rows.failure = Some(failed())),
             text(|rows, _| {
                 rows.hold = Some(hold(None));
@@ -551,10 +575,10 @@ mod tests {
             text_of_gone(|rows| rows.receipts = vec![receipt("not_found", "sweep")]),
             text_of_gone(|_| {}),
             text_of_gone(|rows| rows.row.as_mut().expect("a row").marked_at = None),
-            text(|_, daemon| daemon.found = None),
+            text(|_, daemon| daemon.volumes[0].found = None),
             text(|rows, daemon| {
                 rows.row = None;
-                daemon.found = None;
+                daemon.volumes[0].found = None;
             }),
         ]);
         insta::assert_snapshot!("volume_is_gone", answers.join("\n"));

@@ -1,9 +1,9 @@
 //! The reasons in words.
 
-use super::why::{Daemon, Facts, Reason};
+use super::why::{Facts, Reason};
 use crate::{
     cleanup::{Gone, Origin, failing::Failing, retention::Due},
-    docker::VolumeUser,
+    docker::{SeenVolume, VolumeUser},
     store::WrittenReceipt,
     terminal::{Plain, time},
 };
@@ -20,7 +20,7 @@ impl Reason {
         let rows = facts.database.as_ref().ok();
         match self {
             Self::UnknownThread => match &facts.docker {
-                Ok(Daemon { found: Some(_), .. }) => {
+                Ok(daemon) if daemon.most_telling().found.is_some() => {
                     format!(
                         "there is no such thread, but a volume {volume}; a volume without a thread is never touched"
                     )
@@ -74,7 +74,7 @@ fn not_closed(facts: &Facts) -> String {
     let status = row.and_then(|row| row.status.as_deref()).unwrap_or_default();
     let volume = &facts.volume;
     let consequence = match &facts.docker {
-        Ok(Daemon { found: None, .. }) => format!("; there is no volume {volume}"),
+        Ok(daemon) if daemon.most_telling().found.is_none() => format!("; there is no volume {volume}"),
         Ok(_) | Err(_) => format!(", so its volume {volume} stays"),
     };
     format!("it is not closed (its status is \"{}\"){consequence}", Plain(status))
@@ -83,7 +83,7 @@ fn not_closed(facts: &Facts) -> String {
 fn gone(facts: &Facts) -> String {
     let Ok(rows) = &facts.database else { return String::new() };
     let volume = &facts.volume;
-    match rows.receipts.first() {
+    match rows.receipts.iter().find(|receipt| receipt.volume_name == volume.as_str()).or(rows.receipts.first()) {
         Some(receipt) => {
             let what = match Gone::parse(&receipt.outcome) {
                 Some(Gone::Removed) => "was removed".to_owned(),
@@ -145,7 +145,7 @@ fn paused(facts: &Facts) -> String {
 }
 
 fn referenced(facts: &Facts) -> String {
-    let users = facts.docker.as_ref().map_or(&[][..], |daemon| &daemon.users);
+    let users = facts.docker.as_ref().map_or(&[][..], |daemon| &daemon.most_telling().users);
     let named: Vec<_> = users.iter().take(NAMED_USERS).map(of_user).collect();
     let volume = &facts.volume;
     match users.len() {
@@ -157,6 +157,15 @@ fn referenced(facts: &Facts) -> String {
             let more = count - NAMED_USERS;
             format!("its volume {volume} is still there: containers {} and {more} more use it", named.join(", "))
         }
+    }
+}
+
+/// Another volume of the thread.
+pub(super) fn of_other(SeenVolume { volume, found, users }: &SeenVolume) -> String {
+    match (found, users.as_slice()) {
+        (None, _) => format!("{volume}, which is not there"),
+        (Some(_), []) => format!("{volume}, which nothing uses"),
+        (Some(_), users) => format!("{volume}, used by {}", users.iter().map(of_user).collect::<Vec<_>>().join(", ")),
     }
 }
 

@@ -11,7 +11,7 @@ use crate::{
     failure::Failure,
     host::Host,
     store::Store,
-    volume_name::{ThreadId, VolumeName, VolumePrefix},
+    volume_name::{ThreadId, VolumeName, VolumeNames},
 };
 
 /// Volumes a query.
@@ -47,7 +47,7 @@ impl Orphan {
 /// All volumes without a thread.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Orphans {
-    /// How many volumes bear our prefix, threads or not.
+    /// How many volumes bear one of our names, threads or not.
     pub volumes: usize,
     /// How many of them are somebody else's: no thread can have such an id.
     pub foreign: usize,
@@ -70,10 +70,10 @@ impl Orphans {
 }
 
 /// Finds the volumes without a thread.
-pub async fn find(docker: &Docker, store: &Store, prefix: &VolumePrefix) -> Result<Orphans, Failure> {
+pub async fn find(docker: &Docker, store: &Store, names: &VolumeNames) -> Result<Orphans, Failure> {
     // The list before the rows: a thread that is opened in between is found among the rows.
-    let mut inventory = docker.inventory(prefix).await?;
-    let facts = docker.volume_facts(prefix).await?;
+    let mut inventory = docker.inventory(names).await?;
+    let facts = docker.volume_facts(names).await?;
     let (mut orphans, mut foreign) = (Vec::new(), 0);
     for chunk in facts.chunks(CHUNK) {
         let threads: Vec<_> = chunk.iter().map(|facts| facts.thread_id.clone()).collect();
@@ -82,16 +82,15 @@ pub async fn find(docker: &Docker, store: &Store, prefix: &VolumePrefix) -> Resu
         let has_none = |thread| !rows.threads.contains_key(thread) && !rows.foreign.contains(thread);
         let without = chunk.iter().filter(|facts| has_none(&facts.thread_id));
         orphans.extend(without.map(|facts| Orphan {
-            volume: prefix.volume_of(&facts.thread_id),
+            volume: facts.volume.clone(),
             thread_id: facts.thread_id.clone(),
             created_at: facts.created_at,
             size_bytes: facts.size_bytes,
             host: None,
-            users: inventory.referenced.remove(&facts.thread_id).unwrap_or_default(),
+            users: inventory.referenced.remove(&facts.volume).unwrap_or_default(),
         }));
     }
-    orphans
-        .sort_by(|a, b| a.created_at.cmp(&b.created_at).then_with(|| a.thread_id.as_str().cmp(b.thread_id.as_str())));
+    orphans.sort_by(|a, b| a.created_at.cmp(&b.created_at).then_with(|| a.volume.cmp(&b.volume)));
     Ok(Orphans { volumes: facts.len(), foreign, orphans })
 }
 
@@ -139,6 +138,7 @@ pub async fn remove(cleaner: &Cleaner<Docker, Store>, orphan: &Orphan) -> Result
         origin: Origin::Orphan,
         at: Utc::now().trunc_subsecs(3),
         is_written: false,
+        completes: false,
     };
     store.record(&receipt).await?;
     Ok(Fate::Removed)
@@ -152,9 +152,9 @@ mod tests {
     fn only_what_is_known_to_be_old_and_is_not_held_is_removable() {
         let now = Utc::now();
         let day = Duration::from_hours(24);
-        let prefix = VolumePrefix::parse("ha_ws_").expect("valid");
+        let names = VolumeNames::of_prefix("ha_ws_").expect("valid");
         let thread_id = ThreadId::parse("t1").expect("valid");
-        let volume = prefix.volume_of(&thread_id);
+        let volume = names.volume_of(&thread_id);
         let orphan = |age: Option<Duration>, users: &[&str]| Orphan {
             volume: volume.clone(),
             thread_id: thread_id.clone(),

@@ -67,7 +67,7 @@ async fn find<'a>(fleet: &'a Fleet<Docker, Store>, config: &Config) -> Result<Ve
     let mut found = Vec::new();
     for worker in fleet.workers() {
         prepare_docker(&worker.cleaner).await?;
-        let orphans = finding::find(&worker.cleaner.volumes, fleet.threads(), &config.volume_prefix).await?;
+        let orphans = finding::find(&worker.cleaner.volumes, fleet.threads(), &config.volume_names).await?;
         found.push((worker, orphans));
     }
     Ok(found)
