@@ -73,7 +73,8 @@ pub(super) struct Job {
 pub(super) type Removed = Result<Removal, Failure>;
 
 impl<V: Volumes, T: Database> Cleaner<V, T> {
-    /// Cleans up after the threads of these requests, the first of which has a permit for its removal, in this batch's turn.
+    /// Cleans up after the threads of these requests, the first of which has a permit for its removal, in this batch's
+    /// turn.
     pub(super) async fn run_batch(self: &Arc<Self>, requests: Vec<Request>, turn: Turn) {
         let context = &self.context;
         // Before anything is locked: it may have to ask the database too.

@@ -27,7 +27,7 @@ pub struct Users {
 struct State {
     /// The containers that use a volume, as far as they are known, and whose thread's it is.
     volumes: HashMap<VolumeName, (ThreadId, Vec<String>)>,
-    /// The same the other way round: the volumes that a container uses.
+    /// The volumes that a container uses: what is above, the other way round.
     of_containers: HashMap<String, HashSet<VolumeName>>,
     /// The latest containers that ended.
     gone: VecDeque<String>,

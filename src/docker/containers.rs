@@ -43,6 +43,15 @@ pub struct SeenVolume {
     pub users: Vec<VolumeUser>,
 }
 
+impl SeenVolume {
+    /// Of a thread's volumes, at least one, that which says most about it: one in use, or else one that is there.
+    #[must_use]
+    pub fn most_telling(volumes: &[Self]) -> &Self {
+        let in_use = volumes.iter().find(|seen| !seen.users.is_empty());
+        in_use.or_else(|| volumes.iter().find(|seen| seen.found.is_some())).unwrap_or(&volumes[0])
+    }
+}
+
 /// A container that references a volume.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct VolumeUser {

@@ -175,8 +175,8 @@ impl Store {
         }
         let has_mark = || Expr::col(mark(threads)).is_not_null();
         if !transaction.support_returning() {
-            // Each by its key, and all sent at once: for a list the server may prefer to scan the table (MariaDB 11.8 does,
-            // for 32 of 200 rows), and then waits for rows that others have locked.
+            // Each by its key, and all sent at once: for a list the server may prefer to scan the table (MariaDB 11.8
+            // does, for 32 of 200 rows), and then waits for rows that others have locked.
             let each = ids.iter().map(|&id| {
                 let mut update = guarded_mark(threads, at);
                 transaction.get_database_backend().build(update.and_where(is_one_of(threads, std::iter::once(id))))

@@ -21,7 +21,8 @@ pub(super) struct Row {
 /// Rows by what a list says of their volumes.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Classified {
-    /// The list lacks all their volumes. It proves their absence only if it has no warnings and is that of the pinned daemon.
+    /// The list lacks all their volumes. It proves their absence only if it has no warnings and is that of the pinned
+    /// daemon.
     pub(super) absent: Vec<Row>,
     /// Containers use all that is there of their volumes.
     pub(super) referenced: Vec<Row>,

@@ -17,6 +17,7 @@ use super::{
 use crate::{
     cleanup::{Failures, Pauses, failing::Failing},
     config::{Config, DockerHost},
+    docker::SeenVolume,
     failure::Failure,
     host::Host,
     store::{PinnedDaemon, Store, ThreadRow},
@@ -42,7 +43,7 @@ pub(super) async fn run(config: &Config, thread_id: &str, as_json: bool) -> Resu
     let (rows, daemon) = found(config, &thread).await;
     let volumes = config.volume_names.volumes_of(&thread);
     let facts = Facts {
-        volume: daemon.as_ref().map_or(&volumes[0], |daemon| &daemon.most_telling().volume).clone(),
+        volume: daemon.as_ref().map_or(&volumes[0], |daemon| &SeenVolume::most_telling(&daemon.volumes).volume).clone(),
         thread,
         now: Utc::now(),
         database: rows.map_err(|failure| failure.message),
@@ -120,8 +121,9 @@ async fn daemon(
         let name = daemon.host.as_deref().unwrap_or(Host::Only.key());
         pinned.iter().any(|pinned| pinned.name == name && pinned.identity == daemon.identity)
     };
-    let has_it =
-        |each: &Result<Daemon, Failure>| each.as_ref().is_ok_and(|daemon| daemon.most_telling().found.is_some());
+    let has_it = |each: &Result<Daemon, Failure>| {
+        each.as_ref().is_ok_and(|daemon| SeenVolume::most_telling(&daemon.volumes).found.is_some())
+    };
     let is_of_pinned = |each: &Result<Daemon, Failure>| each.as_ref().is_ok_and(is_pinned);
     let most_relevant =
         all.iter().position(has_it).or_else(|| all.iter().position(|each| !is_of_pinned(each))).unwrap_or(0);

@@ -50,15 +50,6 @@ pub struct Daemon {
     pub volumes: Vec<SeenVolume>,
 }
 
-impl Daemon {
-    /// The volume that says most about the thread: one in use, or else one that is there.
-    #[must_use]
-    pub fn most_telling(&self) -> &SeenVolume {
-        let in_use = self.volumes.iter().find(|seen| !seen.users.is_empty());
-        in_use.or_else(|| self.volumes.iter().find(|seen| seen.found.is_some())).unwrap_or(&self.volumes[0])
-    }
-}
-
 /// What was found; an error is why a dependency did not answer.
 #[derive(Clone, Debug)]
 pub struct Facts {
@@ -142,7 +133,7 @@ fn of_closed(rows: &Rows, is_marked: bool, docker: Option<&Daemon>) -> Vec<Reaso
     let Some(daemon) = docker else {
         return marked.or(failing).into_iter().collect();
     };
-    let seen = daemon.most_telling();
+    let seen = SeenVolume::most_telling(&daemon.volumes);
     let other_daemon = match &rows.pinned {
         None => Some(Reason::NoDaemonPinned),
         Some(pinned) => {

@@ -20,7 +20,7 @@ impl Reason {
         let rows = facts.database.as_ref().ok();
         match self {
             Self::UnknownThread => match &facts.docker {
-                Ok(daemon) if daemon.most_telling().found.is_some() => {
+                Ok(daemon) if SeenVolume::most_telling(&daemon.volumes).found.is_some() => {
                     format!(
                         "there is no such thread, but a volume {volume}; a volume without a thread is never touched"
                     )
@@ -74,7 +74,9 @@ fn not_closed(facts: &Facts) -> String {
     let status = row.and_then(|row| row.status.as_deref()).unwrap_or_default();
     let volume = &facts.volume;
     let consequence = match &facts.docker {
-        Ok(daemon) if daemon.most_telling().found.is_none() => format!("; there is no volume {volume}"),
+        Ok(daemon) if SeenVolume::most_telling(&daemon.volumes).found.is_none() => {
+            format!("; there is no volume {volume}")
+        }
         Ok(_) | Err(_) => format!(", so its volume {volume} stays"),
     };
     format!("it is not closed (its status is \"{}\"){consequence}", Plain(status))
@@ -145,7 +147,7 @@ fn paused(facts: &Facts) -> String {
 }
 
 fn referenced(facts: &Facts) -> String {
-    let users = facts.docker.as_ref().map_or(&[][..], |daemon| &daemon.most_telling().users);
+    let users = facts.docker.as_ref().map_or(&[][..], |daemon| &SeenVolume::most_telling(&daemon.volumes).users);
     let named: Vec<_> = users.iter().take(NAMED_USERS).map(of_user).collect();
     let volume = &facts.volume;
     match users.len() {
