@@ -176,9 +176,10 @@ impl Store {
         let has_mark = || Expr::col(mark(threads)).is_not_null();
         if !transaction.support_returning() {
             // Each by its key, and all sent at once: for a list the server may prefer to scan the table (MariaDB 11.8
-            // does, for 32 of 200 rows), and then waits for rows that others have locked.
+            // does, for 32 of 200 rows), and then waits for rows that others have locked. In UTC, as the connection is:
+            // a literal with a zone is refused by older ones.
             let each = ids.iter().map(|&id| {
-                let mut update = guarded_mark(threads, at);
+                let mut update = guarded_mark(threads, Expr::val(at.naive_utc()));
                 transaction.get_database_backend().build(update.and_where(is_one_of(threads, std::iter::once(id))))
             });
             let each: Vec<_> = each.map(|update| update.to_string()).collect();
@@ -192,6 +193,11 @@ impl Store {
                 .to_owned();
             return ids_of(&transaction.query_all(&select).await?);
         }
+        // Without a zone: by our own clock's UTC, and not by what the connection's zone makes of it.
+        let at = match threads.mark {
+            MarkType::Zoned => Expr::val(at),
+            MarkType::Naive => Expr::val(at.naive_utc()),
+        };
         let mut update = guarded_mark(threads, at);
         update.and_where(is_one_of(threads, ids.iter().copied()));
         let returned = [(id_as_text(threads), "thread_id_text"), (has_mark(), "has_mark")];
@@ -279,12 +285,7 @@ async fn leave_out_removed(db: &impl ConnectionTrait, receipts: &mut Vec<&Receip
 }
 
 /// Marks rows that are closed and unmarked, and no others.
-fn guarded_mark(threads: &Mapping, at: DateTime<Utc>) -> UpdateStatement {
-    // Without a zone: by our own clock's UTC, and not by what the connection's zone makes of it.
-    let at = match threads.mark {
-        MarkType::Zoned => Expr::val(at),
-        MarkType::Naive => Expr::val(at.naive_utc()),
-    };
+fn guarded_mark(threads: &Mapping, at: Expr) -> UpdateStatement {
     Query::update().table(threads.table()).value(mark(threads), at).cond_where(threads.is_candidate()).to_owned()
 }
 
