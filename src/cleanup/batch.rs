@@ -162,13 +162,11 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
             Placement::On(host) => return Err(Ok(Outcome::Elsewhere { host })),
             Placement::Unknown => false,
         };
-        match self.hindrance(row, rows.pause.as_deref()) {
-            Some(outcome) => Err(Ok(outcome)),
-            None => {
-                let volumes = self.context.names.volumes_of(&request.thread);
-                Ok(Allowed { close: row.close.clone(), volumes, proves_absence })
-            }
+        if let Some(outcome) = self.hindrance(row, rows.pause.as_deref()) {
+            return Err(Ok(outcome));
         }
+        let volumes = self.context.names.volumes_of(&request.thread);
+        Ok(Allowed { close: row.close.clone(), volumes, proves_absence })
     }
 
     /// Removes the volumes of these jobs side by side, as many at once as the limiter allows. What was not sent in time

@@ -84,6 +84,7 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
 }
 
 /// The receipts of a thread whose volumes, which are called so, are proven absent.
+#[must_use]
 pub fn absent(
     names: &VolumeNames,
     thread: &ThreadId,

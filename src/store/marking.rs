@@ -279,7 +279,7 @@ async fn leave_out_removed(db: &impl ConnectionTrait, receipts: &mut Vec<&Receip
     receipts.retain(|receipt| {
         let volume = (receipt.thread_id.to_string(), receipt.volume.to_string());
         let latest = removed.get(&volume).filter(|_| receipt.gone == Gone::NotFound);
-        !latest.is_some_and(|latest| receipt.close.at.is_some_and(|closed_at| *latest >= closed_at))
+        latest.is_none_or(|latest| receipt.close.at.is_none_or(|closed_at| *latest < closed_at))
     });
     Ok(())
 }

@@ -25,10 +25,9 @@ pub(super) struct Found {
 impl<V: Volumes, T: Database> Sweeper<V, T> {
     /// Looks up the threads of all volumes that are there.
     pub(super) async fn look_up(&self, inventory: &Inventory, tally: &mut Tally) -> Result<Found, Failure> {
-        let names = &self.cleaner.context.names;
         let mut volumes_of: HashMap<ThreadId, Vec<VolumeName>> = HashMap::new();
         for volume in &inventory.present {
-            if let Some(thread) = names.thread_of(volume.as_str()) {
+            if let Some(thread) = self.cleaner.context.names.thread_of(volume.as_str()) {
                 volumes_of.entry(thread).or_default().push(volume.clone());
             }
         }

@@ -62,13 +62,7 @@ async fn use_cache(world: &World, id: &str) -> String {
 /// `volume outcome/source` of each of a thread's receipts, the name of the test left out.
 async fn receipts(world: &World, id: &str) -> Vec<String> {
     let volume = format!("replace(volume_name, '{}_', '')", world.name);
-    let select = format!("SELECT concat({volume}, ' ', outcome, '/', source) FROM volume_removals");
-    let select = match world.db.get_database_backend() {
-        sea_orm::DbBackend::Sqlite => {
-            format!("SELECT {volume} || ' ' || outcome || '/' || source FROM volume_removals")
-        }
-        _ => select,
-    };
+    let select = format!("SELECT {volume} || ' ' || outcome || '/' || source FROM volume_removals");
     world.texts(&format!("{select} WHERE thread_id = '{id}' ORDER BY volume_name, id")).await
 }
 
