@@ -1,10 +1,10 @@
-//! The name of a thread's volume: the configured prefix followed by the thread's id.
+//! The names of a thread's volumes: each a configured template with the thread's id in it, mostly after a prefix.
 //!
-//! A [`VolumeName`] can only be made from a valid [`ThreadId`] and a valid [`VolumePrefix`]. Neither can hold a
-//! slash, a percent sign, a question mark or a space, so the name is safe to put into a request path as it is: the
-//! Docker client does not escape it, and a daemon follows `..` to another endpoint.
+//! A [`VolumeName`] can only be made from a valid [`ThreadId`] and valid [`VolumeNames`]. Neither can hold a slash, a
+//! percent sign, a question mark or a space, so the name is safe to put into a request path as it is: the Docker client
+//! does not escape it, and a daemon follows `..` to another endpoint.
 
-use std::fmt;
+use std::{borrow::Borrow, fmt};
 
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -59,77 +59,138 @@ impl fmt::Display for ThreadId {
     }
 }
 
-/// What every volume of ours begins with, `ha_ws_` by default. Never empty: an empty prefix would select everything.
+/// What the volumes of a thread are called: one template for each, such as `ha_ws_{id}`.
+///
+/// A template never begins with less than [`VolumeNames::MIN_LEN`] characters before the id: an empty one would select
+/// everything. No name is that of two threads, nor of two templates.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct VolumePrefix {
-    text: String,
+pub struct VolumeNames {
+    templates: Vec<Template>,
     /// Longer prefixes of somebody else's.
     foreign: Vec<String>,
 }
 
-impl VolumePrefix {
+/// What one volume of each thread is called.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Template {
+    /// What is before the id.
+    before: String,
+    /// What is after it; mostly nothing.
+    after: String,
+}
+
+impl VolumeNames {
     /// The shortest prefix, in bytes. A shorter one would match volumes that are somebody else's by accident.
     pub const MIN_LEN: usize = 3;
-    /// The longest prefix, in bytes; see [`ThreadId::MAX_LEN`].
+    /// The longest prefix, in bytes, what is after the id included; see [`ThreadId::MAX_LEN`].
     pub const MAX_LEN: usize = 100;
+    /// The most volumes that a thread may have by its id.
+    pub const MOST: usize = 8;
+    /// What stands for the id in a template.
+    const ID: &str = "{id}";
 
-    /// Checks `text` and takes it as a prefix; the error says what is wrong.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        if text.len() < Self::MIN_LEN || text.len() > Self::MAX_LEN {
-            return Err(format!(
-                "a volume prefix has {} to {} characters, so that it never matches volumes that are not ours",
-                Self::MIN_LEN,
-                Self::MAX_LEN
-            ));
-        }
-        if !is_name(text) {
-            return Err("a volume prefix may hold only ASCII letters, digits, '_', '.' and '-', \
-                 and begins with a letter or a digit"
-                .to_owned());
-        }
-        Ok(Self { text: text.to_owned(), foreign: Vec::new() })
+    /// One volume a thread, called `prefix` and its id; the error says what is wrong.
+    pub fn of_prefix(prefix: &str) -> Result<Self, String> {
+        let template = Template::parse(prefix, "")?;
+        Ok(Self { templates: vec![template], foreign: Vec::new() })
     }
 
-    /// This prefix, without what begins with one of these, which are separated by commas; the error says what is wrong.
+    /// One volume for each of these templates, which are separated by commas; the error says what is wrong.
+    pub fn of_templates(text: &str) -> Result<Self, String> {
+        let mut templates: Vec<Template> = Vec::new();
+        for one in text.split(',').map(str::trim) {
+            let Some((before, after)) = one.split_once(Self::ID).filter(|(_, after)| !after.contains('{')) else {
+                return Err(format!("{one:?} has to have {} in it once, as in ha_ws_{}", Self::ID, Self::ID));
+            };
+            let template = Template::parse(before, after).map_err(|what| format!("{one:?}: {what}"))?;
+            if let Some(other) = templates.iter().find(|other| other.overlaps(&template)) {
+                return Err(format!(
+                    "with {other} and {template}, one thread's volume could have the name of another's: let neither \
+                     of the two begin as the other does, or let them end differently"
+                ));
+            }
+            templates.push(template);
+        }
+        if templates.len() > Self::MOST {
+            return Err(format!("a thread has at most {} volumes by its id", Self::MOST));
+        }
+        Ok(Self { templates, foreign: Vec::new() })
+    }
+
+    /// These names, without what begins with one of these prefixes, which are separated by commas; the error says what
+    /// is wrong.
     pub fn with_foreign(self, text: &str) -> Result<Self, String> {
         let foreign: Vec<_> = text.split(',').map(str::trim).filter(|one| !one.is_empty()).map(str::to_owned).collect();
-        match foreign.iter().find(|foreign| self.text.starts_with(*foreign)) {
+        let is_all = |template: &Template| foreign.iter().find(|foreign| template.before.starts_with(*foreign));
+        match self.templates.iter().find_map(|template| Some((template, is_all(template)?))) {
             None => Ok(Self { foreign, ..self }),
-            Some(all) => {
-                Err(format!("with {all:?}, all volumes that begin with {:?} would be somebody else's", self.text))
+            Some((Template { before, .. }, all)) => {
+                Err(format!("with {all:?}, all volumes that begin with {before:?} would be somebody else's"))
             }
         }
     }
 
-    /// Fails if the thread's volume has a name that is somebody else's; the error says so.
+    /// Fails if a volume of the thread has a name that is somebody else's; the error says so.
     pub fn owns(&self, thread: &ThreadId) -> Result<(), String> {
-        let volume = self.volume_of(thread);
-        match self.foreign.iter().find(|foreign| volume.0.starts_with(*foreign)) {
+        if self.foreign.is_empty() {
+            return Ok(());
+        }
+        let foreign = |volume: &VolumeName| self.foreign.iter().find(|foreign| volume.0.starts_with(*foreign));
+        match self.volumes_of(thread).iter().find_map(|volume| Some((volume, foreign(volume)?))) {
             None => Ok(()),
-            Some(foreign) => Err(format!(
+            Some((volume, foreign)) => Err(format!(
                 "volume {volume} begins with {foreign:?}, so it is somebody else's (VOLUME_REAPER_FOREIGN_PREFIXES)"
             )),
         }
     }
 
-    /// The prefix as text.
+    /// Whether one of the volumes is called this and the thread's id, and nothing more.
     #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.text
+    pub fn has_prefix(&self, prefix: &str) -> bool {
+        self.templates.iter().any(|template| template.before == prefix && template.after.is_empty())
     }
 
-    /// The name of the thread's volume.
+    /// What all names begin with, for a daemon's filter; may be empty.
+    #[must_use]
+    pub fn common_prefix(&self) -> &str {
+        let mut common = self.templates.first().map_or("", |first| first.before.as_str());
+        for Template { before, .. } in &self.templates {
+            let alike = common.bytes().zip(before.bytes()).take_while(|(one, other)| one == other).count();
+            common = &common[..alike];
+        }
+        common
+    }
+
+    /// How many volumes a thread has.
+    #[must_use]
+    pub fn per_thread(&self) -> usize {
+        self.templates.len()
+    }
+
+    /// The names of the thread's volumes, in the order of the templates.
+    #[must_use]
+    pub fn volumes_of(&self, thread: &ThreadId) -> Vec<VolumeName> {
+        self.templates.iter().map(|template| template.volume_of(thread)).collect()
+    }
+
+    /// The name of the thread's first volume.
     #[must_use]
     pub fn volume_of(&self, thread: &ThreadId) -> VolumeName {
-        VolumeName(format!("{}{}", self.text, thread.0))
+        self.templates[0].volume_of(thread)
     }
 
-    /// The thread that a volume of this name belongs to; `None` if the name is not prefix + valid id, or is somebody
-    /// else's.
+    /// The thread that a volume of this name belongs to; `None` if the name is not made of a template and a valid id,
+    /// or is somebody else's.
     #[must_use]
     pub fn thread_of(&self, volume: &str) -> Option<ThreadId> {
-        let thread = volume.strip_prefix(&self.text).and_then(|id| ThreadId::parse(id).ok());
-        thread.filter(|thread| self.owns(thread).is_ok())
+        let thread = self.templates.iter().find_map(|template| template.thread_of(volume));
+        thread.filter(|_| !self.foreign.iter().any(|foreign| volume.starts_with(foreign)))
+    }
+
+    /// The name, if it is one of ours.
+    #[must_use]
+    pub fn find(&self, volume: &str) -> Option<VolumeName> {
+        self.thread_of(volume).map(|_| VolumeName(volume.to_owned()))
     }
 
     /// Whether a volume of this name is the thread's.
@@ -139,8 +200,48 @@ impl VolumePrefix {
     }
 }
 
-/// The full name of one thread's volume.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, ToSchema)]
+impl Template {
+    fn parse(before: &str, after: &str) -> Result<Self, String> {
+        let (least, most) = (VolumeNames::MIN_LEN, VolumeNames::MAX_LEN);
+        if before.len() < least || before.len() + after.len() > most {
+            return Err(format!(
+                "a volume prefix has {least} to {most} characters, so that it never matches volumes that are not ours"
+            ));
+        }
+        if !is_name(&format!("{before}{after}")) {
+            return Err("a volume prefix may hold only ASCII letters, digits, '_', '.' and '-', \
+                 and begins with a letter or a digit"
+                .to_owned());
+        }
+        Ok(Self { before: before.to_owned(), after: after.to_owned() })
+    }
+
+    /// Whether both may make the same name, of whatever ids.
+    fn overlaps(&self, other: &Self) -> bool {
+        let begins = self.before.starts_with(&other.before) || other.before.starts_with(&self.before);
+        let ends = self.after.ends_with(&other.after) || other.after.ends_with(&self.after);
+        begins && ends
+    }
+
+    fn volume_of(&self, thread: &ThreadId) -> VolumeName {
+        VolumeName(format!("{}{thread}{}", self.before, self.after))
+    }
+
+    fn thread_of(&self, volume: &str) -> Option<ThreadId> {
+        let id = volume.strip_prefix(&self.before)?.strip_suffix(&self.after)?;
+        ThreadId::parse(id).ok()
+    }
+}
+
+impl fmt::Display for Template {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}{}", self.before, VolumeNames::ID, self.after)
+    }
+}
+
+/// The full name of one volume of a thread.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, ToSchema)]
+#[serde(transparent)]
 pub struct VolumeName(String);
 
 impl VolumeName {
@@ -157,6 +258,12 @@ impl fmt::Display for VolumeName {
     }
 }
 
+impl Borrow<str> for VolumeName {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
 /// Docker's own rule for volume names (moby `daemon/names/names.go`).
 fn is_name(text: &str) -> bool {
     text.starts_with(|c: char| c.is_ascii_alphanumeric())
@@ -170,12 +277,12 @@ mod tests {
     #[test]
     fn what_begins_with_a_foreign_prefix_is_no_volume_of_ours() {
         let prefix =
-            VolumePrefix::parse("ha_ws_").and_then(|prefix| prefix.with_foreign("ha_ws_x_, other_")).expect("valid");
+            VolumeNames::of_prefix("ha_ws_").and_then(|prefix| prefix.with_foreign("ha_ws_x_, other_")).expect("valid");
         assert_eq!(prefix.thread_of("ha_ws_x_1"), None);
         assert_eq!(prefix.thread_of("ha_ws_x1"), ThreadId::parse("x1").ok());
         assert!(prefix.owns(&ThreadId::parse("x_1").expect("valid")).is_err());
         for all in ["ha_ws_", "ha_", "ha_ws_x_,ha"] {
-            let prefix = VolumePrefix::parse("ha_ws_").expect("valid");
+            let prefix = VolumeNames::of_prefix("ha_ws_").expect("valid");
             assert!(prefix.with_foreign(all).is_err(), "{all}");
         }
     }
@@ -196,7 +303,7 @@ mod tests {
 
     #[test]
     fn a_name_is_the_prefix_and_the_id_and_back() {
-        let prefix = VolumePrefix::parse("ha_ws_").expect("valid");
+        let prefix = VolumeNames::of_prefix("ha_ws_").expect("valid");
         let thread = ThreadId::parse("7f1c-b.2_Z").expect("valid");
         assert_eq!(prefix.volume_of(&thread).as_str(), "ha_ws_7f1c-b.2_Z");
         assert_eq!(prefix.thread_of("ha_ws_7f1c-b.2_Z"), Some(thread));
@@ -206,9 +313,53 @@ mod tests {
     }
 
     #[test]
+    fn a_thread_has_one_volume_for_each_template() {
+        let names = VolumeNames::of_templates("ha_ws_{id}, ha_cache_{id},proj.{id}-home").expect("valid");
+        let thread = ThreadId::parse("t-1").expect("valid");
+        let volumes = names.volumes_of(&thread);
+        assert_eq!(
+            volumes.iter().map(VolumeName::as_str).collect::<Vec<_>>(),
+            ["ha_ws_t-1", "ha_cache_t-1", "proj.t-1-home"]
+        );
+        for volume in volumes {
+            assert_eq!(names.thread_of(volume.as_str()).as_ref(), Some(&thread), "{volume}");
+        }
+        for other in ["ha_cach_t-1", "ha_cache_", "proj.t-1", "proj.-home", "proj.t-1-homes"] {
+            assert_eq!(names.thread_of(other), None, "{other}");
+        }
+        assert_eq!(names.common_prefix(), "");
+        assert_eq!(VolumeNames::of_templates("ha_ws_{id},ha_cache_{id}").expect("valid").common_prefix(), "ha_");
+    }
+
+    #[test]
+    fn templates_that_could_name_each_others_volumes_are_refused() {
+        for text in ["ha_ws_{id},ha_ws_{id}", "ha_ws_{id},ha_ws_x_{id}", "ha_ws_x_{id},ha_ws_{id}", "ws_{id},ws_{id}_c"]
+        {
+            let error = VolumeNames::of_templates(text).expect_err(text);
+            assert!(error.contains("could have the name of another's"), "{text}: {error}");
+        }
+        assert!(VolumeNames::of_templates("ws_{id}_a,ws_{id}_b").is_ok());
+    }
+
+    #[test]
+    fn a_template_without_its_id_or_with_a_short_prefix_is_refused() {
+        for text in
+            ["", "ha_ws_", "{id}", "h{id}", "ha_ws_{id}{id}", "ha_ws_{id},", "ha/ws_{id}", "ha_ws_{id}/x", "_ws{id}"]
+        {
+            assert!(VolumeNames::of_templates(text).is_err(), "{text:?}");
+        }
+        assert!(
+            VolumeNames::of_templates(
+                &["a", "b", "c", "d", "e", "f", "g", "h", "i"].map(|x| format!("v_{x}_{{id}}")).join(",")
+            )
+            .is_err()
+        );
+    }
+
+    #[test]
     fn a_prefix_that_would_match_too_much_is_refused() {
         for text in ["", "h", "ha", "_ha_", "ha ws", "ha/ws"] {
-            assert!(VolumePrefix::parse(text).is_err(), "{text:?}");
+            assert!(VolumeNames::of_prefix(text).is_err(), "{text:?}");
         }
     }
 }

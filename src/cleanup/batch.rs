@@ -26,12 +26,17 @@ use super::{
     Close, Database, Locked, Outcome, Placement, Removal, Rows, Volumes,
     breaker::Reservation,
     cleaner::{Cleaner, actionable},
-    freeing::Freeing,
+    freeing::Removals,
+    judging::is_to_come_again,
     limiter::Permit,
     requests::Request,
     runner::Turn,
+    under_way::UnderWay,
 };
-use crate::{failure::Failure, metrics, volume_name::ThreadId};
+use crate::{
+    failure::Failure,
+    volume_name::{ThreadId, VolumeName},
+};
 
 /// How long a batch that locks nothing waits for its slowest removal.
 const UNLOCKED_LIMIT: Duration = Duration::from_secs(2);
@@ -53,13 +58,16 @@ impl Deadlines {
     }
 }
 
-/// A removal that is allowed.
+/// The removal of a thread's volumes, which is allowed.
 pub(super) struct Job {
     pub(super) request: Request,
     pub(super) close: Close,
+    /// The volumes to remove; never none.
+    pub(super) volumes: Vec<VolumeName>,
     /// Whether it is enough that this daemon does not have the volume.
     pub(super) proves_absence: bool,
-    pub(super) reservation: Reservation,
+    /// One for each volume.
+    pub(super) reservations: Vec<Reservation>,
     pub(super) began: Instant,
     /// From then to the daemon's answer, once that is there.
     pub(super) took: Option<Duration>,
@@ -73,7 +81,8 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
     pub(super) async fn run_batch(self: &Arc<Self>, requests: Vec<Request>, turn: Turn) {
         let context = &self.context;
         // Before anything is locked: it may have to ask the database too.
-        let reservations = match context.hour.reserve(self.threads(), requests.len()).await {
+        let reservations = match context.hour.reserve(self.threads(), requests.len() * context.names.per_thread()).await
+        {
             Ok(reservations) => reservations,
             Err(failure) => return answer_all(requests, &failure),
         };
@@ -117,17 +126,15 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
         for request in requests {
             match self.decide(&request, &rows, &busy) {
                 Err(result) => request.answer(result),
-                Ok(job) => match reservations.next() {
-                    None => over_budget.push(request),
-                    Some(reservation) => jobs.push_back(Job {
-                        request,
-                        close: job.close,
-                        proves_absence: job.proves_absence,
-                        reservation,
-                        began: Instant::now(),
-                        took: None,
-                    }),
-                },
+                Ok(Allowed { close, volumes, proves_absence }) => {
+                    let reservations: Vec<_> = reservations.by_ref().take(volumes.len()).collect();
+                    if reservations.len() < volumes.len() {
+                        over_budget.push(request);
+                        continue;
+                    }
+                    let began = Instant::now();
+                    jobs.push_back(Job { request, close, volumes, proves_absence, reservations, began, took: None });
+                }
             }
         }
         drop(reservations);
@@ -158,10 +165,11 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
             Placement::On(host) => return Err(Ok(Outcome::Elsewhere { host })),
             Placement::Unknown => false,
         };
-        match self.hindrance(row, rows.pause.as_deref()) {
-            Some(outcome) => Err(Ok(outcome)),
-            None => Ok(Allowed { close: row.close.clone(), proves_absence }),
+        if let Some(outcome) = self.hindrance(row, rows.pause.as_deref()) {
+            return Err(Ok(outcome));
         }
+        let volumes = self.context.names.volumes_of(&request.thread);
+        Ok(Allowed { close: row.close.clone(), volumes, proves_absence })
     }
 
     /// Removes the volumes of these jobs side by side, as many at once as the limiter allows. What was not sent in time
@@ -171,7 +179,7 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
         mut jobs: VecDeque<Job>,
         deadlines: Deadlines,
         turn: Turn,
-    ) -> Vec<(Job, Removed)> {
+    ) -> Vec<(Job, Vec<Removed>)> {
         let mut under_way = FuturesUnordered::new();
         let (mut finished, mut not_sent) = (Vec::new(), Vec::new());
         let Turn { permit, sending } = turn;
@@ -189,10 +197,14 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
                 }
                 tokio::select! {
                     biased;
-                    Some((job, removed)) = under_way.next() => match removed {
-                        Ok(Removal::NotSent) => not_sent.push(job),
-                        removed => finished.push((job, removed)),
-                    },
+                    Some((job, removed)) = under_way.next() => {
+                        if is_to_come_again(&removed) {
+                            self.remember_removed(&job, &removed);
+                            not_sent.push(job);
+                        } else {
+                            finished.push((job, removed));
+                        }
+                    }
                     () = &mut last_sent, if !jobs.is_empty() => not_sent.extend(jobs.drain(..)),
                     permit = &mut next_permit, if !jobs.is_empty() => {
                         next_permit.set(self.limiter.permit());
@@ -211,67 +223,30 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
         finished
     }
 
-    /// Sends a removal. A task of its own: it continues when its batch no longer waits for it.
+    /// Sends the removals of a thread. A task of its own: it continues when its batch no longer waits for it.
     fn begin(self: &Arc<Self>, job: Job, latest: Instant, permit: Permit) -> UnderWay {
         let cleaner = Arc::clone(self);
-        let (thread, origin) = (job.request.thread.clone(), job.request.origin.clone());
-        let freeing = Freeing { volume: self.context.prefix.volume_of(&thread), thread, origin, latest };
-        let removal = async move { cleaner.remove_freed(freeing, permit).await }.instrument(job.request.span.clone());
+        let removals = Removals {
+            thread: job.request.thread.clone(),
+            origin: job.request.origin.clone(),
+            volumes: job.volumes.clone(),
+            latest,
+        };
+        let removal = async move { cleaner.remove_each(removals, permit).await }.instrument(job.request.span.clone());
         let removal = self.context.tasks.spawn(removal);
-        UnderWay { job: Some(job), removal }
+        UnderWay::new(job, removal)
     }
 }
 
 /// What a row allows.
 struct Allowed {
     close: Close,
+    volumes: Vec<VolumeName>,
     proves_absence: bool,
-}
-
-/// A removal that was sent, and whose end its batch waits for.
-struct UnderWay {
-    job: Option<Job>,
-    removal: tokio::task::JoinHandle<Removed>,
-}
-
-impl Future for UnderWay {
-    type Output = (Job, Removed);
-
-    fn poll(self: std::pin::Pin<&mut Self>, context: &mut std::task::Context<'_>) -> std::task::Poll<Self::Output> {
-        let this = self.get_mut();
-        let joined = std::task::ready!(std::pin::Pin::new(&mut this.removal).poll(context));
-        let mut job = this.job.take().expect("a removal ends once");
-        job.took = Some(job.began.elapsed());
-        std::task::Poll::Ready((job, joined.unwrap_or_else(|error| Err(cut_off(error)))))
-    }
-}
-
-impl UnderWay {
-    /// Lets the removal continue by itself.
-    fn detach<V: Volumes, T: Database>(mut self, cleaner: &Arc<Cleaner<V, T>>) {
-        let Some(job) = self.job.take() else { return };
-        let thread = job.request.thread.clone();
-        cleaner.detached.lock().insert(thread.clone());
-        if !cleaner.context.limits.locking.limit.is_zero() {
-            metrics::lock_given_up();
-        }
-        let cleaner = Arc::clone(cleaner);
-        let tasks = cleaner.context.tasks.clone();
-        let removal = self.removal;
-        let removed = async move { removal.await.unwrap_or_else(|error| Err(cut_off(error))) };
-        tasks.spawn(cleaner.finish_detached(job, removed));
-    }
 }
 
 fn answer_all(requests: Vec<Request>, failure: &Failure) {
     for request in requests {
         request.answer(Err(failure.clone()));
-    }
-}
-
-fn cut_off(error: tokio::task::JoinError) -> Failure {
-    match error.try_into_panic() {
-        Ok(panic) => std::panic::resume_unwind(panic),
-        Err(error) => Failure::transient(format!("the clean-up was cut off: {error}")),
     }
 }

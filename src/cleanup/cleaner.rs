@@ -7,7 +7,10 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use chrono::Utc;
@@ -30,7 +33,7 @@ use crate::{
     failure::{Failure, Verdict},
     host::Host,
     metrics,
-    volume_name::{ThreadId, VolumePrefix},
+    volume_name::{ThreadId, VolumeName, VolumeNames},
 };
 
 /// Removals that are remembered to be ours although their mark failed. More would be called `not_found` in their
@@ -41,8 +44,8 @@ const MAX_UNMARKED_REMOVALS: usize = 10_000;
 pub struct Context<T> {
     /// The database.
     pub threads: Arc<T>,
-    /// What our volumes begin with.
-    pub prefix: VolumePrefix,
+    /// What the volumes of threads are called.
+    pub names: VolumeNames,
     /// What may be removed.
     pub policy: Policy,
     /// How long things may take.
@@ -53,12 +56,12 @@ pub struct Context<T> {
 }
 
 impl<T: Database> Context<T> {
-    /// What the cleaners of volumes that begin with `prefix` share.
+    /// What the cleaners of volumes that are called so share.
     #[must_use]
-    pub fn new(threads: T, prefix: VolumePrefix, policy: Policy, limits: Limits) -> Self {
+    pub fn new(threads: T, names: VolumeNames, policy: Policy, limits: Limits) -> Self {
         Self {
             threads: Arc::new(threads),
-            prefix,
+            names,
             policy,
             limits,
             tasks: TaskTracker::new(),
@@ -67,7 +70,7 @@ impl<T: Database> Context<T> {
     }
 }
 
-/// A removal of ours whose mark failed.
+/// A removal of ours that is not marked yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct UnmarkedRemoval {
     /// The close that it belongs to.
@@ -94,9 +97,11 @@ pub struct Cleaner<V, T> {
     /// Threads whose removals were detached: they continue without a batch.
     pub(super) detached: Mutex<HashSet<ThreadId>>,
     /// What we removed and could not mark, until it is marked: so that its receipt says `removed`.
-    pub(super) unmarked: Mutex<HashMap<ThreadId, UnmarkedRemoval>>,
+    pub(super) unmarked: Mutex<HashMap<VolumeName, UnmarkedRemoval>>,
     /// What the removals of containers leave to be done.
     pub(super) container_receipts: ContainerReceipts,
+    /// How many volumes were removed for sweeps.
+    pub(super) swept: AtomicU64,
 }
 
 impl<V: Volumes, T: Database> Cleaner<V, T> {
@@ -115,6 +120,7 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
             detached: Mutex::default(),
             unmarked: Mutex::default(),
             container_receipts: ContainerReceipts::default(),
+            swept: AtomicU64::new(0),
         }
     }
 
@@ -179,7 +185,7 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
         claimed_host: Option<&str>,
         origin: Origin,
     ) -> Result<Outcome, Failure> {
-        self.context.prefix.owns(thread).map_err(Failure::permanent)?;
+        self.context.names.owns(thread).map_err(Failure::permanent)?;
         if self.detached.lock().contains(thread) {
             return Ok(Outcome::Removing);
         }
@@ -218,15 +224,20 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
     /// Remembers a removal whose mark failed.
     pub(super) fn remember(&self, receipt: &Receipt, has_receipt: bool) {
         let mut unmarked = self.unmarked.lock();
-        if unmarked.len() < MAX_UNMARKED_REMOVALS || unmarked.contains_key(&receipt.thread_id) {
+        if unmarked.len() < MAX_UNMARKED_REMOVALS || unmarked.contains_key(&receipt.volume) {
             let removal = UnmarkedRemoval { close: receipt.close.clone(), has_receipt };
-            unmarked.insert(receipt.thread_id.clone(), removal);
+            unmarked.insert(receipt.volume.clone(), removal);
         }
     }
 
-    /// What we removed of this close of a thread without being able to mark it.
-    pub(super) fn remembered(&self, thread: &ThreadId, close: &Close) -> Option<UnmarkedRemoval> {
-        self.unmarked.lock().get(thread).filter(|removal| removal.close == *close).cloned()
+    /// That we removed this volume after this close of its thread, without being able to mark it.
+    pub(super) fn remembered(&self, volume: &VolumeName, close: &Close) -> Option<UnmarkedRemoval> {
+        self.unmarked.lock().get(volume).filter(|removal| removal.close == *close).cloned()
+    }
+
+    /// How many volumes this process has removed for sweeps, so far.
+    pub fn swept(&self) -> u64 {
+        self.swept.load(Ordering::Relaxed)
     }
 
     /// Why the volume of a closed thread may not be removed now, if it may not, by its row.

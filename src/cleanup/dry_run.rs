@@ -49,23 +49,30 @@ impl<T: Database> DryRun<T> {
         Self { inner, journal, would_be: Mutex::default() }
     }
 
-    /// Whether this mark would be news.
-    fn mark_news(&self, receipt: &Receipt) -> bool {
+    /// The threads that these receipts would mark, each with whether that would be news.
+    fn marked(&self, receipts: &[Receipt]) -> Vec<(ThreadId, bool)> {
+        let of_threads = receipts.chunk_by(|one, other| one.thread_id == other.thread_id);
+        of_threads.filter_map(|receipts| self.marked_by(receipts)).collect()
+    }
+
+    /// What the receipts of one thread would do.
+    fn marked_by(&self, receipts: &[Receipt]) -> Option<(ThreadId, bool)> {
+        let removed: Vec<_> = receipts.iter().filter(|receipt| receipt.gone == Gone::Removed).collect();
+        let of_thread = removed.first().copied().or(receipts.first())?;
         let is_news = {
             let mut would_be = self.would_be.lock();
-            match receipt.gone {
-                Gone::Removed => would_be.removals.push(receipt.at),
-                Gone::NotFound => {}
+            would_be.removals.extend(removed.iter().filter(|receipt| !receipt.is_written).map(|receipt| receipt.at));
+            if !of_thread.completes {
+                return None;
             }
-            would_be.marked.insert(receipt.thread_id.clone(), true) != Some(true)
+            would_be.marked.insert(of_thread.thread_id.clone(), true) != Some(true)
         };
         // What an event came to is in the journal with all else about it.
-        if is_news && !matches!(receipt.origin, Origin::Event(_)) {
-            self.journal.write(json!({
-                "thread_id": receipt.thread_id, "source": receipt.origin.as_str(), "outcome": receipt.gone.as_str(),
-            }));
+        if is_news && !matches!(of_thread.origin, Origin::Event(_)) {
+            let (source, outcome) = (of_thread.origin.as_str(), of_thread.gone.as_str());
+            self.journal.write(json!({ "thread_id": of_thread.thread_id, "source": source, "outcome": outcome }));
         }
-        is_news
+        Some((of_thread.thread_id.clone(), is_news))
     }
 }
 
@@ -97,15 +104,12 @@ impl<T: Database> Threads for DryRun<T> {
     }
 
     async fn mark_locked(&self, (): (), receipts: &[Receipt]) -> Result<HashSet<ThreadId>, Failure> {
-        Ok(receipts.iter().filter(|receipt| self.mark_news(receipt)).map(|receipt| receipt.thread_id.clone()).collect())
+        Ok(self.marked(receipts).into_iter().filter_map(|(thread, is_news)| is_news.then_some(thread)).collect())
     }
 
     async fn mark(&self, receipts: &[Receipt]) -> Result<HashMap<ThreadId, Mark>, Failure> {
-        let mark = |receipt: &Receipt| {
-            let mark = if self.mark_news(receipt) { Mark::Set } else { Mark::AlreadySet };
-            (receipt.thread_id.clone(), mark)
-        };
-        Ok(receipts.iter().map(mark).collect())
+        let mark = |(thread, is_news)| (thread, if is_news { Mark::Set } else { Mark::AlreadySet });
+        Ok(self.marked(receipts).into_iter().map(mark).collect())
     }
 
     async fn candidates(&self, scope: &Scope, after: Option<&str>, limit: u64) -> Result<Vec<Candidate>, Failure> {

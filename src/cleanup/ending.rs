@@ -1,14 +1,20 @@
 //! The end of a batch: what its removals mean, the marks and receipts in one transaction, and the answers.
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    pin::pin,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
-use chrono::{DateTime, SubsecRound, Utc};
+use chrono::{SubsecRound, Utc};
 use tracing::{debug, error, info, warn};
 
 use super::{
-    Database, Details, Gone, Mark, Origin, Outcome, Receipt, Removal, Volumes,
+    Database, Gone, Mark, Origin, Outcome, Receipt, Removal, Volumes,
     batch::{Job, Removed},
     cleaner::Cleaner,
+    judging::{Judged, is_to_come_again},
 };
 use crate::{
     failure::{Failure, Verdict},
@@ -16,94 +22,66 @@ use crate::{
     volume_name::ThreadId,
 };
 
-/// What a removal came to, as far as this host goes.
-enum Found {
-    Gone(Gone),
-    Other(Result<Outcome, Failure>),
-}
-
 impl<V: Volumes, T: Database> Cleaner<V, T> {
-    /// What an ended removal means.
-    fn judge(&self, job: &Job, removed: Removed) -> Found {
-        match removed {
-            Ok(Removal::Removed) => Found::Gone(Gone::Removed),
-            Ok(Removal::NotFound) if self.remembered(&job.request.thread, &job.close).is_some() => {
-                Found::Gone(Gone::Removed)
-            }
-            Ok(Removal::NotFound) if job.proves_absence => Found::Gone(Gone::NotFound),
-            Ok(Removal::NotFound) => Found::Other(Ok(Outcome::NotHere)),
-            Ok(Removal::NotSent) => Found::Other(Ok(Outcome::Deferred)),
-            Ok(Removal::Referenced { containers }) => {
-                let (thread, volume) = (&job.request.thread, self.context.prefix.volume_of(&job.request.thread));
-                debug!(thread.id = %thread, volume.name = %volume, ?containers, "the volume is referenced");
-                self.users.use_volume(thread, &containers);
-                Found::Other(Ok(Outcome::Referenced { containers }))
-            }
-            Err(failure) => Found::Other(Err(failure)),
-        }
-    }
-
     /// Marks what is gone, commits, and answers.
-    pub(super) async fn mark_finished(&self, finished: Vec<(Job, Removed)>, lock: Option<T::Lock>) {
+    pub(super) async fn mark_finished(&self, finished: Vec<(Job, Vec<Removed>)>, lock: Option<T::Lock>) {
         // One time for all of them: the mark's is the receipt's.
         let at = Utc::now().trunc_subsecs(3);
-        let (mut gone, mut others) = (Vec::new(), Vec::new());
-        for (job, removed) in finished {
-            match self.judge(&job, removed) {
-                Found::Gone(how) => {
-                    let receipt = self.receipt(&job, how, at);
-                    gone.push((job, receipt));
-                }
-                Found::Other(result) => others.push((job, result)),
-            }
-        }
-        let receipts: Vec<_> = gone.iter().map(|(_, receipt)| receipt.clone()).collect();
-        let marked =
-            match lock {
-                Some(lock) => self.threads().mark_locked(lock, &receipts).await.map(|marked| {
-                    let mark = |receipt: &Receipt| marked.contains(&receipt.thread_id).then_some(Mark::Set);
-                    receipts.iter().map(mark).collect()
-                }),
-                None if receipts.is_empty() => Ok(Vec::new()),
-                None => self.threads().mark(&receipts).await.map(|marks| {
-                    receipts.iter().map(|receipt| marks.get(&receipt.thread_id).copied()).collect::<Vec<_>>()
-                }),
-            };
+        let mut judged: Vec<_> = finished
+            .into_iter()
+            .map(|(job, removed)| {
+                let judged = self.judge(&job, removed, at);
+                (job, judged)
+            })
+            .collect();
+        let receipts: Vec<_> = judged.iter().flat_map(|(_, judged)| judged.receipts.iter().cloned()).collect();
+        let marked = match lock {
+            Some(lock) => self
+                .threads()
+                .mark_locked(lock, &receipts)
+                .await
+                .map(|marked| marked.into_iter().map(|thread| (thread, Mark::Set)).collect()),
+            None if receipts.is_empty() => Ok(HashMap::new()),
+            None => self.threads().mark(&receipts).await,
+        };
         // Before anybody is answered: a command that has all its answers ends.
         self.settle_containers().await;
-        for (job, result) in others {
-            job.request.answer(result);
+        // Those who wait for no mark.
+        let others = judged.extract_if(.., |(_, judged)| judged.receipts.is_empty());
+        for (job, Judged { result, .. }) in others {
+            job.request.answer(result.unwrap_or(Ok(Outcome::Deferred)));
         }
         match marked {
             Ok(marks) => {
-                for ((job, receipt), mark) in gone.into_iter().zip(marks) {
-                    let result = self.concluded(&job, &receipt, mark);
-                    job.conclude(&receipt, result);
+                for (job, judged) in judged {
+                    let mark = marks.get(&job.request.thread).copied();
+                    let result = self.concluded(&job, &judged, mark);
+                    self.conclude(job, &judged.receipts, result);
                 }
             }
             Err(failure) if matches!(failure.verdict, Verdict::Unavailable(_)) => {
-                for (job, receipt) in gone {
-                    self.remember_if_removed(&receipt);
-                    job.conclude(&receipt, Err(failure.clone()));
+                for (job, judged) in judged {
+                    self.remember_all(&judged.receipts);
+                    self.conclude(job, &judged.receipts, Err(failure.clone()));
                 }
             }
             // One of them perhaps, which must not keep the others from their mark.
             Err(failure) => {
-                let is_the_only_one = gone.len() == 1;
-                for (job, receipt) in gone {
+                let is_the_only_one = judged.len() == 1;
+                for (job, judged) in judged {
                     let result =
-                        if is_the_only_one { Err(failure.clone()) } else { self.mark_alone(&job, &receipt).await };
+                        if is_the_only_one { Err(failure.clone()) } else { self.mark_alone(&job, &judged).await };
                     if result.is_err() {
-                        self.remember_if_removed(&receipt);
+                        self.remember_all(&judged.receipts);
                     }
-                    job.conclude(&receipt, result);
+                    self.conclude(job, &judged.receipts, result);
                 }
             }
         }
     }
 
-    /// Finishes a removal that its batch did not wait for.
-    pub(super) async fn finish_detached(self: Arc<Self>, mut job: Job, removal: impl Future<Output = Removed>) {
+    /// Finishes removals that their batch did not wait for.
+    pub(super) async fn finish_detached(self: Arc<Self>, mut job: Job, removal: impl Future<Output = Vec<Removed>>) {
         let (thread, source) = (job.request.thread.clone(), job.request.origin.as_str());
         let detached = Detached { cleaner: &self, thread: &thread };
         let mut removal = pin!(removal);
@@ -123,8 +101,9 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
         };
         drop(detached);
         self.settle_containers().await;
-        if removed == Ok(Removal::NotSent) {
+        if is_to_come_again(&removed) {
             // Its row is unlocked, so it begins anew.
+            self.remember_removed(&job, &removed);
             let (claimed_host, origin) = (job.request.claimed_host.clone(), job.request.origin.clone());
             let result = self.clean_unobserved(&thread, claimed_host.as_deref(), origin).await;
             if !is_waited_for {
@@ -132,22 +111,17 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
             }
             return job.request.answer(result);
         }
-        let (found, at) = (self.judge(&job, removed), Utc::now().trunc_subsecs(3));
-        let result = match found {
-            Found::Other(result) => {
-                job.request.answer(result.clone());
-                result
+        let judged = self.judge(&job, removed, Utc::now().trunc_subsecs(3));
+        let result = if judged.receipts.is_empty() {
+            judged.result.unwrap_or(Ok(Outcome::Deferred))
+        } else {
+            let result = self.mark_alone(&job, &judged).await;
+            if result.is_err() {
+                self.remember_all(&judged.receipts);
             }
-            Found::Gone(how) => {
-                let receipt = self.receipt(&job, how, at);
-                let result = self.mark_alone(&job, &receipt).await;
-                if result.is_err() {
-                    self.remember_if_removed(&receipt);
-                }
-                job.conclude(&receipt, result.clone());
-                result
-            }
+            result
         };
+        self.conclude(job, &judged.receipts, result.clone());
         if is_waited_for {
             // Whoever waits counts it.
             return;
@@ -159,83 +133,85 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
     }
 
     /// Marks one thread whose row is not locked any more, if it is still as it was read.
-    async fn mark_alone(&self, job: &Job, receipt: &Receipt) -> Result<Outcome, Failure> {
-        let marks = self.threads().mark(std::slice::from_ref(receipt)).await?;
-        self.concluded(job, receipt, marks.get(&receipt.thread_id).copied())
+    async fn mark_alone(&self, job: &Job, judged: &Judged) -> Result<Outcome, Failure> {
+        let marks = self.threads().mark(&judged.receipts).await?;
+        self.concluded(job, judged, marks.get(&job.request.thread).copied())
     }
 
-    fn remember_if_removed(&self, receipt: &Receipt) {
-        match receipt.gone {
-            Gone::Removed => self.remember(receipt, receipt.is_written),
-            Gone::NotFound => {}
+    /// Remembers what of a thread's volumes was removed, when the others come again.
+    pub(super) fn remember_removed(&self, job: &Job, removed: &[Removed]) {
+        for (volume, _) in job.volumes.iter().zip(removed).filter(|(_, removed)| **removed == Ok(Removal::Removed)) {
+            let receipt = self.receipt(job, volume, Gone::Removed, Utc::now(), false);
+            self.remember(&receipt, false);
         }
     }
 
-    fn receipt(&self, job: &Job, gone: Gone, at: DateTime<Utc>) -> Receipt {
-        let thread = &job.request.thread;
-        Receipt {
-            thread_id: thread.clone(),
-            close: job.close.clone(),
-            volume: self.context.prefix.volume_of(thread),
-            gone,
-            origin: job.request.origin.clone(),
-            at,
-            is_written: self.remembered(thread, &job.close).is_some_and(|removal| removal.has_receipt),
-            details: self.details(job, gone),
+    fn remember_all(&self, receipts: &[Receipt]) {
+        for receipt in receipts {
+            match receipt.gone {
+                Gone::Removed => self.remember(receipt, receipt.is_written),
+                Gone::NotFound => {}
+            }
         }
     }
 
-    /// What the audit trail says of this host.
-    fn details(&self, job: &Job, gone: Gone) -> Details {
-        let here = self.here();
-        match gone {
-            Gone::Removed => Details {
-                bytes: self.volumes.take_size(&self.context.prefix.volume_of(&job.request.thread)),
-                duration: Some(job.took.unwrap_or_else(|| job.began.elapsed())),
-                ..here
-            },
-            Gone::NotFound => here,
+    fn forget_all(&self, receipts: &[Receipt]) {
+        let mut unmarked = self.unmarked.lock();
+        for receipt in receipts {
+            unmarked.remove(&receipt.volume);
         }
     }
 
-    /// The outcome of a clean-up whose volume is gone, by what its mark came to; none if the row did not change
+    /// The result of a clean-up whose receipts are written, by what its mark came to; none if the row did not change
     /// although it was locked.
-    fn concluded(&self, job: &Job, receipt: &Receipt, mark: Option<Mark>) -> Result<Outcome, Failure> {
-        let thread = &receipt.thread_id;
+    fn concluded(&self, job: &Job, judged: &Judged, mark: Option<Mark>) -> Result<Outcome, Failure> {
+        let (thread, receipts) = (&job.request.thread, &judged.receipts);
+        if let Some(result) = &judged.result {
+            // Their receipts are written, and the thread comes again for the others.
+            for receipt in receipts {
+                self.remember(receipt, true);
+            }
+            self.observe_receipts(receipts, job);
+            return result.clone();
+        }
         match mark {
             Some(Mark::Set) => {
-                self.unmarked.lock().remove(thread);
-                if receipt.gone == Gone::Removed {
-                    metrics::reclaimed(self.host.name(), receipt.details.bytes);
+                self.forget_all(receipts);
+                if let Some(receipt) = receipts.first() {
+                    metrics::close_to_mark(receipt.close.at, receipt.at);
                 }
-                job.request.span.in_scope(|| observe_mark(receipt, job));
-                Ok(receipt.gone.into())
+                self.observe_receipts(receipts, job);
+                let was_removed = receipts.iter().any(|receipt| receipt.gone == Gone::Removed);
+                Ok(if was_removed { Gone::Removed } else { Gone::NotFound }.into())
             }
             Some(Mark::AlreadySet) => {
-                self.unmarked.lock().remove(thread);
+                self.forget_all(receipts);
                 Ok(Outcome::AlreadyClean)
             }
             Some(Mark::Reopened) => {
-                self.unmarked.lock().remove(thread);
+                self.forget_all(receipts);
                 metrics::reopened_while_removing();
-                warn!(
-                    thread.id = %thread, volume.name = %receipt.volume, removal = receipt.gone.as_str(),
-                    "the thread was reopened while its volume was removed; it is not marked"
-                );
+                for receipt in receipts {
+                    warn!(
+                        thread.id = %thread, volume.name = %receipt.volume, removal = receipt.gone.as_str(),
+                        "the thread was reopened while its volume was removed; it is not marked"
+                    );
+                }
                 Ok(Outcome::Reopened)
             }
             Some(Mark::NoRow) => {
-                self.unmarked.lock().remove(thread);
+                self.forget_all(receipts);
                 Ok(Outcome::UnknownThread)
             }
             Some(Mark::Busy) => {
-                self.remember_if_removed(receipt);
+                self.remember_all(receipts);
                 Ok(Outcome::Busy)
             }
             None => {
-                if receipt.gone == Gone::Removed {
+                for receipt in receipts.iter().filter(|receipt| receipt.gone == Gone::Removed) {
                     self.remember(receipt, true);
                 }
+                self.observe_receipts(receipts, job);
                 Err(Failure::transient(format!(
                     "the mark of thread {thread} was not set although its row is locked by us and still closed: a \
                      policy of \
@@ -244,6 +220,38 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
                 )))
             }
         }
+    }
+
+    /// Says what was removed, once: with the receipt of it.
+    fn observe_receipts(&self, receipts: &[Receipt], job: &Job) {
+        let _in_span = job.request.span.enter();
+        for receipt in receipts.iter().filter(|receipt| !receipt.is_written) {
+            let (thread, volume, source) = (&receipt.thread_id, &receipt.volume, receipt.origin.as_str());
+            match receipt.gone {
+                Gone::Removed => {
+                    metrics::reclaimed(self.host.name(), receipt.details.bytes);
+                    let took = receipt.details.duration.unwrap_or_else(|| job.began.elapsed());
+                    let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+                    info!(thread.id = %thread, volume.name = %volume, source, took_ms, "removed the volume");
+                }
+                Gone::NotFound => {
+                    debug!(thread.id = %thread, volume.name = %volume, source, "the volume is absent");
+                }
+            }
+        }
+    }
+
+    /// Answers who asked. What was removed counts in the budgets, marked or not: it is gone.
+    fn conclude(&self, job: Job, receipts: &[Receipt], result: Result<Outcome, Failure>) {
+        let news = receipts.iter().filter(|receipt| receipt.gone == Gone::Removed && !receipt.is_written);
+        let is_sweeps = job.request.origin == Origin::Sweep;
+        for (_, reservation) in news.zip(job.reservations) {
+            reservation.removed();
+            if is_sweeps {
+                self.swept.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        job.request.answer(result);
     }
 }
 
@@ -259,27 +267,5 @@ impl<V, T> Drop for Detached<'_, V, T> {
         if std::thread::panicking() {
             error!(thread.id = %self.thread, "a removal that took long panicked; left to the sweep");
         }
-    }
-}
-
-impl Job {
-    /// Answers who asked. What was removed counts in the hour's budget, marked or not: it is gone.
-    fn conclude(self, receipt: &Receipt, result: Result<Outcome, Failure>) {
-        if receipt.gone == Gone::Removed && !receipt.is_written {
-            self.reservation.removed();
-        }
-        self.request.answer(result);
-    }
-}
-
-fn observe_mark(receipt: &Receipt, job: &Job) {
-    metrics::close_to_mark(receipt.close.at, receipt.at);
-    let (thread, volume, source) = (&receipt.thread_id, &receipt.volume, receipt.origin.as_str());
-    match receipt.gone {
-        Gone::Removed => {
-            let took_ms = u64::try_from(job.began.elapsed().as_millis()).unwrap_or(u64::MAX);
-            info!(thread.id = %thread, volume.name = %volume, source, took_ms, "removed the volume");
-        }
-        Gone::NotFound => debug!(thread.id = %thread, volume.name = %volume, source, "the volume is absent; marked"),
     }
 }

@@ -16,14 +16,13 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tracing::debug;
 
 use super::{
-    Cleaner, Context, Database, Details, Gone, Mark, Origin, Outcome, Placement, Receipt, Thread, Volumes,
-    cleaner::actionable,
+    Cleaner, Context, Database, Details, Mark, Origin, Outcome, Placement, Thread, Volumes, absent, cleaner::actionable,
 };
 use crate::{
     failure::{Dependency, Failure, Verdict},
     health::Health,
     metrics,
-    volume_name::ThreadId,
+    volume_name::{ThreadId, VolumeName},
 };
 
 /// What works for one host, and what is known of its daemon.
@@ -108,7 +107,7 @@ impl<V: Volumes, T: Database> Fleet<V, T> {
         claimed_host: Option<&str>,
         origin: Origin,
     ) -> Result<Outcome, Failure> {
-        self.context().prefix.owns(thread).map_err(Failure::permanent)?;
+        self.context().names.owns(thread).map_err(Failure::permanent)?;
         let served = claimed_host.and_then(|host| self.worker(host));
         let outcome = match served {
             // Its batch reads the row, and says so if that names another host.
@@ -179,7 +178,7 @@ impl<V: Volumes, T: Database> Fleet<V, T> {
         origin: Origin,
     ) -> Result<Outcome, Failure> {
         let Ok(_slot) = self.slots.try_acquire() else { return Ok(self.defer_everywhere()) };
-        let volume = self.context().prefix.volume_of(thread);
+        let volumes = &self.context().names.volumes_of(thread);
         let mut is_everyone_asked = are_all_served;
         let mut failed = None;
         let (up, down): (Vec<_>, Vec<_>) = self.workers.iter().partition(|worker| worker.may_be_asked());
@@ -187,8 +186,7 @@ impl<V: Volumes, T: Database> Fleet<V, T> {
             worker.defer();
             is_everyone_asked = false;
         }
-        let volume = &volume;
-        let ask = up.into_iter().map(|worker| async move { (worker, worker.cleaner.volumes.has(volume).await) });
+        let ask = up.into_iter().map(|worker| async move { (worker, has_any(&worker.cleaner.volumes, volumes).await) });
         let mut answers: FuturesUnordered<_> = ask.collect();
         while let Some((worker, answer)) = answers.next().await {
             match answer {
@@ -219,21 +217,15 @@ impl<V: Volumes, T: Database> Fleet<V, T> {
 
     /// Marks a thread whose volume is on no host.
     async fn mark_absent(&self, thread: &ThreadId, row: &Thread, origin: Origin) -> Result<Outcome, Failure> {
-        let receipt = Receipt {
-            thread_id: thread.clone(),
-            close: row.close.clone(),
-            volume: self.context().prefix.volume_of(thread),
-            gone: Gone::NotFound,
-            origin,
-            at: Utc::now().trunc_subsecs(3),
-            is_written: false,
-            details: Details::default(),
-        };
-        let marks = self.threads().mark(slice::from_ref(&receipt)).await?;
+        let at = Utc::now().trunc_subsecs(3);
+        let receipts = absent(&self.context().names, thread, &row.close, &origin, &Details::default(), at);
+        let marks = self.threads().mark(&receipts).await?;
         Ok(match marks.get(thread) {
             Some(Mark::Set) => {
-                metrics::close_to_mark(receipt.close.at, receipt.at);
-                debug!(thread.id = %thread, volume.name = %receipt.volume, "the volume is absent; marked");
+                metrics::close_to_mark(row.close.at, at);
+                for receipt in &receipts {
+                    debug!(thread.id = %thread, volume.name = %receipt.volume, "the volume is absent; marked");
+                }
                 Outcome::NotFound
             }
             Some(Mark::AlreadySet) => Outcome::AlreadyClean,
@@ -249,6 +241,16 @@ impl<V: Volumes, T: Database> Fleet<V, T> {
         }
         Outcome::Deferred
     }
+}
+
+/// Whether a host has any of these volumes.
+async fn has_any(host: &impl Volumes, volumes: &[VolumeName]) -> Result<bool, Failure> {
+    for volume in volumes {
+        if host.has(volume).await? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 impl<V: Volumes, T: Database> HostWorker<V, T> {

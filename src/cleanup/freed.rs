@@ -96,11 +96,7 @@ async fn follow_stream<V: Volumes + FreedVolumes, T: Database>(
         };
         match event {
             Ok(Freed::Container(id)) => users.container_gone(id),
-            Ok(Freed::Volume(volume)) => {
-                if let Some(thread) = cleaner.context.prefix.thread_of(&volume) {
-                    users.unmounted(thread);
-                }
-            }
+            Ok(Freed::Volume(volume)) => users.unmounted(&volume),
             Err(failure) => return Some(failure),
         }
     }

@@ -8,8 +8,8 @@
 use std::pin::{Pin, pin};
 
 use chrono::{SubsecRound, Utc};
-use futures_util::future::try_join_all;
-use tokio::time::Instant;
+use futures_util::future::{join_all, try_join_all};
+use tokio::time::{Instant, timeout_at};
 use tracing::{debug, info};
 
 use super::{
@@ -28,13 +28,20 @@ use crate::{
 /// A volume with more containers is left alone: no thread needs so many.
 const MOST_CONTAINERS: usize = 32;
 
-/// Whose volume is to go, and who asks for it.
-pub(super) struct Freeing {
+/// Whose volumes are to go, and who asks for it.
+pub(super) struct Removals {
     pub(super) thread: ThreadId,
-    pub(super) volume: VolumeName,
+    pub(super) volumes: Vec<VolumeName>,
     pub(super) origin: Origin,
     /// Nothing is sent later.
     pub(super) latest: Instant,
+}
+
+/// One of these volumes, which containers reference.
+struct Freeing<'a> {
+    removals: &'a Removals,
+    volume: &'a VolumeName,
+    rule: ExitedRule,
 }
 
 /// What became of a container, or of all that reference a volume.
@@ -70,15 +77,45 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
         removal.await
     }
 
-    /// Removes a volume, and before it the containers that reference it, if they may go.
-    pub(super) async fn remove_freed(&self, freeing: Freeing, mut permit: Permit) -> Removed {
-        let (volume, latest) = (&freeing.volume, Some(freeing.latest));
-        let removal = self.remove(volume, latest, &mut permit).await?;
-        let Removal::Referenced { containers } = &removal else { return Ok(removal) };
-        let Some(rule) = self.policy().exited else { return Ok(removal) };
-        match self.remove_containers(&freeing, rule, containers, &mut permit).await? {
-            Freed::Gone => self.remove(volume, latest, &mut permit).await,
-            Freed::Stays => Ok(removal),
+    /// Removes the volumes of one thread side by side; the first has its permit already. Then, one after the other,
+    /// those that containers reference which may go: one container may reference several.
+    pub(super) async fn remove_each(&self, removals: Removals, permit: Permit) -> Vec<Removed> {
+        let mut permit = Some(permit);
+        let each = removals.volumes.iter().map(|volume| {
+            let permit = permit.take();
+            async {
+                let Some(mut permit) = self.permit_or_none(permit, removals.latest).await else {
+                    return Ok(Removal::NotSent);
+                };
+                self.remove(volume, Some(removals.latest), &mut permit).await
+            }
+        });
+        let mut removed = join_all(each).await;
+        let Some(rule) = self.policy().exited else { return removed };
+        for (volume, removal) in removals.volumes.iter().zip(&mut removed) {
+            if let Ok(Removal::Referenced { containers }) = removal {
+                let freeing = Freeing { removals: &removals, volume, rule };
+                *removal = self.remove_freed(freeing, std::mem::take(containers)).await;
+            }
+        }
+        removed
+    }
+
+    /// This permit, or else one that comes in time.
+    async fn permit_or_none(&self, permit: Option<Permit>, latest: Instant) -> Option<Permit> {
+        match permit {
+            Some(permit) => Some(permit),
+            None => timeout_at(latest, self.limiter.permit()).await.ok(),
+        }
+    }
+
+    /// Removes a volume that containers reference, and before it the containers, if they may go.
+    async fn remove_freed(&self, freeing: Freeing<'_>, containers: Vec<String>) -> Removed {
+        let latest = freeing.removals.latest;
+        let Some(mut permit) = self.permit_or_none(None, latest).await else { return Ok(Removal::NotSent) };
+        match self.remove_containers(&freeing, &containers, &mut permit).await? {
+            Freed::Gone => self.remove(freeing.volume, Some(latest), &mut permit).await,
+            Freed::Stays => Ok(Removal::Referenced { containers }),
             Freed::NoTime => Ok(Removal::NotSent),
         }
     }
@@ -97,33 +134,32 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
 
     /// Their ids, if these containers are few enough to be looked at, and are named by ids.
     #[must_use]
-    pub fn ids_of(containers: &[String]) -> Option<Vec<ContainerId>> {
-        let ids: Option<Vec<_>> = containers.iter().map(|id| ContainerId::parse(id)).collect();
+    pub fn ids_of<'a>(containers: impl IntoIterator<Item = &'a String>) -> Option<Vec<ContainerId>> {
+        let ids: Option<Vec<_>> = containers.into_iter().map(|id| ContainerId::parse(id)).collect();
         ids.filter(|ids| (1..=MOST_CONTAINERS).contains(&ids.len()))
     }
 
     fn verdict(&self, rule: ExitedRule, thread: &ThreadId, container: &super::Container) -> MayGo {
-        rule.may_go(container, |volume| self.context.prefix.is_volume_of(volume, thread))
+        rule.may_go(container, |volume| self.context.names.is_volume_of(volume, thread))
     }
 
     async fn remove_containers(
         &self,
-        freeing: &Freeing,
-        rule: ExitedRule,
+        freeing: &Freeing<'_>,
         containers: &[String],
         permit: &mut Permit,
     ) -> Result<Freed, Failure> {
         let Some(ids) = Self::ids_of(containers) else { return Ok(Freed::Stays) };
-        let may_go = match self.may_go(rule, &freeing.thread, &ids).await {
+        let may_go = match self.may_go(freeing.rule, &freeing.removals.thread, &ids).await {
             Ok(may_go) => may_go,
             Err(failure) if matches!(failure.verdict, Verdict::Unavailable(_)) => return Err(failure),
             Err(error) => {
-                debug!(thread.id = %freeing.thread, %error, "its containers can't be looked at; they stay");
+                debug!(thread.id = %freeing.removals.thread, %error, "its containers can't be looked at; they stay");
                 return Ok(Freed::Stays);
             }
         };
         if !may_go.is_due(Utc::now()) {
-            debug!(thread.id = %freeing.thread, volume.name = %freeing.volume, ?may_go, "its containers stay");
+            debug!(thread.id = %freeing.removals.thread, volume.name = %freeing.volume, ?may_go, "its containers stay");
             return Ok(Freed::Stays);
         }
         let reservations = match self.context.hour.reserve_at_once(ids.len()) {
@@ -136,7 +172,7 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
             }
         };
         for (container, reservation) in ids.iter().zip(reservations) {
-            match self.remove_container(freeing, rule, container, reservation, permit).await? {
+            match self.remove_container(freeing, container, reservation, permit).await? {
                 Freed::Gone => {}
                 other @ (Freed::Stays | Freed::NoTime) => return Ok(other),
             }
@@ -146,19 +182,18 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
 
     async fn remove_container(
         &self,
-        freeing: &Freeing,
-        rule: ExitedRule,
+        freeing: &Freeing<'_>,
         container: &ContainerId,
         reservation: Reservation,
         permit: &mut Permit,
     ) -> Result<Freed, Failure> {
         // It was looked at together with the others, and may have been started since.
         let Some(found) = self.volumes.look_at(container).await? else { return Ok(Freed::Gone) };
-        if !self.verdict(rule, &freeing.thread, &found).is_due(Utc::now()) {
+        if !self.verdict(freeing.rule, &freeing.removals.thread, &found).is_due(Utc::now()) {
             return Ok(Freed::Stays);
         }
-        let removal = pin!(self.volumes.remove_container_by(container, freeing.latest));
-        let removal = match self.permitted(&freeing.volume, permit, removal).await {
+        let removal = pin!(self.volumes.remove_container_by(container, freeing.removals.latest));
+        let removal = match self.permitted(freeing.volume, permit, removal).await {
             // The answer may have been lost, and the container all the same be gone: then it was our doing.
             Err(failure) if self.volumes.look_at(container).await != Ok(None) => return Err(failure),
             Err(_) => ContainerRemoval::Removed,
@@ -169,23 +204,24 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
             ContainerRemoval::NotFound => return Ok(Freed::Gone),
             ContainerRemoval::NotSent => return Ok(Freed::NoTime),
             ContainerRemoval::Refused(why) => {
-                debug!(thread.id = %freeing.thread, container.id = %container, why, "the daemon keeps the container");
+                let thread = &freeing.removals.thread;
+                debug!(thread.id = %thread, container.id = %container, why, "the daemon keeps the container");
                 return Ok(Freed::Stays);
             }
         }
         reservation.removed();
-        let source = freeing.origin.as_str();
+        let source = freeing.removals.origin.as_str();
         metrics::container_removed(source);
         info!(
-            thread.id = %freeing.thread, container.id = %container, container.name = found.name,
+            thread.id = %freeing.removals.thread, container.id = %container, container.name = found.name,
             volume.name = %freeing.volume, source, "removed the container, which had exited"
         );
         self.container_receipts.add(ContainerReceipt {
-            thread_id: freeing.thread.clone(),
+            thread_id: freeing.removals.thread.clone(),
             volume: freeing.volume.clone(),
             container: container.clone(),
             name: found.name,
-            origin: freeing.origin.clone(),
+            origin: freeing.removals.origin.clone(),
             at: Utc::now().trunc_subsecs(3),
         });
         Ok(Freed::Gone)

@@ -12,6 +12,7 @@ pub mod fleet;
 pub mod freed;
 mod freeing;
 mod identity;
+mod judging;
 mod limiter;
 mod orphan;
 mod outcome;
@@ -22,12 +23,14 @@ pub mod record;
 mod requests;
 pub mod retention;
 mod runner;
+mod under_way;
 pub mod users;
 mod vanished;
 
 pub use self::{
     cleaner::{Cleaner, Context},
     identity::{Identity, Likeness, OTHER_ROOT},
+    judging::absent,
     outcome::{Gone, Origin, Outcome},
     placement::Placement,
     policy::Policy,

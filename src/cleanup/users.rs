@@ -8,9 +8,9 @@ use std::collections::{HashMap, HashSet, VecDeque, hash_map::Entry};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::volume_name::ThreadId;
+use crate::volume_name::{ThreadId, VolumeName};
 
-/// Threads whose volumes are remembered to be in use, some hundred bytes each. Those above wait for the sweep.
+/// Volumes that are remembered to be in use, some hundred bytes each. Those above wait for the sweep.
 const MAX_IN_USE: usize = 100_000;
 /// Containers that are remembered after their end: more than end between an answer that names one and its entry here.
 const MAX_GONE: usize = 1_000;
@@ -25,10 +25,10 @@ pub struct Users {
 
 #[derive(Debug, Default)]
 struct State {
-    /// The containers that use a thread's volume, as far as they are known.
-    containers: HashMap<ThreadId, Vec<String>>,
-    /// The other way round: the threads whose volumes a container uses.
-    threads: HashMap<String, HashSet<ThreadId>>,
+    /// The containers that use a volume, as far as they are known, and whose thread's it is.
+    volumes: HashMap<VolumeName, (ThreadId, Vec<String>)>,
+    /// The volumes that a container uses: what is above, the other way round.
+    of_containers: HashMap<String, HashSet<VolumeName>>,
     /// The latest containers that ended.
     gone: VecDeque<String>,
     /// Threads whose volume may be free now.
@@ -36,32 +36,32 @@ struct State {
 }
 
 impl State {
-    fn insert(&mut self, thread: &ThreadId, containers: &[String]) {
-        self.remove(thread);
+    fn insert(&mut self, thread: &ThreadId, volume: &VolumeName, containers: &[String]) {
+        self.remove(volume.as_str());
         for container in containers {
-            self.threads.entry(container.clone()).or_default().insert(thread.clone());
+            self.of_containers.entry(container.clone()).or_default().insert(volume.clone());
         }
-        self.containers.insert(thread.clone(), containers.to_vec());
+        self.volumes.insert(volume.clone(), (thread.clone(), containers.to_vec()));
     }
 
-    /// Whether it was there.
-    fn remove(&mut self, thread: &ThreadId) -> bool {
-        let Some(containers) = self.containers.remove(thread) else { return false };
+    /// The thread whose volume it was, if it was there.
+    fn remove(&mut self, volume: &str) -> Option<ThreadId> {
+        let (thread, containers) = self.volumes.remove(volume)?;
         for container in containers {
-            if let Entry::Occupied(mut threads) = self.threads.entry(container) {
-                threads.get_mut().remove(thread);
-                if threads.get().is_empty() {
-                    threads.remove();
+            if let Entry::Occupied(mut volumes) = self.of_containers.entry(container) {
+                volumes.get_mut().remove(volume);
+                if volumes.get().is_empty() {
+                    volumes.remove();
                 }
             }
         }
-        true
+        Some(thread)
     }
 }
 
 impl Users {
-    /// The thread's volume is in use by these containers.
-    pub fn use_volume(&self, thread: &ThreadId, containers: &[String]) {
+    /// This volume of the thread is in use by these containers.
+    pub fn use_volume(&self, thread: &ThreadId, volume: &VolumeName, containers: &[String]) {
         let mut state = self.state.lock();
         // The container may have ended between the daemon's answer and now. Once: if it is named again, the daemon has
         // not let go of it, and asking again and again would not help.
@@ -69,17 +69,17 @@ impl Users {
             state.gone.remove(index);
             state.freed.push(thread.clone());
             self.is_freed.notify_one();
-        } else if state.containers.len() < MAX_IN_USE {
-            state.insert(thread, containers);
+        } else if state.volumes.len() < MAX_IN_USE {
+            state.insert(thread, volume, containers);
         }
     }
 
     /// The container ended: whoever waited for it is freed.
     pub(super) fn container_gone(&self, container: String) {
         let mut state = self.state.lock();
-        for thread in state.threads.remove(&container).unwrap_or_default() {
-            state.remove(&thread);
-            state.freed.push(thread);
+        for volume in state.of_containers.remove(&container).unwrap_or_default() {
+            let thread = state.remove(volume.as_str());
+            state.freed.extend(thread);
         }
         if state.gone.len() == MAX_GONE {
             state.gone.pop_front();
@@ -88,10 +88,10 @@ impl Users {
         self.is_freed.notify_one();
     }
 
-    /// The thread's volume was unmounted: if it was in use, it is freed.
-    pub(super) fn unmounted(&self, thread: ThreadId) {
+    /// The volume was unmounted: if a thread waited for that, it is freed.
+    pub(super) fn unmounted(&self, volume: &str) {
         let mut state = self.state.lock();
-        if state.remove(&thread) {
+        if let Some(thread) = state.remove(volume) {
             state.freed.push(thread);
             self.is_freed.notify_one();
         }
@@ -128,13 +128,18 @@ impl Users {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::volume_name::VolumeNames;
 
     fn thread(id: &str) -> ThreadId {
         ThreadId::parse(id).expect("valid")
     }
 
+    fn volume(id: &str) -> VolumeName {
+        VolumeNames::of_prefix("ha_ws_").expect("valid").volume_of(&thread(id))
+    }
+
     fn held(users: &Users, id: &str, container: &str) {
-        users.use_volume(&thread(id), &[container.to_owned()]);
+        users.use_volume(&thread(id), &volume(id), &[container.to_owned()]);
     }
 
     #[tokio::test]
@@ -146,7 +151,7 @@ mod tests {
         assert_eq!(users.freed().await, [thread("t1")]);
         users.container_gone("b".to_owned());
         assert_eq!(users.freed().await, [thread("t2")]);
-        assert!(users.state.lock().containers.is_empty());
+        assert!(users.state.lock().volumes.is_empty());
     }
 
     #[tokio::test]
@@ -158,15 +163,15 @@ mod tests {
         // The daemon names it again: now it waits.
         held(&users, "t1", "a");
         let state = users.state.lock();
-        assert!(state.freed.is_empty() && state.containers.len() == 1);
+        assert!(state.freed.is_empty() && state.volumes.len() == 1);
     }
 
     #[tokio::test]
     async fn an_unmounted_volume_concerns_only_who_waits_for_it() {
         let users = Users::default();
-        users.unmounted(thread("live"));
+        users.unmounted("ha_ws_live");
         held(&users, "t1", "a");
-        users.unmounted(thread("t1"));
+        users.unmounted("ha_ws_t1");
         assert_eq!(users.freed().await, [thread("t1")]);
     }
 
@@ -180,16 +185,16 @@ mod tests {
             users.container_gone(format!("c{number}"));
         }
         let state = users.state.lock();
-        assert_eq!((state.containers.len(), state.gone.len()), (MAX_IN_USE, MAX_GONE));
+        assert_eq!((state.volumes.len(), state.gone.len()), (MAX_IN_USE, MAX_GONE));
     }
 
     #[test]
     fn a_container_that_ended_leaves_nothing_behind() {
         let users = Users::default();
-        users.use_volume(&thread("t1"), &["a".to_owned(), "b".to_owned()]);
-        users.use_volume(&thread("t1"), &["b".to_owned(), "c".to_owned()]);
+        users.use_volume(&thread("t1"), &volume("t1"), &["a".to_owned(), "b".to_owned()]);
+        users.use_volume(&thread("t1"), &volume("t1"), &["b".to_owned(), "c".to_owned()]);
         users.container_gone("b".to_owned());
         let state = users.state.lock();
-        assert!(state.containers.is_empty() && state.threads.is_empty(), "{state:?}");
+        assert!(state.volumes.is_empty() && state.of_containers.is_empty(), "{state:?}");
     }
 }

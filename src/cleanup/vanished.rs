@@ -20,7 +20,7 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
     /// What the host has of our volumes. If too much of what it had is gone, it is doubted, and removal is paused
     /// there; with `only_looks`, nothing is written.
     pub async fn inventory(&self, only_looks: bool) -> Result<Inventory, Failure> {
-        let mut inventory = self.volumes.inventory(&self.context.prefix).await?;
+        let mut inventory = self.volumes.inventory(&self.context.names).await?;
         if !inventory.warnings.is_empty() {
             return Ok(inventory);
         }

@@ -10,7 +10,7 @@ use super::{
     output::{self, confirm, require_terminal, say, write},
 };
 use crate::{
-    cleanup::{Details, Gone, Mark, Origin, Receipt, Scope, Threads},
+    cleanup::{Details, Mark, Origin, Scope, Threads, absent},
     cli::HostsAction,
     config::{Config, DockerHost},
     failure::Failure,
@@ -190,18 +190,12 @@ async fn mark_all_of(config: &Config, store: &Store, name: &str) -> Result<usize
     let mut marked = 0;
     while let Some(page) = rows.next().await? {
         let at = Utc::now().trunc_subsecs(3);
-        let receipts = page.into_iter().filter_map(|candidate| {
-            let thread_id = ThreadId::parse(&candidate.id).ok()?;
-            Some(Receipt {
-                volume: config.volume_prefix.volume_of(&thread_id),
-                thread_id,
-                close: candidate.close,
-                gone: Gone::NotFound,
-                origin: Origin::Retired,
-                at,
-                is_written: false,
-                details: Details { host: Some(name.to_owned()), ..Details::default() },
-            })
+        let found_by = Details { host: Some(name.to_owned()), ..Details::default() };
+        let receipts = page.into_iter().flat_map(|candidate| {
+            let thread = ThreadId::parse(&candidate.id).ok();
+            let receipts =
+                |thread| absent(&config.volume_names, &thread, &candidate.close, &Origin::Retired, &found_by, at);
+            thread.map(receipts).unwrap_or_default()
         });
         let marks = store.mark(&receipts.collect::<Vec<_>>()).await?;
         marked += marks.values().filter(|mark| **mark == Mark::Set).count();

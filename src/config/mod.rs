@@ -8,6 +8,7 @@ mod choices;
 mod docker_hosts;
 mod endpoint;
 mod http_tokens;
+mod naming;
 mod secret_url;
 mod settings;
 mod sources;
@@ -24,9 +25,10 @@ use migrations::ThreadsTable;
 use self::{
     checks::{
         DAY, HOUR, SECOND, amqp_name, boolean, budget, check_mysql, check_postgres_tls, duration, exited_rule, file,
-        host_name, identity, not_empty, number, optional, receipts_keep, removed_exchange, retry_delays, size_interval,
+        host_name, identity, number, optional, receipts_keep, removed_exchange, retry_delays, size_interval,
     },
     docker_hosts::docker_hosts,
+    naming::{threads_table, volume_names},
     sources::{FileValues, Values, refuse_unknown_variables},
 };
 pub use self::{
@@ -42,7 +44,7 @@ use crate::{
     cleanup::{Policy, breaker::Budgets, retention::Retention},
     host::Host,
     tls::{self, TlsFiles},
-    volume_name::VolumePrefix,
+    volume_name::VolumeNames,
 };
 
 /// Longer than this nobody would wait for a row.
@@ -65,7 +67,7 @@ pub struct Config {
     /// How long rows are locked while their volumes are removed; zero is never. If it is not given, the database
     /// decides.
     pub lock_limit: Option<Duration>,
-    pub volume_prefix: VolumePrefix,
+    pub volume_names: VolumeNames,
     pub exchange: String,
     pub routing_key: String,
     pub reopened_routing_key: String,
@@ -135,7 +137,7 @@ impl Config {
 
     fn check<F: Fn(&str) -> Option<String>>(values: &Values<'_, F>) -> Result<Self, ConfigError> {
         let concurrency = values.get("concurrency", |text| number(text, 1..=256))?;
-        let prefix = values.get("volume_prefix", VolumePrefix::parse)?;
+        let names = volume_names(values)?;
         let mut config = Self {
             database_url: values.get("database_url", |text| {
                 let url = SecretUrl::parse(text, &["postgres", "postgresql", "mysql", "mariadb", "sqlite"])?;
@@ -163,7 +165,7 @@ impl Config {
             lock_limit: values.get("lock_limit", |text| {
                 optional(text)?.map(|text| duration(&text, Duration::ZERO, MOST_LOCKED)).transpose()
             })?,
-            volume_prefix: values.get("foreign_prefixes", |text| prefix.clone().with_foreign(text))?,
+            volume_names: values.get("foreign_prefixes", |text| names.clone().with_foreign(text))?,
             exchange: values.get("exchange", amqp_name)?,
             routing_key: values.get("routing_key", amqp_name)?,
             reopened_routing_key: values.get("reopened_routing_key", amqp_name)?,
@@ -283,20 +285,6 @@ impl Config {
     }
 }
 
-/// How the platform's table of threads is called, and its columns.
-fn threads_table<F: Fn(&str) -> Option<String>>(values: &Values<'_, F>) -> Result<ThreadsTable, ConfigError> {
-    Ok(ThreadsTable {
-        schema: values.get("threads_schema", optional)?,
-        table: values.get("threads_table", not_empty)?,
-        id: values.get("threads_id_column", not_empty)?,
-        status: values.get("threads_status_column", not_empty)?,
-        closed_value: values.get("threads_closed_value", not_empty)?,
-        closed_at: values.get("threads_closed_at_column", optional)?,
-        mark: values.get("threads_mark_column", not_empty)?,
-        host: values.get("threads_host_column", optional)?,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -328,7 +316,7 @@ mod tests {
 
     #[test]
     fn what_editors_and_secrets_leave_around_a_value_is_no_part_of_it() {
-        for setting in SETTINGS {
+        for setting in SETTINGS.iter() {
             for given in ["{}\n", "{}\r\n", " {}\t", "\u{feff}{}"] {
                 let value = if setting.default.is_empty() { "" } else { setting.default };
                 let given = given.replace("{}", value);
@@ -352,7 +340,7 @@ mod tests {
 
     #[test]
     fn what_is_empty_is_unset_unless_that_says_something() {
-        for setting in SETTINGS {
+        for setting in SETTINGS.iter() {
             let given = load(&[], &[(setting.env, "")], &format!("{} = ''", setting.key));
             assert_eq!(given.is_err(), setting.key == "volume_prefix", "{}: {given:?}", setting.env);
         }

@@ -75,7 +75,7 @@ fn meant(text: &str) -> Result<&str, String> {
     Ok(text)
 }
 
-fn default_of(key: &str) -> &'static str {
+pub(super) fn default_of(key: &str) -> &'static str {
     SETTINGS.iter().find(|setting| setting.key == key).map_or("", |setting| setting.default)
 }
 

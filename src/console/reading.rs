@@ -18,7 +18,7 @@ use crate::{
     delivery::dead_letter::{Filter, reasons},
     operations::{
         doctor::findings::Report as DoctorReport,
-        explain::{self, why::Explanation},
+        explain::{self, explanation::Explanation},
         fleet_view::Hosts,
         parked::ParkedPage,
         status::overview::Report as StatusReport,

@@ -98,7 +98,7 @@ mod tests {
     use super::*;
     use crate::{
         failure::Verdict,
-        volume_name::{ThreadId, VolumePrefix},
+        volume_name::{ThreadId, VolumeNames},
     };
 
     const ID: &str = "4f66ad9a0b2e0d1b5f4ac1d2f3b4c5d6e7f8091a2b3c4d5e6f708192a3b4c5d6";
@@ -145,7 +145,7 @@ mod tests {
 
     #[test]
     fn every_answer_to_a_removal_has_its_meaning() {
-        let prefix = VolumePrefix::parse("ha_ws_").expect("valid");
+        let prefix = VolumeNames::of_prefix("ha_ws_").expect("valid");
         let volume = prefix.volume_of(&ThreadId::parse("t1").expect("valid"));
         let endpoint = Endpoint::Unix("/run/docker.sock".to_owned());
         let meaning = |status_code, message: &str| match refused_removal(status_code, message, &volume, &endpoint) {

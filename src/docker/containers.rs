@@ -41,6 +41,26 @@ pub struct FoundVolume {
     pub labels: BTreeMap<String, String>,
 }
 
+/// A volume that was looked for, and who uses it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct SeenVolume {
+    /// Its name.
+    pub volume: VolumeName,
+    /// The volume, if it is there.
+    pub found: Option<FoundVolume>,
+    /// The containers that reference it.
+    pub users: Vec<VolumeUser>,
+}
+
+impl SeenVolume {
+    /// Of a thread's volumes, at least one, that which says most about it: one in use, or else one that is there.
+    #[must_use]
+    pub fn most_telling(volumes: &[Self]) -> &Self {
+        let in_use = volumes.iter().find(|seen| !seen.users.is_empty());
+        in_use.or_else(|| volumes.iter().find(|seen| seen.found.is_some())).unwrap_or(&volumes[0])
+    }
+}
+
 /// A container that references a volume.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct VolumeUser {
@@ -74,6 +94,16 @@ impl Docker {
             created_at: found.created_at,
             labels: found.labels.into_iter().collect(),
         }))
+    }
+
+    /// These volumes, each with its users.
+    pub async fn look_at_volumes(&self, volumes: &[VolumeName]) -> Result<Vec<SeenVolume>, Failure> {
+        let mut seen = Vec::new();
+        for volume in volumes {
+            let found = self.find_volume(volume).await?;
+            seen.push(SeenVolume { volume: volume.clone(), found, users: self.users(volume).await? });
+        }
+        Ok(seen)
     }
 
     pub(super) async fn ask_for(&self, link: &Link<'_>, volume: &VolumeName) -> Result<Option<Volume>, Failure> {

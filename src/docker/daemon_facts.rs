@@ -1,6 +1,6 @@
 //! Looking at the daemon without changing anything on it: the facts that `doctor` judges.
 
-use std::{collections::HashMap, time::Duration};
+use std::time::Duration;
 
 use bollard::{
     errors::Error,
@@ -12,12 +12,13 @@ use chrono::{DateTime, Utc};
 use super::{
     Docker, Identity, PING_TIMEOUT,
     answers::{cause, refused_removal},
+    inventory::name_filter,
 };
 use crate::{
     cleanup::Removal,
     clock::ClockReading,
     failure::Failure,
-    volume_name::{ThreadId, VolumePrefix},
+    volume_name::{ThreadId, VolumeName, VolumeNames},
 };
 
 /// For what a busy daemon may take long for.
@@ -54,6 +55,8 @@ pub enum RemovalRefused {
 /// What the daemon's list says of one of our volumes.
 #[derive(Debug)]
 pub struct VolumeFacts {
+    /// Its name.
+    pub volume: VolumeName,
     /// The thread whose volume it is by its name.
     pub thread_id: ThreadId,
     /// When it was created.
@@ -64,12 +67,13 @@ pub struct VolumeFacts {
 
 impl Docker {
     /// Lists our volumes with what is known of them.
-    pub async fn volume_facts(&self, prefix: &VolumePrefix) -> Result<Vec<VolumeFacts>, Failure> {
-        let list = self.list_volumes(&self.link()?, prefix).await?;
+    pub async fn volume_facts(&self, names: &VolumeNames) -> Result<Vec<VolumeFacts>, Failure> {
+        let list = self.list_volumes(&self.link()?, names).await?;
         let facts = list.volumes.unwrap_or_default().into_iter().filter_map(|volume| {
             let created_at = volume.created_at.and_then(|time| DateTime::parse_from_rfc3339(&time).ok());
             Some(VolumeFacts {
-                thread_id: prefix.thread_of(&volume.name)?,
+                thread_id: names.thread_of(&volume.name)?,
+                volume: names.find(&volume.name)?,
                 created_at: created_at.map(|time| time.to_utc()),
                 size_bytes: volume.usage_data.and_then(|usage| usage.size.try_into().ok()),
             })
@@ -79,14 +83,14 @@ impl Docker {
 
     /// Looks at the daemon. Takes less than twenty seconds, and changes nothing: what it is asked to remove is a
     /// volume that can't be there.
-    pub async fn inspect(&self, prefix: &VolumePrefix) -> Result<Inspection, Failure> {
+    pub async fn inspect(&self, names: &VolumeNames) -> Result<Inspection, Failure> {
         let version = {
             let link = self.link()?;
             self.call("version", PING_TIMEOUT, link.version()).await?
         };
         let is_podman = version.components.iter().flatten().any(|part| part.name.contains("Podman"));
         let ((identity, clock), lists, may_remove) =
-            tokio::join!(self.who(is_podman), self.lists(prefix), self.may_remove(prefix));
+            tokio::join!(self.who(is_podman), self.lists(names), self.may_remove(names));
         let said = |text: Option<String>| text.unwrap_or_else(|| "unknown".to_owned());
         Ok(Inspection {
             is_podman,
@@ -113,9 +117,9 @@ impl Docker {
         (info.map(|info| super::proof::identity_of(&info, is_podman)), clock)
     }
 
-    async fn lists(&self, prefix: &VolumePrefix) -> Result<Vec<String>, Failure> {
+    async fn lists(&self, names: &VolumeNames) -> Result<Vec<String>, Failure> {
         let (link, other) = (self.link()?, self.link()?);
-        let filters = HashMap::from([("name", vec![prefix.as_str()])]);
+        let filters = name_filter(names);
         let volumes = ListVolumesOptionsBuilder::default().filters(&filters).build();
         let containers = ListContainersOptionsBuilder::default().all(true).limit(1).build();
         let volumes = self.call("list_volumes", INSPECTION_TIMEOUT, link.list_volumes(Some(volumes)));
@@ -125,10 +129,10 @@ impl Docker {
         Ok(volumes?.warnings.unwrap_or_default())
     }
 
-    async fn may_remove(&self, prefix: &VolumePrefix) -> Result<(), RemovalRefused> {
+    async fn may_remove(&self, names: &VolumeNames) -> Result<(), RemovalRefused> {
         let other = |error: &dyn std::fmt::Display| RemovalRefused::Other(error.to_string());
         let nobodys = ThreadId::parse(&format!("doctor-{}", uuid::Uuid::new_v4())).map_err(|error| other(&error))?;
-        let volume = prefix.volume_of(&nobodys);
+        let volume = names.volume_of(&nobodys);
         let link = self.link().map_err(|failure| other(&failure))?;
         // A removal does not open a connection.
         self.call("ping", PING_TIMEOUT, link.ping()).await.map_err(|failure| other(&failure))?;

@@ -11,8 +11,14 @@ use super::{Docker, links::Link};
 use crate::{
     cleanup::Inventory,
     failure::Failure,
-    volume_name::{VolumeName, VolumePrefix},
+    volume_name::{VolumeName, VolumeNames},
 };
+
+/// The filter for volumes that may be called so.
+pub(super) fn name_filter(names: &VolumeNames) -> HashMap<&'static str, Vec<&str>> {
+    let prefix = Some(names.common_prefix()).filter(|prefix| !prefix.is_empty());
+    prefix.map(|prefix| ("name", vec![prefix])).into_iter().collect()
+}
 
 impl Docker {
     /// The drivers that our volumes were seen with, in the lists of this process or of one before.
@@ -26,22 +32,23 @@ impl Docker {
         self.drivers.lock().extend(drivers);
     }
 
-    /// The volumes whose name may begin with `prefix`: the daemon's own filter matches anywhere in a name, and only
-    /// makes the answer shorter.
+    /// The volumes whose name may be one of these: the daemon's own filter matches anywhere in a name, and only makes
+    /// the answer shorter. Only what all of them begin with, since Podman takes several filters for all of them at
+    /// once.
     pub(super) async fn list_volumes(
         &self,
         link: &Link<'_>,
-        prefix: &VolumePrefix,
+        names: &VolumeNames,
     ) -> Result<VolumeListResponse, Failure> {
-        let filters = HashMap::from([("name", vec![prefix.as_str()])]);
+        let filters = name_filter(names);
         let options = ListVolumesOptionsBuilder::default().filters(&filters).build();
         self.list("list_volumes", link.list_volumes(Some(options))).await
     }
 
     /// Volumes, containers, and then who said so, over one connection.
-    pub(super) async fn look_at_all(&self, prefix: &VolumePrefix) -> Result<Inventory, Failure> {
+    pub(super) async fn look_at_all(&self, names: &VolumeNames) -> Result<Inventory, Failure> {
         let link = self.link()?;
-        let volumes = self.list_volumes(&link, prefix).await?;
+        let volumes = self.list_volumes(&link, names).await?;
         let connection = link.connection();
         // Stopped containers use their volumes too.
         let containers = ListContainersOptionsBuilder::default().all(true).build();
@@ -54,22 +61,22 @@ impl Docker {
             let is_over = matches!(container.state, Some(State::EXITED | State::CREATED));
             for mount in container.mounts.unwrap_or_default() {
                 let name = mount.name.filter(|_| mount.typ.as_deref() == Some("volume"));
-                if let Some(thread) = name.and_then(|name| prefix.thread_of(&name)) {
+                if let Some(volume) = name.and_then(|name| names.find(&name)) {
                     if !is_over {
-                        in_use.insert(thread.clone());
+                        in_use.insert(volume.clone());
                     }
-                    referenced.entry(thread).or_default().push(container.id.clone().unwrap_or_default());
+                    referenced.entry(volume).or_default().push(container.id.clone().unwrap_or_default());
                 }
             }
         }
         let (mut warnings, volumes) = (volumes.warnings.unwrap_or_default(), volumes.volumes.unwrap_or_default());
-        let ours: Vec<_> = volumes.iter().filter_map(|each| Some((prefix.thread_of(&each.name)?, each))).collect();
+        let ours: Vec<_> = volumes.iter().filter_map(|each| Some((names.find(&each.name)?, each))).collect();
         self.note_drivers(ours.iter().map(|(_, volume)| volume.driver.clone()).collect::<BTreeSet<_>>());
         let plugins = info.plugins.and_then(|plugins| plugins.volume);
         warnings.extend(self.missing_drivers(&plugins.unwrap_or_default()));
         Ok(Inventory {
-            present: ours.into_iter().map(|(thread, _)| thread).collect(),
-            exited: referenced.keys().filter(|thread| !in_use.contains(thread)).cloned().collect(),
+            present: ours.into_iter().map(|(name, _)| name).collect(),
+            exited: referenced.keys().filter(|volume| !in_use.contains(*volume)).cloned().collect(),
             referenced,
             warnings,
             doubt: None,

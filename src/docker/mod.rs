@@ -32,7 +32,7 @@ use self::{
     proof::Contact,
 };
 pub use self::{
-    containers::{FoundVolume, VolumeUser},
+    containers::{FoundVolume, SeenVolume, VolumeUser},
     daemon_facts::{Inspection, RemovalRefused, VolumeFacts},
 };
 use crate::{
@@ -40,7 +40,7 @@ use crate::{
     config::Endpoint,
     failure::{Dependency, Failure},
     metrics,
-    volume_name::{VolumeName, VolumePrefix},
+    volume_name::{VolumeName, VolumeNames},
 };
 
 /// For every call but a removal: long enough for a list of many thousand volumes on a busy disk.
@@ -253,8 +253,8 @@ impl Volumes for Docker {
         Ok(self.look_for(&self.link()?, volume).await?.is_some())
     }
 
-    async fn inventory(&self, prefix: &VolumePrefix) -> Result<Inventory, Failure> {
-        self.look_at_all(prefix).await
+    async fn inventory(&self, names: &VolumeNames) -> Result<Inventory, Failure> {
+        self.look_at_all(names).await
     }
 
     fn daemon(&self) -> Option<String> {

@@ -12,7 +12,7 @@ use hyper::{
 use serde::Deserialize;
 
 use super::{Docker, LONGEST_REMOVAL};
-use crate::{failure::Failure, volume_name::VolumePrefix};
+use crate::{failure::Failure, volume_name::VolumeNames};
 
 /// Volumes alone, where the daemon can tell them apart (from API 1.42 on), and each by itself (from 1.52 on).
 const DISK_USAGE: &str = "/system/df?type=volume&verbose=true";
@@ -50,21 +50,21 @@ struct Usage {
 }
 
 /// The sizes of our volumes that an answer has, in bytes.
-fn sizes_of(answer: &[u8], prefix: &VolumePrefix) -> Result<HashMap<String, u64>, serde_json::Error> {
+fn sizes_of(answer: &[u8], names: &VolumeNames) -> Result<HashMap<String, u64>, serde_json::Error> {
     let DiskUsage { volumes, volume_usage } = serde_json::from_slice(answer)?;
     let measured = volumes.into_iter().chain(volume_usage.and_then(|usage| usage.items)).flatten();
-    let ours = measured.filter(|volume| prefix.thread_of(&volume.name).is_some());
+    let ours = measured.filter(|volume| names.thread_of(&volume.name).is_some());
     Ok(ours.filter_map(|volume| Some((volume.name, u64::try_from(volume.usage_data?.size).ok()?))).collect())
 }
 
 impl Docker {
     /// Asks how much is in each of our volumes, and remembers it. Returns how many have a size.
-    pub async fn measure(&self, prefix: &VolumePrefix) -> Result<usize, Failure> {
+    pub async fn measure(&self, names: &VolumeNames) -> Result<usize, Failure> {
         let link = self.link()?;
         let usage = async { whole(link.get(DISK_USAGE).await?).await };
         let answer = self.call("disk_usage", LONGEST_REMOVAL, usage).await?;
         self.prove(&link, Some(link.connection())).await?;
-        let sizes = sizes_of(&answer, prefix)
+        let sizes = sizes_of(&answer, names)
             .map_err(|error| Failure::transient(format!("docker at {}: disk usage: {error}", self.endpoint)))?;
         let measured = sizes.len();
         *self.sizes.lock() = sizes;
@@ -96,8 +96,8 @@ mod tests {
     use super::*;
 
     fn sizes(answer: &str) -> Vec<(String, u64)> {
-        let prefix = VolumePrefix::parse("ha_ws_").expect("valid");
-        let mut sizes: Vec<_> = sizes_of(answer.as_bytes(), &prefix).expect("an answer").into_iter().collect();
+        let names = VolumeNames::of_prefix("ha_ws_").expect("valid");
+        let mut sizes: Vec<_> = sizes_of(answer.as_bytes(), &names).expect("an answer").into_iter().collect();
         sizes.sort();
         sizes
     }

@@ -18,7 +18,7 @@ use crate::{
     health::Health,
     host::Host,
     store::Store,
-    volume_name::{ThreadId, VolumeName, VolumePrefix},
+    volume_name::{ThreadId, VolumeName, VolumeNames},
 };
 
 /// Volumes a query.
@@ -54,7 +54,7 @@ impl Orphan {
 /// All volumes without a thread.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Orphans {
-    /// How many volumes bear our prefix, threads or not.
+    /// How many volumes bear one of our names, threads or not.
     pub volumes: usize,
     /// How many of them are somebody else's: no thread can have such an id.
     pub foreign: usize,
@@ -109,16 +109,16 @@ pub(crate) async fn find<'a>(
     let mut found = Vec::new();
     for worker in fleet.workers() {
         prepare_docker(&worker.cleaner).await?;
-        found.push((worker, find_on(&worker.cleaner.volumes, fleet.threads(), &config.volume_prefix).await?));
+        found.push((worker, find_on(&worker.cleaner.volumes, fleet.threads(), &config.volume_names).await?));
     }
     Ok(found)
 }
 
 /// Finds the volumes of a host without a thread.
-pub async fn find_on(docker: &Docker, store: &Store, prefix: &VolumePrefix) -> Result<Orphans, Failure> {
+pub async fn find_on(docker: &Docker, store: &Store, names: &VolumeNames) -> Result<Orphans, Failure> {
     // The list before the rows: a thread that is opened in between is found among the rows.
-    let mut inventory = docker.inventory(prefix).await?;
-    let facts = docker.volume_facts(prefix).await?;
+    let mut inventory = docker.inventory(names).await?;
+    let facts = docker.volume_facts(names).await?;
     let (mut orphans, mut foreign) = (Vec::new(), 0);
     for chunk in facts.chunks(CHUNK) {
         let threads: Vec<_> = chunk.iter().map(|facts| facts.thread_id.clone()).collect();
@@ -127,16 +127,15 @@ pub async fn find_on(docker: &Docker, store: &Store, prefix: &VolumePrefix) -> R
         let has_none = |thread| !rows.threads.contains_key(thread) && !rows.foreign.contains(thread);
         let without = chunk.iter().filter(|facts| has_none(&facts.thread_id));
         orphans.extend(without.map(|facts| Orphan {
-            volume: prefix.volume_of(&facts.thread_id),
+            volume: facts.volume.clone(),
             thread_id: facts.thread_id.clone(),
             created_at: facts.created_at,
             size_bytes: facts.size_bytes,
             host: None,
-            users: inventory.referenced.remove(&facts.thread_id).unwrap_or_default(),
+            users: inventory.referenced.remove(&facts.volume).unwrap_or_default(),
         }));
     }
-    orphans
-        .sort_by(|a, b| a.created_at.cmp(&b.created_at).then_with(|| a.thread_id.as_str().cmp(b.thread_id.as_str())));
+    orphans.sort_by(|a, b| a.created_at.cmp(&b.created_at).then_with(|| a.volume.cmp(&b.volume)));
     Ok(Orphans { volumes: facts.len(), foreign, orphans })
 }
 
@@ -184,6 +183,7 @@ pub async fn remove(cleaner: &Cleaner<Docker, Store>, orphan: &Orphan) -> Result
         origin: Origin::Orphan,
         at: Utc::now().trunc_subsecs(3),
         is_written: false,
+        completes: false,
         details: Details { bytes: cleaner.volumes.take_size(&orphan.volume), ..cleaner.here() },
     };
     store.record(&receipt).await?;
@@ -198,9 +198,9 @@ mod tests {
     fn only_what_is_known_to_be_old_and_is_not_held_is_removable() {
         let now = Utc::now();
         let day = Duration::from_hours(24);
-        let prefix = VolumePrefix::parse("ha_ws_").expect("valid");
+        let names = VolumeNames::of_prefix("ha_ws_").expect("valid");
         let thread_id = ThreadId::parse("t1").expect("valid");
-        let volume = prefix.volume_of(&thread_id);
+        let volume = names.volume_of(&thread_id);
         let orphan = |age: Option<Duration>, users: &[&str]| Orphan {
             volume: volume.clone(),
             thread_id: thread_id.clone(),

@@ -67,7 +67,7 @@ pub(crate) async fn look(config: &Config, host: &DockerHost) -> Result<(Identity
     let identity = docker.identify().await?;
     // Only for this look: what the database has pinned may be another one.
     docker.pin(identity.clone());
-    Ok((identity, docker.inventory(&config.volume_prefix).await?.present.len()))
+    Ok((identity, docker.inventory(&config.volume_names).await?.present.len()))
 }
 
 impl Hosts {

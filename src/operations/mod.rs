@@ -104,7 +104,7 @@ pub(crate) fn fleet_of<T: Database>(
     docker: impl Fn(&DockerHost) -> Docker,
 ) -> Fleet<Docker, T> {
     let (prefix, limits) = (
-        config.volume_prefix.clone(),
+        config.volume_names.clone(),
         Limits { locking: locking(&config.database_url, config.lock_limit), timeout: config.docker_timeout },
     );
     let context = Arc::new(Context::new(threads, prefix, config.policy, limits));

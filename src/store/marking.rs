@@ -93,22 +93,26 @@ impl Store {
             return Ok(HashSet::new());
         };
         let threads = self.mapping().await?;
-        let ids = || receipts.iter().map(|receipt| receipt.thread_id.as_str());
-        let marked = self.set_marks(threads, &lock, ids(), first.at).await?;
+        let complete = || receipts.iter().filter(|receipt| receipt.completes);
+        let ids: HashSet<_> = complete().map(|receipt| receipt.thread_id.as_str()).collect();
+        let marked = self.set_marks(threads, &lock, ids.into_iter(), first.at).await?;
         let linked = self.write_receipts(&lock, receipts).await?;
         let is_marked = |receipt: &&Receipt| marked.contains(receipt.thread_id.as_str());
-        self.announce(&lock, receipts.iter().filter(is_marked)).await?;
+        self.announce(&lock, complete().filter(is_marked)).await?;
         lock.commit().await?;
         linked.into_iter().for_each(Linked::committed);
-        let ids = receipts.iter().map(|receipt| &receipt.thread_id);
-        Ok(ids.filter(|id| marked.contains(id.as_str())).cloned().collect())
+        Ok(complete().filter(is_marked).map(|receipt| receipt.thread_id.clone()).collect())
     }
 
     /// Marks what is still as it was read. What somebody else has locked is left alone.
     pub(super) async fn mark_unlocked(&self, receipts: &[Receipt]) -> Result<HashMap<ThreadId, Mark>, DbErr> {
         let Some(first) = receipts.first() else { return Ok(HashMap::new()) };
         let threads = self.mapping().await?;
-        let by_id: HashMap<&str, &Receipt> = receipts.iter().map(|it| (it.thread_id.as_str(), it)).collect();
+        let (complete, incomplete): (Vec<&Receipt>, Vec<_>) = receipts.iter().partition(|receipt| receipt.completes);
+        let mut by_id: HashMap<&str, Vec<&Receipt>> = HashMap::new();
+        for receipt in &complete {
+            by_id.entry(receipt.thread_id.as_str()).or_default().push(receipt);
+        }
         let transaction = self.db.begin_marking().await?;
         let mut select = Query::select()
             .expr_as(id_as_text(threads), "thread_id_text")
@@ -122,21 +126,22 @@ impl Store {
         for row in transaction.query_all(&select).await? {
             let id: String = row.try_get("", "thread_id_text")?;
             let written: Option<String> = row.try_get("", "close_written")?;
-            unchanged.extend(by_id.get(id.as_str()).filter(|receipt| receipt.close.written == written).copied());
+            let receipts = by_id.get(id.as_str()).into_iter().flatten();
+            unchanged.extend(receipts.filter(|receipt| receipt.close.written == written).copied());
         }
         let mut marks = HashMap::new();
-        let mut linked = None;
         if !unchanged.is_empty() {
-            let ids = unchanged.iter().map(|receipt| receipt.thread_id.as_str());
-            let marked = self.set_marks(threads, &transaction, ids, first.at).await?;
+            let ids: HashSet<_> = unchanged.iter().map(|receipt| receipt.thread_id.as_str()).collect();
+            let marked = self.set_marks(threads, &transaction, ids.into_iter(), first.at).await?;
             unchanged.retain(|receipt| marked.contains(receipt.thread_id.as_str()));
-            linked = self.write_receipts(&transaction, unchanged.iter().copied()).await?;
             self.announce(&transaction, unchanged.iter().copied()).await?;
             marks.extend(unchanged.iter().map(|receipt| (receipt.thread_id.clone(), Mark::Set)));
         }
+        // What does not mark is gone all the same, whatever became of its thread.
+        let linked = self.write_receipts(&transaction, unchanged.into_iter().chain(incomplete)).await?;
         transaction.commit().await?;
         linked.into_iter().for_each(Linked::committed);
-        let others: Vec<_> = receipts.iter().filter(|receipt| !marks.contains_key(&receipt.thread_id)).collect();
+        let others: Vec<_> = complete.into_iter().filter(|it| !marks.contains_key(&it.thread_id)).collect();
         if !others.is_empty() {
             marks.extend(self.why_not_marked(threads, &others).await?);
         }
@@ -170,6 +175,9 @@ impl Store {
         at: DateTime<Utc>,
     ) -> Result<HashSet<String>, DbErr> {
         let ids: Vec<_> = ids.collect();
+        if ids.is_empty() {
+            return Ok(HashSet::new());
+        }
         let has_mark = || Expr::col(mark(threads)).is_not_null();
         if !transaction.support_returning() {
             // A batch's each by its key, and all sent at once: for a list the server may prefer to scan the table

@@ -1,15 +1,18 @@
 //! Writing receipts, each linked to its chain.
 
+use std::collections::{HashMap, HashSet};
+
 use chrono::{DateTime, SubsecRound, Utc};
 use sea_orm::{
     ActiveValue,
     ActiveValue::{NotSet, Set},
-    ConnectionTrait, DbErr, EntityTrait,
+    ConnectionTrait, DbErr, EntityTrait, ExprTrait,
+    sea_query::{Expr, Query},
 };
 
-use super::{Store, chains::Linked, entities::volume_removal, history_entities::chain};
+use super::{Store, chains::Linked, entities::volume_removal, history_entities::chain, rows::time};
 use crate::{
-    cleanup::{ContainerReceipt, Origin, Receipt},
+    cleanup::{ContainerReceipt, Gone, Origin, Receipt},
     volume_name::{ThreadId, VolumeName},
 };
 
@@ -24,8 +27,9 @@ impl Store {
         db: &impl ConnectionTrait,
         receipts: impl IntoIterator<Item = &'a Receipt>,
     ) -> Result<Option<Linked<'_>>, DbErr> {
-        let rows = receipts.into_iter().filter(|receipt| !receipt.is_written).map(|receipt| self.row(receipt));
-        self.write_rows(db, rows.collect()).await
+        let mut receipts: Vec<_> = receipts.into_iter().filter(|receipt| !receipt.is_written).collect();
+        leave_out_removed(db, &mut receipts).await?;
+        self.write_rows(db, receipts.into_iter().map(|receipt| self.row(receipt)).collect()).await
     }
 
     async fn write_rows(
@@ -121,6 +125,42 @@ impl Store {
             chain_hash: NotSet,
         }
     }
+}
+
+/// Leaves out the absent volumes that were removed after the close of their thread, and have a receipt of that, when
+/// another volume of the thread was still in use. A thread with one volume can have none such, and is not asked for.
+async fn leave_out_removed(db: &impl ConnectionTrait, receipts: &mut Vec<&Receipt>) -> Result<(), DbErr> {
+    use volume_removal::{Column, Entity};
+    let mut volumes: HashMap<&ThreadId, usize> = HashMap::new();
+    for receipt in receipts.iter() {
+        *volumes.entry(&receipt.thread_id).or_default() += 1;
+    }
+    let is_in_question = |receipt: &&Receipt| {
+        receipt.gone == Gone::NotFound && volumes.get(&receipt.thread_id).is_some_and(|it| *it > 1)
+    };
+    let threads: HashSet<_> = receipts.iter().copied().filter(is_in_question).map(|it| it.thread_id.as_str()).collect();
+    if threads.is_empty() {
+        return Ok(());
+    }
+    let select = Query::select()
+        .columns([Column::ThreadId, Column::VolumeName])
+        .expr_as(Expr::col(Column::RemovedAt).max(), "latest")
+        .from(Entity)
+        .and_where(Expr::col(Column::ThreadId).is_in(threads))
+        .and_where(Expr::col(Column::Outcome).eq(Gone::Removed.as_str()))
+        .group_by_columns([Column::ThreadId, Column::VolumeName])
+        .to_owned();
+    let mut removed: HashMap<(String, String), DateTime<Utc>> = HashMap::new();
+    for row in db.query_all(&select).await? {
+        let volume = (row.try_get("", "thread_id")?, row.try_get("", "volume_name")?);
+        removed.extend(time(&row, "latest").map(|latest| (volume, latest)));
+    }
+    receipts.retain(|receipt| {
+        let volume = (receipt.thread_id.to_string(), receipt.volume.to_string());
+        let latest = removed.get(&volume).filter(|_| receipt.gone == Gone::NotFound);
+        latest.is_none_or(|latest| receipt.close.at.is_none_or(|closed_at| *latest < closed_at))
+    });
+    Ok(())
 }
 
 /// A column that is written where there is something to write: a sweep's million receipts have half of them empty.

@@ -9,7 +9,7 @@ use super::{
     tally::{Fate, Tally},
 };
 use crate::{
-    cleanup::{Context, Database, Details, Gone, Inventory, Mark, Origin, Outcome, Receipt},
+    cleanup::{Context, Database, Details, Inventory, Mark, Origin, Outcome, absent},
     failure::{Failure, Verdict},
     metrics,
 };
@@ -38,24 +38,15 @@ pub(super) fn proves_absence(inventory: &Inventory, threads: usize, tally: &mut 
 pub(super) async fn mark_absent<T: Database>(
     context: &Context<T>,
     found_by: &Details,
-    absent: Vec<Row>,
+    rows: Vec<Row>,
     tally: &mut Tally,
 ) -> Result<Vec<Row>, Failure> {
     let at = Utc::now().trunc_subsecs(3);
-    let receipt = |row: &Row| Receipt {
-        thread_id: row.thread.clone(),
-        close: row.close.clone(),
-        volume: context.prefix.volume_of(&row.thread),
-        gone: Gone::NotFound,
-        origin: Origin::Sweep,
-        at,
-        is_written: false,
-        details: found_by.clone(),
-    };
+    let receipts = |row: &Row| absent(&context.names, &row.thread, &row.close, &Origin::Sweep, found_by, at);
     let mut unmarked = Vec::new();
     let mut marked = 0;
-    for page in absent.chunks(PAGE_ROWS) {
-        let receipts: Vec<_> = page.iter().map(receipt).collect();
+    for page in rows.chunks(PAGE_ROWS) {
+        let receipts: Vec<_> = page.iter().flat_map(receipts).collect();
         let marks = match context.threads.mark(&receipts).await {
             Ok(marks) => marks,
             Err(failure) if matches!(failure.verdict, Verdict::Unavailable(_)) => return Err(failure),

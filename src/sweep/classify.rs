@@ -4,7 +4,7 @@ use tracing::debug;
 
 use crate::{
     cleanup::{Candidate, Close, Inventory},
-    volume_name::{ThreadId, VolumePrefix},
+    volume_name::{ThreadId, VolumeName, VolumeNames},
 };
 
 /// A candidate whose id can name a volume.
@@ -21,23 +21,26 @@ pub(super) struct Row {
 /// Rows by what a list says of their volumes.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Classified {
-    /// The list lacks them. It proves their absence only if it has no warnings and is that of the pinned daemon.
+    /// The list lacks all their volumes. It proves their absence only if it has no warnings and is that of the pinned
+    /// daemon.
     pub(super) absent: Vec<Row>,
-    /// Containers use them, with their ids.
-    pub(super) referenced: Vec<(Row, Vec<String>)>,
-    /// They are there, and no container uses them.
+    /// Containers use all that is there of their volumes.
+    pub(super) referenced: Vec<Row>,
+    /// A volume is there, and no container uses it.
     pub(super) present: Vec<Row>,
+    /// Each volume that is in use, with the containers' ids.
+    pub(super) users: Vec<(ThreadId, VolumeName, Vec<String>)>,
     /// How many rows have ids that can't name a volume.
     pub(super) unnameable: usize,
 }
 
 /// Sorts rows by a list that was asked for after the last of them had been read.
 #[must_use]
-pub(super) fn classify(rows: Vec<Candidate>, prefix: &VolumePrefix, inventory: &Inventory) -> Classified {
+pub(super) fn classify(rows: Vec<Candidate>, names: &VolumeNames, inventory: &Inventory) -> Classified {
     let mut classified = Classified::default();
     for Candidate { id, close, held } in rows {
         let thread = ThreadId::parse(&id).map_err(|error| error.to_string());
-        let owned = thread.and_then(|thread| prefix.owns(&thread).map(|()| thread));
+        let owned = thread.and_then(|thread| names.owns(&thread).map(|()| thread));
         let thread = match owned {
             Ok(thread) => thread,
             Err(error) => {
@@ -46,20 +49,29 @@ pub(super) fn classify(rows: Vec<Candidate>, prefix: &VolumePrefix, inventory: &
                 continue;
             }
         };
-        let row = Row { thread, close, held };
-        if let Some(containers) = inventory.referenced.get(&row.thread) {
-            classified.referenced.push((row, containers.clone()));
-        } else if inventory.present.contains(&row.thread) {
-            classified.present.push(row);
-        } else {
-            classified.absent.push(row);
+        let (mut is_used, mut is_free) = (false, false);
+        for volume in names.volumes_of(&thread) {
+            if let Some(containers) = inventory.referenced.get(&volume) {
+                classified.users.push((thread.clone(), volume, containers.clone()));
+                is_used = true;
+            } else if inventory.present.contains(&volume) {
+                is_free = true;
+            }
         }
+        let class = match (is_free, is_used) {
+            (true, _) => &mut classified.present,
+            (false, true) => &mut classified.referenced,
+            (false, false) => &mut classified.absent,
+        };
+        class.push(Row { thread, close, held });
     }
     classified
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
 
     fn candidate(id: &str) -> Candidate {
@@ -68,19 +80,38 @@ mod tests {
 
     #[test]
     fn every_row_is_in_one_class() {
-        let thread = |id: &str| ThreadId::parse(id).expect("valid");
+        let names = VolumeNames::of_prefix("ha_ws_").and_then(|names| names.with_foreign("ha_ws_x_")).expect("valid");
+        let volume = |id: &str| names.volume_of(&ThreadId::parse(id).expect("valid"));
         let inventory = Inventory {
-            present: [thread("used"), thread("free")].into(),
-            referenced: [(thread("used"), vec!["c".to_owned()])].into(),
+            present: [volume("used"), volume("free")].into(),
+            referenced: [(volume("used"), vec!["c".to_owned()])].into(),
             ..Inventory::default()
         };
-        let prefix = VolumePrefix::parse("ha_ws_").and_then(|prefix| prefix.with_foreign("ha_ws_x_")).expect("valid");
         let rows = ["gone", "used", "free", "../x", "x_1"].map(candidate);
-        let Classified { absent, referenced, present, unnameable } = classify(rows.to_vec(), &prefix, &inventory);
+        let classified = classify(rows.to_vec(), &names, &inventory);
+        let Classified { absent, referenced, present, unnameable, .. } = classified;
         let ids = |rows: Vec<Row>| rows.into_iter().map(|row| row.thread.to_string()).collect::<Vec<_>>();
         assert_eq!(ids(absent), ["gone"]);
         assert_eq!(ids(present), ["free"]);
-        assert_eq!(ids(referenced.into_iter().map(|(row, _)| row).collect()), ["used"]);
+        assert_eq!(ids(referenced), ["used"]);
         assert_eq!(unnameable, 2);
+    }
+
+    #[test]
+    fn a_thread_is_absent_with_its_last_volume_and_present_with_the_first_that_is_free() {
+        let names = VolumeNames::of_templates("ha_ws_{id},ha_cache_{id}").expect("valid");
+        let volume = |name: &str| names.find(name).expect("ours");
+        let used = ["ha_ws_used", "ha_ws_both", "ha_cache_both", "ha_ws_half"].map(volume);
+        let present: HashSet<_> = used.iter().cloned().chain(["ha_cache_half", "ha_cache_free"].map(volume)).collect();
+        let referenced = used.into_iter().map(|volume| (volume, vec!["c".to_owned()])).collect();
+        let inventory = Inventory { present, referenced, ..Inventory::default() };
+        let rows = ["gone", "used", "both", "half", "free"].map(candidate);
+        let Classified { absent, referenced, present, users, .. } = classify(rows.to_vec(), &names, &inventory);
+        let ids = |rows: Vec<Row>| rows.into_iter().map(|row| row.thread.to_string()).collect::<Vec<_>>();
+        assert_eq!(ids(absent), ["gone"]);
+        assert_eq!(ids(referenced), ["used", "both"]);
+        assert_eq!(ids(present), ["half", "free"]);
+        let users: Vec<_> = users.iter().map(|(_, volume, _)| volume.as_str()).collect();
+        assert_eq!(users, ["ha_ws_used", "ha_ws_both", "ha_cache_both", "ha_ws_half"]);
     }
 }

@@ -11,7 +11,7 @@ use crate::{
         Candidate, Inventory,
         retention::{Due, Retention},
     },
-    volume_name::{ThreadId, VolumePrefix},
+    volume_name::{ThreadId, VolumeNames},
 };
 
 /// Held and not due threads that are looked up in the list of the last step. More are only counted; their memory has to
@@ -56,11 +56,10 @@ impl Deferred {
     }
 
     /// Counts those as waiting whose volume is in a list that was asked for after them, and returns the others.
-    pub(super) fn wait_or_absent(self, prefix: &VolumePrefix, inventory: &Inventory, tally: &mut Tally) -> Vec<Row> {
-        let Classified { absent, referenced, present, .. } = classify(self.rows, prefix, inventory);
+    pub(super) fn wait_or_absent(self, names: &VolumeNames, inventory: &Inventory, tally: &mut Tally) -> Vec<Row> {
+        let Classified { absent, referenced, present, .. } = classify(self.rows, names, inventory);
         let waiting = present.len() + referenced.len();
-        let present = present.iter().chain(referenced.iter().map(|(row, _)| row));
-        let held = present.filter(|row| row.held).count();
+        let held = present.iter().chain(&referenced).filter(|row| row.held).count();
         tally.add(Fate::Held, self.more_held + held);
         tally.add(Fate::NotDue, self.more_not_due + waiting - held);
         absent
@@ -85,9 +84,9 @@ mod tests {
     #[test]
     fn what_is_absent_is_not_counted_as_waiting() {
         let mut tally = Tally::default();
-        let present = [ThreadId::parse("there").expect("valid")].into();
-        let prefix = VolumePrefix::parse("ha_ws_").expect("valid");
-        let absent = deferred().wait_or_absent(&prefix, &Inventory { present, ..Inventory::default() }, &mut tally);
+        let names = VolumeNames::of_prefix("ha_ws_").expect("valid");
+        let present = [names.volume_of(&ThreadId::parse("there").expect("valid"))].into();
+        let absent = deferred().wait_or_absent(&names, &Inventory { present, ..Inventory::default() }, &mut tally);
         assert_eq!(absent.iter().map(|row| row.thread.as_str()).collect::<Vec<_>>(), ["absent"]);
         assert_eq!((tally.of(Fate::Held), tally.of(Fate::NotDue)), (1, 1));
     }

@@ -1,5 +1,7 @@
 //! Where Docker and the database disagree: volumes that are there although their thread is marked.
 
+use std::collections::HashMap;
+
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -8,14 +10,14 @@ use crate::{
     cleanup::{Candidate, Database, Inventory, Rows, Volumes},
     failure::Failure,
     metrics,
-    volume_name::ThreadId,
+    volume_name::{ThreadId, VolumeName},
 };
 
 /// What the rows of the volumes that are there say.
 #[derive(Default)]
 pub(super) struct Found {
-    /// Closed and marked.
-    pub(super) marked: Vec<ThreadId>,
+    /// Volumes whose threads are closed and marked.
+    pub(super) marked: Vec<(ThreadId, VolumeName)>,
     /// Closed and unmarked, and no host is named.
     pub(super) unplaced: Vec<Candidate>,
 }
@@ -23,19 +25,31 @@ pub(super) struct Found {
 impl<V: Volumes, T: Database> Sweeper<V, T> {
     /// Looks up the threads of all volumes that are there.
     pub(super) async fn look_up(&self, inventory: &Inventory, tally: &mut Tally) -> Result<Found, Failure> {
-        let present: Vec<_> = inventory.present.iter().cloned().collect();
+        let mut volumes_of: HashMap<ThreadId, Vec<VolumeName>> = HashMap::new();
+        for volume in &inventory.present {
+            if let Some(thread) = self.cleaner.context.names.thread_of(volume.as_str()) {
+                volumes_of.entry(thread).or_default().push(volume.clone());
+            }
+        }
+        let present: Vec<_> = volumes_of.keys().cloned().collect();
         let host = &self.cleaner.host;
         let mut found = Found::default();
         for threads in present.chunks(PAGE_ROWS) {
             let Rows { threads: known, foreign, .. } = self.cleaner.threads().read(threads, None).await?;
             if self.cleaner.threads().knows_threads_in_use() {
-                tally.orphans += (threads.len() - known.len() - foreign.len()) as u64;
+                let without = threads.iter().filter(|&thread| !known.contains_key(thread) && !foreign.contains(thread));
+                tally.orphans += without.map(|thread| volumes_of[thread].len() as u64).sum::<u64>();
             }
             for (thread, row) in known {
                 match &row.host {
-                    Some(named) if host.name() != Some(named) && !host.is_only() => tally.misplaced += 1,
+                    Some(named) if host.name() != Some(named) && !host.is_only() => {
+                        tally.misplaced += volumes_of[&thread].len() as u64;
+                    }
                     _ if !row.closed => {}
-                    _ if row.marked => found.marked.push(thread),
+                    _ if row.marked => {
+                        let volumes = volumes_of.remove(&thread).unwrap_or_default();
+                        found.marked.extend(volumes.into_iter().map(|volume| (thread.clone(), volume)));
+                    }
                     // Rows that name this host, or have only this one, were read by their pages.
                     None if !host.is_only() => {
                         found.unplaced.push(Candidate { id: thread.to_string(), close: row.close, held: row.held });
@@ -51,7 +65,7 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
     /// Withdraws the marks of threads whose volume is there.
     pub(super) async fn sweep_drift(
         &self,
-        mut marked: Vec<ThreadId>,
+        mut marked: Vec<(ThreadId, VolumeName)>,
         tally: &mut Tally,
         stop: &CancellationToken,
     ) -> Result<(), Failure> {
@@ -60,24 +74,29 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
         }
         // The consumer may have removed and marked these between the list and the rows: what counts is a later list.
         let still = self.cleaner.inventory(tally.dry_run).await?;
-        marked.retain(|thread| still.present.contains(thread));
+        marked.retain(|(_, volume)| still.present.contains(volume));
         tally.drift += marked.len() as u64;
         if tally.dry_run || marked.is_empty() {
             return Ok(());
         }
         if !self.cleaner.threads().knows_threads_in_use() {
             info!(
-                threads = marked.len(),
+                volumes = marked.len(),
                 "volumes are there although they were removed: their threads may have been reopened, and the event of \
                  that may still come"
             );
             return Ok(());
         }
-        for thread in &marked {
-            warn!(thread.id = %thread, "the thread is marked, but its volume is there; the mark is withdrawn");
+        for (thread, volume) in &marked {
+            warn!(
+                thread.id = %thread, volume.name = %volume,
+                "the thread is marked, but its volume is there; the mark is withdrawn"
+            );
             self.cleaner.threads().unmark(thread).await?;
         }
-        marked.retain(|thread| !still.referenced.contains_key(thread));
-        self.remove(marked, tally, stop).await.map(drop)
+        marked.retain(|(_, volume)| !still.referenced.contains_key(volume));
+        let mut threads: Vec<_> = marked.into_iter().map(|(thread, _)| thread).collect();
+        threads.dedup();
+        self.remove(threads, tally, stop).await.map(drop)
     }
 }

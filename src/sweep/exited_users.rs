@@ -4,7 +4,7 @@
 //! are asked for one by one, since the list has neither the time of their end nor their restart policy. What stays is
 //! not looked at again before that could change.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use chrono::Utc;
 use futures_util::{StreamExt, stream};
@@ -14,7 +14,6 @@ use tracing::{debug, info};
 
 use super::{
     Sweeper,
-    classify::Row,
     retries::Retries,
     tally::{Fate, Tally},
 };
@@ -24,7 +23,7 @@ use crate::{
         exited::{ExitedRule, MayGo},
     },
     failure::{Failure, Verdict},
-    volume_name::ThreadId,
+    volume_name::{ThreadId, VolumeName},
 };
 
 /// Threads whose containers are looked at, at once.
@@ -32,75 +31,66 @@ const LOOKS_IN_FLIGHT: usize = 8;
 /// Threads whose containers are remembered to stay. Those of more are looked at again next time.
 const MOST_STAYING: usize = 10_000;
 
-/// A thread whose volume can go once its containers are gone, which may go.
+/// A thread whose volumes can go once its containers are gone, which may go.
 pub(super) struct ExitedUsers {
     pub(super) thread: ThreadId,
     containers: Vec<ContainerId>,
 }
 
-impl ExitedUsers {
-    /// How many removals its clean-up is: of the containers, and of the volume.
-    fn removals(&self) -> u64 {
-        self.containers.len() as u64 + 1
-    }
-}
-
 impl<V: Volumes, T: Database> Sweeper<V, T> {
-    /// Of threads whose volumes containers use, those whose containers may all go now. The others are counted.
+    /// Of threads whose volumes these containers use, those whose containers may all go now.
     pub(super) async fn exited_users(
         &self,
-        referenced: Vec<(Row, Vec<String>)>,
+        users: &[(ThreadId, VolumeName, Vec<String>)],
         inventory: &Inventory,
-        tally: &mut Tally,
-    ) -> Result<Vec<ExitedUsers>, Failure> {
-        for (row, containers) in &referenced {
-            self.cleaner.users.use_volume(&row.thread, containers);
+    ) -> Result<HashMap<ThreadId, ExitedUsers>, Failure> {
+        for (thread, volume, containers) in users {
+            self.cleaner.users.use_volume(thread, volume, containers);
         }
-        let Some(rule) = self.cleaner.policy().exited else {
-            tally.add(Fate::Referenced, referenced.len());
-            return Ok(Vec::new());
-        };
-        let all = referenced.len();
+        let Some(rule) = self.cleaner.policy().exited else { return Ok(HashMap::new()) };
         let asked: Vec<_> = {
             let mut staying = self.staying.lock();
             staying.retain(|_, until| *until > Instant::now());
-            let is_asked = |thread: &ThreadId| inventory.exited.contains(thread) && !staying.contains_key(thread);
-            let ids = |(row, containers): (Row, Vec<String>)| {
-                let ids = Cleaner::<V, T>::ids_of(&containers).filter(|_| is_asked(&row.thread))?;
-                Some(ExitedUsers { thread: row.thread, containers: ids })
+            let of_threads = users.chunk_by(|(one, ..), (other, ..)| one == other);
+            let have_exited = |of_thread: &&[(ThreadId, VolumeName, Vec<String>)]| {
+                of_thread.iter().all(|(_, volume, _)| inventory.exited.contains(volume))
             };
-            referenced.into_iter().filter_map(ids).collect()
+            let ids = |of_thread: &[(ThreadId, VolumeName, Vec<String>)]| {
+                let thread = &of_thread.first()?.0;
+                let containers: BTreeSet<_> = of_thread.iter().flat_map(|(.., containers)| containers).collect();
+                let containers = Cleaner::<V, T>::ids_of(containers)?;
+                (!staying.contains_key(thread)).then(|| ExitedUsers { thread: thread.clone(), containers })
+            };
+            of_threads.filter(have_exited).filter_map(ids).collect()
         };
         let look = async |users: ExitedUsers| {
             let may_go = self.cleaner.may_go(rule, &users.thread, &users.containers).await;
             (users, may_go)
         };
         let mut looks = std::pin::pin!(stream::iter(asked).map(look).buffer_unordered(LOOKS_IN_FLIGHT));
-        let mut may_go_now = Vec::new();
+        let mut may_go_now = HashMap::new();
         while let Some((users, may_go)) = looks.next().await {
             match may_go {
-                Ok(may_go) if may_go.is_due(Utc::now()) => may_go_now.push(users),
+                Ok(may_go) if may_go.is_due(Utc::now()) => drop(may_go_now.insert(users.thread.clone(), users)),
                 Ok(may_go) => self.stays(users.thread, rule, &may_go),
                 Err(failure) if matches!(failure.verdict, Verdict::Unavailable(_)) => return Err(failure),
                 Err(error) => debug!(thread.id = %users.thread, %error, "its containers can't be looked at; they stay"),
             }
         }
-        tally.add(Fate::Referenced, all - may_go_now.len());
         Ok(may_go_now)
     }
 
     /// Sets those aside that failed before and whose time has not come.
     pub(super) async fn without_failed(
         &self,
-        users: Vec<ExitedUsers>,
+        mut users: HashMap<ThreadId, ExitedUsers>,
         tally: &mut Tally,
     ) -> Result<Vec<ExitedUsers>, Failure> {
-        let mut threads: Vec<_> = users.iter().map(|users| users.thread.clone()).collect();
+        let mut threads: Vec<_> = users.keys().cloned().collect();
         let mut retries = Retries::default();
         self.set_failed_aside(&mut threads, &mut retries, tally).await?;
         threads.extend(retries.threads());
-        let mut by_thread: HashMap<_, _> = users.into_iter().map(|users| (users.thread.clone(), users)).collect();
-        Ok(threads.iter().filter_map(|thread| by_thread.remove(thread)).collect())
+        Ok(threads.iter().filter_map(|thread| users.remove(thread)).collect())
     }
 
     /// Removes these containers and volumes, as far as the sweep's budget goes and until `enough`.
@@ -112,8 +102,9 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
     ) -> Result<(), Failure> {
         while !users.is_empty() && !enough.is_cancelled() {
             let mut left = self.budget_left(tally);
+            let volumes = self.cleaner.context.names.per_thread();
             let fits = |users: &&ExitedUsers| {
-                let rest = left.checked_sub(users.removals());
+                let rest = left.checked_sub((users.containers.len() + volumes) as u64);
                 left = rest.unwrap_or(left);
                 rest.is_some()
             };

@@ -82,7 +82,9 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
     ) -> Result<usize, Failure> {
         let mut untried = 0;
         while !threads.is_empty() && !enough.is_cancelled() {
-            let left = usize::try_from(self.budget_left(tally)).unwrap_or(usize::MAX);
+            // Threads are taken whole.
+            let left = self.budget_left(tally) / self.cleaner.context.names.per_thread() as u64;
+            let left = usize::try_from(left).unwrap_or(usize::MAX);
             if left == 0 {
                 self.use_up_budget().await?;
             }
@@ -101,7 +103,8 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
     /// How many volumes and containers this sweep may still remove.
     pub(super) fn budget_left(&self, tally: &Tally) -> u64 {
         let budget = self.cleaner.policy().budgets.per_sweep.unwrap_or(u64::MAX);
-        budget.saturating_sub(tally.of(Fate::Removed)).saturating_sub(tally.containers_removed)
+        let volumes = self.cleaner.swept() - tally.swept_before;
+        budget.saturating_sub(volumes).saturating_sub(tally.containers_removed)
     }
 
     /// Pauses removal, since the next one would exceed the budget of a sweep.

@@ -113,6 +113,7 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
         };
         self.progress.begin();
         let mut tally = Tally::new(dry_run);
+        tally.swept_before = self.cleaner.swept();
         let mut skipped_reason = None;
         if let Err(failure) = self.sweep_pages(&mut tally, stop).await {
             if let Verdict::Unavailable(dependency) = failure.verdict {
@@ -195,7 +196,7 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
     }
 
     fn classify(&self, rows: Vec<Candidate>, inventory: &Inventory) -> Classified {
-        classify(rows, &self.cleaner.context.prefix, inventory)
+        classify(rows, &self.cleaner.context.names, inventory)
     }
 
     async fn sweep_classified(
@@ -206,14 +207,20 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
         tally: &mut Tally,
         stop: &CancellationToken,
     ) -> Result<(), Failure> {
-        let Classified { absent, referenced, present, unnameable } = classified;
+        let Classified { absent, referenced, mut present, users, unnameable } = classified;
         let already_later = retries.len();
         let rows = absent.len() + referenced.len() + present.len() + unnameable;
         tally.add(Fate::Unnameable, unnameable);
-        let exited = self.exited_users(referenced, inventory, tally).await?;
+        let exited = self.exited_users(&users, inventory).await?;
+        tally.add(Fate::Referenced, referenced.iter().filter(|row| !exited.contains_key(&row.thread)).count());
+        present.retain(|row| !exited.contains_key(&row.thread));
         let exited = self.without_failed(exited, tally).await?;
         let (cooling, present): (Vec<_>, Vec<_>) = {
-            let cooling = self.cooling.lock();
+            let mut cooling = self.cooling.lock();
+            // The list shows who uses it, and will show when that has ended.
+            for (thread, ..) in &users {
+                cooling.remove(thread);
+            }
             present.into_iter().partition(|row| cooling.contains_key(&row.thread))
         };
         tally.add(Fate::CoolingDown, cooling.len());
@@ -250,7 +257,7 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
             deferred.wait(tally);
             return Ok(());
         }
-        let absent = deferred.wait_or_absent(&self.cleaner.context.prefix, inventory, tally);
+        let absent = deferred.wait_or_absent(&self.cleaner.context.names, inventory, tally);
         if tally.dry_run {
             tally.add(Fate::NotFound, absent.len());
             return Ok(());

@@ -34,6 +34,8 @@ pub(super) enum Fate {
 pub(super) struct Tally {
     /// Nothing is removed or marked.
     pub(super) dry_run: bool,
+    /// How many volumes had been removed for sweeps before.
+    pub(super) swept_before: u64,
     /// Closed and unmarked threads that were read.
     pub(super) candidates: u64,
     /// Marked threads whose volume is there.

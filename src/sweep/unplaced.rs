@@ -137,7 +137,7 @@ impl<V: Volumes, T: Database> Unplaced<V, T> {
         let dry_run = tally.dry_run;
         let lists = join_all(self.fleet.workers().iter().map(|worker| list(worker, dry_run))).await;
         let inventory = lists.into_iter().try_fold(Inventory::default(), |all, one| one.map(|one| both(all, one)))?;
-        let Classified { absent, unnameable, .. } = classify(rows, &self.fleet.context().prefix, &inventory);
+        let Classified { absent, unnameable, .. } = classify(rows, &self.fleet.context().names, &inventory);
         // What is on a host is a candidate of that host's sweep.
         tally.candidates += (absent.len() + unnameable) as u64;
         tally.add(Fate::Unnameable, unnameable);

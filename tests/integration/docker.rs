@@ -12,7 +12,7 @@ use volume_reaper::{
     config::Endpoint,
     docker::Docker,
     failure::{Dependency, Failure, Verdict},
-    volume_name::{ThreadId, VolumeName, VolumePrefix},
+    volume_name::{ThreadId, VolumeName, VolumeNames},
 };
 
 use crate::{
@@ -35,8 +35,8 @@ async fn pinned_daemon() -> Docker {
     docker
 }
 
-fn prefix(world: &World) -> VolumePrefix {
-    VolumePrefix::parse(&format!("{}_ws_", world.name)).expect("valid")
+fn prefix(world: &World) -> VolumeNames {
+    VolumeNames::of_prefix(&format!("{}_ws_", world.name)).expect("valid")
 }
 
 fn name(world: &World, id: &str) -> VolumeName {
@@ -73,7 +73,7 @@ async fn answering(response: &'static str) -> Endpoint {
 }
 
 fn any_volume() -> VolumeName {
-    VolumePrefix::parse("ha_ws_").expect("valid").volume_of(&ThreadId::parse("t1").expect("valid"))
+    VolumeNames::of_prefix("ha_ws_").expect("valid").volume_of(&ThreadId::parse("t1").expect("valid"))
 }
 
 #[tokio::test]
@@ -120,16 +120,15 @@ async fn the_inventory_has_our_volumes_and_who_holds_them() {
     world.docker.create_volume(other).await.expect("created");
 
     let inventory = pinned_daemon().await.inventory(&prefix(&world)).await.expect("a list");
-    let ids = |ids: &[&str]| ids.iter().map(|id| ThreadId::parse(id).expect("valid")).collect();
-    assert_eq!(inventory.present, ids(&["free", "held"]));
-    assert_eq!(inventory.referenced, [(ThreadId::parse("held").expect("valid"), vec![container])].into());
+    assert_eq!(inventory.present, [name(&world, "free"), name(&world, "held")].into());
+    assert_eq!(inventory.referenced, [(name(&world, "held"), vec![container])].into());
     assert_eq!(inventory.warnings, [""; 0]);
 }
 
 #[tokio::test]
 async fn only_the_pinned_daemon_proves_anything() {
     let docker = daemon();
-    let absent = VolumePrefix::parse("ha_ws_").expect("valid").volume_of(&ThreadId::parse("absent").expect("valid"));
+    let absent = VolumeNames::of_prefix("ha_ws_").expect("valid").volume_of(&ThreadId::parse("absent").expect("valid"));
     assert!(docker.has(&absent).await.is_err(), "none is pinned yet");
     docker.pin(Identity::from_text("another daemon".to_owned()));
     let other = docker.has(&absent).await;

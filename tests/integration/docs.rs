@@ -158,7 +158,8 @@ async fn the_page_for_who_wants_to_try_it_on_a_copy_works_as_it_stands() {
 
 #[tokio::test]
 async fn the_page_for_who_has_a_table_of_their_own_works_as_it_stands() {
-    let (tables, commands) = (blocks("adopt.md", "sql"), blocks("adopt.md", "bash"));
+    let (tables, mut commands) = (blocks("adopt.md", "sql"), blocks("adopt.md", "bash"));
+    commands.retain(|commands| !commands.contains(SEVERAL_VOLUMES));
     let (down, up) = commands.split_last().expect("commands");
     let thread = "7f1c2a30-9f55-4f0e-8a77-0f6f1f4f1b11";
     for (on, table) in [(On::Postgres, &tables[0]), (On::Mysql, &tables[1])] {
@@ -178,6 +179,25 @@ async fn the_page_for_who_has_a_table_of_their_own_works_as_it_stands() {
             world.as_text("column_name")
         );
         assert_eq!(world.texts(&columns).await, ["id", "threadStatus", "closedAt"], "{on:?}");
+    }
+}
+
+/// What the commands for a thread with several volumes have in them.
+const SEVERAL_VOLUMES: &str = "VOLUME_REAPER_VOLUME_NAMES";
+
+#[tokio::test]
+async fn the_commands_for_a_thread_with_several_volumes_clean_up_after_all_of_them() {
+    let thread = "7f1c2a30-9f55-4f0e-8a77-0f6f1f4f1b11";
+    let commands = blocks("adopt.md", "bash").into_iter().find(|commands| commands.contains(SEVERAL_VOLUMES));
+    for on in On::ALL {
+        let world = world(on).await;
+        world.closed_with_volume(thread).await;
+        // With names of the test's own.
+        let commands = commands.as_ref().expect("commands").replace("ha_", &format!("{}_", world.name));
+        bash(&world, &commands).await;
+        assert!(!world.has_volume(thread).await && world.mark(thread).await.is_some(), "{on:?}");
+        let receipts = world.receipts(thread).await;
+        assert_eq!(receipts, ["removed/sweep", "not_found/sweep"], "{on:?}");
     }
 }
 

@@ -9,7 +9,7 @@ use volume_reaper::{
     cleanup::{Details, Gone, Origin, Receipt, Threads},
     config::SecretUrl,
     store::Store,
-    volume_name::{ThreadId, VolumePrefix},
+    volume_name::{ThreadId, VolumeNames},
 };
 
 use crate::world::{On, PrivateHost, Serving, World, eventually, server, world};
@@ -166,7 +166,7 @@ async fn the_database_itself_refuses_what_a_dry_run_must_not_write() {
         let url = SecretUrl::parse(&world.settings["DATABASE_URL"], &["postgres", "sqlite", "mysql"]).expect("valid");
         let store = Store::read_only(&url, ThreadsTable::default(), 2).await.expect("a pool");
         let thread_id = ThreadId::parse("t1").expect("valid");
-        let volume = VolumePrefix::parse("ha_ws_").expect("valid").volume_of(&thread_id);
+        let volume = VolumeNames::of_prefix("ha_ws_").expect("valid").volume_of(&thread_id);
         let receipt = Receipt {
             thread_id,
             close: store.read(&[ThreadId::parse("t1").expect("valid")], None).await.expect("read").threads
@@ -179,6 +179,7 @@ async fn the_database_itself_refuses_what_a_dry_run_must_not_write() {
             at: Utc::now(),
             is_written: false,
             details: Details::default(),
+            completes: true,
         };
         store.mark(&[receipt]).await.expect_err("refused");
         assert_eq!(world.mark("t1").await, None, "{on:?}");

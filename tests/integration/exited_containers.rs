@@ -152,6 +152,36 @@ async fn one_that_was_never_started_goes_too_and_so_does_one_of_several() {
 }
 
 #[tokio::test]
+async fn one_that_mounts_several_volumes_of_its_thread_goes_once_and_all_of_them_follow() {
+    let mut world = removing(On::Postgres).await;
+    let cache = |world: &World, id: &str| format!("{}_cache_{id}", world.name);
+    world.set("VOLUME_REAPER_VOLUME_NAMES", format!("{0}_ws_{{id}},{0}_cache_{{id}}", world.name));
+    for id in ["swept", "half"] {
+        world.closed_with_volume(id).await;
+        let container = exited(&world, id, Wanted { other: Some(cache(&world, id)), ..Wanted::default() }).await;
+        if id == "half" {
+            // Now nothing mounts its cache, and one that has exited its workspace.
+            remove(&world, &container).await;
+            exited(&world, id, Wanted::default()).await;
+        }
+    }
+    let report = world.json(&["sweep", "--dry-run", "--json"]).await;
+    assert_eq!((&report["removed"], &report["containers_removed"]), (&json!(2), &json!(2)), "{report}");
+    assert_eq!(swept(&world).await, [2, 2, 0]);
+    let receipts = world.texts("SELECT outcome FROM volume_removals WHERE thread_id = 'swept' ORDER BY outcome").await;
+    assert_eq!(receipts, ["container_removed", "removed", "removed"]);
+
+    world.set("VOLUME_REAPER_RECONCILE_INTERVAL", "1d");
+    let serving = world.serve_idle().await;
+    world.closed_with_volume("event").await;
+    exited(&world, "event", Wanted { other: Some(cache(&world, "event")), ..Wanted::default() }).await;
+    world.publish_closed("event").await;
+    world.until_marked("event").await;
+    serving.until_metric("volume_reaper_containers_removed_total{source=\"event\"}", 1).await;
+    assert_eq!(serving.stop().await, Some(0));
+}
+
+#[tokio::test]
 async fn an_event_removes_both_within_its_clean_up() {
     let mut world = removing(On::Postgres).await;
     // Only the events count here.

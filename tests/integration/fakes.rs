@@ -22,7 +22,7 @@ use volume_reaper::{
     },
     failure::Failure,
     host::Host,
-    volume_name::{ThreadId, VolumeName, VolumePrefix},
+    volume_name::{ThreadId, VolumeName, VolumeNames},
 };
 
 /// What happens when a call is made, before it does its own work.
@@ -81,8 +81,7 @@ impl Volumes for FakeVolumes {
             self.identity.lock().expect("lock").clone()?;
         }
         if answer == Ok(Removal::Removed) {
-            let thread = VolumePrefix::parse("ha_ws_").expect("valid").thread_of(volume.as_str()).expect("ours");
-            self.inventory.lock().expect("lock").present.remove(&thread);
+            self.inventory.lock().expect("lock").present.remove(volume);
         }
         answer
     }
@@ -93,11 +92,10 @@ impl Volumes for FakeVolumes {
 
     async fn has(&self, volume: &VolumeName) -> Result<bool, Failure> {
         self.calls.lock().expect("lock").push(format!("has {volume}"));
-        let thread = VolumePrefix::parse("ha_ws_").expect("valid").thread_of(volume.as_str()).expect("ours");
-        Ok(self.inventory.lock().expect("lock").present.contains(&thread))
+        Ok(self.inventory.lock().expect("lock").present.contains(volume))
     }
 
-    async fn inventory(&self, _prefix: &VolumePrefix) -> Result<Inventory, Failure> {
+    async fn inventory(&self, _prefix: &VolumeNames) -> Result<Inventory, Failure> {
         self.calls.lock().expect("lock").push("inventory".to_owned());
         (self.on_inventory)(&self.rows)?;
         let inventory = self.inventory.lock().expect("lock").clone();
@@ -357,7 +355,7 @@ pub(crate) const LIMITS: Limits = Limits {
 };
 
 fn cleaner_of(volumes: FakeVolumes, threads: FakeThreads, policy: Policy, limits: Limits) -> FakeCleaner {
-    let context = Context::new(threads, VolumePrefix::parse("ha_ws_").expect("valid"), policy, limits);
+    let context = Context::new(threads, VolumeNames::of_prefix("ha_ws_").expect("valid"), policy, limits);
     Cleaner::new(Host::Only, volumes, 4, Arc::new(context))
 }
 
@@ -371,6 +369,11 @@ pub(crate) fn under(cleaner: FakeCleaner, policy: Policy, limits: Limits) -> Fak
 
 pub(crate) fn thread(id: &str) -> ThreadId {
     ThreadId::parse(id).expect("valid")
+}
+
+/// The volume of a thread.
+pub(crate) fn volume(id: &str) -> VolumeName {
+    VolumeNames::of_prefix("ha_ws_").expect("valid").volume_of(&thread(id))
 }
 
 pub(crate) fn row(cleaner: &FakeCleaner, id: &str) -> Row {

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use volume_reaper::{cleanup::Removal, health::Health, sweep::Sweeper};
 
 use crate::{
-    fakes::{Row, calls, cleaner_with, set_row, thread},
+    fakes::{Row, calls, cleaner_with, set_row, volume},
     proxy::CountingProxy,
     world::{On, World, world},
 };
@@ -145,7 +145,7 @@ async fn a_hold_that_comes_after_the_sweep_has_read_its_page_counts_all_the_same
         Ok(())
     };
     let cleaner = Arc::new(cleaner_with(Ok(Removal::Removed), |_| Ok(()), hold));
-    cleaner.volumes.inventory.lock().expect("lock").present.insert(thread("t1"));
+    cleaner.volumes.inventory.lock().expect("lock").present.insert(volume("t1"));
     let reconciler = Sweeper::new(Arc::clone(&cleaner), Arc::new(Health::new()), Duration::from_mins(1));
     let report = reconciler.sweep(false, &CancellationToken::new()).await;
     assert_eq!((report.held, report.removed), (1, 0));

@@ -46,6 +46,7 @@ mod receipts;
 mod recording;
 mod retention;
 mod scripted_daemon;
+mod several_volumes;
 mod standby;
 mod starvation;
 mod status;

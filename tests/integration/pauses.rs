@@ -17,7 +17,7 @@ use volume_reaper::{
 };
 
 use crate::{
-    fakes::{FakeCleaner, LIMITS, Row, calls, cleaner, set_row, thread, under},
+    fakes::{FakeCleaner, LIMITS, Row, calls, cleaner, set_row, thread, under, volume},
     proxy::CountingProxy,
     world::{On, Serving, World, eventually, world},
 };
@@ -203,7 +203,7 @@ fn with_budgets(per_sweep: Option<u64>, per_hour: Option<u64>) -> Arc<FakeCleane
     for number in 1..=100 {
         let id = format!("t{number}");
         set_row(&cleaner.threads().rows, &id, Row { closed: true, ..Row::default() });
-        cleaner.volumes.inventory.lock().expect("lock").present.insert(thread(&id));
+        cleaner.volumes.inventory.lock().expect("lock").present.insert(volume(&id));
     }
     Arc::new(cleaner)
 }

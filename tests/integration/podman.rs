@@ -16,7 +16,7 @@ use volume_reaper::{
     config::Endpoint,
     docker::Docker,
     failure::Failure,
-    volume_name::{ThreadId, VolumePrefix},
+    volume_name::{ThreadId, VolumeNames},
 };
 
 use crate::{
@@ -151,8 +151,8 @@ async fn a_removal_is_told_from_an_absence_and_from_a_reference() {
         let world = podman.world().await;
         let docker = Docker::new(Endpoint::parse(&podman.endpoint(), None).expect("valid"), Duration::from_mins(1));
         docker.pin(docker.identify().await.expect("it is there"));
-        let prefix = VolumePrefix::parse(&format!("{}_ws_", world.name)).expect("valid");
-        let volume = |id: &str| prefix.volume_of(&ThreadId::parse(id).expect("valid"));
+        let names = VolumeNames::of_prefix(&format!("{}_ws_", world.name)).expect("valid");
+        let volume = |id: &str| names.volume_of(&ThreadId::parse(id).expect("valid"));
         world.create_volume("there").await;
         world.create_volume("held").await;
         let container = podman.create_container(&world, "held").await;
@@ -161,10 +161,9 @@ async fn a_removal_is_told_from_an_absence_and_from_a_reference() {
         assert_eq!(docker.remove(&volume("there")).await, Ok(Removal::NotFound));
         let held: Result<Removal, Failure> = Ok(Removal::Referenced { containers: vec![container.clone()] });
         assert_eq!(docker.remove(&volume("held")).await, held);
-        let inventory = docker.inventory(&prefix).await.expect("lists");
-        let thread = ThreadId::parse("held").expect("valid");
-        assert_eq!(inventory.present, [thread.clone()].into());
-        assert_eq!(inventory.referenced, [(thread, vec![container])].into());
+        let inventory = docker.inventory(&names).await.expect("lists");
+        assert_eq!(inventory.present, [volume("held")].into());
+        assert_eq!(inventory.referenced, [(volume("held"), vec![container])].into());
     }
 }
 

@@ -17,6 +17,7 @@ use volume_reaper::{
 use crate::{
     fakes::{
         FakeCleaner, FakeThreads, FakeVolumes, Row, age_failure, calls, cleaner, cleaner_with, row, set_row, thread,
+        volume,
     },
     proxy::CountingProxy,
     world::{On, world},
@@ -29,7 +30,7 @@ fn reconciler(cleaner: &Arc<FakeCleaner>) -> Sweeper<FakeVolumes, FakeThreads> {
 /// Closes the thread `id` and makes its volume.
 fn close_with_volume(cleaner: &FakeCleaner, id: &str) {
     set_row(&cleaner.threads().rows, id, Row { closed: true, ..Row::default() });
-    cleaner.volumes.inventory.lock().expect("lock").present.insert(thread(id));
+    cleaner.volumes.inventory.lock().expect("lock").present.insert(volume(id));
 }
 
 /// Has removals of volumes that end in `-bad` fail.
@@ -48,7 +49,7 @@ async fn a_thousand_newest_and_a_thousand_oldest_held_rows_do_not_delay_the_ones
     let held = (0..1000).flat_map(|number| [format!("a{number:04}"), format!("z{number:04}")]);
     for id in held {
         close_with_volume(&cleaner, &id);
-        cleaner.volumes.inventory.lock().expect("lock").referenced.insert(thread(&id), vec!["c1".to_owned()]);
+        cleaner.volumes.inventory.lock().expect("lock").referenced.insert(volume(&id), vec!["c1".to_owned()]);
     }
     for number in 0..100 {
         close_with_volume(&cleaner, &format!("a{number:04}-bad"));

@@ -11,7 +11,7 @@ use volume_reaper::{
     config::SecretUrl,
     failure::{Dependency, Verdict},
     store::Store,
-    volume_name::{ThreadId, VolumePrefix},
+    volume_name::{ThreadId, VolumeNames},
 };
 
 use crate::world::{On, World, world};
@@ -32,13 +32,14 @@ fn thread(id: &str) -> ThreadId {
 fn receipt(id: &str) -> Receipt {
     Receipt {
         thread_id: thread(id),
-        volume: VolumePrefix::parse("ha_ws_").expect("valid").volume_of(&thread(id)),
+        volume: VolumeNames::of_prefix("ha_ws_").expect("valid").volume_of(&thread(id)),
         close: Close::default(),
         gone: Gone::Removed,
         origin: Origin::Event(Some("message-1".to_owned())),
         at: Utc::now().trunc_subsecs(3),
         is_written: false,
         details: Details::default(),
+        completes: true,
     }
 }
 

@@ -16,7 +16,7 @@ use volume_reaper::{
 };
 
 use crate::{
-    fakes::{FakeCleaner, Row, age_failure, calls, cleaner, cleaner_with, row, set_row, thread},
+    fakes::{FakeCleaner, Row, age_failure, calls, cleaner, cleaner_with, row, set_row, thread, volume},
     proxy::CountingProxy,
     world::{On, eventually, world},
 };
@@ -262,7 +262,7 @@ async fn a_list_that_fails_marks_nothing_and_says_so() {
 #[tokio::test]
 async fn a_volume_that_could_not_be_removed_is_left_alone_for_the_cooldown() {
     let cleaner = Arc::new(cleaner(Err(Failure::transient("500"))));
-    cleaner.volumes.inventory.lock().expect("lock").present.insert(thread("t1"));
+    cleaner.volumes.inventory.lock().expect("lock").present.insert(volume("t1"));
     let sweeper = sweeper(&cleaner);
     let stop = CancellationToken::new();
     assert_eq!(sweeper.sweep(false, &stop).await.failed, 1);
@@ -277,8 +277,8 @@ async fn a_referenced_thread_costs_no_removal_in_a_sweep() {
     let cleaner = Arc::new(cleaner(Ok(Removal::Removed)));
     {
         let mut inventory = cleaner.volumes.inventory.lock().expect("lock");
-        inventory.present.insert(thread("t1"));
-        inventory.referenced.insert(thread("t1"), vec![]);
+        inventory.present.insert(volume("t1"));
+        inventory.referenced.insert(volume("t1"), vec![]);
     }
     assert_eq!(sweep(&cleaner).await.referenced, 1);
     // The second list is for what is there and should not be.
@@ -322,7 +322,7 @@ async fn a_volume_that_is_removed_and_marked_while_the_sweep_looks_is_no_drift()
     let cleaner = Arc::new(cleaner(Ok(Removal::Removed)));
     let marked = Row { closed: true, mark: Some(chrono::Utc::now()), ..Row::default() };
     set_row(&cleaner.threads().rows, "t1", marked);
-    cleaner.volumes.inventory.lock().expect("lock").present.insert(thread("t1"));
+    cleaner.volumes.inventory.lock().expect("lock").present.insert(volume("t1"));
     cleaner.volumes.vanishing.store(true, std::sync::atomic::Ordering::Relaxed);
     let report = sweep(&cleaner).await;
     assert_eq!((report.drift, report.failed), (0, 0));

@@ -20,7 +20,7 @@ use volume_reaper::{
     config::Endpoint,
     docker::Docker,
     failure::{Dependency, Failure, Verdict},
-    volume_name::{ThreadId, VolumeName, VolumePrefix},
+    volume_name::{ThreadId, VolumeName, VolumeNames},
 };
 
 use crate::{
@@ -34,7 +34,7 @@ const THREADS: usize = 2_000;
 const STARTS: usize = 20;
 
 fn volume(id: &str) -> VolumeName {
-    VolumePrefix::parse("ha_ws_").expect("valid").volume_of(&ThreadId::parse(id).expect("valid"))
+    VolumeNames::of_prefix("ha_ws_").expect("valid").volume_of(&ThreadId::parse(id).expect("valid"))
 }
 
 fn identity(text: &str) -> Identity {
@@ -178,7 +178,7 @@ async fn a_list_whose_connection_ended_before_the_identity_proves_no_absence() {
     .await;
     let docker = Docker::new(daemon.endpoint(), TIMEOUT);
     docker.pin(identity("a@/data"));
-    let prefix = VolumePrefix::parse("ha_ws_").expect("valid");
+    let prefix = VolumeNames::of_prefix("ha_ws_").expect("valid");
     let list = docker.inventory(&prefix).await.expect_err("not proven");
     assert_eq!(list.verdict, Verdict::Transient, "{list}");
 }

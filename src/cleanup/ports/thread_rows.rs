@@ -138,17 +138,18 @@ pub trait Threads: Send + Sync + 'static {
         limit: Duration,
     ) -> impl Future<Output = Result<Locked<Self::Lock>, Failure>> + Send;
 
-    /// Marks rows that are locked, writes their receipts, commits, and releases all locks. Returns those whose mark
-    /// could be set; that of the others could not, although nobody else can have changed them. What was removed has its
-    /// receipt in either case.
+    /// Marks rows that are locked and that receipts complete, writes the receipts, commits, and releases all locks.
+    /// Returns those whose mark could be set; that of the others could not, although nobody else can have changed them.
+    /// What was removed has its receipt in either case.
     fn mark_locked(
         &self,
         lock: Self::Lock,
         receipts: &[Receipt],
     ) -> impl Future<Output = Result<HashSet<ThreadId>, Failure>> + Send;
 
-    /// Marks the rows that are closed and unmarked and still as they were read, and writes the receipts of those, in
-    /// one transaction. Waits for nobody's lock.
+    /// Marks the rows that receipts complete, if they are closed and unmarked and still as they were read, and writes
+    /// the receipts of those, in one transaction. Waits for nobody's lock. Receipts that complete nothing are written
+    /// in any case.
     fn mark(&self, receipts: &[Receipt]) -> impl Future<Output = Result<HashMap<ThreadId, Mark>, Failure>> + Send;
 
     /// The next closed and unmarked threads of `scope`, ordered by id, beginning after the id `after`; at most `limit`.

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::Containers;
 use crate::{
     failure::Failure,
-    volume_name::{ThreadId, VolumeName, VolumePrefix},
+    volume_name::{VolumeName, VolumeNames},
 };
 
 /// What asking Docker to remove a volume came to.
@@ -30,12 +30,12 @@ pub enum Removal {
 /// What a daemon has of our volumes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Inventory {
-    /// Threads of the volumes that bear our prefix.
-    pub present: HashSet<ThreadId>,
-    /// Threads of the volumes that containers reference, with the containers' ids; stopped ones included.
-    pub referenced: HashMap<ThreadId, Vec<String>>,
+    /// The volumes that bear one of our names.
+    pub present: HashSet<VolumeName>,
+    /// Those that containers reference, with the containers' ids; stopped ones included.
+    pub referenced: HashMap<VolumeName, Vec<String>>,
     /// Those of them whose containers have all exited, or were never started.
-    pub exited: HashSet<ThreadId>,
+    pub exited: HashSet<VolumeName>,
     /// What the daemon warned of. If there is any, the list may lack volumes: absence proves nothing.
     pub warnings: Vec<String>,
     /// Why the host is doubted: too much of it has vanished. Then absence proves nothing either.
@@ -74,7 +74,7 @@ pub trait Volumes: Containers {
     fn has(&self, volume: &VolumeName) -> impl Future<Output = Result<bool, Failure>> + Send;
 
     /// Lists our volumes and which of them are referenced, as the pinned daemon says.
-    fn inventory(&self, prefix: &VolumePrefix) -> impl Future<Output = Result<Inventory, Failure>> + Send;
+    fn inventory(&self, names: &VolumeNames) -> impl Future<Output = Result<Inventory, Failure>> + Send;
 
     /// Whose answers count, for the audit trail.
     fn daemon(&self) -> Option<String> {

@@ -65,7 +65,7 @@ impl<T: Database + AsRef<Store>> Host<T> {
             loop {
                 let _ = is_leader.wait_for(|is_leader| *is_leader).await;
                 health.until_up(&[Dependency::Docker]).await;
-                match cleaner.volumes.measure(&config.volume_prefix).await {
+                match cleaner.volumes.measure(&config.volume_names).await {
                     Ok(volumes) => debug!(volumes, "measured"),
                     Err(error) => debug!(%error, "how much is in the volumes is not known"),
                 }

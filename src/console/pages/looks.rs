@@ -10,7 +10,7 @@ use crate::{
     config::Role,
     console::access::Person,
     operations::{
-        explain::why::Explanation,
+        explain::explanation::Explanation,
         status::overview::{FailingThread, Report},
     },
     terminal::time,

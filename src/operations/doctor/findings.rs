@@ -132,7 +132,7 @@ pub async fn examine(config: &Config, dockers: &[Docker]) -> Report {
     let (broker, database, found) = tokio::join!(
         Box::pin(queue::inspect(&queues)),
         Box::pin(database(config)),
-        Box::pin(join_all(dockers.iter().map(|docker| docker.inspect(&config.volume_prefix))))
+        Box::pin(join_all(dockers.iter().map(|docker| docker.inspect(&config.volume_names))))
     );
     let mut checks = settings_checks::verdicts(config);
     checks.extend(broker_checks::verdicts(&queues, &broker));

@@ -1,29 +1,34 @@
 //! Why a thread's volume is still there, or when it went. Looks, and changes nothing.
 
+pub mod explanation;
 pub mod why;
 pub(super) mod words;
 
 use chrono::Utc;
 use futures_util::future::join_all;
 
-use self::why::{Daemon, Explanation, Facts, Rows};
+use self::{
+    explanation::Explanation,
+    why::{Daemon, Facts, Rows},
+};
 use super::{docker, sweep_lease};
 use crate::{
     cleanup::{Container, Failures, Pauses, failing::Failing},
     config::{Config, DockerHost},
+    docker::SeenVolume,
     failure::Failure,
     host::Host,
     store::{PinnedDaemon, Store, ThreadRow},
     volume_name::{ThreadId, VolumeName},
 };
 
-/// Why the volume of a thread is still there, or when and how it went.
+/// Why the volumes of a thread are still there, or when and how they went.
 pub async fn explain(config: &Config, thread: ThreadId) -> Explanation {
-    let volume = config.volume_prefix.volume_of(&thread);
-    let (rows, daemon) = found(config, &thread, &volume).await;
+    let (rows, daemon) = found(config, &thread).await;
+    let volumes = config.volume_names.volumes_of(&thread);
     Explanation::new(Facts {
+        volume: daemon.as_ref().map_or(&volumes[0], |daemon| &SeenVolume::most_telling(&daemon.volumes).volume).clone(),
         thread,
-        volume,
         now: Utc::now(),
         database: rows.map_err(|failure| failure.message),
         docker: daemon.map_err(|failure| failure.message),
@@ -39,19 +44,16 @@ impl Explanation {
 }
 
 /// What the database says of the thread, and the host that has its volume.
-async fn found(
-    config: &Config,
-    thread: &ThreadId,
-    volume: &VolumeName,
-) -> (Result<Rows, Failure>, Result<Daemon, Failure>) {
+async fn found(config: &Config, thread: &ThreadId) -> (Result<Rows, Failure>, Result<Daemon, Failure>) {
+    let volumes = &config.volume_names.volumes_of(thread);
     let store = match super::store_to_look_at(config).await {
         Ok(store) => store,
-        Err(down) => return (Err(down), daemon(config, None, &[], thread, volume).await),
+        Err(down) => return (Err(down), daemon(config, None, &[], thread, volumes).await),
     };
     let row = store.look_up_thread(thread).await;
     let host = row.as_ref().ok().and_then(|row| row.as_ref()?.host.clone());
     let pinned = store.pinned_daemons().await.unwrap_or_default();
-    let daemon = daemon(config, host, &pinned, thread, volume).await;
+    let daemon = daemon(config, host, &pinned, thread, volumes).await;
     let rows = match row {
         Ok(row) => read_rows(&store, config, thread, row, daemon.as_ref().ok()).await,
         Err(down) => Err(down),
@@ -86,25 +88,27 @@ async fn read_rows(
     })
 }
 
-/// Looks at the host that the thread is on. If nobody says which one that is: at the one that has the volume, or else
-/// one that can't say, or else any.
+/// Looks at the host that the thread is on. If nobody says which one that is: at the one that has a volume of it, or
+/// else one that can't say, or else any.
 async fn daemon(
     config: &Config,
     host: Option<String>,
     pinned: &[PinnedDaemon],
     thread: &ThreadId,
-    volume: &VolumeName,
+    volumes: &[VolumeName],
 ) -> Result<Daemon, Failure> {
     let asked: Vec<_> = match &host {
         None => config.docker_hosts.iter().collect(),
         Some(host) => config.docker_hosts.iter().filter(|each| each.name.name() == Some(host)).collect(),
     };
-    let mut all = join_all(asked.into_iter().map(|host| look(config, host, thread, volume))).await;
+    let mut all = join_all(asked.into_iter().map(|host| look(config, host, thread, volumes))).await;
     let is_pinned = |daemon: &Daemon| {
         let name = daemon.host.as_deref().unwrap_or(Host::Only.key());
         pinned.iter().any(|pinned| pinned.name == name && pinned.identity == daemon.identity)
     };
-    let has_it = |each: &Result<Daemon, Failure>| each.as_ref().is_ok_and(|daemon| daemon.found.is_some());
+    let has_it = |each: &Result<Daemon, Failure>| {
+        each.as_ref().is_ok_and(|daemon| SeenVolume::most_telling(&daemon.volumes).found.is_some())
+    };
     let is_of_pinned = |each: &Result<Daemon, Failure>| each.as_ref().is_ok_and(is_pinned);
     let most_relevant =
         all.iter().position(has_it).or_else(|| all.iter().position(|each| !is_of_pinned(each))).unwrap_or(0);
@@ -117,22 +121,26 @@ async fn daemon(
     all.swap_remove(most_relevant)
 }
 
-async fn look(config: &Config, host: &DockerHost, thread: &ThreadId, volume: &VolumeName) -> Result<Daemon, Failure> {
+async fn look(
+    config: &Config,
+    host: &DockerHost,
+    thread: &ThreadId,
+    volumes: &[VolumeName],
+) -> Result<Daemon, Failure> {
     let docker = docker(config, host);
     let look = async {
-        let found = docker.find_volume(volume).await?;
-        let mut users = docker.users(volume).await?;
+        let mut volumes = docker.look_at_volumes(volumes).await?;
         // After what it is to prove.
         let identity = docker.identify().await?;
         if let Some(rule) = config.policy.exited {
-            for user in &mut users {
+            for user in volumes.iter_mut().flat_map(|seen| &mut seen.users) {
                 user.exited = user.found.as_ref().map(|found| {
                     let found = Container { is_podmans: identity.is_podmans(), ..found.clone() };
-                    rule.may_go(&found, |name| config.volume_prefix.is_volume_of(name, thread))
+                    rule.may_go(&found, |name| config.volume_names.is_volume_of(name, thread))
                 });
             }
         }
-        Ok(Daemon { host: host.name.name().map(str::to_owned), identity: identity.as_str().to_owned(), found, users })
+        Ok(Daemon { host: host.name.name().map(str::to_owned), identity: identity.as_str().to_owned(), volumes })
     };
     look.await.map_err(|failure: Failure| match host.name.name() {
         None => failure,

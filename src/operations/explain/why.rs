@@ -3,19 +3,16 @@
 //! The adapters find facts; [`why`] turns them into reasons and nothing else does. Whether an event is on its way can't
 //! be known, so it is never a reason.
 
-use std::fmt;
+use std::collections::HashSet;
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-pub(crate) use crate::operations::explain::words::times;
-use crate::operations::explain::words::{of_container, of_receipt, of_user};
 use crate::{
     cleanup::{Identity, Pause, exited::MayGo, failing::Failing, retention::Due},
-    docker::{FoundVolume, VolumeUser},
+    docker::{SeenVolume, VolumeUser},
     store::{Hold, Sweeper, ThreadRow, WrittenReceipt},
-    terminal::{Plain, time},
     volume_name::{ThreadId, VolumeName},
 };
 
@@ -47,10 +44,16 @@ pub struct Daemon {
     pub host: Option<String>,
     /// Who answers.
     pub identity: String,
-    /// The volume.
-    pub found: Option<FoundVolume>,
-    /// The containers that reference it.
-    pub users: Vec<VolumeUser>,
+    /// The thread's volumes, at least one.
+    pub volumes: Vec<SeenVolume>,
+}
+
+impl Daemon {
+    /// The containers that use the thread's volumes, each once.
+    pub(super) fn users(&self) -> impl Iterator<Item = &VolumeUser> {
+        let mut seen = HashSet::new();
+        self.volumes.iter().flat_map(|volume| &volume.users).filter(move |user| seen.insert(&user.id))
+    }
 }
 
 /// What was found; an error is why a dependency did not answer.
@@ -58,7 +61,7 @@ pub struct Daemon {
 pub struct Facts {
     /// The thread.
     pub thread: ThreadId,
-    /// What its volume is called.
+    /// The volume that says most about it.
     pub volume: VolumeName,
     /// When that was.
     pub now: DateTime<Utc>,
@@ -138,6 +141,7 @@ fn of_closed(rows: &Rows, is_marked: bool, docker: Option<&Daemon>) -> Vec<Reaso
     let Some(daemon) = docker else {
         return marked.or(failing).into_iter().collect();
     };
+    let seen = SeenVolume::most_telling(&daemon.volumes);
     let other_daemon = match &rows.pinned {
         None => Some(Reason::NoDaemonPinned),
         Some(pinned) => {
@@ -149,8 +153,8 @@ fn of_closed(rows: &Rows, is_marked: bool, docker: Option<&Daemon>) -> Vec<Reaso
     if let Some(other_daemon) = other_daemon {
         return marked.into_iter().chain([other_daemon]).collect();
     }
-    let referenced = (!daemon.users.is_empty()).then_some(Reason::Referenced);
-    match (is_marked, &daemon.found) {
+    let referenced = (!seen.users.is_empty()).then_some(Reason::Referenced);
+    match (is_marked, &seen.found) {
         (true, None) => vec![Reason::Gone],
         (true, Some(_)) => [Reason::Drift].into_iter().chain(referenced).collect(),
         (false, None) => [Reason::NotMarkedYet].into_iter().chain(failing).collect(),
@@ -166,142 +170,19 @@ fn of_closed(rows: &Rows, is_marked: bool, docker: Option<&Daemon>) -> Vec<Reaso
     }
 }
 
-/// From when on all containers that use the volume may be removed, if there are any and they may.
+/// From when on all containers that use the thread's volumes may be removed, if there are any and they may.
 pub(super) fn users_may_go(daemon: &Daemon) -> Option<DateTime<Utc>> {
-    let each: Option<Vec<_>> = daemon.users.iter().map(|user| user.exited.clone()).collect();
+    let each: Option<Vec<_>> = daemon.users().map(|user| user.exited.clone()).collect();
     match MayGo::all(each.filter(|each| !each.is_empty())?) {
         MayGo::From(from) => Some(from),
         MayGo::Kept(_) => None,
     }
 }
 
-/// The facts and what they come to; with `--json` written as it is.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct Explanation {
-    pub(crate) thread_id: ThreadId,
-    pub(crate) volume: String,
-    /// One sentence for people.
-    pub(crate) answer: String,
-    pub(crate) reasons: Vec<Reason>,
-    pub(crate) thread: Option<ThreadRow>,
-    pub(crate) receipts: Option<Vec<WrittenReceipt>>,
-    pub(crate) hold: Option<Hold>,
-    pub(crate) due_at: Option<DateTime<Utc>>,
-    pub(crate) pause: Option<Pause>,
-    pub(crate) failure: Option<Failing>,
-    pub(crate) volume_found: Option<FoundVolume>,
-    pub(crate) users: Option<Vec<VolumeUser>>,
-    pub(crate) daemon: DaemonIdentity,
-    pub(crate) sweeper: Option<Sweeper>,
-    pub(crate) errors: Errors,
-}
-
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct DaemonIdentity {
-    /// What its host is called; none if there is only one.
-    host: Option<String>,
-    pinned: Option<String>,
-    answering: Option<String>,
-}
-
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct Errors {
-    pub(crate) database: Option<String>,
-    pub(crate) docker: Option<String>,
-}
-
-impl Explanation {
-    /// The answer to these facts.
-    #[must_use]
-    pub fn new(facts: Facts) -> Self {
-        let reasons = why(&facts);
-        let clauses: Vec<_> = reasons.iter().map(|reason| reason.clause(&facts)).collect();
-        let answer = format!("thread {}: {}", facts.thread, clauses.join("; "));
-        let (database, docker) = (facts.database, facts.docker);
-        let errors = Errors { database: database.as_ref().err().cloned(), docker: docker.as_ref().err().cloned() };
-        let (rows, docker) = (database.ok(), docker.ok());
-        let daemon = DaemonIdentity {
-            host: docker.as_ref().and_then(|daemon| daemon.host.clone()),
-            pinned: rows.as_ref().and_then(|rows| rows.pinned.clone()),
-            answering: docker.as_ref().map(|daemon| daemon.identity.clone()),
-        };
-        let (volume_found, users) = docker.map_or((None, None), |daemon| (daemon.found, Some(daemon.users)));
-        let mut explanation = Self {
-            thread_id: facts.thread,
-            volume: facts.volume.to_string(),
-            answer,
-            reasons,
-            thread: None,
-            receipts: None,
-            hold: None,
-            due_at: None,
-            pause: None,
-            failure: None,
-            volume_found,
-            users,
-            daemon,
-            sweeper: None,
-            errors,
-        };
-        if let Some(rows) = rows {
-            explanation.thread = rows.row;
-            explanation.receipts = Some(rows.receipts);
-            explanation.hold = rows.hold;
-            explanation.due_at = if let Due::At(at) = rows.due { Some(at) } else { None };
-            explanation.pause = rows.pause;
-            explanation.failure = rows.failure;
-            explanation.sweeper = rows.sweeper;
-        }
-        explanation
-    }
-}
-
-impl fmt::Display for Explanation {
-    /// The answer, and below it what it rests on, a line each.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}", self.answer)?;
-        if let Some(row) = &self.thread {
-            let closed = row.closed_at.map(|at| format!(", closed at {}", time(at))).unwrap_or_default();
-            let mark = match (row.marked, row.marked_at) {
-                (true, Some(at)) => format!("marked at {}", time(at)),
-                (true, None) => "marked".to_owned(),
-                (false, _) => "not marked".to_owned(),
-            };
-            writeln!(f, "  thread   {}{closed}, {mark}", Plain(row.status.as_deref().unwrap_or("no status")))?;
-        }
-        if let Some(volume) = &self.volume_found {
-            let created = volume.created_at.as_deref().unwrap_or("unknown");
-            writeln!(f, "  volume   {}, driver {}, created {}", self.volume, Plain(&volume.driver), Plain(created))?;
-        }
-        for user in self.users.iter().flatten() {
-            writeln!(f, "  used by  {}", of_user(user))?;
-        }
-        if let Some(Failing { failed, next_try_at }) = &self.failure {
-            let (attempts, at) = (times(failed.attempts), time(failed.failed_at));
-            let (replica, next) = (Plain(&failed.replica), time(*next_try_at));
-            writeln!(f, "  failed   {attempts}, last at {at} on {replica}, next try at {next}")?;
-        }
-        let receipts = || self.receipts.iter().flatten();
-        let of_volume = receipts().find(|receipt| receipt.container_id.is_none());
-        for receipt in of_volume.into_iter().chain(receipts().filter(|receipt| receipt.container_id.is_some())) {
-            let (outcome, container) = (Plain(&receipt.outcome), of_container(receipt));
-            writeln!(f, "  receipt  {outcome} {container}{}", of_receipt(receipt))?;
-        }
-        let host = self.daemon.host.as_ref().map(|host| format!("host {host}, ")).unwrap_or_default();
-        match (&self.daemon.answering, &self.daemon.pinned) {
-            (Some(answering), Some(pinned)) if answering == pinned => {
-                writeln!(f, "  docker   {host}{}, the pinned daemon", Plain(answering))
-            }
-            (Some(answering), _) => writeln!(f, "  docker   {host}{}, not the pinned daemon", Plain(answering)),
-            (None, _) => Ok(()),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::{cleanup::failing::FailedCleanup, volume_name::VolumePrefix};
+    use super::{super::explanation::Explanation, *};
+    use crate::{cleanup::failing::FailedCleanup, docker::FoundVolume, volume_name::VolumeNames};
 
     fn now() -> DateTime<Utc> {
         DateTime::from_timestamp(1_800_000_000, 0).expect("valid")
@@ -334,7 +215,7 @@ mod tests {
     /// A closed and unmarked thread whose volume is there, on the pinned daemon, swept by somebody.
     fn facts() -> Facts {
         let thread = ThreadId::parse("t1").expect("valid");
-        let volume = VolumePrefix::parse("ha_ws_").expect("valid").volume_of(&thread);
+        let volume = VolumeNames::of_prefix("ha_ws_").expect("valid").volume_of(&thread);
         let row = ThreadRow {
             status: Some("closed".to_owned()),
             closed: true,
@@ -355,7 +236,8 @@ mod tests {
             sweeper: Some(Sweeper { holder: "r1".to_owned(), epoch: 1, expires_at }),
         };
         let found = FoundVolume { driver: "local".to_owned(), created_at: None, labels: [].into() };
-        let daemon = Daemon { host: None, identity: "ID".to_owned(), found: Some(found), users: Vec::new() };
+        let seen = SeenVolume { volume: volume.clone(), found: Some(found), users: Vec::new() };
+        let daemon = Daemon { host: None, identity: "ID".to_owned(), volumes: vec![seen] };
         Facts { thread, volume, now: now(), database: Ok(rows), docker: Ok(daemon) }
     }
 
@@ -383,11 +265,11 @@ mod tests {
     #[test]
     fn a_closed_thread_whose_volume_is_there_is_held_failing_or_waiting() {
         assert_eq!(reasons(|_, _| {}), [Reason::Waiting]);
-        assert_eq!(reasons(|_, daemon| daemon.users = vec![user("web")]), [Reason::Referenced]);
+        assert_eq!(reasons(|_, daemon| daemon.volumes[0].users = vec![user("web")]), [Reason::Referenced]);
         assert_eq!(reasons(|rows, _| rows.failure = Some(failed())), [Reason::Failing]);
         let both = reasons(|rows, daemon| {
             rows.failure = Some(failed());
-            daemon.users = vec![user("web")];
+            daemon.volumes[0].users = vec![user("web")];
         });
         assert_eq!(both, [Reason::Referenced, Reason::Failing]);
     }
@@ -417,18 +299,18 @@ mod tests {
         assert_eq!(expired, [Reason::Waiting, Reason::NobodySweeps]);
         let referenced = reasons(|rows, daemon| {
             rows.sweeper = None;
-            daemon.users = vec![user("web")];
+            daemon.volumes[0].users = vec![user("web")];
         });
         assert_eq!(referenced, [Reason::Referenced]);
     }
 
     #[test]
     fn a_mark_and_a_volume_that_disagree_are_told() {
-        assert_eq!(reasons(|_, daemon| daemon.found = None), [Reason::NotMarkedYet]);
+        assert_eq!(reasons(|_, daemon| daemon.volumes[0].found = None), [Reason::NotMarkedYet]);
         assert_eq!(reasons(|rows, _| mark(rows)), [Reason::Drift]);
         let gone = reasons(|rows, daemon| {
             mark(rows);
-            daemon.found = None;
+            daemon.volumes[0].found = None;
         });
         assert_eq!(gone, [Reason::Gone]);
     }
@@ -447,7 +329,7 @@ mod tests {
         for (pinned, reason) in [(Some("other".to_owned()), Reason::OtherDaemon), (None, Reason::NoDaemonPinned)] {
             let absent = reasons(|rows, daemon| {
                 rows.pinned = pinned;
-                daemon.found = None;
+                daemon.volumes[0].found = None;
             });
             assert_eq!(absent, [reason]);
         }
@@ -468,7 +350,7 @@ mod tests {
             let evil = "\x1b]0;x\x07\n\u{9b}2J";
             let mut user = user(evil);
             (user.image, user.state) = (evil.to_owned(), evil.to_owned());
-            daemon.users = vec![user];
+            daemon.volumes[0].users = vec![user];
             daemon.identity = evil.to_owned();
             rows.pinned = Some(evil.to_owned());
             let mut failing = failed();
@@ -476,7 +358,7 @@ mod tests {
             rows.failure = Some(failing);
             rows.row.as_mut().expect("a row").status = Some(evil.to_owned());
             let found = FoundVolume { driver: evil.to_owned(), created_at: Some(evil.to_owned()), labels: [].into() };
-            daemon.found = Some(found);
+            daemon.volumes[0].found = Some(found);
             let (outcome, source, replica) = (evil.to_owned(), "event".to_owned(), evil.to_owned());
             let event_id = Some(evil.to_owned());
             let (removed_at, volume_name) = (now(), String::new());
@@ -501,7 +383,7 @@ mod tests {
     fn the_answer_is_one_straight_sentence() {
         let answer = |change: &dyn Fn(&mut Rows, &mut Daemon)| Explanation::new(changed(change)).answer;
         assert_eq!(
-            answer(&|_, daemon| daemon.users = vec![user("web")]),
+            answer(&|_, daemon| daemon.volumes[0].users = vec![user("web")]),
             "thread t1: its volume ha_ws_t1 is still there: container \"web\" (3f2a1b0c9d8e, running since \
              2027-01-15T08:00:00Z, image agent:1) uses it"
         );
@@ -510,7 +392,7 @@ mod tests {
             "thread t1: cleaning up failed 3 times since 2027-01-15T08:00:00Z, at last with: disk\\u{a}full; sweeps \
              try it again from 2027-01-15T08:10:00Z on, an event at once"
         );
-        let four = answer(&|_, daemon| daemon.users = ["a", "b", "c", "d"].map(user).into());
+        let four = answer(&|_, daemon| daemon.volumes[0].users = ["a", "b", "c", "d"].map(user).into());
         assert!(four.ends_with(" and 1 more use it"), "{four}");
     }
 
@@ -536,7 +418,7 @@ mod tests {
     fn text_of_gone(change: impl FnOnce(&mut Rows)) -> String {
         text(|rows, daemon| {
             mark(rows);
-            daemon.found = None;
+            daemon.volumes[0].found = None;
             change(rows);
         })
     }
@@ -550,9 +432,9 @@ mod tests {
             text(|rows, _| rows.sweeper = None),
             text(|_, daemon| {
                 daemon.host = Some("a".to_owned());
-                daemon.users = vec![user("web")];
+                daemon.volumes[0].users = vec![user("web")];
             }),
-            text(|_, daemon| daemon.users = ["a", "b", "c", "d"].map(user).into()),
+            text(|_, daemon| daemon.volumes[0].users = ["a", "b", "c", "d"].map(user).into()),
             text(|rows, _| rows.failure = Some(failed())),
             text(|rows, _| {
                 rows.hold = Some(hold(None));
@@ -582,10 +464,10 @@ mod tests {
             text_of_gone(|rows| rows.receipts = vec![receipt("not_found", "sweep")]),
             text_of_gone(|_| {}),
             text_of_gone(|rows| rows.row.as_mut().expect("a row").marked_at = None),
-            text(|_, daemon| daemon.found = None),
+            text(|_, daemon| daemon.volumes[0].found = None),
             text(|rows, daemon| {
                 rows.row = None;
-                daemon.found = None;
+                daemon.volumes[0].found = None;
             }),
         ]);
         insta::assert_snapshot!("volume_is_gone", answers.join("\n"));

@@ -1,6 +1,6 @@
 //! The reasons in words.
 
-use super::why::{Daemon, Facts, Reason, users_may_go};
+use super::why::{Facts, Reason, users_may_go};
 use crate::{
     cleanup::{
         Gone, Origin,
@@ -8,7 +8,7 @@ use crate::{
         failing::Failing,
         retention::Due,
     },
-    docker::VolumeUser,
+    docker::{SeenVolume, VolumeUser},
     store::WrittenReceipt,
     terminal::{Plain, time},
 };
@@ -25,7 +25,7 @@ impl Reason {
         let rows = facts.database.as_ref().ok();
         match self {
             Self::UnknownThread => match &facts.docker {
-                Ok(Daemon { found: Some(_), .. }) => {
+                Ok(daemon) if SeenVolume::most_telling(&daemon.volumes).found.is_some() => {
                     format!(
                         "there is no such thread, but a volume {volume}; a volume without a thread is never touched"
                     )
@@ -80,7 +80,9 @@ fn not_closed(facts: &Facts) -> String {
     let status = row.and_then(|row| row.status.as_deref()).unwrap_or_default();
     let volume = &facts.volume;
     let consequence = match &facts.docker {
-        Ok(Daemon { found: None, .. }) => format!("; there is no volume {volume}"),
+        Ok(daemon) if SeenVolume::most_telling(&daemon.volumes).found.is_none() => {
+            format!("; there is no volume {volume}")
+        }
         Ok(_) | Err(_) => format!(", so its volume {volume} stays"),
     };
     format!("it is not closed (its status is \"{}\"){consequence}", Plain(status))
@@ -89,7 +91,8 @@ fn not_closed(facts: &Facts) -> String {
 fn gone(facts: &Facts) -> String {
     let Ok(rows) = &facts.database else { return String::new() };
     let volume = &facts.volume;
-    match rows.receipts.iter().find(|receipt| receipt.container_id.is_none()) {
+    let mut of_volumes = rows.receipts.iter().filter(|receipt| receipt.container_id.is_none());
+    match of_volumes.clone().find(|receipt| receipt.volume_name == volume.as_str()).or_else(|| of_volumes.next()) {
         Some(receipt) => {
             let what = match Gone::parse(&receipt.outcome) {
                 Some(Gone::Removed) => "was removed".to_owned(),
@@ -163,7 +166,7 @@ fn paused(facts: &Facts) -> String {
 }
 
 fn referenced(facts: &Facts) -> String {
-    let users = facts.docker.as_ref().map_or(&[][..], |daemon| &daemon.users);
+    let users = facts.docker.as_ref().map_or(&[][..], |daemon| &SeenVolume::most_telling(&daemon.volumes).users);
     let named: Vec<_> = users.iter().take(NAMED_USERS).map(of_user).collect();
     let volume = &facts.volume;
     match users.len() {
@@ -186,12 +189,22 @@ fn exited(facts: &Facts) -> String {
         Due::Now | Due::Never => from,
     };
     let at = from.max(due_at);
-    let named: Vec<_> = daemon.users.iter().take(NAMED_USERS).map(|user| Plain(&user.name).to_string()).collect();
-    let more = daemon.users.len().saturating_sub(NAMED_USERS);
+    let users: Vec<_> = daemon.users().collect();
+    let named: Vec<_> = users.iter().take(NAMED_USERS).map(|user| Plain(&user.name).to_string()).collect();
+    let more = users.len().saturating_sub(NAMED_USERS);
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-    let containers = if daemon.users.len() == 1 { "container" } else { "containers" };
+    let containers = if users.len() == 1 { "container" } else { "containers" };
     let when = if at > facts.now { format!("at {}", time(at)) } else { "with the next sweep".to_owned() };
     format!("{containers} \"{}\"{more} would be removed {when}, and then the volume", named.join("\", \""))
+}
+
+/// Another volume of the thread.
+pub(super) fn of_other(SeenVolume { volume, found, users }: &SeenVolume) -> String {
+    match (found, users.as_slice()) {
+        (None, _) => format!("{volume}, which is not there"),
+        (Some(_), []) => format!("{volume}, which nothing uses"),
+        (Some(_), users) => format!("{volume}, used by {}", users.iter().map(of_user).collect::<Vec<_>>().join(", ")),
+    }
 }
 
 pub(super) fn of_user(user: &VolumeUser) -> String {

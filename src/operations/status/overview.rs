@@ -13,7 +13,7 @@ use crate::{
     cleanup::{Backlog, Pause, failing::Failing},
     failure::{Dependency, Failure},
     host::Host,
-    operations::explain::why::times,
+    operations::explain::words::times,
     queue::QueueCount,
     store::{PinnedDaemon, Removals, Sweeper},
     sweep::ThreadStates,
