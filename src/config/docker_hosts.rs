@@ -29,6 +29,17 @@ pub struct DockerHost {
     pub concurrency: u16,
 }
 
+impl DockerHost {
+    /// These hosts, for people.
+    #[must_use]
+    pub fn listed(hosts: &[Self]) -> String {
+        let host = |Self { name, endpoint, .. }: &Self| {
+            name.name().map_or_else(|| endpoint.to_string(), |name| format!("{name}={endpoint}"))
+        };
+        hosts.iter().map(host).collect::<Vec<_>>().join(",")
+    }
+}
+
 /// The daemons; at least one.
 pub(super) fn docker_hosts<F: Fn(&str) -> Option<String>>(
     values: &Values<'_, F>,

@@ -130,19 +130,6 @@ impl Docker {
         }
     }
 
-    /// What removing the volume would come to. A mount without a container is not seen.
-    pub(super) async fn look_before_removal(&self, volume: &VolumeName) -> Result<Removal, Failure> {
-        if self.look_for(&self.link()?, volume).await?.is_none() {
-            return Ok(Removal::NotFound);
-        }
-        let mut users: Vec<_> = self.users(volume).await?.into_iter().map(|user| user.id).collect();
-        {
-            let would_be_gone = self.would_be_gone.lock();
-            users.retain(|user| !ContainerId::parse(user).is_some_and(|id| would_be_gone.contains(&id)));
-        }
-        Ok(if users.is_empty() { Removal::Removed } else { Removal::Referenced { containers: users } })
-    }
-
     /// The containers that reference the volume, stopped ones included.
     pub async fn users(&self, volume: &VolumeName) -> Result<Vec<VolumeUser>, Failure> {
         let link = self.link()?;
@@ -206,10 +193,6 @@ impl Containers for Docker {
     }
 
     async fn remove_container_by(&self, container: &ContainerId, latest: Instant) -> Result<ContainerRemoval, Failure> {
-        if self.only_looks {
-            self.would_be_gone.lock().insert(container.clone());
-            return Ok(ContainerRemoval::Removed);
-        }
         let link = self.link()?;
         let mut was_sent_before = false;
         loop {

@@ -13,12 +13,13 @@ mod daemon_facts;
 mod events;
 mod inventory;
 mod links;
+mod looking;
 mod proof;
 mod sizes;
 mod transport;
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeSet, HashMap},
     time::Duration,
 };
 
@@ -34,9 +35,10 @@ use self::{
 pub use self::{
     containers::{FoundVolume, SeenVolume, VolumeUser},
     daemon_facts::{Inspection, RemovalRefused, VolumeFacts},
+    looking::Looking,
 };
 use crate::{
-    cleanup::{ContainerId, Identity, Inventory, Removal, Volumes},
+    cleanup::{Identity, Inventory, Removal, Volumes},
     config::Endpoint,
     failure::{Dependency, Failure},
     metrics,
@@ -58,10 +60,6 @@ pub struct Docker {
     endpoint: Endpoint,
     /// How often a daemon that takes long for a removal is asked whether it is still there.
     ping_interval: Duration,
-    /// Whether a removal only looks what it would come to.
-    only_looks: bool,
-    /// The containers that it would have removed, had it done more than looking.
-    would_be_gone: Mutex<HashSet<ContainerId>>,
     /// What it is called, unless it is the only one.
     name: Option<String>,
     links: Links,
@@ -81,8 +79,6 @@ impl Docker {
             links: Links::new(endpoint.clone()),
             endpoint,
             ping_interval,
-            only_looks: false,
-            would_be_gone: Mutex::default(),
             name: None,
             pinned: RwLock::default(),
             contact: Contact::default(),
@@ -95,12 +91,6 @@ impl Docker {
     #[must_use]
     pub fn named(self, name: String) -> Self {
         Self { name: Some(name), ..self }
-    }
-
-    /// Turns removals into looking what they would come to.
-    #[must_use]
-    pub fn only_looking(self) -> Self {
-        Self { only_looks: true, ..self }
     }
 
     /// From now on `identity` is the daemon whose answers count.
@@ -197,11 +187,14 @@ impl Docker {
     }
 }
 
+impl AsRef<Docker> for Docker {
+    fn as_ref(&self) -> &Docker {
+        self
+    }
+}
+
 impl Volumes for Docker {
     async fn remove_by(&self, volume: &VolumeName, latest: Option<Instant>) -> Result<Removal, Failure> {
-        if self.only_looks {
-            return self.look_before_removal(volume).await;
-        }
         let link = self.link()?;
         let mut was_sent_before = false;
         loop {

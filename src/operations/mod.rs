@@ -17,9 +17,12 @@ pub mod waiting_list;
 use std::{os::unix::fs::MetadataExt, sync::Arc};
 
 use crate::{
-    cleanup::{Cleaner, Context, Database, dry_run::DryRun, fleet::Fleet, policy::Limits, record::Recording},
+    cleanup::{
+        Cleaner, Context, Database, FreedVolumes, Volumes, dry_run::DryRun, fleet::Fleet, policy::Limits,
+        record::Recording,
+    },
     config::{Config, DockerHost, UnknownThreads},
-    docker::Docker,
+    docker::{Docker, Looking},
     failure::{Dependency, Failure},
     health::Health,
     host::Host,
@@ -64,6 +67,16 @@ pub(crate) fn docker(config: &Config, host: &DockerHost) -> Docker {
     }
 }
 
+/// A Docker daemon as the clean-up asks it, and the adapter itself: a dry run decorates it.
+pub(crate) trait DockerPort: Volumes + FreedVolumes + AsRef<Docker> {}
+
+impl<V: Volumes + FreedVolumes + AsRef<Docker>> DockerPort for V {}
+
+/// The database as the clean-up asks it, and the adapter itself: a dry run and unknown threads decorate it.
+pub(crate) trait DatabasePort: Database + AsRef<Store> {}
+
+impl<T: Database + AsRef<Store>> DatabasePort for T {}
+
 /// The database for commands that look, and may take long: it refuses to be written to.
 pub(crate) async fn read_only_store(config: &Config) -> Result<Store, Failure> {
     let store = Store::read_only(&config.database_url, config.threads.clone(), connections(config)).await?;
@@ -72,7 +85,7 @@ pub(crate) async fn read_only_store(config: &Config) -> Result<Store, Failure> {
 
 /// The hosts for commands that look.
 pub(crate) async fn read_only_fleet(config: &Config, health: &Health) -> Result<Fleet<Docker, Store>, Failure> {
-    Ok(fleet_of(config, health, read_only_store(config).await?, |host| docker(config, host).only_looking()))
+    Ok(fleet_of(config, health, read_only_store(config).await?, |host| docker(config, host)))
 }
 
 pub(crate) async fn fleet(config: &Config, health: &Health) -> Result<Fleet<Docker, Store>, Failure> {
@@ -92,17 +105,17 @@ pub(crate) async fn dry_fleet(
     config: &Config,
     health: &Health,
     journal: Journal,
-) -> Result<Fleet<Docker, DryRun<Store>>, Failure> {
+) -> Result<Fleet<Looking, DryRun<Store>>, Failure> {
     let threads = DryRun::new(read_only_store(config).await?, journal);
-    Ok(fleet_of(config, health, threads, |host| docker(config, host).only_looking()))
+    Ok(fleet_of(config, health, threads, |host| Looking::new(docker(config, host))))
 }
 
-pub(crate) fn fleet_of<T: Database>(
+pub(crate) fn fleet_of<V: Volumes, T: Database>(
     config: &Config,
     health: &Health,
     threads: T,
-    docker: impl Fn(&DockerHost) -> Docker,
-) -> Fleet<Docker, T> {
+    docker: impl Fn(&DockerHost) -> V,
+) -> Fleet<V, T> {
     let (prefix, limits) = (
         config.volume_names.clone(),
         Limits { locking: locking(&config.database_url, config.lock_limit), timeout: config.docker_timeout },
@@ -159,9 +172,9 @@ pub(crate) async fn check_threads(store: &Store, config: &Config) -> Result<(), 
 }
 
 /// Whether the daemon answers and is the one that the database knows; the first one ever is pinned.
-pub(crate) async fn prepare_docker<T: Database + AsRef<Store>>(cleaner: &Cleaner<Docker, T>) -> Result<(), Failure> {
-    let store: &Store = cleaner.threads().as_ref();
-    let identity = cleaner.volumes.identify().await?;
+pub(crate) async fn prepare_docker<V: DockerPort, T: DatabasePort>(cleaner: &Cleaner<V, T>) -> Result<(), Failure> {
+    let (docker, store) = (cleaner.volumes.as_ref(), cleaner.threads().as_ref());
+    let identity = docker.identify().await?;
     if cleaner.host.is_only()
         && let Some(other) = cleaner.threads().unserved_host().await?
     {
@@ -176,7 +189,7 @@ pub(crate) async fn prepare_docker<T: Database + AsRef<Store>>(cleaner: &Cleaner
         ));
     }
     store.pin_daemon(cleaner.host.key(), &identity).await?;
-    cleaner.volumes.pin(identity);
+    docker.pin(identity);
     Ok(())
 }
 

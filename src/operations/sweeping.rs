@@ -6,10 +6,11 @@ use futures_util::future::try_join_all;
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::{docker, fleet_of, prepare_database, prepare_docker, prepare_dry_run, read_only_store, store};
+use super::{
+    DatabasePort, docker, fleet_of, prepare_database, prepare_docker, prepare_dry_run, read_only_store, store,
+};
 use crate::{
     cleanup::{
-        Database,
         fleet::{Fleet, HostWorker},
         record::Recording,
     },
@@ -17,7 +18,6 @@ use crate::{
     docker::Docker,
     failure::{Dependency, Failure, Verdict},
     health::Health,
-    store::Store,
     sweep::{SweepReport, Sweeper, Unplaced},
 };
 
@@ -30,10 +30,7 @@ pub async fn sweep<G>(
     begun: impl FnOnce(u64, Vec<watch::Receiver<u64>>) -> G,
 ) -> Result<SweepReport, Failure> {
     let health = Health::of_hosts(config.host_names());
-    let docker = |host: &DockerHost| {
-        let docker = docker(config, host);
-        if dry_run { docker.only_looking() } else { docker }
-    };
+    let docker = |host: &DockerHost| docker(config, host);
     let store = if dry_run {
         let store = read_only_store(config).await?;
         prepare_dry_run(&store, config).await?;
@@ -54,7 +51,7 @@ pub async fn sweep<G>(
     }
 }
 
-async fn sweep_fleet<T: Database + AsRef<Store>, G>(
+async fn sweep_fleet<T: DatabasePort, G>(
     config: &Config,
     fleet: Fleet<Docker, T>,
     dry_run: bool,
@@ -76,7 +73,7 @@ async fn sweep_fleet<T: Database + AsRef<Store>, G>(
 
 /// Sweeps all hosts at once, and then what is on none of them. A host that is down is said so in the report, unless
 /// it is the only one: then it is an error.
-async fn sweep_hosts<T: Database + AsRef<Store>>(
+async fn sweep_hosts<T: DatabasePort>(
     fleet: &Arc<Fleet<Docker, T>>,
     sweepers: &[Sweeper<Docker, T>],
     one_of_several: bool,

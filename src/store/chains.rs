@@ -123,9 +123,6 @@ impl Drop for Linked<'_> {
 impl Store {
     /// Notes how far this replica's chains go; with `closing`, that nothing is added to those that are free.
     pub async fn note_chains(&self, closing: bool) -> Result<(), Failure> {
-        if self.only_reads {
-            return Ok(());
-        }
         let free: Vec<_> = if closing { std::mem::take(&mut *self.chains.free.lock()) } else { self.free_chains() };
         let left = std::mem::take(&mut *self.chains.left.lock());
         for (chain, closes) in

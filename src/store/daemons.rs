@@ -28,7 +28,7 @@ impl Store {
         if self.is_bare() {
             return Ok(());
         }
-        if self.only_reads {
+        if self.db.only_reads() {
             return self.pinned_daemon(name).await?.map_or(Ok(()), |pinned| is_pinned(name, &pinned, identity));
         }
         if self.pinned_daemon(name).await?.is_none() {

@@ -101,7 +101,6 @@ pub struct Store {
     replica: String,
     /// Who types the command: in receipts of what only a person asks for.
     actor: Option<String>,
-    only_reads: bool,
     /// Whether each mark is told to others.
     announces: bool,
     /// Of the receipts that this replica writes.
@@ -130,7 +129,6 @@ impl Store {
             mapping: OnceCell::new(),
             replica,
             actor: None,
-            only_reads: false,
             announces: false,
             chains: Chains::default(),
             is_bare: AtomicBool::new(false),
@@ -155,7 +153,6 @@ impl Store {
             mapping: OnceCell::new(),
             replica: String::new(),
             actor: None,
-            only_reads: true,
             announces: false,
             chains: Chains::default(),
             is_bare: AtomicBool::new(false),
@@ -177,7 +174,7 @@ impl Store {
     /// Whether the database answers, and may be written to unless this store only reads.
     pub async fn ping(&self) -> Result<(), Failure> {
         self.bounded(ROW_TIMEOUT, self.db.ping()).await?;
-        if self.only_reads {
+        if self.db.only_reads() {
             return Ok(());
         }
         let question = Query::select().expr_as(self.engine.dialect().may_write(), "may_write").to_owned();
@@ -195,7 +192,7 @@ impl Store {
 
     /// From now on nothing of ours is expected in the database. Only for a store that only reads.
     pub fn expect_nothing_of_ours(&self) {
-        self.is_bare.store(self.only_reads, Ordering::Relaxed);
+        self.is_bare.store(self.db.only_reads(), Ordering::Relaxed);
     }
 
     fn is_bare(&self) -> bool {

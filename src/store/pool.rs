@@ -22,6 +22,7 @@ use crate::config::SecretUrl;
 pub(super) struct Pool {
     connections: DatabaseConnection,
     engine: &'static dyn Engine,
+    access: Access,
     /// Each transaction may have another of the server's connections.
     is_behind_pooler: bool,
     /// Transactions that are about to begin.
@@ -50,9 +51,18 @@ impl Pool {
         Ok(Self {
             connections: Database::connect(options).await?,
             engine,
+            access,
             is_behind_pooler: url.is_behind_pooler(),
             beginning: TaskTracker::new(),
         })
+    }
+
+    /// Nothing is to be written by these connections.
+    pub(super) fn only_reads(&self) -> bool {
+        match self.access {
+            Access::Look | Access::Read => true,
+            Access::Work => false,
+        }
     }
 
     pub(super) fn is_behind_pooler(&self) -> bool {

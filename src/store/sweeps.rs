@@ -69,9 +69,6 @@ impl From<Model> for LoggedSweep {
 
 impl SweepLog for Store {
     async fn sweep_began(&self, host: Option<&str>, cause: Cause) -> Result<Option<String>, Failure> {
-        if self.only_reads {
-            return Ok(None);
-        }
         let now = Utc::now().trunc_subsecs(3);
         let id = uuid::Uuid::now_v7().to_string();
         let actor = match cause {

@@ -9,10 +9,10 @@ use tracing::{info, warn};
 
 use super::Process;
 use crate::{
-    cleanup::Database,
     failure::{Dependency, Failure},
+    operations::{DatabasePort, DockerPort},
     queue::Publisher,
-    store::{Announcement, Store},
+    store::Announcement,
 };
 
 /// From one look into an empty outbox to the next.
@@ -22,7 +22,7 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 /// Events that are read at once.
 const PAGE: u64 = 200;
 
-impl<T: Database + AsRef<Store>> Process<T> {
+impl<V: DockerPort, T: DatabasePort> Process<V, T> {
     /// Publishes the outbox as long as this replica leads.
     pub(super) async fn publish_announcements(
         self: Arc<Self>,

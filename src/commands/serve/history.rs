@@ -8,9 +8,8 @@ use tracing::{Instrument, debug, info, warn};
 
 use super::{Process, last_steps::Parts};
 use crate::{
-    cleanup::Database,
     failure::{Dependency, Failure},
-    store::Store,
+    operations::{DatabasePort, DockerPort},
 };
 
 /// From one look at new receipts to the next.
@@ -23,8 +22,8 @@ const FORGET_INTERVAL: Duration = Duration::from_hours(1);
 const COMMIT_TIME: Duration = Duration::from_secs(150);
 
 /// Starts what tells of the past, beside the work. Whoever leads `leads_all` does what only one may do.
-pub(super) fn spawn<T: Database + AsRef<Store>>(
-    process: &Arc<Process<T>>,
+pub(super) fn spawn<V: DockerPort, T: DatabasePort>(
+    process: &Arc<Process<V, T>>,
     leads_all: &watch::Sender<bool>,
     parts: &mut Parts,
 ) {
@@ -57,7 +56,7 @@ impl Seen {
     }
 }
 
-impl<T: Database + AsRef<Store>> Process<T> {
+impl<V: DockerPort, T: DatabasePort> Process<V, T> {
     /// Keeps the history until the process stops. Nothing else fails with it: what is late is done later.
     pub(super) async fn keep_history(self: Arc<Self>, is_leader: watch::Receiver<bool>) -> Result<(), Failure> {
         let (mut seen, mut counted) = (Seen::default(), 0);
@@ -97,7 +96,7 @@ impl<T: Database + AsRef<Store>> Process<T> {
     }
 }
 
-impl<T: Database + AsRef<Store>> Process<T> {
+impl<V: DockerPort, T: DatabasePort> Process<V, T> {
     async fn forget_receipts(&self, kept: Duration) {
         match self.store().forget_receipts(kept).await {
             Ok(0) => {}

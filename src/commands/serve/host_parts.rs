@@ -7,28 +7,26 @@ use tracing::{Span, debug, error_span};
 
 use super::Process;
 use crate::{
-    cleanup::{Database, fleet::HostWorker, freed},
-    docker::Docker,
+    cleanup::{fleet::HostWorker, freed},
     failure::{Dependency, Failure, Verdict},
-    operations::{prepare_docker, sweep_lease},
-    store::Store,
+    operations::{DatabasePort, DockerPort, prepare_docker, sweep_lease},
     sweep::Sweeper,
 };
 
 /// One Docker host of the process.
-pub(super) struct Host<T> {
-    pub(super) process: Arc<Process<T>>,
+pub(super) struct Host<V, T> {
+    pub(super) process: Arc<Process<V, T>>,
     pub(super) number: usize,
 }
 
-impl<T> Clone for Host<T> {
+impl<V, T> Clone for Host<V, T> {
     fn clone(&self) -> Self {
         Self { process: Arc::clone(&self.process), number: self.number }
     }
 }
 
-impl<T: Database + AsRef<Store>> Host<T> {
-    fn worker(&self) -> &HostWorker<Docker, T> {
+impl<V: DockerPort, T: DatabasePort> Host<V, T> {
+    fn worker(&self) -> &HostWorker<V, T> {
         &self.process.fleet.workers()[self.number]
     }
 
@@ -65,7 +63,7 @@ impl<T: Database + AsRef<Store>> Host<T> {
             loop {
                 let _ = is_leader.wait_for(|is_leader| *is_leader).await;
                 health.until_up(&[Dependency::Docker]).await;
-                match cleaner.volumes.measure(&config.volume_names).await {
+                match cleaner.volumes.as_ref().measure(&config.volume_names).await {
                     Ok(volumes) => debug!(volumes, "measured"),
                     Err(error) => debug!(%error, "how much is in the volumes is not known"),
                 }

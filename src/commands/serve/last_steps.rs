@@ -6,7 +6,10 @@ use tokio::task::{JoinError, JoinSet};
 use tracing::{error, info, warn};
 
 use super::Process;
-use crate::{cleanup::Database, failure::Failure, store::Store};
+use crate::{
+    failure::Failure,
+    operations::{DatabasePort, DockerPort},
+};
 
 /// For what is left when the grace period is over: goodbyes to others who may not answer.
 const LAST_STEPS: Duration = Duration::from_secs(3);
@@ -16,7 +19,7 @@ const MOST_NAMED: usize = 100;
 /// Parts of the process that run side by side.
 pub(super) type Parts = JoinSet<Result<(), Failure>>;
 
-impl<T: Database + AsRef<Store>> Process<T> {
+impl<V: DockerPort, T: DatabasePort> Process<V, T> {
     /// Waits until everything has ended that was told to; not for ever, when it is to be dropped.
     pub(super) async fn end(&self, work: Parts, services: Parts) {
         let overdue = async {

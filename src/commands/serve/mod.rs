@@ -22,16 +22,17 @@ use tracing::{Instrument, error_span, info, warn};
 
 use self::{host_parts::Host, signals::Signals};
 use crate::{
-    cleanup::{Database, fleet::Fleet},
+    cleanup::fleet::Fleet,
     config::{Config, DockerHost, UnknownThreads},
     console::http::{self, ConnectionLimits, Console},
     delivery::consumer::Consumer,
-    docker::Docker,
     failure::{Dependency, Failure},
     health::Health,
     journal::Journal,
     metrics,
-    operations::{SWEEP_LEASE, dry_fleet, fleet, prepare_database, prepare_dry_run, recording_fleet},
+    operations::{
+        DatabasePort, DockerPort, SWEEP_LEASE, dry_fleet, fleet, prepare_database, prepare_dry_run, recording_fleet,
+    },
     queue::{Publisher, Queues, Subscription},
     store::Store,
     sweep::{Schedule, Unplaced},
@@ -71,10 +72,10 @@ pub(super) async fn dry_run(config: Config) -> Result<ExitCode, Failure> {
     serve(config, outside, fleet, health, queues, true).instrument(error_span!("dry_run")).await
 }
 
-async fn serve<T: Database + AsRef<Store>>(
+async fn serve<V: DockerPort, T: DatabasePort>(
     config: Config,
     Outside { signals, recorder }: Outside,
-    fleet: Fleet<Docker, T>,
+    fleet: Fleet<V, T>,
     health: Health,
     queues: Queues,
     is_dry_run: bool,
@@ -85,7 +86,8 @@ async fn serve<T: Database + AsRef<Store>>(
     info!(
         version = env!("CARGO_PKG_VERSION"), replica = config.replica,
         http = %listener.local_addr().unwrap_or(config.http_addr),
-        broker = %config.amqp_url, database = %config.database_url, docker = %listed(&config), "starting"
+        broker = %config.amqp_url, database = %config.database_url, docker = %DockerHost::listed(&config.docker_hosts),
+        "starting"
     );
     let process = Arc::new(Process {
         fleet: Arc::new(fleet),
@@ -170,18 +172,10 @@ impl Outside {
     }
 }
 
-/// The Docker hosts, for people.
-fn listed(config: &Config) -> String {
-    let host = |DockerHost { name, endpoint, .. }: &DockerHost| {
-        name.name().map_or_else(|| endpoint.to_string(), |name| format!("{name}={endpoint}"))
-    };
-    config.docker_hosts.iter().map(host).collect::<Vec<_>>().join(",")
-}
-
 /// What the parts share.
-struct Process<T> {
+struct Process<V, T> {
     config: Config,
-    fleet: Arc<Fleet<Docker, T>>,
+    fleet: Arc<Fleet<V, T>>,
     queues: Queues,
     /// Nothing is written, and no lease is taken.
     is_dry_run: bool,
@@ -194,7 +188,7 @@ struct Process<T> {
     done: CancellationToken,
 }
 
-impl<T: Database + AsRef<Store>> Process<T> {
+impl<V: DockerPort, T: DatabasePort> Process<V, T> {
     fn store(&self) -> &Store {
         self.fleet.threads().as_ref()
     }

@@ -7,16 +7,16 @@ use tracing::debug;
 
 use super::Process;
 use crate::{
-    cleanup::Database,
     failure::{Dependency, Failure},
-    metrics, queue,
-    store::Store,
+    metrics,
+    operations::{DatabasePort, DockerPort},
+    queue,
 };
 
 /// From one count to the next. Each is a connection, which the broker writes into its log.
 const INTERVAL: Duration = Duration::from_mins(1);
 
-impl<T: Database + AsRef<Store>> Process<T> {
+impl<V: DockerPort, T: DatabasePort> Process<V, T> {
     pub(super) async fn count_queues(self: Arc<Self>, mut is_leader: watch::Receiver<bool>) -> Result<(), Failure> {
         loop {
             let ready = async {
