@@ -128,6 +128,12 @@ pub(super) fn identity(certificate: Option<PathBuf>, key: Option<PathBuf>) -> Re
     }
 }
 
+/// Reads a file that a URL's parameter names; sqlx takes the PEM itself too.
+fn check_pem(key: &str, value: &str, read: &dyn Fn(&Path) -> Result<(), String>) -> Result<(), String> {
+    let is_inline = value.trim_start().starts_with("-----BEGIN");
+    if is_inline { Ok(()) } else { read(Path::new(value)).map_err(|what| format!("{key} {value}: {what}")) }
+}
+
 /// Checks the parameters of a PostgreSQL URL that are about TLS (PostgreSQL's manual, "SSL Support" of libpq).
 ///
 /// sqlx finds fault with them at the first connect only, without naming the file; it does not verify a certificate
@@ -136,11 +142,7 @@ pub(super) fn check_postgres_tls(url: &SecretUrl, default_mode: &str) -> Result<
     let mut mode = default_mode.to_owned();
     let mut has_authorities = false;
     for (key, value) in url.0.query_pairs() {
-        let file = |read: &dyn Fn(&Path) -> Result<(), String>| {
-            // sqlx takes the PEM itself too.
-            let is_inline = value.trim_start().starts_with("-----BEGIN");
-            if is_inline { Ok(()) } else { read(Path::new(&*value)).map_err(|what| format!("{key} {value}: {what}")) }
-        };
+        let file = |read: &dyn Fn(&Path) -> Result<(), String>| check_pem(&key, &value, read);
         match &*key {
             "sslmode" | "ssl-mode" => mode = value.to_ascii_lowercase(),
             "sslrootcert" | "ssl-root-cert" | "ssl-ca" => {
@@ -181,11 +183,7 @@ pub(super) fn check_mysql(url: &SecretUrl) -> Result<(), String> {
     let mut mode = "PREFERRED".to_owned();
     let mut has_authorities = false;
     for (key, value) in url.0.query_pairs() {
-        let file = |read: &dyn Fn(&Path) -> Result<(), String>| {
-            // sqlx takes the PEM itself too.
-            let is_inline = value.trim_start().starts_with("-----BEGIN");
-            if is_inline { Ok(()) } else { read(Path::new(&*value)).map_err(|what| format!("{key} {value}: {what}")) }
-        };
+        let file = |read: &dyn Fn(&Path) -> Result<(), String>| check_pem(&key, &value, read);
         match &*key {
             "ssl-mode" | "sslmode" => mode = value.to_ascii_uppercase(),
             "ssl-ca" | "sslca" => {

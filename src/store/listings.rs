@@ -1,10 +1,7 @@
 //! Lists for people, page by page: what waits, what is held. No page costs more than its rows.
 
 use chrono::{DateTime, Utc};
-use sea_orm::{
-    ColumnTrait, ConnectionTrait, DbErr, EntityTrait, ExprTrait, QueryFilter, QueryOrder, QueryResult, QuerySelect,
-    sea_query::{Expr, Order, Query},
-};
+use sea_orm::{ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QueryResult, QuerySelect};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -12,7 +9,7 @@ use super::{
     Hold, PAGE_TIMEOUT, Store,
     entities::hold,
     rows::{host, time},
-    threads::{host_column, id, id_as_text, is_in_scope},
+    threads::host_column,
 };
 use crate::{cleanup::Scope, failure::Failure};
 
@@ -47,23 +44,8 @@ impl Store {
 
     async fn select_waiting(&self, scope: &Scope, after: Option<&str>, limit: u64) -> Result<Vec<WaitingRow>, DbErr> {
         let threads = self.mapping().await?;
-        let Some(in_scope) = is_in_scope(threads, scope) else { return Ok(Vec::new()) };
-        let mut select = Query::select()
-            // Under other names than the columns', as in a sweep's pages.
-            .expr_as(id_as_text(threads), "thread_id_text")
-            .expr_as(threads.read_closed_at(), "read_closed_at")
-            .expr_as(self.is_held(threads.as_text(threads.qualified_id())), "is_held")
-            .expr_as(host_column(threads), "host_text")
-            .from(threads.table())
-            .cond_where(threads.is_candidate())
-            .cond_where(in_scope)
-            .order_by(id(threads), Order::Asc)
-            .limit(limit)
-            .to_owned();
-        if let Some(after) = after {
-            let Some(after) = threads.id_value(after) else { return Ok(Vec::new()) };
-            select.and_where(Expr::col(id(threads)).gt(after));
-        }
+        let Some(mut select) = self.candidate_page(threads, scope, after, limit) else { return Ok(Vec::new()) };
+        select.expr_as(host_column(threads), "host_text");
         let read = |row: &QueryResult| {
             Ok(WaitingRow {
                 thread_id: row.try_get("", "thread_id_text")?,

@@ -49,26 +49,36 @@ impl Store {
         Ok(rows)
     }
 
-    async fn select_candidates(&self, scope: &Scope, after: Option<&str>, limit: u64) -> Result<Vec<Candidate>, DbErr> {
-        let threads = self.mapping().await?;
-        let Some(in_scope) = is_in_scope(threads, scope) else { return Ok(Vec::new()) };
+    /// Selects the next closed and unmarked threads of a scope by their id; none if there can be no next.
+    pub(super) fn candidate_page(
+        &self,
+        threads: &Mapping,
+        scope: &Scope,
+        after: Option<&str>,
+        limit: u64,
+    ) -> Option<SelectStatement> {
         let mut select = Query::select()
             // Under another name than the column's: by that name the rows would be ordered as texts, past the index.
             .expr_as(id_as_text(threads), "thread_id_text")
             .expr_as(threads.read_closed_at(), "read_closed_at")
-            .expr_as(close_written(threads), "close_written")
             .expr_as(self.is_held(threads.as_text(threads.qualified_id())), "is_held")
             .from(threads.table())
             .cond_where(threads.is_candidate())
-            .cond_where(in_scope)
+            .cond_where(is_in_scope(threads, scope)?)
             .order_by(id(threads), Order::Asc)
             .limit(limit)
             .to_owned();
         if let Some(after) = after {
             // SQLite takes texts into a column of numbers too, and puts them last: no thread comes after one.
-            let Some(after) = threads.id_value(after) else { return Ok(Vec::new()) };
-            select.and_where(Expr::col(id(threads)).gt(after));
+            select.and_where(Expr::col(id(threads)).gt(threads.id_value(after)?));
         }
+        Some(select)
+    }
+
+    async fn select_candidates(&self, scope: &Scope, after: Option<&str>, limit: u64) -> Result<Vec<Candidate>, DbErr> {
+        let threads = self.mapping().await?;
+        let Some(mut select) = self.candidate_page(threads, scope, after, limit) else { return Ok(Vec::new()) };
+        select.expr_as(close_written(threads), "close_written");
         let rows = self.db.query_all(&select).await?;
         let candidate = |row: &QueryResult| {
             Ok(Candidate {
