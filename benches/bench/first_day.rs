@@ -14,6 +14,12 @@ use crate::setup::{Result, Setup, docker, mebibytes};
 
 const THREADS: u32 = 1_000_000;
 const SAMPLE: u32 = 500;
+/// As many as a sweep marks at once.
+const PAGE: u32 = 2000;
+/// As long as they are in a receipt.
+const DAEMON: &str = "ABCD:EFGH:IJKL:MNOP:QRST:UVWX:YZ23:4567:ABCD:EFGH:IJKL:MNOP /var/lib/docker";
+const CHAIN: &str = "01934c6e-0000-7000-8000-000000000000";
+const HASH: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 const OLD_WAY_A_MINUTE: u32 = 100;
 
 pub(crate) async fn run() -> Result<()> {
@@ -40,6 +46,8 @@ pub(crate) async fn run() -> Result<()> {
         );
         let (again, peak) = setup.sweep().await?;
         println!("  {:<10}  the next sweep: {} ms, peak memory {}", setup.name, again["duration_ms"], mebibytes(peak));
+        let alone = database_alone(&setup).await?;
+        println!("  {:<10}  the database alone, marks and receipts made by itself: {alone:.1?}", setup.name);
     }
     let each = old_way().await?;
     println!("  the old way, {SAMPLE} threads measured: {each:.2?} of Docker's time for a thread");
@@ -50,6 +58,40 @@ pub(crate) async fn run() -> Result<()> {
         days(Duration::from_mins((THREADS / OLD_WAY_A_MINUTE).into()))
     );
     Ok(())
+}
+
+/// How long the database takes for as many marks and receipts, when nobody has to read or send one.
+async fn database_alone(setup: &Setup) -> Result<Duration> {
+    setup.execute("UPDATE threads SET workspace_volume_removed_at = NULL").await?;
+    setup.execute("DELETE FROM volume_removals").await?;
+    if setup.is_postgres() {
+        setup.execute("VACUUM threads").await?;
+        setup.execute("VACUUM volume_removals").await?;
+    }
+    let began = Instant::now();
+    for first in (1..=THREADS).step_by(PAGE as usize) {
+        let last = THREADS.min(first + PAGE - 1);
+        let page = format!("FROM numbers WHERE n BETWEEN {first} AND {last}");
+        let with = if setup.is_postgres() {
+            format!("WITH numbers(n) AS (SELECT generate_series({first}, {last}))")
+        } else {
+            format!(
+                "WITH RECURSIVE numbers(n) AS (SELECT {first} UNION ALL SELECT n + 1 FROM numbers WHERE n < {last})"
+            )
+        };
+        let receipts = format!(
+            "INSERT INTO volume_removals (thread_id, volume_name, outcome, source, replica, removed_at, host, daemon, \
+             chain_id, chain_sequence, chain_hash) {with} SELECT 't' || n, 'ha_ws_t' || n, 'not_found', 'sweep', \
+             'replica-1', CURRENT_TIMESTAMP, 'default', '{DAEMON}', '{CHAIN}', n, '{HASH}' {page}"
+        );
+        setup
+            .execute(&format!(
+                "BEGIN; UPDATE threads SET workspace_volume_removed_at = CURRENT_TIMESTAMP WHERE id IN ({with} SELECT \
+                 't' || n {page}); {receipts}; COMMIT"
+            ))
+            .await?;
+    }
+    Ok(began.elapsed())
 }
 
 /// Docker's time for one thread.
