@@ -26,4 +26,5 @@ pub mod store;
 pub mod sweep;
 pub mod terminal;
 pub mod tls;
+pub mod traces;
 pub mod volume_name;

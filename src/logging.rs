@@ -21,6 +21,7 @@ use crate::{
     config::{Config, LogFormat},
     metrics,
     progress::Stderr,
+    traces,
 };
 
 /// Lines that wait to be written: some megabytes.
@@ -45,13 +46,17 @@ pub fn install(config: &Config) {
     if writer.is_ok() {
         QUEUE.get_or_init(|| queue);
     }
-    let filter = EnvFilter::new(&config.log_filter);
-    let registry = tracing_subscriber::registry().with(filter);
+    // The last one wins, and the spans of traces are nobody's lines.
+    let filter = EnvFilter::new(format!("{},{}=off", config.log_filter, traces::TARGET));
     let lines = fmt::layer().with_writer(|| Queued);
-    match config.log_format {
-        LogFormat::Pretty => registry.with(lines.with_ansi(has_colors())).init(),
-        LogFormat::Json => registry.with(lines.json().flatten_event(true).with_current_span(true)).init(),
-    }
+    let lines = match config.log_format {
+        LogFormat::Pretty => lines.with_ansi(has_colors()).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).with_current_span(true).boxed(),
+    };
+    tracing_subscriber::registry()
+        .with(lines.with_filter(filter))
+        .with(traces::layer(&config.replica, config.trace_relation))
+        .init();
 }
 
 /// Whether log lines have colors: by the variables that others obey too (no-color.org, bixense.com/clicolors), or else

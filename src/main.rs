@@ -3,7 +3,7 @@
 use std::{os::unix::process::CommandExt, process::Command, process::ExitCode};
 
 use tracing::warn;
-use volume_reaper::{cli, commands, logging};
+use volume_reaper::{cli, commands, logging, traces};
 
 /// Exit code for settings that can't be used, as clap has it for a command line that can't.
 const USAGE: u8 = 2;
@@ -62,7 +62,9 @@ async fn run() -> ExitCode {
     for warning in &invocation.config.warnings {
         warn!("{warning}");
     }
-    match Box::pin(commands::run(invocation)).await {
+    let ended = Box::pin(commands::run(invocation)).await;
+    traces::finish().await;
+    match ended {
         Ok(code) => code,
         Err(error) => {
             logging::say(&format!("volume-reaper: {error}"));

@@ -16,7 +16,6 @@ const CLOSE_TO_MARK_BUCKETS_SECS: &[f64] =
     &[0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 21_600.0, 86_400.0];
 /// From an idle sweep to a first day with a million rows.
 const SWEEP_BUCKETS_SECS: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0, 900.0];
-
 /// From an empty volume to one with millions of files.
 const REMOVAL_BUCKETS_SECS: &[f64] =
     &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0];
@@ -31,6 +30,11 @@ const OF_LEADERS: [&str; 7] = [
     "volume_reaper_sweep_last_success_timestamp_seconds",
     "volume_reaper_queue_messages",
 ];
+
+/// Spans could not be sent to the collector of traces.
+pub fn trace_spans_dropped(spans: u64) {
+    counter!("volume_reaper_trace_spans_dropped_total").increment(spans);
+}
 
 /// Until when this replica leads the sweeps of each host.
 static LEADS: Mutex<BTreeMap<Option<String>, Option<DateTime<Utc>>>> = Mutex::new(BTreeMap::new());
@@ -96,6 +100,10 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
     describe_counter!(
         "volume_reaper_log_lines_dropped_total",
         "Log lines that were dropped because whoever reads standard error did not keep up."
+    );
+    describe_counter!(
+        "volume_reaper_trace_spans_dropped_total",
+        "Spans that the collector of traces did not get: it is away or slow."
     );
     describe_counter!(
         "volume_reaper_locks_given_up_total",

@@ -12,7 +12,7 @@ use std::{
 const FLOORS: [&[&str]; 11] = [
     &["clock", "failure", "host", "journal", "progress", "reconnect", "terminal", "tls", "volume_name"],
     &["metrics"],
-    &["health"],
+    &["health", "traces"],
     &["cleanup"],
     &["delivery", "sweep"],
     &["config"],
@@ -24,11 +24,12 @@ const FLOORS: [&[&str]; 11] = [
 ];
 
 /// Libraries, each with the only room that may name it.
-const LIBRARIES: [(&str, &str); 7] = [
+const LIBRARIES: [(&str, &str); 8] = [
     ("backoff", "reconnect"),
     ("bollard", "docker"),
     ("indicatif", "progress"),
     ("lapin", "queue"),
+    ("opentelemetry", "traces"),
     ("rustls", "tls"),
     ("sea_orm", "store"),
     ("sqlx", "store"),

@@ -7,8 +7,10 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
+use tracing::Instrument;
+
 use super::{Cleaner, Database, Outcome, Volumes, limiter::Permit};
-use crate::volume_name::ThreadId;
+use crate::{traces, volume_name::ThreadId};
 
 /// Runs batches as long as something waits. Another one takes its place if it panics.
 pub(super) struct Runner<V: Volumes, T: Database> {
@@ -49,7 +51,8 @@ impl<V: Volumes, T: Database> Runner<V, T> {
         let threads: Vec<_> = requests.iter().map(|request| request.thread.clone()).collect();
         let under_way = UnderWay { cleaner: &self.cleaner, threads };
         let began = Instant::now();
-        self.cleaner.run_batch(requests, turn).await;
+        let span = traces::batch(requests.iter().map(|request| &request.span));
+        self.cleaner.run_batch(requests, turn).instrument(span).await;
         drop(under_way);
         if locking.gap_percent > 0 {
             tokio::time::sleep(began.elapsed() * locking.gap_percent / 100).await;

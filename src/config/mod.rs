@@ -44,6 +44,7 @@ use crate::{
     cleanup::{Policy, breaker::Budgets, retention::Retention},
     host::Host,
     tls::{self, TlsFiles},
+    traces::Relation,
     volume_name::VolumeNames,
 };
 
@@ -98,6 +99,7 @@ pub struct Config {
     pub threads: ThreadsTable,
     pub log_filter: String,
     pub log_format: LogFormat,
+    pub trace_relation: Relation,
     /// What is to be logged of the settings themselves.
     pub warnings: Vec<String>,
 }
@@ -214,6 +216,11 @@ impl Config {
                 "pretty" => Ok(LogFormat::Pretty),
                 "json" => Ok(LogFormat::Json),
                 _ => Err("must be pretty or json".to_owned()),
+            })?,
+            trace_relation: values.get("trace_relation", |text| match text {
+                "link" => Ok(Relation::Link),
+                "parent" => Ok(Relation::Parent),
+                _ => Err("must be link or parent".to_owned()),
             })?,
             warnings: values.file.warning().into_iter().collect(),
         };

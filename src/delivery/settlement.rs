@@ -94,6 +94,17 @@ pub enum Settlement {
 }
 
 impl Settlement {
+    /// What kind of error it settles, and what that says, if there was one.
+    #[must_use]
+    pub fn error(&self) -> Option<(&'static str, &str)> {
+        match self {
+            Self::Ack | Self::Stale | Self::Busy { .. } => None,
+            Self::Retry { error, .. } => Some((self.as_str(), error)),
+            Self::DeadLetter { reason, error } => Some((reason.as_str(), error)),
+            Self::HandBack { dependency, error } => Some((dependency.as_str(), error)),
+        }
+    }
+
     /// The name in logs and in `volume_reaper_settlements_total`.
     #[must_use]
     pub fn as_str(&self) -> &'static str {

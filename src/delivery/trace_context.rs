@@ -11,6 +11,8 @@ pub struct TraceContext<'a> {
     pub trace_id: &'a str,
     /// 16 hexadecimal digits.
     pub parent_span_id: &'a str,
+    /// Whether the sender's own span is recorded.
+    pub is_sampled: bool,
 }
 
 impl<'a> TraceContext<'a> {
@@ -21,11 +23,11 @@ impl<'a> TraceContext<'a> {
         let version = hexadecimal(fields.next()?, 2).filter(|version| *version != "ff")?;
         let trace_id = hexadecimal(fields.next()?, 32).filter(|id| !is_zero(id))?;
         let parent_span_id = hexadecimal(fields.next()?, 16).filter(|id| !is_zero(id))?;
-        hexadecimal(fields.next()?, 2)?;
+        let flags = u8::from_str_radix(hexadecimal(fields.next()?, 2)?, 16).ok()?;
         if version == "00" && fields.next().is_some() {
             return None;
         }
-        Some(Self { trace_id, parent_span_id })
+        Some(Self { trace_id, parent_span_id, is_sampled: flags & 1 == 1 })
     }
 }
 

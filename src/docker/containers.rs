@@ -15,7 +15,7 @@ use utoipa::ToSchema;
 
 use super::{
     AT_ONCE, CALL_TIMEOUT, Docker, LONGEST_REMOVAL,
-    answers::{cause, is_no_such_container, refused_container, refused_removal, status},
+    answers::{cause, is_no_such_container, refused_container, refused_removal},
     links::Link,
 };
 use crate::{
@@ -23,7 +23,6 @@ use crate::{
         Container, ContainerId, ContainerRemoval, ContainerState, Containers, Removal, RestartPolicy, exited::MayGo,
     },
     failure::Failure,
-    metrics,
     volume_name::VolumeName,
 };
 
@@ -108,8 +107,7 @@ impl Docker {
 
     pub(super) async fn ask_for(&self, link: &Link<'_>, volume: &VolumeName) -> Result<Option<Volume>, Failure> {
         let request = link.inspect_volume(volume.as_str());
-        let answer = tokio::time::timeout(CALL_TIMEOUT, request).await.unwrap_or(Err(Error::RequestTimeoutError));
-        metrics::docker_request(self.name.as_deref(), "inspect_volume", &status(&answer));
+        let answer = self.answered_within("inspect_volume", CALL_TIMEOUT, request).await;
         match answer {
             Ok(found) => Ok(Some(found)),
             // The words are those at a removal, so that not every 404 is a missing volume here either.
@@ -174,8 +172,7 @@ impl Containers for Docker {
     async fn look_at(&self, container: &ContainerId) -> Result<Option<Container>, Failure> {
         let link = self.link()?;
         let request = link.inspect_container(container.as_str(), None::<InspectContainerOptions>);
-        let answer = tokio::time::timeout(CALL_TIMEOUT, request).await.unwrap_or(Err(Error::RequestTimeoutError));
-        metrics::docker_request(self.name.as_deref(), "inspect_container", &status(&answer));
+        let answer = self.answered_within("inspect_container", CALL_TIMEOUT, request).await;
         match answer {
             Ok(found) => {
                 let is_podmans = self.pinned().is_some_and(|pinned| pinned.is_podmans());
@@ -205,8 +202,7 @@ impl Containers for Docker {
             let began = Instant::now();
             // Without parameters: with `force` a running one is killed, with `v` its other volumes go along.
             let request = link.remove_container(container.as_str(), None::<RemoveContainerOptions>);
-            let answer = self.while_it_answers(request).await;
-            metrics::docker_request(self.name.as_deref(), "remove_container", &status(&answer));
+            let answer = self.observed("remove_container", self.while_it_answers(request)).await;
             return match answer {
                 Ok(()) => Ok(ContainerRemoval::Removed),
                 Err(Error::DockerResponseServerError { status_code, message }) => {

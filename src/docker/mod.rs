@@ -26,6 +26,7 @@ use std::{
 use bollard::{errors::Error, query_parameters::RemoveVolumeOptions};
 use parking_lot::{Mutex, RwLock};
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use self::{
     answers::{cause, refused_removal, status},
@@ -41,7 +42,7 @@ use crate::{
     cleanup::{Identity, Inventory, Removal, Volumes},
     config::Endpoint,
     failure::{Dependency, Failure},
-    metrics,
+    metrics, traces,
     volume_name::{VolumeName, VolumeNames},
 };
 
@@ -128,9 +129,31 @@ impl Docker {
         limit: Duration,
         request: impl Future<Output = Result<R, Error>>,
     ) -> Result<R, Failure> {
-        let answer = tokio::time::timeout(limit, request).await.unwrap_or(Err(Error::RequestTimeoutError));
-        metrics::docker_request(self.name.as_deref(), operation, &status(&answer));
-        answer.map_err(|error| self.failed(operation, &error))
+        self.answered_within(operation, limit, request).await.map_err(|error| self.failed(operation, &error))
+    }
+
+    /// The answer to a request, which is counted and traced.
+    async fn answered_within<R>(
+        &self,
+        operation: &'static str,
+        limit: Duration,
+        request: impl Future<Output = Result<R, Error>>,
+    ) -> Result<R, Error> {
+        let request = async { tokio::time::timeout(limit, request).await.unwrap_or(Err(Error::RequestTimeoutError)) };
+        self.observed(operation, request).await
+    }
+
+    async fn observed<R>(
+        &self,
+        operation: &'static str,
+        request: impl Future<Output = Result<R, Error>>,
+    ) -> Result<R, Error> {
+        let span = traces::docker(operation);
+        let answer = request.instrument(span.clone()).await;
+        let status = status(&answer);
+        traces::answered(&span, &status);
+        metrics::docker_request(self.name.as_deref(), operation, &status);
+        answer
     }
 
     /// What to say of a call that is not a removal and has failed.
@@ -206,8 +229,7 @@ impl Volumes for Docker {
             }
             let (connection, began) = (link.connection(), Instant::now());
             let request = link.remove_volume(volume.as_str(), None::<RemoveVolumeOptions>);
-            let answer = self.while_it_answers(request).await;
-            metrics::docker_request(self.name.as_deref(), "remove_volume", &status(&answer));
+            let answer = self.observed("remove_volume", self.while_it_answers(request)).await;
             let removal = match answer {
                 Ok(()) => {
                     metrics::removal(self.name.as_deref(), began.elapsed());

@@ -19,14 +19,14 @@ use tokio::{
     time::{Instant, timeout},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, debug, error, error_span, info, warn};
+use tracing::{Instrument, debug, error, info, warn};
 
 use super::{
     Publisher, Queues,
     connection::{Link, REQUEST_TIMEOUT, bounded},
     header_size, headers, isolate,
     lost::{Lost, connection_lost},
-    received::{REPEATS, log, message},
+    received::{REPEATS, log, message, span_of},
     settle::{came_as_reopened, execute, give_back},
     topology,
 };
@@ -239,15 +239,7 @@ impl<V: Volumes, T: Database> Subscription<V, T> {
         header_size::take_deep(&mut delivery.properties);
         let failed_attempts = headers::failed_attempts(&delivery.properties);
         let came_as_reopened = came_as_reopened(&delivery, &queues);
-        // At the highest level, or a filter that lets only errors through would take the span's fields from them.
-        let span = error_span!(
-            "delivery",
-            thread.id = tracing::field::Empty,
-            attempt = failed_attempts.saturating_add(1),
-            replayed = headers::replayed(&delivery.properties),
-            trace_id = tracing::field::Empty,
-            parent_span_id = tracing::field::Empty,
-        );
+        let span = span_of(&delivery, failed_attempts.saturating_add(1), &queues);
         async move {
             // The channel may have died while the delivery waited here; then it is somebody else's by now.
             if !delivery.acker.usable() {

@@ -24,11 +24,18 @@ const ROW_LOCK_LIMIT: Duration = Duration::from_secs(2);
 pub(super) trait Engine: Connecting + Errors + Migrating + SchemaFacts + Send + Sync {
     /// Its SQL.
     fn dialect(&self) -> &'static dyn Dialect;
+
+    /// Its name in traces, by OpenTelemetry's conventions.
+    fn name_in_traces(&self) -> &'static str;
 }
 
 impl Engine for Postgres {
     fn dialect(&self) -> &'static dyn Dialect {
         &Postgres
+    }
+
+    fn name_in_traces(&self) -> &'static str {
+        "postgresql"
     }
 }
 
@@ -36,11 +43,19 @@ impl Engine for Sqlite {
     fn dialect(&self) -> &'static dyn Dialect {
         &Sqlite
     }
+
+    fn name_in_traces(&self) -> &'static str {
+        "sqlite"
+    }
 }
 
 impl Engine for MySql {
     fn dialect(&self) -> &'static dyn Dialect {
         &MySql
+    }
+
+    fn name_in_traces(&self) -> &'static str {
+        "mysql"
     }
 }
 

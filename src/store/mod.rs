@@ -46,6 +46,7 @@ use std::{
 use migrations::{Mapping, ThreadsTable};
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, sea_query::Query};
 use tokio::sync::OnceCell;
+use tracing::Span;
 
 pub use actions::{Act, LoggedAct};
 pub use holds::Hold;
@@ -70,6 +71,7 @@ use crate::{
     config::SecretUrl,
     failure::{Dependency, Failure},
     host::Host,
+    traces,
 };
 
 /// For a statement about one row. The database answers such in milliseconds, or not at all.
@@ -213,6 +215,11 @@ impl Store {
         // Without that, they are as whole as they were. A database that is away is not waited for.
         let _ = tokio::time::timeout(LAST_NOTES, self.note_chains(true)).await;
         self.bounded(CONNECT_TIMEOUT, self.db.close()).await
+    }
+
+    /// A span for a step of this database.
+    fn traced(&self, operation: &'static str) -> Span {
+        traces::database(self.engine.name_in_traces(), operation)
     }
 
     fn backend(&self) -> DbBackend {

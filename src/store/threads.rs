@@ -9,6 +9,7 @@ use sea_orm::{
     ConnectionTrait, DatabaseTransaction, DbErr, ExprTrait, QueryResult,
     sea_query::{Alias, Condition, Expr, Func, Order, Query, SelectStatement},
 };
+use tracing::Instrument;
 
 use super::{
     PAGE_TIMEOUT, ROW_TIMEOUT, Store,
@@ -147,19 +148,19 @@ impl Threads for Store {
         host: Option<&str>,
         limit: Duration,
     ) -> Result<Locked<DatabaseTransaction>, Failure> {
-        self.lock_rows(threads, host, limit).await
+        self.lock_rows(threads, host, limit).instrument(self.traced("lock")).await
     }
 
     async fn mark_locked(&self, lock: DatabaseTransaction, receipts: &[Receipt]) -> Result<HashSet<ThreadId>, Failure> {
-        self.bounded(ROW_TIMEOUT, self.mark_rows_and_commit(lock, receipts)).await
+        self.bounded(ROW_TIMEOUT, self.mark_rows_and_commit(lock, receipts)).instrument(self.traced("mark")).await
     }
 
     async fn mark(&self, receipts: &[Receipt]) -> Result<HashMap<ThreadId, Mark>, Failure> {
-        self.bounded(PAGE_TIMEOUT, self.mark_unlocked(receipts)).await
+        self.bounded(PAGE_TIMEOUT, self.mark_unlocked(receipts)).instrument(self.traced("mark")).await
     }
 
     async fn candidates(&self, scope: &Scope, after: Option<&str>, limit: u64) -> Result<Vec<Candidate>, Failure> {
-        self.bounded(PAGE_TIMEOUT, self.select_candidates(scope, after, limit)).await
+        self.bounded(PAGE_TIMEOUT, self.select_candidates(scope, after, limit)).instrument(self.traced("select")).await
     }
 
     async fn unmark(&self, thread: &ThreadId) -> Result<bool, Failure> {

@@ -1,7 +1,7 @@
 //! What a sweep did.
 
 use serde::{Deserialize, Serialize};
-use tracing::{debug, info};
+use tracing::{Span, debug, info};
 use utoipa::ToSchema;
 
 /// What one sweep did. Written by `sweep --json` as it is.
@@ -119,6 +119,12 @@ impl SweepReport {
             dry_run: self.dry_run || other.dry_run,
             duration_ms: self.duration_ms.max(other.duration_ms),
         }
+    }
+
+    /// Says in its span what a sweep came to.
+    pub(super) fn record_in(&self, span: &Span) {
+        span.record("candidates", self.candidates).record("removed", self.removed).record("not_found", self.not_found);
+        span.record("referenced", self.referenced).record("failed", self.failed);
     }
 
     /// One info line if something happened, debug if not.

@@ -13,7 +13,7 @@ use chrono::Utc;
 use parking_lot::Mutex;
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{Instrument, debug, info, warn};
 
 use super::{
     PAGE_ROWS, Schedule,
@@ -31,6 +31,7 @@ use crate::{
     cleanup::{Candidate, Cause, Cleaner, Database, Inventory, Scope, Volumes},
     failure::{Dependency, Failure, Verdict},
     health::Health,
+    traces,
     volume_name::ThreadId,
 };
 
@@ -105,6 +106,13 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
 
     /// One sweep. With `dry_run`, only says what it would do.
     pub async fn sweep(&self, dry_run: bool, stop: &CancellationToken) -> SweepReport {
+        let span = traces::sweep(self.cleaner.host.name());
+        let report = self.sweep_once(dry_run, stop).instrument(span.clone()).await;
+        report.record_in(&span);
+        report
+    }
+
+    async fn sweep_once(&self, dry_run: bool, stop: &CancellationToken) -> SweepReport {
         let began = Instant::now();
         let logged = if dry_run {
             None

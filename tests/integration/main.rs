@@ -53,6 +53,7 @@ mod status;
 mod store;
 mod sweeper;
 mod tls;
+mod traces;
 mod transport;
 mod vanished;
 mod waiting;

@@ -53,4 +53,10 @@ pub(super) const OF_PROCESS: &[Setting] = &[
         "What is logged: error, warn, info, debug, trace, or per module; lapin repeats what we say",
     ),
     setting("log_format", "VOLUME_REAPER_LOG_FORMAT", "pretty", "pretty or json"),
+    setting(
+        "trace_relation",
+        "VOLUME_REAPER_TRACE_RELATION",
+        "link",
+        "In traces (OTEL_EXPORTER_OTLP_ENDPOINT): how a delivery's span relates to its publisher's, link or parent",
+    ),
 ];
