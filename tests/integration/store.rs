@@ -14,7 +14,7 @@ use volume_reaper::{
     volume_name::{ThreadId, VolumeNames},
 };
 
-use crate::world::{On, World, world};
+use crate::world::{On, World, numbers_of_digits, world};
 
 async fn store(world: &World) -> Store {
     store_with(world, 8).await
@@ -253,10 +253,11 @@ async fn finding_nothing_to_do_reads_only_the_partial_index() {
 async fn on_mysql_finding_nothing_to_do_reads_only_our_index() {
     let world = world(On::Mysql).await;
     world
-        .execute(
+        .execute(&format!(
             "INSERT INTO threads (id, status, closed_at, workspace_volume_removed_at) \
-             SELECT concat('t', seq), 'closed', now(3), now(3) FROM seq_1_to_20000",
-        )
+             SELECT concat('t', n), 'closed', now(3), now(3) FROM {}",
+            numbers_of_digits(4)
+        ))
         .await;
     world.texts("ANALYZE TABLE threads").await;
     let select = "SELECT id, closed_at FROM threads WHERE status = 'closed' \
