@@ -262,7 +262,8 @@ async fn on_mysql_finding_nothing_to_do_reads_only_our_index() {
     world.texts("ANALYZE TABLE threads").await;
     let select = "SELECT id, closed_at FROM threads WHERE status = 'closed' \
                   AND workspace_volume_removed_at IS NULL AND id > 'a' ORDER BY id LIMIT 2000";
-    let statement = sea_orm::Statement::from_string(sea_orm::DbBackend::MySql, format!("EXPLAIN {select}"));
+    let statement =
+        sea_orm::Statement::from_string(sea_orm::DbBackend::MySql, format!("EXPLAIN FORMAT=TRADITIONAL {select}"));
     let plan = sea_orm::ConnectionTrait::query_one_raw(&world.db, statement).await.expect("a plan").expect("a row");
     let of = |column: &str| plan.try_get::<String>("", column).expect("text");
     assert_eq!(of("key"), "volume_reaper_unmarked_threads");
