@@ -1,7 +1,10 @@
 //! Where log lines go: to standard error, for people or as JSON, so that standard output is a command's own.
 //!
 //! A thread of their own writes them. Whoever reads standard error and stops reading stops that thread and nothing
-//! else: lines that find no room in its queue are dropped and counted.
+//! else: lines that find no room in its queue are dropped, counted and told of.
+//!
+//! The writer of `tracing-appender` does not block either, but it prints on standard output, which is the commands' own,
+//! if its queue is full when the process ends, and says nowhere that lines were dropped.
 
 use std::{
     io::{self, IsTerminal, Write},

@@ -13,6 +13,7 @@ use serde_json::Value;
 use crate::{
     Try,
     broker::DeadLetter,
+    meanwhile::is_good,
     plan::{Fate, Thread},
     platform::{ORPHANS, Platform, Published},
 };
@@ -119,6 +120,14 @@ impl Rows {
         }
     }
 
+    /// When the threads with an ordinary event were closed and marked.
+    pub(crate) fn good(&self, threads: &[Thread]) -> Vec<(DateTime<Utc>, DateTime<Utc>)> {
+        let good = threads.iter().filter(|thread| is_good(thread.fate));
+        good.filter_map(|thread| self.0.get(&thread.id))
+            .filter_map(|row| Some((row.closed_at?, row.marked_at?)))
+            .collect()
+    }
+
     /// Prints what there is, and how long it took from the close to the mark; without the volumes that were held.
     pub(crate) fn print(&self, threads: &[Thread]) {
         let times = |thread: &Thread| self.0.get(&thread.id).and_then(|row| Some((row.closed_at?, row.marked_at?)));
@@ -188,6 +197,11 @@ impl Logs {
         }
     }
 
+    /// Whether a delivery about this thread was settled for good.
+    pub(crate) fn is_settled(&self, thread: &str) -> bool {
+        self.settled.contains_key(thread)
+    }
+
     pub(crate) fn print(&self, notes: &Notes) {
         println!();
         for (settlement, count) in &self.settlements {
@@ -199,7 +213,13 @@ impl Logs {
         println!();
         notes.claim("nothing panicked", &self.panics);
         // A daemon that was paused and answers again when it is asked has been slow; one that does not is down.
-        let expected = ["the thread is not closed", "there is no such thread", "docker at removing takes longer than"];
+        let expected = [
+            "the thread is not closed",
+            "there is no such thread",
+            "docker at removing takes longer than",
+            // Cut between its answer and its name, which proves nothing.
+            "docker at the connection ended before the daemon had said who",
+        ];
         let others = self.retries.keys().filter(|error| !expected.iter().any(|expected| error.starts_with(expected)));
         notes.claim("nothing that was down cost an attempt", &others.cloned().collect::<Vec<_>>());
     }
@@ -213,8 +233,7 @@ fn kind(error: &str) -> String {
 
 /// Every published message is acknowledged with an outcome, or in the dead-letter queue with its reason.
 pub(crate) fn check_events(published: &[Published], letters: &[DeadLetter], logs: &Logs, notes: &Notes) {
-    let parked: BTreeMap<&str, &DeadLetter> =
-        letters.iter().map(|letter| (letter.message_id.as_str(), letter)).collect();
+    let parked: BTreeMap<String, &DeadLetter> = letters.iter().map(|letter| (letter.id(), letter)).collect();
     let mut of_thread: HashMap<&str, usize> = HashMap::new();
     for message in published {
         *of_thread.entry(&message.thread).or_default() += 1;
@@ -223,11 +242,15 @@ pub(crate) fn check_events(published: &[Published], letters: &[DeadLetter], logs
     for message in published {
         match (message.dead_letter, parked.get(message.id.as_str())) {
             (Some(reason), Some(letter)) if letter.reason == reason => {}
+            (_, Some(letter)) if message.may_be_unreadable && letter.reason == "unreadable" => {}
             (Some(reason), letter) => {
                 let found = letter.map_or("nothing", |letter| &letter.reason);
                 wrongly_parked.push(format!("{} ({reason}): {found}", message.id));
             }
-            (None, Some(letter)) => wrongly_parked.push(format!("{}: {} {}", message.id, letter.reason, letter.error)),
+            (None, Some(letter)) => {
+                let error = letter.error.as_deref().unwrap_or_default();
+                wrongly_parked.push(format!("{}: {} {error}", message.id, letter.reason));
+            }
             (None, None) => {
                 let thread = message.thread.as_str();
                 if logs.settled.get(thread).is_none_or(|&settled| settled < of_thread[thread]) {

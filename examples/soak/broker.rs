@@ -1,4 +1,4 @@
-//! The platform's side of the broker: publishing until it is confirmed, and at the end, what is left in the queues.
+//! The platform's side of the broker: publishing until it is confirmed.
 
 use std::{
     sync::{
@@ -9,17 +9,17 @@ use std::{
 };
 
 use lapin::{
-    BasicProperties, Channel, Confirmation, Connection, ConnectionProperties,
-    message::BasicGetMessage,
-    options::{BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions},
-    types::AMQPValue,
+    BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, ExchangeKind,
+    options::{BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions, ExchangeDeleteOptions},
+    types::FieldTable,
 };
+use serde::Deserialize;
 use tokio::{
     sync::{Mutex, Semaphore},
     time::timeout,
 };
 
-use crate::{RETRY_DELAYS, Try, soon};
+use crate::{RETRY_DELAYS, Try, poison::MARK, raw_publisher::RawPublisher, soon};
 
 /// For the broker's confirmation; it comes in milliseconds or not on this connection.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(10);
@@ -29,6 +29,7 @@ const AGAIN_AFTER: Duration = Duration::from_millis(300);
 const UNCONFIRMED: usize = 256;
 
 pub(crate) const EXCHANGE: &str = "threads";
+pub(crate) const WORK_QUEUE: &str = "volume-reaper.thread-closed";
 pub(crate) const DEAD_LETTER_QUEUE: &str = "volume-reaper.dead-letter";
 
 pub(crate) struct Broker {
@@ -67,6 +68,30 @@ impl Broker {
         }
     }
 
+    /// Publishes a message with properties as they stand in the frame, until the broker says that it has it.
+    pub(crate) async fn publish_raw(&self, properties: &[u8], body: &[u8]) {
+        let _place = self.places.acquire().await;
+        let publish = async || -> Try {
+            let mut publisher = RawPublisher::connect(&self.url).await?;
+            Ok(publisher.publish(WORK_QUEUE, properties, body).await?)
+        };
+        while !matches!(timeout(CONFIRM_TIMEOUT, publish()).await, Ok(Ok(()))) {
+            self.repeated.fetch_add(1, Ordering::Relaxed);
+            tokio::time::sleep(AGAIN_AFTER).await;
+        }
+    }
+
+    /// Deletes the exchange, and makes it anew some time later, without a binding.
+    pub(crate) async fn make_exchange_anew(&self, later: Duration) -> Try {
+        let (_connection, channel) = self.connect().await?;
+        let delete = channel.exchange_delete(EXCHANGE.into(), ExchangeDeleteOptions::default());
+        soon("deleting the exchange", delete).await?;
+        tokio::time::sleep(later).await;
+        let durable = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
+        let declare = channel.exchange_declare(EXCHANGE.into(), ExchangeKind::Topic, durable, FieldTable::default());
+        soon("declaring the exchange", declare).await
+    }
+
     async fn try_publish(&self, id: &str, body: &[u8]) -> Try {
         let link = self.link().await?;
         let mandatory = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
@@ -103,45 +128,30 @@ impl Broker {
         let channel = soon("broker", connection.create_channel()).await?;
         Ok((connection, channel))
     }
-
-    /// Takes everything out of the dead-letter queue.
-    pub(crate) async fn drain_dead_letters(&self) -> Try<Vec<DeadLetter>> {
-        let (_connection, channel) = self.connect().await?;
-        let mut letters = Vec::new();
-        loop {
-            let get = channel.basic_get(DEAD_LETTER_QUEUE.into(), BasicGetOptions { no_ack: true });
-            match soon("dead letters", get).await? {
-                Some(message) => letters.push(DeadLetter::from(&message)),
-                None => return Ok(letters),
-            }
-        }
-    }
 }
 
 /// All queues of the service.
 pub(crate) fn queues() -> impl Iterator<Item = String> {
     let delays = RETRY_DELAYS.split(',').map(|delay| format!("volume-reaper.retry.{delay}"));
-    delays.chain(["volume-reaper.thread-closed".to_owned(), DEAD_LETTER_QUEUE.to_owned()])
+    delays.chain([WORK_QUEUE.to_owned(), DEAD_LETTER_QUEUE.to_owned()])
 }
 
-/// A message of the dead-letter queue.
+/// A message of the dead-letter queue, as `dead-letters show --json` has it. A client library reads not all of them.
+#[derive(Deserialize)]
 pub(crate) struct DeadLetter {
-    pub(crate) message_id: String,
+    #[serde(default)]
+    pub(crate) message_id: Option<String>,
+    thread_id: Option<String>,
     pub(crate) reason: String,
-    pub(crate) error: String,
+    pub(crate) error: Option<String>,
+    body: Option<String>,
 }
 
-impl From<&BasicGetMessage> for DeadLetter {
-    fn from(message: &BasicGetMessage) -> Self {
-        let properties = &message.delivery.properties;
-        let header = |key: &str| match properties.headers().as_ref().and_then(|headers| headers.inner().get(key)) {
-            Some(AMQPValue::LongString(text)) => text.to_string(),
-            _ => "none".to_owned(),
-        };
-        Self {
-            message_id: properties.message_id().as_ref().map(ToString::to_string).unwrap_or_default(),
-            reason: header("volume-reaper-reason"),
-            error: header("volume-reaper-error"),
-        }
+impl DeadLetter {
+    /// The id of the message as the platform counts it: some have none but in their body.
+    pub(crate) fn id(&self) -> String {
+        let in_body = || self.body.as_deref()?.strip_prefix(MARK).map(str::to_owned);
+        let thread = || Some(format!("{}/1", in_body().or_else(|| self.thread_id.clone())?));
+        self.message_id.clone().or_else(thread).unwrap_or_default()
     }
 }

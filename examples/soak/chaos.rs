@@ -5,6 +5,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use chrono::Utc;
 use tokio::{
     sync::mpsc,
     task::JoinSet,
@@ -14,7 +15,9 @@ use tokio::{
 use crate::{
     Try,
     account::Notes,
+    others::{Others, bound_queues, fill_broker, lock_rows, open_halves},
     plan::Dice,
+    platform::Platform,
     replica::Order,
     servers::{Server, Servers},
 };
@@ -39,21 +42,48 @@ pub(crate) enum Fault {
     DockerCut,
     ReplicaKilled,
     ReplicaStopped,
+    /// Somebody has locked rows.
+    RowsLocked,
+    /// Clients open connections and send half a request.
+    ClientsHalfOpen,
+    /// It is deleted, and comes back without its binding.
+    ExchangeDeleted,
+    /// A policy bounds the queues that messages are moved to.
+    PolicySet,
+    /// The broker takes nothing from publishers.
+    BrokerDiskFull,
+    /// The database can't write receipts.
+    DatabaseDiskFull,
+    /// Another daemon answers in the right one's place.
+    DaemonSwapped,
+    /// A read-only database answers that says of every thread that it is closed.
+    DatabaseSwapped,
+    /// A database answers that has no table of ours.
+    DatabaseEmpty,
 }
 
 impl Fault {
-    /// How often each comes, of 22 times. A server's start takes seconds: if their kills were as frequent as the
+    /// How often each comes, of 36 times. A server's start takes seconds: if their kills were as frequent as the
     /// others, nothing would ever be up at once.
-    const WEIGHTS: [(Self, usize); 9] = [
+    const WEIGHTS: [(Self, usize); 18] = [
         (Self::BrokerKilled, 1),
-        (Self::DatabaseKilled, 2),
-        (Self::DockerKilled, 2),
-        (Self::DockerPaused, 3),
+        (Self::DatabaseKilled, 1),
+        (Self::DockerKilled, 1),
+        (Self::DockerPaused, 2),
         (Self::BrokerCut, 3),
         (Self::DatabaseCut, 3),
         (Self::DockerCut, 3),
-        (Self::ReplicaKilled, 3),
+        (Self::ReplicaKilled, 2),
         (Self::ReplicaStopped, 2),
+        (Self::RowsLocked, 3),
+        (Self::ClientsHalfOpen, 3),
+        (Self::ExchangeDeleted, 2),
+        (Self::PolicySet, 2),
+        (Self::BrokerDiskFull, 1),
+        (Self::DatabaseDiskFull, 2),
+        (Self::DaemonSwapped, 2),
+        (Self::DatabaseSwapped, 2),
+        (Self::DatabaseEmpty, 1),
     ];
 
     fn any(dice: &mut Dice) -> Self {
@@ -63,10 +93,15 @@ impl Fault {
     }
 }
 
+#[derive(Clone)]
 pub(crate) struct Chaos {
     pub(crate) servers: Arc<Servers>,
     pub(crate) notes: Arc<Notes>,
     pub(crate) replicas: Vec<mpsc::Sender<Order>>,
+    /// Where they listen.
+    pub(crate) http: Vec<String>,
+    pub(crate) platform: Arc<Platform>,
+    pub(crate) others: Arc<Others>,
 }
 
 impl Chaos {
@@ -95,43 +130,111 @@ impl Chaos {
 
     /// Whether the fault is possible now, and was begun.
     fn strike(&self, fault: Fault, dice: &mut Dice, lasting: &mut JoinSet<()>) -> bool {
-        let replica = &self.replicas[dice.below(self.replicas.len())];
+        let which = dice.below(self.replicas.len());
+        let (replica, http) = (&self.replicas[which], self.http[which].clone());
         let (death, pause) = (dice.up_to(LONGEST_DEATH), dice.up_to(LONGEST_PAUSE));
         let servers = &self.servers;
-        match fault {
-            Fault::BrokerKilled => self.harm(|servers| &servers.broker, "kill", death, lasting),
-            Fault::DatabaseKilled => self.harm(|servers| &servers.postgres, "kill", death, lasting),
-            Fault::DockerKilled => self.harm(|servers| &servers.docker, "kill", death, lasting),
-            Fault::DockerPaused => self.harm(|servers| &servers.docker, "pause", pause, lasting),
+        let others = Arc::clone(&self.others);
+        let begun = match fault {
+            Fault::BrokerKilled => return self.harm(fault, |it| &it.broker, Harm::Server("kill", death), lasting),
+            Fault::DatabaseKilled => return self.harm(fault, |it| &it.postgres, Harm::Server("kill", death), lasting),
+            Fault::DockerKilled => return self.harm(fault, |it| &it.docker, Harm::Server("kill", death), lasting),
+            Fault::DockerPaused => return self.harm(fault, |it| &it.docker, Harm::Server("pause", pause), lasting),
+            Fault::DaemonSwapped => {
+                return self.harm(fault, |it| &it.docker, Harm::Swap(others.wrong.docker.clone(), pause), lasting);
+            }
+            Fault::DatabaseSwapped => {
+                return self.harm(fault, |it| &it.postgres, Harm::Swap(others.wrong.lying.clone(), pause), lasting);
+            }
+            Fault::DatabaseEmpty => {
+                return self.harm(fault, |it| &it.postgres, Harm::Swap(others.wrong.empty.clone(), pause), lasting);
+            }
+            Fault::DatabaseDiskFull => return self.harm(fault, |it| &it.postgres, Harm::FullDatabase(pause), lasting),
+            Fault::BrokerDiskFull => return self.harm(fault, |it| &it.broker, Harm::FullBroker(pause), lasting),
+            Fault::PolicySet => return self.harm(fault, |it| &it.broker, Harm::Policy(pause), lasting),
+            Fault::ExchangeDeleted => return self.harm(fault, |it| &it.broker, Harm::Exchange(death), lasting),
+            Fault::RowsLocked => {
+                let (chaos, since) = (self.clone(), Utc::now());
+                lasting.spawn(async move {
+                    // A database that goes away meanwhile unlocks them.
+                    let _ = lock_rows(&others.database_url, pause).await;
+                    chaos.platform.meanwhile.was(&format!("{fault:?}"), since);
+                });
+                return true;
+            }
+            Fault::ClientsHalfOpen => {
+                let (chaos, since) = (self.clone(), Utc::now());
+                lasting.spawn(async move {
+                    if let Err(error) = open_halves(&http, pause).await {
+                        chaos.notes.incident(error.to_string());
+                    }
+                    chaos.platform.meanwhile.was(&format!("{fault:?}"), since);
+                });
+                return true;
+            }
             Fault::BrokerCut => servers.broker.proxy.cut(),
             Fault::DatabaseCut => servers.postgres.proxy.cut(),
             Fault::DockerCut => servers.docker.proxy.cut(),
             Fault::ReplicaKilled => replica.try_send(Order::Kill(death)).is_ok(),
             Fault::ReplicaStopped => replica.try_send(Order::Stop(death)).is_ok(),
+        };
+        if begun {
+            self.platform.meanwhile.was(&format!("{fault:?}"), Utc::now() - INTERVAL);
         }
+        begun
     }
 
-    /// Kills or pauses a server, and brings it back some time later.
+    /// Does something to a server that nothing else is done to, and takes it back some time later.
     fn harm(
         &self,
+        fault: Fault,
         which: impl Fn(&Servers) -> &Server + Send + 'static,
-        action: &'static str,
-        lasts: Duration,
+        harm: Harm,
         lasting: &mut JoinSet<()>,
     ) -> bool {
         if which(&self.servers).turn.try_lock().is_err() {
             return false;
         }
-        let (servers, notes) = (Arc::clone(&self.servers), Arc::clone(&self.notes));
+        let chaos = self.clone();
         lasting.spawn(async move {
-            let server = which(&servers);
+            let server = which(&chaos.servers);
             let _turn = server.turn.lock().await;
-            if let Err(error) = kill_and_start(&servers, server, action, lasts).await {
-                notes.incident(error.to_string());
+            let since = Utc::now();
+            if let Err(error) = chaos.do_harm(server, &harm).await {
+                chaos.notes.incident(format!("{fault:?}: {error}"));
             }
+            chaos.platform.meanwhile.was(&format!("{fault:?}"), since);
         });
         true
     }
+
+    async fn do_harm(&self, server: &Server, harm: &Harm) -> Try {
+        match harm {
+            Harm::Server(action, lasts) => kill_and_start(&self.servers, server, action, *lasts).await,
+            Harm::Swap(target, lasts) => {
+                let right = server.proxy.swap(target);
+                tokio::time::sleep(*lasts).await;
+                server.proxy.swap(&right);
+                Ok(())
+            }
+            Harm::FullDatabase(lasts) => self.others.disk.fill(*lasts).await,
+            Harm::FullBroker(lasts) => fill_broker(&self.servers, *lasts).await,
+            Harm::Policy(lasts) => bound_queues(&self.servers, *lasts).await,
+            Harm::Exchange(lasts) => self.platform.broker.make_exchange_anew(*lasts).await,
+        }
+    }
+}
+
+/// What is done to a server, and for how long.
+enum Harm {
+    /// `kill` or `pause`.
+    Server(&'static str, Duration),
+    /// Another one answers in its place.
+    Swap(String, Duration),
+    FullDatabase(Duration),
+    FullBroker(Duration),
+    Policy(Duration),
+    Exchange(Duration),
 }
 
 async fn kill_and_start(servers: &Servers, server: &Server, action: &str, lasts: Duration) -> Try {

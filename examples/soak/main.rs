@@ -1,9 +1,10 @@
 //! A soak: thousands of events on real servers, with a fault every second, and an account of all of them afterwards.
 //!
 //! `make soak` runs it with a RabbitMQ, a PostgreSQL and a Docker daemon of its own. It plays the platform, which
-//! closes threads and publishes events at an even pace; the orchestrator, which starts replicas of the service again;
-//! and chaos, which kills the servers, pauses the daemon, cuts connections, and kills and stops replicas. When the
-//! faults are over, it waits until there is nothing left to do, and checks what the service promises. A line that
+//! closes threads and publishes events at an even pace, and messages that nobody should send between them; the
+//! orchestrator, which starts replicas of the service again; and chaos, which kills the servers, pauses the daemon, cuts
+//! connections, kills and stops replicas, locks rows, opens connections and leaves them, deletes the exchange, sets
+//! policies, fills disks, and has wrong servers answer in the right ones' places. When the faults are over, it waits until there is nothing left to do, and checks what the service promises. A line that
 //! begins with `ok` is a claim that was checked; what does not hold is said, and the exit code is 1. The replicas' logs
 //! are kept in `target/soak/`.
 //!
@@ -17,9 +18,14 @@
 mod account;
 mod broker;
 mod chaos;
+mod meanwhile;
+mod others;
 mod plan;
 mod platform;
+mod poison;
 mod race;
+#[path = "../../tests/integration/raw_publisher.rs"]
+mod raw_publisher;
 mod replica;
 mod servers;
 mod writer;
@@ -28,13 +34,16 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     env, fs,
     path::PathBuf,
-    process::ExitCode,
+    process::{ExitCode, Stdio},
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
 use chrono::Utc;
+use serde::Deserialize;
+use serde_json::Value;
 use tokio::{
+    net::TcpListener,
     signal::unix::{SignalKind, signal},
     task::JoinHandle,
     time::timeout,
@@ -42,7 +51,9 @@ use tokio::{
 
 use crate::{
     account::{Logs, Notes, Rows, check_events, check_volumes, line},
+    broker::DeadLetter,
     chaos::{Chaos, Fault},
+    others::Others,
     plan::{Dice, Fate},
     platform::Platform,
     replica::{Life, Order, Program, Replica},
@@ -139,7 +150,7 @@ async fn suffer(events: usize, lasts: Duration, place: &Place, mut dice: Dice, n
     check_volumes(&platform.volumes().await?, &platform.threads, false, notes);
 
     let lives = end(stage.replicas).await?;
-    let letters = platform.broker.drain_dead_letters().await?;
+    let letters = take_dead_letters(&stage.program, notes).await?;
     let rows = Rows::read(&platform).await?;
     let logs = Logs::read(&lives.iter().flat_map(|life| life.logs.clone()).collect::<Vec<_>>())?;
     rows.check(&platform.threads, notes);
@@ -148,7 +159,33 @@ async fn suffer(events: usize, lasts: Duration, place: &Place, mut dice: Dice, n
     rows.print(&platform.threads);
     line("seconds from the last fault's end until all is settled", format!("{:.1}", settled_after.as_secs_f64()));
     print_faults(&faults, &platform, &lives);
-    Ok(())
+    platform.meanwhile.print(&rows, &platform.threads, &platform.published(), &letters, &logs);
+    stage.others.leave().await
+}
+
+/// Reads what is in the dead-letter queue as a person would, and deletes it.
+async fn take_dead_letters(program: &Program, notes: &Notes) -> Try<Vec<DeadLetter>> {
+    #[derive(Deserialize)]
+    struct Shown {
+        total: usize,
+        messages: Vec<DeadLetter>,
+    }
+    let run = async |arguments: &[&str]| {
+        let mut command = program.command(arguments);
+        let output = command.stderr(Stdio::inherit()).output().await?;
+        if !output.status.success() {
+            return Err(format!("dead-letters {arguments:?}: {}", output.status).into());
+        }
+        Ok::<_, Box<dyn std::error::Error + Send + Sync>>(output.stdout)
+    };
+    let shown = run(&["dead-letters", "show", "--limit", "1000000", "--json"]).await?;
+    let shown: Shown = serde_json::from_slice(&shown)?;
+    let purged: Value = serde_json::from_slice(&run(&["dead-letters", "purge", "--yes", "--json"]).await?)?;
+    let count = shown.messages.len();
+    let wrong = (count != shown.total || purged["purged"] != shown.total)
+        .then(|| format!("{} are there, {count} shown, {} purged", shown.total, purged["purged"]));
+    notes.claim("every dead letter is shown, and purged", wrong.as_slice());
+    Ok(shown.messages)
 }
 
 /// What `make soak` has set.
@@ -168,6 +205,8 @@ struct Stage {
     servers: Arc<Servers>,
     platform: Arc<Platform>,
     chaos: Chaos,
+    program: Program,
+    others: Arc<Others>,
     replicas: Vec<Replica>,
 }
 
@@ -189,16 +228,43 @@ impl Stage {
         let platform = Arc::new(Platform::new(threads, &database_url, amqp_url, docker_socket).await?);
         servers.control("import-image", None).await?;
         declare(&program, &platform, &servers).await?;
+        // From here on an empty database is a wrong one.
+        let program = program.with("VOLUME_REAPER_MIGRATE", "false");
         platform.open_threads().await?;
         let volumes = platform.volumes().await?.len();
         notes.say(&format!("{} threads are open, {volumes} volumes are there", platform.with_row().count()));
 
-        let start = |number| Replica::start(number, program.clone(), Arc::clone(notes));
-        let replicas: Vec<_> = (1..=REPLICAS).map(start).collect();
-        let orders = replicas.iter().map(|replica| replica.orders.clone()).collect();
-        let chaos = Chaos { servers: Arc::clone(&servers), notes: Arc::clone(notes), replicas: orders };
-        Ok(Self { servers, platform, chaos, replicas })
+        let others = Arc::new(Others::gather(&servers, &program, &platform.threads).await?);
+
+        let http = free_addresses().await?;
+        let start = |(number, http): (usize, &String)| {
+            Replica::start(number + 1, program.with("VOLUME_REAPER_HTTP_ADDR", http), Arc::clone(notes))
+        };
+        let replicas: Vec<_> = http.iter().enumerate().map(start).collect();
+        let chaos = Chaos {
+            servers: Arc::clone(&servers),
+            notes: Arc::clone(notes),
+            replicas: replicas.iter().map(|replica| replica.orders.clone()).collect(),
+            http,
+            platform: Arc::clone(&platform),
+            others: Arc::clone(&others),
+        };
+        Ok(Self { servers, platform, chaos, program, others, replicas })
     }
+}
+
+/// Where the replicas may listen, each time that they start: below the ports that the system gives to connections.
+async fn free_addresses() -> Try<Vec<String>> {
+    let mut free = Vec::new();
+    for port in 12_000..20_000 {
+        if TcpListener::bind(("127.0.0.1", port)).await.is_ok() {
+            free.push(format!("127.0.0.1:{port}"));
+        }
+        if free.len() == REPLICAS {
+            return Ok(free);
+        }
+    }
+    Err("no port is free".into())
 }
 
 /// The `host:port` of a URL that is of the form `scheme://user@host:port/path`.

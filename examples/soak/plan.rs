@@ -57,11 +57,15 @@ pub(crate) enum Fate {
     Unknown,
     /// No event, only a message.
     Garbage,
+    /// No event, but a message that a client library chokes on, or almost an event.
+    Poison,
+    /// Closes, with an event that has odd headers, or odd fields that decide nothing.
+    Dressed,
 }
 
 impl Fate {
     /// How many of a thousand events belong to threads of this fate; [`Fate::Absent`] has the rest.
-    const SHARES: [(Self, usize); 10] = [
+    const SHARES: [(Self, usize); 12] = [
         (Self::Removed, 90),
         (Self::Overtaken, 30),
         (Self::Repeated, 80),
@@ -72,6 +76,8 @@ impl Fate {
         (Self::ClosedAgain, 30),
         (Self::Unknown, 10),
         (Self::Garbage, 4),
+        (Self::Poison, 9),
+        (Self::Dressed, 10),
     ];
 
     /// How many messages are published about such a thread.
@@ -86,12 +92,14 @@ impl Fate {
             | Self::Held
             | Self::Open
             | Self::Unknown
-            | Self::Garbage => 1,
+            | Self::Garbage
+            | Self::Poison
+            | Self::Dressed => 1,
         }
     }
 
     pub(crate) fn has_row(self) -> bool {
-        !matches!(self, Self::Unknown | Self::Garbage)
+        !matches!(self, Self::Unknown | Self::Garbage | Self::Poison)
     }
 
     pub(crate) fn has_volume(self) -> bool {
@@ -105,7 +113,7 @@ impl Fate {
     /// How often it is closed, and so has to be marked.
     pub(crate) fn closes(self) -> usize {
         match self {
-            Self::Open | Self::Unknown | Self::Garbage => 0,
+            Self::Open | Self::Unknown | Self::Garbage | Self::Poison => 0,
             Self::ClosedAgain => 2,
             Self::Removed
             | Self::Absent
@@ -113,7 +121,8 @@ impl Fate {
             | Self::Repeated
             | Self::EventLost
             | Self::Held
-            | Self::Reopened => 1,
+            | Self::Reopened
+            | Self::Dressed => 1,
         }
     }
 }

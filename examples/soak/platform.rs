@@ -24,7 +24,9 @@ use tokio::{task::JoinSet, time::timeout};
 use crate::{
     Try,
     broker::{Broker, EXCHANGE},
+    meanwhile::Meanwhile,
     plan::{Dice, Fate, Thread, garbage},
+    poison::{Message, dressed, poison},
     soon,
 };
 
@@ -40,6 +42,7 @@ pub(crate) const ORPHANS: [&str; 3] = ["ha_ws_orphan-1", "ha_ws_orphan-2", "ha_w
 pub(crate) struct Platform {
     pub(crate) threads: Vec<Thread>,
     pub(crate) broker: Broker,
+    pub(crate) meanwhile: Meanwhile,
     db: DatabaseConnection,
     docker: Docker,
     published: Mutex<Vec<Published>>,
@@ -55,6 +58,11 @@ pub(crate) struct Published {
     pub(crate) fate: Fate,
     /// The reason that the dead-letter queue has to give for it; `None` if it does not belong there.
     pub(crate) dead_letter: Option<&'static str>,
+    /// What is odd about it.
+    pub(crate) kind: Option<String>,
+    /// The client library can't read it any more once the broker has added to its headers, or is not asked to when it
+    /// lost its connection over another one.
+    pub(crate) may_be_unreadable: bool,
 }
 
 impl Platform {
@@ -64,6 +72,7 @@ impl Platform {
         Ok(Self {
             threads,
             broker: Broker::new(broker_url, EXCHANGE.to_owned()),
+            meanwhile: Meanwhile::default(),
             db: Database::connect(options).await?,
             docker: Docker::connect_with_unix(docker, 60, bollard::API_DEFAULT_VERSION)?,
             published: Mutex::default(),
@@ -140,6 +149,14 @@ impl Platform {
                 let (body, reason) = garbage(number);
                 self.publish(thread, 1, &body, Some(reason)).await;
             }
+            Fate::Poison => {
+                let (message, reason) = poison(number, &thread.id);
+                self.publish_raw(thread, message, Some(reason)).await;
+            }
+            Fate::Dressed => {
+                self.close(thread).await;
+                self.publish_raw(thread, dressed(number, &thread.id), None).await;
+            }
         }
     }
 
@@ -176,8 +193,30 @@ impl Platform {
     async fn publish(&self, thread: &Thread, number: usize, body: &[u8], dead_letter: Option<&'static str>) {
         let id = format!("{}/{number}", thread.id);
         self.broker.publish(&id, body).await;
-        let published = Published { id, thread: thread.id.clone(), fate: thread.fate, dead_letter };
-        self.published.lock().push(published);
+        self.note(thread, id, dead_letter, None, false);
+    }
+
+    async fn publish_raw(&self, thread: &Thread, message: Message, dead_letter: Option<&'static str>) {
+        self.broker.publish_raw(&message.properties, &message.body).await;
+        let kind = match dead_letter {
+            Some(_) => format!("message: {}", message.kind),
+            None => format!("event with {}", message.kind),
+        };
+        self.meanwhile.published(&kind);
+        let may_be_unreadable = ["nested", "frame", "large"].iter().any(|word| message.kind.contains(word));
+        self.note(thread, format!("{}/1", thread.id), dead_letter, Some(kind), may_be_unreadable);
+    }
+
+    fn note(
+        &self,
+        thread: &Thread,
+        id: String,
+        dead_letter: Option<&'static str>,
+        kind: Option<String>,
+        may_be_unreadable: bool,
+    ) {
+        let (thread, fate) = (thread.id.clone(), thread.fate);
+        self.published.lock().push(Published { id, thread, fate, dead_letter, kind, may_be_unreadable });
     }
 
     async fn is_marked(&self, thread: &Thread) -> bool {

@@ -59,11 +59,24 @@ pub(crate) struct Program {
 
 impl Program {
     pub(crate) fn start(&self, replica: &str, log: &Path) -> Try<Child> {
+        let mut command = self.command(&["serve"]);
+        command.env("VOLUME_REAPER_REPLICA", replica).stderr(File::create(log)?);
+        Ok(command.spawn()?)
+    }
+
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.binary);
         // Settings of whoever runs this are meant for another service.
-        command.arg("serve").env_clear().envs(&self.settings).env("VOLUME_REAPER_REPLICA", replica);
-        command.current_dir(&self.logs).stdin(Stdio::null()).stderr(File::create(log)?).kill_on_drop(true);
-        Ok(command.spawn()?)
+        command.args(arguments).env_clear().envs(&self.settings);
+        command.current_dir(&self.logs).stdin(Stdio::null()).kill_on_drop(true);
+        command
+    }
+
+    /// This program with another setting.
+    pub(crate) fn with(&self, variable: &'static str, value: &str) -> Self {
+        let mut program = self.clone();
+        program.settings.insert(variable, value.to_owned());
+        program
     }
 }
 

@@ -1,7 +1,13 @@
 //! The private servers, as the faults reach them: `deploy/local/servers` kills, pauses and starts them, and a proxy in
 //! front of each cuts its connections.
 
-use std::{io, path::PathBuf, process::Stdio, time::Duration};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    process::Stdio,
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy, copy_bidirectional, split},
@@ -12,6 +18,9 @@ use tokio::{
 
 use crate::{Try, authority, broker, given, soon};
 
+/// What starts and stops servers.
+pub(crate) const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/local/servers");
+
 pub(crate) struct Server {
     /// As `deploy/local/servers` calls it.
     pub(crate) name: &'static str,
@@ -21,7 +30,7 @@ pub(crate) struct Server {
 }
 
 pub(crate) struct Servers {
-    dir: PathBuf,
+    pub(crate) dir: PathBuf,
     pub(crate) broker: Server,
     pub(crate) postgres: Server,
     pub(crate) docker: Server,
@@ -44,14 +53,7 @@ impl Servers {
 
     /// `start`, `kill`, `pause`, `resume` or `import-image`; of all servers if none is named.
     pub(crate) async fn control(&self, action: &str, server: Option<&Server>) -> Try {
-        let name = server.map(|server| server.name);
-        let mut command = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/local/servers"));
-        let output = command.arg(action).arg(&self.dir).args(name).stdin(Stdio::null()).output().await?;
-        if output.status.success() {
-            return Ok(());
-        }
-        let said = String::from_utf8_lossy(&output.stderr);
-        Err(format!("servers {action} {}: {}", name.unwrap_or_default(), said.trim()).into())
+        control(&self.dir, action, server.map(|server| server.name).as_slice()).await
     }
 
     /// Makes the broker write down the queues that it has. Before that, RabbitMQ 3.10 loses those that were declared
@@ -72,7 +74,7 @@ impl Servers {
         Ok(full.map(|(name, messages)| format!("{name}: {messages}")).collect())
     }
 
-    async fn rabbitmqctl(&self, arguments: &[&str]) -> Try<String> {
+    pub(crate) async fn rabbitmqctl(&self, arguments: &[&str]) -> Try<String> {
         let mut command = Command::new(self.dir.join("rabbitmqctl"));
         command.args(["-q", "--timeout", "20"]).args(arguments).stdin(Stdio::null()).kill_on_drop(true);
         let output = soon("rabbitmqctl", command.output()).await?;
@@ -83,12 +85,25 @@ impl Servers {
     }
 }
 
+/// Has `deploy/local/servers` do something to the servers in a directory.
+pub(crate) async fn control(dir: &Path, action: &str, names: &[&str]) -> Try {
+    let mut command = Command::new(SCRIPT);
+    let output = command.arg(action).arg(dir).args(names).stdin(Stdio::null()).output().await?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(format!("servers {action} {}: {}", names.join(" "), said.trim()).into())
+}
+
 /// A TCP port in front of a server, whose connections can be cut all at once.
 pub(crate) struct Proxy {
     /// `host:port` to connect to instead of the server.
     pub(crate) address: String,
     /// How often everything was cut: a connection ends when this changes.
     cuts: watch::Sender<usize>,
+    /// `host:port`, or the path of a socket.
+    target: Arc<parking_lot::Mutex<String>>,
 }
 
 impl Proxy {
@@ -98,13 +113,22 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?.to_string();
         let cuts = watch::Sender::new(0);
-        let (target, cut) = (target.to_owned(), cuts.clone());
+        let target = Arc::new(parking_lot::Mutex::new(target.to_owned()));
+        let (towards, cut) = (Arc::clone(&target), cuts.clone());
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                tokio::spawn(pass_on(client, target.clone(), late_by, cut.subscribe()));
+                let target = towards.lock().clone();
+                tokio::spawn(pass_on(client, target, late_by, cut.subscribe()));
             }
         });
-        Ok(Self { address, cuts })
+        Ok(Self { address, cuts, target })
+    }
+
+    /// Leads to another server from now on. Returns the one before.
+    pub(crate) fn swap(&self, target: &str) -> String {
+        let before = std::mem::replace(&mut *self.target.lock(), target.to_owned());
+        self.cut();
+        before
     }
 
     /// Cuts every connection that is open. It is always possible, which is what it returns.

@@ -61,9 +61,10 @@ impl Found {
         if table.is_none() {
             check_elsewhere(db, dialect, names).await?;
         }
-        check_obstacles(db, dialect, names, dialect.obstacles(names)).await?;
-        check_obstacles(db, dialect, names, dialect.lacks(names)).await?;
-        let mapping = table.as_ref().map_or_else(|| Ok(Mapping::of_ours(dialect, names)), |table| table.fit(names))?;
+        let mut against = obstacles(db, dialect, dialect.obstacles(names)).await?;
+        against.extend(obstacles(db, dialect, dialect.lacks(names)).await?);
+        let fit = table.as_ref().map_or_else(|| Ok(Mapping::of_ours(dialect, names)), |table| table.fit(names));
+        let mapping = unless(names, &against, fit)?;
         // What follows is made of the column that will be there.
         let mapping = Mapping { has_mark: true, ..mapping };
         Self::with(db, bookkeeping, mapping, table.as_ref()).await
@@ -128,23 +129,33 @@ impl Mapping {
         if needs_ours {
             table.needed(&names.mark, "VOLUME_REAPER_THREADS_MARK_COLUMN")?;
         }
-        let mapping = table.fit(names)?;
-        check_obstacles(db, dialect, names, dialect.obstacles(names)).await?;
-        Ok(mapping)
+        let against = obstacles(db, dialect, dialect.obstacles(names)).await?;
+        unless(names, &against, table.fit(names))
     }
 }
 
-/// Fails if the threads table can't be used for one of the reasons that a query gives.
-async fn check_obstacles(
+/// The reasons that a query gives why the threads table can't be used.
+async fn obstacles(
     db: &impl ConnectionTrait,
     dialect: &dyn Dialect,
-    names: &ThreadsTable,
     query: Option<String>,
-) -> Result<(), DbErr> {
-    let Some(query) = query else { return Ok(()) };
-    match texts(db, dialect, &query).await?.first() {
-        None => Ok(()),
-        Some(obstacle) => refused(format!("table {names} {obstacle}")),
+) -> Result<Vec<String>, DbErr> {
+    match query {
+        None => Ok(Vec::new()),
+        Some(query) => texts(db, dialect, &query).await,
+    }
+}
+
+/// Fails with all that speaks against the threads table, so that nobody has to mend one thing to hear of the next.
+fn unless(names: &ThreadsTable, against: &[String], fit: Result<Mapping, DbErr>) -> Result<Mapping, DbErr> {
+    if against.is_empty() {
+        return fit;
+    }
+    let against = format!("table {names} {}", against.join("; it "));
+    match fit {
+        Ok(_) => refused(against),
+        Err(DbErr::Migration(misfit)) => refused(format!("{against}; {misfit}")),
+        Err(error) => Err(error),
     }
 }
 

@@ -49,6 +49,8 @@ pub struct Mapping {
     pub names: ThreadsTable,
     /// The type of the ids.
     pub id: IdType,
+    /// The unique index over the ids alone, where a statement may have to name it: on MySQL.
+    pub id_key: Option<String>,
     /// The status that means closed.
     pub closed: Closed,
     /// The type of the mark.
@@ -66,6 +68,7 @@ impl Mapping {
             dialect,
             names: names.clone(),
             id: IdType::Text,
+            id_key: None,
             closed: Closed::Text(names.closed_value.clone()),
             mark: MarkType::Zoned,
             has_mark: true,

@@ -39,6 +39,8 @@ pub struct Column {
     pub is_nullable: bool,
     /// No two rows have the same.
     pub is_unique: bool,
+    /// The unique index over this column alone. Looked at on MySQL only.
+    pub own_key: Option<String>,
     /// The database itself puts a value in, when a row is made or changed.
     pub fills_itself: bool,
 }
@@ -124,6 +126,7 @@ impl Table {
             mark: self.fit_mark(names)?,
             has_mark: self.column(&names.mark).is_some(),
             status_is_unlimited: self.column(&names.status).is_some_and(|column| column.is_unlimited),
+            id_key: self.column(&names.id).and_then(|column| column.own_key.clone()),
             names: names.clone(),
         })
     }

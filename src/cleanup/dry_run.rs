@@ -181,8 +181,8 @@ impl<T: Database> Sightings for DryRun<T> {
         self.pause_removal(host.name(), reason).await
     }
 
-    async fn removed_since(&self, since: DateTime<Utc>) -> Result<u64, Failure> {
-        self.inner.removed_since(since).await
+    async fn removed_since(&self, host: &Host, since: DateTime<Utc>) -> Result<u64, Failure> {
+        self.inner.removed_since(host, since).await
     }
 }
 

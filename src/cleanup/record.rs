@@ -149,8 +149,8 @@ impl<T: Database + StatusChanges> Sightings for Recording<T> {
         self.inner.doubt(host, reason).await
     }
 
-    async fn removed_since(&self, since: DateTime<Utc>) -> Result<u64, Failure> {
-        self.inner.removed_since(since).await
+    async fn removed_since(&self, host: &Host, since: DateTime<Utc>) -> Result<u64, Failure> {
+        self.inner.removed_since(host, since).await
     }
 }
 

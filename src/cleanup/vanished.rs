@@ -29,7 +29,7 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
         inventory.doubt = match (seen.doubt, seen.latest) {
             (Some(reason), _) => Some(reason),
             (None, Some(before)) if is_loss(before.volumes, now, 0) => {
-                let removed = self.threads().removed_since(before.at).await?;
+                let removed = self.threads().removed_since(&self.host, before.at).await?;
                 is_loss(before.volumes, now, removed).then(|| told(&before, now, removed))
             }
             (None, _) => None,

@@ -27,9 +27,6 @@ use crate::{
 /// ends its connection.
 const FROZEN_MARGIN: Duration = Duration::from_secs(10);
 
-/// Marks that are set one by one where updates do not say which rows they changed: more than one batch has.
-const MOST_BY_KEY: usize = 64;
-
 impl Store {
     /// Reads rows and locks those that are closed and unmarked.
     pub(super) async fn lock_rows(
@@ -180,17 +177,11 @@ impl Store {
         }
         let has_mark = || Expr::col(mark(threads)).is_not_null();
         if !transaction.support_returning() {
-            // A batch's each by its key, and all sent at once: for a list the server may prefer to scan the table
-            // (MariaDB 11.8 does, for 32 of 200 rows), and then waits for rows that others have locked. A page of a
-            // sweep is too many for that.
-            let lists = ids.chunks(if ids.len() > MOST_BY_KEY { ids.len() } else { 1 });
-            let each = lists.map(|list| {
-                // In UTC, as the connection is: as a literal, MariaDB 10 takes no time with a zone.
-                let mut update = guarded_mark(threads, Expr::val(at.naive_utc()));
-                transaction.get_database_backend().build(update.and_where(is_one_of(threads, list.iter().copied())))
-            });
-            let each: Vec<_> = each.map(|update| update.to_string()).collect();
-            transaction.execute_unprepared(&each.join(";")).await?;
+            // In UTC, as the connection is: as a literal, MariaDB 10 takes no time with a zone.
+            let mut update = guarded_mark(threads, Expr::val(at.naive_utc()));
+            update.and_where(is_one_of(threads, ids.iter().copied()));
+            let update = transaction.get_database_backend().build(&update).to_string();
+            transaction.execute_unprepared(&found_by_id(threads, &update)).await?;
             // They do not say which rows they changed; and a trigger may have undone it.
             let select = Query::select()
                 .expr_as(id_as_text(threads), "thread_id_text")
@@ -223,6 +214,44 @@ fn guarded_mark(threads: &Mapping, at: Expr) -> UpdateStatement {
     Query::update().table(threads.table()).value(mark(threads), at).cond_where(threads.is_candidate()).to_owned()
 }
 
+/// An update of MySQL's that finds its rows by their ids. For a list the server may prefer to scan the table (MariaDB
+/// 11.8 does, for 32 of 200 rows), and then waits for rows that others have locked.
+fn found_by_id(threads: &Mapping, update: &str) -> String {
+    let table = format!("UPDATE {}", threads.table_sql());
+    match (&threads.id_key, update.strip_prefix(&table)) {
+        (Some(key), Some(rest)) => format!("{table} FORCE INDEX ({}){rest}", threads.dialect.quoted(key)),
+        (None, _) | (_, None) => update.to_owned(),
+    }
+}
+
 fn ids_of(rows: &[QueryResult]) -> Result<HashSet<String>, DbErr> {
     rows.iter().map(|row| row.try_get("", "thread_id_text")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use migrations::{Closed, IdType, MySql, ThreadsTable};
+    use sea_orm::DbBackend;
+
+    use super::*;
+
+    #[test]
+    fn on_mysql_marks_name_the_index_by_which_their_rows_are_found() {
+        let names = ThreadsTable { table: "Thread".to_owned(), ..ThreadsTable::default() };
+        let mut threads = Mapping {
+            dialect: &MySql,
+            names,
+            id: IdType::Text,
+            id_key: Some("PRIMARY".to_owned()),
+            closed: Closed::Text("closed".to_owned()),
+            mark: MarkType::Naive,
+            has_mark: true,
+            status_is_unlimited: false,
+        };
+        let update = DbBackend::MySql.build(&guarded_mark(&threads, Expr::val(1))).to_string();
+        let found = found_by_id(&threads, &update);
+        assert!(found.starts_with("UPDATE `Thread` FORCE INDEX (`PRIMARY`) SET "), "{found}");
+        threads.id_key = None;
+        assert_eq!(found_by_id(&threads, &update), update);
+    }
 }

@@ -3,6 +3,23 @@
 use super::Store;
 
 impl Store {
+    /// Statements that touch no row, each for a right that only a person's commands need, by whichever way they come.
+    pub(super) fn tries_of_commands(&self) -> Vec<String> {
+        let no_row = self.engine.dialect().no_row();
+        let now = "CURRENT_TIMESTAMP";
+        vec![
+            format!("INSERT INTO volume_reaper_holds (thread_id, reason, held_at) SELECT '', '', {now} {no_row}"),
+            "UPDATE volume_reaper_holds SET reason = reason WHERE 1 = 0".to_owned(),
+            "DELETE FROM volume_reaper_holds WHERE 1 = 0".to_owned(),
+            "SELECT 1 FROM volume_reaper_actions WHERE 1 = 0".to_owned(),
+            format!(
+                "INSERT INTO volume_reaper_actions (id, done_at, actor, via, action, replica) \
+                 SELECT '', {now}, '', '', '', '' {no_row}"
+            ),
+            "DELETE FROM volume_reaper_daemons WHERE 1 = 0".to_owned(),
+        ]
+    }
+
     /// Statements that touch no row, each for a right that is needed.
     pub(super) fn tries(&self) -> Vec<String> {
         let dialect = self.engine.dialect();

@@ -54,6 +54,8 @@ pub struct Inspection {
     pub clock: Option<ClockReading>,
     /// All migrations, or why they can't be read.
     pub migrations: Result<Vec<MigrationStatus>, Failure>,
+    /// What speaks against applying those that are pending: what `migrate up --dry-run` says too.
+    pub obstacles: Option<Failure>,
     /// What the migrations made; `None` unless all are applied.
     pub schema: Option<Schema>,
 }
@@ -90,6 +92,8 @@ pub struct Schema {
     pub other_triggers: Result<Vec<String>, Failure>,
     /// Whether what we do with rows would be allowed.
     pub may_write: Result<(), Failure>,
+    /// Whether what only a person's commands do would be allowed.
+    pub may_act: Result<(), Failure>,
     /// The pinned daemons.
     pub pinned: Result<Vec<PinnedDaemon>, Failure>,
 }
@@ -127,12 +131,18 @@ impl Store {
     async fn look(&self) -> Result<Inspection, DbErr> {
         let migrations = self.migration_status().await;
         let all_applied = matches!(&migrations, Ok(all) if all.iter().all(|migration| migration.applied));
+        let obstacles = match &migrations {
+            Ok(_) if !all_applied => self.found(&self.db).await.err(),
+            // What can't even be read says so itself.
+            Ok(_) | Err(_) => None,
+        };
         Ok(Inspection {
             version: self.version().await?,
             verifying_parameter: self.engine.verifying_parameter(),
             encrypted: self.engine.is_encrypted(&self.db).await?,
             clock: self.clock().await?,
             migrations,
+            obstacles: obstacles.map(|error| failure(self.engine, &self.url, &error)),
             schema: if all_applied { Some(self.schema().await) } else { None },
         })
     }
@@ -162,6 +172,7 @@ impl Store {
             trigger: self.trigger().await.map_err(failed),
             other_triggers: self.other_triggers().await.map_err(failed),
             may_write: self.may_write().await.map_err(failed),
+            may_act: self.try_out(self.tries_of_commands()).await.map_err(failed),
             pinned: self.pinned_daemons().await,
         }
     }
@@ -216,14 +227,19 @@ impl Store {
     /// All that `serve` does with rows, on no row, in a transaction that is taken back. Rights, a server that takes no
     /// writes and a read-only file show all the same.
     async fn may_write(&self) -> Result<(), DbErr> {
-        let transaction = self.db.begin_write().await?;
         if let Some(denied) = self.engine.denied() {
-            let row = transaction.query_one_raw(Statement::from_string(self.backend(), denied)).await?;
+            let row = self.db.query_one_raw(Statement::from_string(self.backend(), denied)).await?;
             if let Some(row) = row {
                 return Err(DbErr::Custom(row.try_get("", "what")?));
             }
         }
-        for statement in self.engine.before_trying().map(str::to_owned).into_iter().chain(self.tries()) {
+        self.try_out(self.tries()).await
+    }
+
+    /// Executes statements in a transaction that is taken back.
+    async fn try_out(&self, statements: Vec<String>) -> Result<(), DbErr> {
+        let transaction = self.db.begin_write().await?;
+        for statement in self.engine.before_trying().map(str::to_owned).into_iter().chain(statements) {
             transaction.execute_unprepared(&statement).await?;
         }
         transaction.rollback().await

@@ -54,8 +54,12 @@ impl Sightings for Store {
         self.set_pause_row(&row_of_doubt(host.key()), reason).await
     }
 
-    async fn removed_since(&self, since: DateTime<Utc>) -> Result<u64, Failure> {
+    async fn removed_since(&self, host: &Host, since: DateTime<Utc>) -> Result<u64, Failure> {
+        let from = volume_removal::Column::Host;
+        let from_here =
+            host.name().map_or_else(Condition::all, |name| Condition::any().add(from.eq(name)).add(from.is_null()));
         let removals = volume_removal::Entity::find()
+            .filter(from_here)
             .filter(Condition::all().add(is_removal()).add(volume_removal::Column::RemovedAt.gte(since)))
             .filter(volume_removal::Column::Outcome.eq(Gone::Removed.as_str()));
         self.bounded(ROW_TIMEOUT, removals.count(&self.db)).await

@@ -55,7 +55,7 @@ impl Resolution {
         }
     }
 
-    fn bucket(self, at: DateTime<Utc>) -> DateTime<Utc> {
+    pub(super) fn bucket(self, at: DateTime<Utc>) -> DateTime<Utc> {
         let length = match self {
             Self::Minute => TimeDelta::minutes(1),
             Self::Hour => TimeDelta::hours(1),

@@ -287,7 +287,7 @@ impl Sightings for FakeThreads {
         self.pause_removal(None, reason).await
     }
 
-    async fn removed_since(&self, _since: DateTime<Utc>) -> Result<u64, Failure> {
+    async fn removed_since(&self, _host: &Host, _since: DateTime<Utc>) -> Result<u64, Failure> {
         Ok(0)
     }
 }

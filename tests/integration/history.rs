@@ -180,6 +180,37 @@ async fn receipts_are_counted_once_by_minute_hour_and_day_and_to_the_byte() {
 }
 
 #[tokio::test]
+async fn the_last_hour_and_day_are_counted_to_the_receipt_and_without_reading_those_that_were_counted_before() {
+    for on in On::ALL {
+        let world = world(on).await;
+        let now = Utc::now();
+        let insert = async |seconds: i64| {
+            let at = world.moment(now - TimeDelta::seconds(seconds));
+            let columns = "thread_id, volume_name, outcome, source, replica, removed_at";
+            let values = format!("'t', 'v', 'removed', 'event', 'r', '{at}'");
+            world.execute(&format!("INSERT INTO volume_removals ({columns}) VALUES ({values})")).await;
+        };
+        for seconds in [30, 3570, 3630, 86_370, 86_430] {
+            insert(seconds).await;
+        }
+        let store = store(&world).await;
+        let removed = async || {
+            let removals = store.removals(now).await.expect("counts");
+            [removals.last_hour, removals.last_day].map(|counts| counts.get("removed").copied().unwrap_or_default())
+        };
+        assert_eq!(removed().await, [2, 4], "{on:?}: nothing was counted before");
+        store.roll_up(store.latest_receipt().await.expect("a receipt")).await.expect("counted");
+        assert_eq!(removed().await, [2, 4], "{on:?}: all was counted before");
+        insert(10).await;
+        assert_eq!(removed().await, [3, 5], "{on:?}: one was not counted before");
+        // Those of the first minute of each are read, since the minute began before.
+        let [hour, day] = [3570, 86_370].map(|seconds| world.moment(now - TimeDelta::seconds(seconds)));
+        world.execute(&format!("DELETE FROM volume_removals WHERE removed_at NOT IN ('{hour}', '{day}')")).await;
+        assert_eq!(removed().await, [2, 4], "{on:?}: the others are not read again");
+    }
+}
+
+#[tokio::test]
 async fn what_was_in_a_volume_is_in_its_receipt_the_counts_and_the_metrics_to_the_byte() {
     let [host] = PrivateHost::several().await;
     let mut world = world(On::Postgres).await;

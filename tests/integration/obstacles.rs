@@ -9,7 +9,7 @@ use volume_reaper::{
 
 use crate::{
     ownership::refusal,
-    world::{On, World, world},
+    world::{On, World, eventually, world},
 };
 
 /// What of ours there is in PostgreSQL.
@@ -62,6 +62,8 @@ async fn a_table_that_can_not_be_used_is_refused_before_anything_is_changed() {
             let error = refusal(&world, arguments).await;
             assert!(error.contains(expected), "{on:?} {expected}: {error}");
         }
+        let (status, why) = check(&world, "database.threads").await;
+        assert!(status == "fail" && why.contains(expected), "{on:?} {expected}: {why}");
         let ours = match on {
             On::Postgres => ours(&world).await,
             On::Sqlite | On::Mysql => world.texts("SHOW TABLES LIKE 'volume%'").await,
@@ -164,6 +166,38 @@ async fn who_may_not_change_the_table_is_told_so_before_anything_is_changed() {
 }
 
 #[tokio::test]
+async fn doctor_and_migrate_dry_run_list_the_same_obstacles_and_all_of_them() {
+    let mut world = World::without_schema(On::Postgres).await;
+    world.execute(&PLAIN.replace("PRIMARY KEY", "NOT NULL")).await;
+    world.execute("CREATE TABLE threads_2025 () INHERITS (threads)").await;
+    world.execute("CREATE RULE nothing AS ON UPDATE TO threads DO INSTEAD NOTHING").await;
+    as_role(&mut world).await;
+    world.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC").await;
+    let role = format!("{}_role", world.name);
+    world.execute(&format!("REVOKE CREATE ON SCHEMA public FROM {role}")).await;
+    world.execute("ALTER TABLE threads ENABLE ROW LEVEL SECURITY").await;
+    let obstacles = [
+        "is under row-level security",
+        "inherit from it (threads_2025)",
+        "has the rule nothing",
+        "belongs to postgres",
+        "GRANT CREATE ON SCHEMA public",
+        "there is no index that says so",
+    ];
+    let refused = refusal(&world, &["migrate", "up", "--dry-run"]).await;
+    let (status, why) = check(&world, "database.threads").await;
+    assert_eq!(status, "fail");
+    for obstacle in obstacles {
+        assert!(refused.contains(obstacle), "{obstacle}: {refused}");
+        assert!(why.contains(obstacle), "{obstacle}: {why}");
+    }
+    // Word for word, whatever stands before it.
+    let list = &why[why.find("is under row-level").expect("the list")..];
+    assert!(refused.contains(list), "{refused}\n{list}");
+    assert_eq!(ours(&world).await, [""; 0]);
+}
+
+#[tokio::test]
 async fn another_trigger_before_an_update_is_told() {
     let triggers = [
         (
@@ -179,6 +213,30 @@ async fn another_trigger_before_an_update_is_told() {
         world.execute(trigger).await;
         let (status, why) = check(&world, "database.other-triggers").await;
         assert!(status == "warn" && why.contains("keep"), "{on:?}: {why}");
+    }
+}
+
+#[tokio::test]
+async fn a_table_that_is_not_there_any_more_is_a_database_that_is_down_and_costs_no_attempt() {
+    for on in On::ALL {
+        let mut world = world(on).await;
+        world.set("VOLUME_REAPER_RECONCILE_INTERVAL", "1h");
+        let serving = world.serve_idle().await;
+        world.closed_with_volume("t1").await;
+        world.execute("ALTER TABLE threads RENAME TO elsewhere").await;
+        world.publish_closed("t1").await;
+        eventually("the database is not the one that it was", async || {
+            let (code, body) = serving.get("/readyz").await;
+            (code == 503 && body.contains("database")).then_some(())
+        })
+        .await;
+        assert!(world.has_volume("t1").await, "{on:?}");
+        world.execute("ALTER TABLE elsewhere RENAME TO threads").await;
+        world.until_marked("t1").await;
+        assert_eq!(world.receipts("t1").await, ["removed/event"], "{on:?}");
+        assert_eq!(serving.metric("volume_reaper_settlements_total{settlement=\"retry\"}").await, 0, "{on:?}");
+        assert_eq!(world.messages(&world.dead_letter_queue()).await, 0, "{on:?}");
+        assert_eq!(serving.stop().await, Some(0));
     }
 }
 

@@ -8,36 +8,12 @@ use std::{
 use serde_json::{Value, json};
 
 use crate::{
-    raw_publisher::{self as raw, FRAME_MAX, RawPublisher},
+    raw_publisher::{self as raw, MOST_TABLE_BYTES, RawPublisher, odd, unreadable},
     world::{On, World, eventually, world},
 };
 
-/// What a header table may have at most: the frame's head and end, class, weight, size, flags and the table's length.
-const MOST_TABLE_BYTES: usize = FRAME_MAX - 7 - 1 - 14 - 4;
-
-/// A message that cuts the connection at every delivery.
-fn unreadable() -> Vec<(&'static str, Vec<u8>)> {
-    vec![
-        ("message id", raw::message_id(b"\xff\xfe\xfa")),
-        ("header key", raw::headers(&[(b"\xff\xfe\xfa", b"V".to_vec())])),
-        ("content type", raw::content_type(b"\xff\xfe\xfa")),
-    ]
-}
-
-/// A message that is an event, however it is dressed.
-fn odd() -> Vec<(&'static str, Vec<u8>)> {
-    let largest = raw::text_value(&vec![b'x'; MOST_TABLE_BYTES - 7]);
-    vec![
-        ("nested tables", raw::headers(&[(b"x", raw::nested_tables(1000))])),
-        ("nested arrays", raw::headers(&[(b"x", raw::nested_arrays(5000))])),
-        ("a value that is no UTF-8", raw::headers(&[(b"abc", raw::text_value(b"\xff\xfe\xfa"))])),
-        ("a frame at its limit", raw::headers(&[(b"x", largest)])),
-        ("a large header of ours", raw::headers(&[(b"volume-reaper-junk", raw::text_value(&vec![b'x'; 130_850]))])),
-    ]
-}
-
 async fn publisher(world: &World) -> RawPublisher {
-    RawPublisher::connect(world.broker()).await
+    RawPublisher::connect(world.broker()).await.expect("the broker is there")
 }
 
 fn event(id: &str) -> Vec<u8> {
@@ -61,7 +37,7 @@ async fn a_message_that_cannot_be_read_is_parked_with_its_body_and_the_reason() 
     let serving = world.serve().await;
     let mut publisher = publisher(&world).await;
     for (number, (what, properties)) in unreadable().iter().enumerate() {
-        publisher.publish(&world.work_queue(), properties, what.as_bytes()).await;
+        publisher.publish(&world.work_queue(), properties, what.as_bytes()).await.expect("published");
         until_parked(&world, u32::try_from(number).expect("few") + 1).await;
     }
     let shown = letters(&world, &["show"]).await;
@@ -85,7 +61,7 @@ async fn an_event_is_an_event_whatever_its_headers_are() {
     for (number, (what, properties)) in odd().iter().enumerate() {
         let id = format!("t{number}");
         world.closed_with_volume(&id).await;
-        publisher.publish(&world.work_queue(), properties, &event(&id)).await;
+        publisher.publish(&world.work_queue(), properties, &event(&id)).await.expect("published");
         eventually(&format!("{what}: it is cleaned up"), async || world.mark(&id).await).await;
         assert_eq!(world.receipts(&id).await, ["removed/event"], "{what}");
     }
@@ -100,7 +76,7 @@ async fn what_is_no_event_is_parked_whatever_its_headers_are() {
     let mut publisher = publisher(&world).await;
     let odd = odd();
     for (_, properties) in &odd {
-        publisher.publish(&world.work_queue(), properties, b"{").await;
+        publisher.publish(&world.work_queue(), properties, b"{").await.expect("published");
     }
     until_parked(&world, u32::try_from(odd.len()).expect("few")).await;
     let list = letters(&world, &["list"]).await;
@@ -121,9 +97,15 @@ async fn forty_unreadable_messages_cost_the_good_ones_between_them_less_than_fiv
         let began = Instant::now();
         for (number, id) in ids.iter().enumerate() {
             if let Some((_, properties)) = poisons.get(number % poisons.len().max(1)) {
-                publisher.publish(&world.work_queue(), properties, format!("poison {number}").as_bytes()).await;
+                publisher
+                    .publish(&world.work_queue(), properties, format!("poison {number}").as_bytes())
+                    .await
+                    .expect("published");
             }
-            publisher.publish(&world.work_queue(), &raw::message_id(id.as_bytes()), &event(id)).await;
+            publisher
+                .publish(&world.work_queue(), &raw::message_id(id.as_bytes()), &event(id))
+                .await
+                .expect("published");
         }
         for id in &ids {
             world.until_marked(id).await;
@@ -132,13 +114,15 @@ async fn forty_unreadable_messages_cost_the_good_ones_between_them_less_than_fiv
         began.elapsed()
     };
     let serving = world.serve_idle().await;
-    let alone = took(&world, &[], 0).await;
+    let before = took(&world, &[], 0).await;
     let between = took(&world, &unreadable(), 40).await;
-    println!("40 good events: {alone:?} alone, {between:?} between 40 unreadable ones");
+    let after = took(&world, &[], 80).await;
+    println!("40 good events: {before:?} and {after:?} alone, {between:?} between 40 unreadable ones");
     let empty = async || (world.messages(&world.work_queue()).await == 0).then_some(());
     eventually("the work queue is empty", empty).await;
-    // On a machine that is busy with others, all of it takes longer.
-    assert!(between < 2 * alone + Duration::from_secs(5), "{alone:?} alone, {between:?}");
+    // What the machine has else to do costs both alike.
+    let cost = between.saturating_sub(before.max(after));
+    assert!(cost < Duration::from_secs(5), "{before:?} and {after:?} alone, {between:?} between unreadable ones");
     assert_eq!(serving.stop().await, Some(0));
     // By its body: one that was parked when the broker's word on it was lost is parked again.
     let shown = letters(&world, &["show", "--limit", "1000"]).await;
@@ -156,7 +140,7 @@ async fn dead_letters_that_cannot_be_read_are_listed_shown_replayed_and_purged()
     let queue = world.dead_letter_queue();
     let all = [unreadable(), odd()].concat();
     for (what, properties) in &all {
-        publisher.publish(&queue, properties, &event(&what.replace([' ', '-'], "_"))).await;
+        publisher.publish(&queue, properties, &event(&what.replace([' ', '-'], "_"))).await.expect("published");
     }
     let count = all.len();
     let list = letters(&world, &["list"]).await;
@@ -173,7 +157,6 @@ async fn dead_letters_that_cannot_be_read_are_listed_shown_replayed_and_purged()
 }
 
 #[tokio::test]
-#[ignore = "a measurement: the library's parser takes most of a minute for it in a build for debugging"]
 async fn the_deepest_headers_that_fit_into_a_frame_are_survived() {
     let mut world = world(On::Sqlite).await;
     world.set("VOLUME_REAPER_RECONCILE_INTERVAL", "1h");
@@ -186,10 +169,13 @@ async fn the_deepest_headers_that_fit_into_a_frame_are_survived() {
     ] {
         world.closed_with_volume(id).await;
         let began = Instant::now();
-        publisher.publish(&world.work_queue(), &raw::headers(&[(b"x", header)]), &event(id)).await;
+        let properties = raw::headers(&[(b"x", header)]);
+        publisher.publish(&world.work_queue(), &properties, &event(id)).await.expect("published");
         world.until_marked(id).await;
+        assert_eq!(world.receipts(id).await, ["removed/event"], "{id}");
         let text = std::fs::read_to_string(&status).expect("readable");
         let peak = text.lines().find(|line| line.starts_with("VmHWM")).expect("a peak");
         println!("deepest {id}: {:?}, {peak}", began.elapsed());
     }
+    assert_eq!(serving.stop().await, Some(0), "it is the process that was started");
 }

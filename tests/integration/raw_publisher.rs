@@ -1,4 +1,7 @@
-//! A publisher that writes its frames by hand, since no client library would send what some publishers do.
+//! A publisher that writes its frames by hand, since no client library would send what some publishers do, and what
+//! they send.
+
+use std::io;
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -7,6 +10,8 @@ use tokio::{
 
 /// RabbitMQ's default, in bytes.
 pub(crate) const FRAME_MAX: usize = 131_072;
+/// What a header table may have at most: the frame's head and end, class, weight, size, flags and the table's length.
+pub(crate) const MOST_TABLE_BYTES: usize = FRAME_MAX - 7 - 1 - 14 - 4;
 const FRAME_END: u8 = 0xce;
 
 pub(crate) struct RawPublisher {
@@ -14,77 +19,96 @@ pub(crate) struct RawPublisher {
 }
 
 impl RawPublisher {
-    pub(crate) async fn connect(url: &str) -> Self {
-        let url = url::Url::parse(url).expect("a URL");
-        let address = (url.host_str().expect("a host"), url.port().unwrap_or(5672));
-        let stream = TcpStream::connect(address).await.expect("the broker is there");
-        let mut publisher = Self { stream };
-        publisher.stream.write_all(b"AMQP\x00\x00\x09\x01").await.expect("written");
-        publisher.until(10, 10).await;
+    pub(crate) async fn connect(url: &str) -> io::Result<Self> {
+        let url = url::Url::parse(url).map_err(io::Error::other)?;
+        let address = (url.host_str().unwrap_or("localhost"), url.port().unwrap_or(5672));
+        let mut publisher = Self { stream: TcpStream::connect(address).await? };
+        publisher.stream.write_all(b"AMQP\x00\x00\x09\x01").await?;
+        publisher.until(10, 10).await?;
         let response = format!("\0{}\0{}", url.username(), url.password().unwrap_or("guest"));
         let start_ok = [&table(&[])[..], &short(b"PLAIN"), &long(response.as_bytes()), &short(b"en_US")].concat();
-        publisher.method(0, 10, 11, &start_ok).await;
-        publisher.until(10, 30).await;
-        let most = u32::try_from(FRAME_MAX).expect("32 bits");
-        publisher.method(0, 10, 31, &[&[0, 1][..], &most.to_be_bytes(), &[0, 0]].concat()).await;
-        publisher.method(0, 10, 40, &[&short(b"/")[..], &[0, 0]].concat()).await;
-        publisher.until(10, 41).await;
-        publisher.method(1, 20, 10, &[0]).await;
-        publisher.until(20, 11).await;
-        publisher.method(1, 85, 10, &[0]).await;
-        publisher.until(85, 11).await;
-        publisher
+        publisher.method(0, 10, 11, &start_ok).await?;
+        publisher.until(10, 30).await?;
+        let most = u32::try_from(FRAME_MAX).map_err(io::Error::other)?;
+        publisher.method(0, 10, 31, &[&[0, 1][..], &most.to_be_bytes(), &[0, 0]].concat()).await?;
+        publisher.method(0, 10, 40, &[&short(b"/")[..], &[0, 0]].concat()).await?;
+        publisher.until(10, 41).await?;
+        publisher.method(1, 20, 10, &[0]).await?;
+        publisher.until(20, 11).await?;
+        publisher.method(1, 85, 10, &[0]).await?;
+        publisher.until(85, 11).await?;
+        Ok(publisher)
     }
 
     /// Publishes to a queue with properties as they stand in the frame, and waits for the confirm.
-    pub(crate) async fn publish(&mut self, queue: &str, properties: &[u8], body: &[u8]) {
-        self.publish_by("", queue.as_bytes(), properties, body).await;
-    }
-
-    pub(crate) async fn publish_by(&mut self, exchange: &str, routing_key: &[u8], properties: &[u8], body: &[u8]) {
-        let publish = [&[0, 0][..], &short(exchange.as_bytes()), &short(routing_key), &[0]].concat();
-        self.method(1, 60, 40, &publish).await;
+    pub(crate) async fn publish(&mut self, queue: &str, properties: &[u8], body: &[u8]) -> io::Result<()> {
+        let publish = [&[0, 0][..], &short(b""), &short(queue.as_bytes()), &[0]].concat();
+        self.method(1, 60, 40, &publish).await?;
         let header = [&[0, 60, 0, 0][..], &(body.len() as u64).to_be_bytes(), properties].concat();
-        self.frame(2, 1, &header).await;
+        self.frame(2, 1, &header).await?;
         for piece in body.chunks(FRAME_MAX - 8) {
-            self.frame(3, 1, piece).await;
+            self.frame(3, 1, piece).await?;
         }
-        self.until(60, 80).await;
+        self.until(60, 80).await
     }
 
-    async fn method(&mut self, channel: u16, class: u16, method: u16, arguments: &[u8]) {
-        self.frame(1, channel, &[&class.to_be_bytes()[..], &method.to_be_bytes(), arguments].concat()).await;
+    async fn method(&mut self, channel: u16, class: u16, method: u16, arguments: &[u8]) -> io::Result<()> {
+        self.frame(1, channel, &[&class.to_be_bytes()[..], &method.to_be_bytes(), arguments].concat()).await
     }
 
-    async fn frame(&mut self, kind: u8, channel: u16, payload: &[u8]) {
-        let length = u32::try_from(payload.len()).expect("a frame");
+    async fn frame(&mut self, kind: u8, channel: u16, payload: &[u8]) -> io::Result<()> {
+        let length = u32::try_from(payload.len()).map_err(io::Error::other)?;
         let head = [&[kind][..], &channel.to_be_bytes(), &length.to_be_bytes()].concat();
-        self.stream.write_all(&[&head, payload, &[FRAME_END]].concat()).await.expect("written");
+        self.stream.write_all(&[&head, payload, &[FRAME_END]].concat()).await
     }
 
     /// Reads until this method comes.
-    async fn until(&mut self, class: u16, method: u16) {
+    async fn until(&mut self, class: u16, method: u16) -> io::Result<()> {
         loop {
             let mut head = [0; 7];
-            self.stream.read_exact(&mut head).await.expect("the broker answers");
+            self.stream.read_exact(&mut head).await?;
             let length = u32::from_be_bytes([head[3], head[4], head[5], head[6]]) as usize;
             let mut payload = vec![0; length + 1];
-            self.stream.read_exact(&mut payload).await.expect("a frame");
+            self.stream.read_exact(&mut payload).await?;
             if head[0] != 1 {
                 continue;
             }
             let is =
                 |class: u16, method: u16| payload.starts_with(&[class.to_be_bytes(), method.to_be_bytes()].concat());
-            assert!(!is(20, 40) && !is(10, 50), "closed: {}", String::from_utf8_lossy(&payload));
+            if is(20, 40) || is(10, 50) {
+                return Err(io::Error::other(format!("closed: {}", String::from_utf8_lossy(&payload))));
+            }
             if is(class, method) {
-                return;
+                return Ok(());
             }
         }
     }
 }
 
+// --- What some publishers send
+
+/// Properties that cut the client library's connection at every delivery, by their names.
+pub(crate) fn unreadable() -> Vec<(&'static str, Vec<u8>)> {
+    vec![
+        ("message id", message_id(b"\xff\xfe\xfa")),
+        ("header key", headers(&[(b"\xff\xfe\xfa", b"V".to_vec())])),
+        ("content type", content_type(b"\xff\xfe\xfa")),
+    ]
+}
+
+/// Properties that are odd, but leave an event an event.
+pub(crate) fn odd() -> Vec<(&'static str, Vec<u8>)> {
+    let largest = text_value(&vec![b'x'; MOST_TABLE_BYTES - 7]);
+    vec![
+        ("nested tables", headers(&[(b"x", nested_tables(1000))])),
+        ("nested arrays", headers(&[(b"x", nested_arrays(5000))])),
+        ("a value that is no UTF-8", headers(&[(b"abc", text_value(b"\xff\xfe\xfa"))])),
+        ("a frame at its limit", headers(&[(b"x", largest)])),
+        ("a large header of ours", headers(&[(b"volume-reaper-junk", text_value(&vec![b'x'; 130_850]))])),
+    ]
+}
+
 // --- Values
-// -----------------------------------------------------------------------------------------------------------
 
 fn short(text: &[u8]) -> Vec<u8> {
     [&[u8::try_from(text.len()).expect("short")][..], text].concat()

@@ -14,7 +14,7 @@ use volume_reaper::{
     volume_name::{ThreadId, VolumeNames},
 };
 
-use crate::world::{On, World, world};
+use crate::world::{On, World, numbers_of_digits, world};
 
 async fn store(world: &World) -> Store {
     store_with(world, 8).await
@@ -253,15 +253,17 @@ async fn finding_nothing_to_do_reads_only_the_partial_index() {
 async fn on_mysql_finding_nothing_to_do_reads_only_our_index() {
     let world = world(On::Mysql).await;
     world
-        .execute(
+        .execute(&format!(
             "INSERT INTO threads (id, status, closed_at, workspace_volume_removed_at) \
-             SELECT concat('t', seq), 'closed', now(3), now(3) FROM seq_1_to_20000",
-        )
+             SELECT concat('t', n), 'closed', now(3), now(3) FROM {}",
+            numbers_of_digits(4)
+        ))
         .await;
     world.texts("ANALYZE TABLE threads").await;
     let select = "SELECT id, closed_at FROM threads WHERE status = 'closed' \
                   AND workspace_volume_removed_at IS NULL AND id > 'a' ORDER BY id LIMIT 2000";
-    let statement = sea_orm::Statement::from_string(sea_orm::DbBackend::MySql, format!("EXPLAIN {select}"));
+    let statement =
+        sea_orm::Statement::from_string(sea_orm::DbBackend::MySql, format!("EXPLAIN FORMAT=TRADITIONAL {select}"));
     let plan = sea_orm::ConnectionTrait::query_one_raw(&world.db, statement).await.expect("a plan").expect("a row");
     let of = |column: &str| plan.try_get::<String>("", column).expect("text");
     assert_eq!(of("key"), "volume_reaper_unmarked_threads");

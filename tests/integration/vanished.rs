@@ -3,7 +3,7 @@
 use bollard::query_parameters::RemoveVolumeOptions;
 use serde_json::{Value, json};
 
-use crate::world::{On, World, world};
+use crate::world::{On, PrivateHost, World, world};
 
 const PAUSED: &str = "volume_reaper_removal_paused";
 
@@ -112,4 +112,48 @@ async fn old_threads_of_the_first_day_and_what_was_removed_here_have_not_vanishe
             assert_eq!((&swept["not_found"], &swept["removed"]), (&json!(30), &json!(removed)), "{on:?}: {swept}");
         }
     }
+}
+
+#[tokio::test]
+async fn a_doubt_about_one_host_of_several_stops_what_needs_its_word_and_nothing_else() {
+    let hosts @ [a, b] = &PrivateHost::several::<2>().await;
+    let mut world = World::without_schema(On::Sqlite).await;
+    world.use_hosts(hosts);
+    world.set("VOLUME_REAPER_THREADS_HOST_COLUMN", "host");
+    assert!(world.run(&["migrate"]).await.status.success());
+    for host in hosts {
+        for number in 1..=4 {
+            let id = format!("{}{number}", host.name);
+            host.create_volume(&world.volume(&id)).await;
+            world.open_thread(&id).await;
+            world.execute(&format!("UPDATE threads SET host = '{}' WHERE id = '{id}'", host.name)).await;
+        }
+    }
+    assert_eq!(world.sweep().await["candidates"], 0);
+    for number in 1..=4 {
+        let volume = world.volume(&format!("a{number}"));
+        a.docker.remove_volume(&volume, None::<RemoveVolumeOptions>).await.expect("it is there");
+    }
+    // One that is gone from the doubted host, one that never was on the other, one there, and one that may be on any.
+    for id in ["a1", "b1"] {
+        world.close_thread(id).await;
+    }
+    for (id, host) in [("never", "'b'"), ("anywhere", "NULL")] {
+        world.open_thread(id).await;
+        world.execute(&format!("UPDATE threads SET host = {host} WHERE id = '{id}'")).await;
+        world.close_thread(id).await;
+    }
+    let swept = report(&world, &["sweep", "--json"]).await;
+    assert_eq!((&swept["removed"], &swept["not_found"]), (&json!(1), &json!(1)), "{swept}");
+    let unmarked = "SELECT id FROM threads WHERE status = 'closed' AND workspace_volume_removed_at IS NULL ORDER BY id";
+    assert_eq!(world.texts(unmarked).await, ["a1", "anywhere"]);
+    let status = world.json(&["status", "--json"]).await;
+    let reason = status["hosts"][0]["pause"]["reason"].as_str().unwrap_or_default();
+    assert!(reason.starts_with("4 of the 4 volumes"), "{status}");
+    assert!(status["hosts"][1]["pause"].is_null(), "{status}");
+    assert!(!b.has_volume(&world.volume("b1")).await && b.has_volume(&world.volume("b2")).await);
+    let resumed = world.run(&["resume", "--on", "a"]).await;
+    assert!(resumed.status.success(), "{resumed:?}");
+    assert_eq!(world.sweep().await["not_found"], 2);
+    assert!(world.texts(unmarked).await.is_empty());
 }

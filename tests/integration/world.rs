@@ -44,7 +44,7 @@ static NUMBER: AtomicU32 = AtomicU32::new(0);
 pub(crate) enum On {
     Sqlite,
     Postgres,
-    /// MariaDB, that is, as Debian has it.
+    /// MariaDB, as Debian has it, unless `MYSQL_ROOT` made it MySQL.
     Mysql,
 }
 
@@ -61,6 +61,15 @@ pub(crate) struct World {
     broker: String,
     /// What this test's volumes, queues and exchange are called before anything else.
     pub(crate) name: String,
+}
+
+/// A table `numbers` with the numbers `n` of so many digits, for MySQL and MariaDB alike.
+pub(crate) fn numbers_of_digits(count: u32) -> String {
+    let digit = "(SELECT 0 AS d UNION ALL SELECT 1 UNION ALL SELECT 2 UNION ALL SELECT 3 UNION ALL SELECT 4 UNION ALL \
+                 SELECT 5 UNION ALL SELECT 6 UNION ALL SELECT 7 UNION ALL SELECT 8 UNION ALL SELECT 9)";
+    let digits: Vec<_> = (0..count).map(|place| format!("{digit} AS d{place}")).collect();
+    let values: Vec<_> = (0..count).map(|place| format!("d{place}.d * {}", 10_u64.pow(place))).collect();
+    format!("(SELECT {} AS n FROM {}) AS numbers", values.join(" + "), digits.join(" CROSS JOIN "))
 }
 
 /// An address of a server that `make test` started.
@@ -226,6 +235,11 @@ impl World {
         let statement = sea_orm::Statement::from_string(self.db.get_database_backend(), sql);
         let rows = self.db.query_all_raw(statement).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
         rows.iter().map(|row| row.try_get_by_index::<Option<String>>(0).expect("text").unwrap_or_default()).collect()
+    }
+
+    /// Whether the MySQL of this world is MariaDB.
+    pub(crate) async fn is_mariadb(&self) -> bool {
+        self.texts("SELECT version()").await.iter().any(|version| version.contains("MariaDB"))
     }
 
     /// An expression as text, in SQL.

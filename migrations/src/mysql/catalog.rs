@@ -18,13 +18,14 @@ pub(super) fn columns(dialect: &MySql, names: &ThreadsTable) -> String {
          coalesce(columns.column_default, 'NULL') <> 'NULL' OR columns.extra LIKE '%on update%' \
           OR columns.extra LIKE '%generated%' AS fills_itself, \
          columns.is_nullable = 'YES' AS is_nullable, CAST(columns.column_type AS char) AS type_name, \
-         CAST(columns.data_type AS char) AS base, EXISTS (\
-          SELECT 1 FROM information_schema.statistics AS found WHERE found.table_schema = DATABASE() \
+         CAST(columns.data_type AS char) AS base, (\
+          SELECT CAST(MIN(found.index_name) AS char) FROM information_schema.statistics AS found \
+          WHERE found.table_schema = DATABASE() \
           AND found.table_name = {table} AND found.column_name = columns.column_name \
           AND found.non_unique = 0 AND found.sub_part IS NULL AND NOT EXISTS (\
            SELECT 1 FROM information_schema.statistics AS other WHERE other.table_schema = DATABASE() \
            AND other.table_name = {table} AND other.index_name = found.index_name AND other.seq_in_index > 1)\
-         ) AS is_unique \
+         ) AS own_key \
          FROM information_schema.columns AS columns JOIN information_schema.tables AS tables \
          ON tables.table_schema = DATABASE() AND tables.table_name = columns.table_name \
          AND tables.table_name = {table} \
@@ -45,12 +46,14 @@ pub(super) fn column(row: &QueryResult) -> Result<Column, DbErr> {
         "datetime" | "timestamp" => Takes::Naive,
         _ => Takes::Other,
     };
+    let own_key: Option<String> = row.try_get("", "own_key")?;
     Ok(Column {
         name: row.try_get("", "name")?,
         takes,
         is_unlimited: base.ends_with("text"),
         is_nullable: row.try_get("", "is_nullable")?,
-        is_unique: row.try_get("", "is_unique")?,
+        is_unique: own_key.is_some(),
+        own_key,
         fills_itself: row.try_get("", "fills_itself")?,
         type_name,
     })

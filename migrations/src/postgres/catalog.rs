@@ -49,6 +49,7 @@ pub(super) fn column(row: &QueryResult) -> Result<Column, DbErr> {
         is_unlimited: false,
         is_nullable: row.try_get("", "is_nullable")?,
         is_unique: row.try_get("", "is_unique")?,
+        own_key: None,
         fills_itself: row.try_get("", "fills_itself")?,
     })
 }

@@ -33,6 +33,6 @@ pub trait Sightings: Send + Sync + 'static {
     /// Pauses removal on this host, and all marks by its lists. Whether this call did it.
     fn doubt(&self, host: &Host, reason: &str) -> impl Future<Output = Result<bool, Failure>> + Send;
 
-    /// Counts the volumes that were removed since, on any host.
-    fn removed_since(&self, since: DateTime<Utc>) -> impl Future<Output = Result<u64, Failure>> + Send;
+    /// Counts the volumes that were removed from this host since, and those of which it is not known from where.
+    fn removed_since(&self, host: &Host, since: DateTime<Utc>) -> impl Future<Output = Result<u64, Failure>> + Send;
 }

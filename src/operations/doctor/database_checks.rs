@@ -19,6 +19,7 @@ pub(super) fn verdicts(config: &Config, found: &Result<Inspection, Unreachable>)
     checks.extend(found.encrypted.map(|encrypted| transport(config, encrypted, found.verifying_parameter)));
     checks.extend(found.clock.map(|clock| clock_verdict(clock, "database.clock", "the database's")));
     checks.push(migrations(config, &found.migrations));
+    checks.extend(found.obstacles.as_ref().map(obstacles));
     checks.extend(found.schema.iter().flat_map(|schema| schema_verdicts(config, schema)));
     checks
 }
@@ -80,6 +81,12 @@ fn migrations(config: &Config, migrations: &Result<Vec<MigrationStatus>, Failure
     )
 }
 
+/// What `migrate up` would refuse.
+fn obstacles(error: &Failure) -> Check {
+    let fix = "do what it says, then see `volume-reaper migrate up --dry-run`";
+    Check::fail("database.threads", format!("can't be used as it is: {error}"), fix)
+}
+
 fn schema_verdicts(config: &Config, schema: &Schema) -> Vec<Check> {
     let mut checks = vec![columns(config, &schema.missing_columns)];
     if !matches!(&schema.missing_columns, Ok(Some(missing)) if missing.is_empty()) {
@@ -112,7 +119,18 @@ fn schema_verdicts(config: &Config, schema: &Schema) -> Vec<Check> {
              volume_reaper_failures, volume_reaper_sweeps and volume_reaper_stats DELETE too",
         ),
     });
+    checks.extend(schema.may_act.as_ref().err().filter(|_| schema.may_write.is_ok()).map(rights_of_commands));
     checks
+}
+
+/// Without them `serve` works, and does not what a person asks of it.
+fn rights_of_commands(error: &Failure) -> Check {
+    Check::warn(
+        "database.command-rights",
+        format!("holds, the audit trail of what people do, or `hosts retire` can't be written: {error}"),
+        "let this user SELECT, INSERT, UPDATE and DELETE in volume_reaper_holds, SELECT and INSERT in \
+         volume_reaper_actions, and DELETE in volume_reaper_daemons; or give commands another DATABASE_URL",
+    )
 }
 
 fn columns(config: &Config, missing: &Result<Option<Vec<String>>, Failure>) -> Check {

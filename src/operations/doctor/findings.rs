@@ -301,6 +301,7 @@ mod tests {
             reads_whole_table: Ok(Some(false)),
             trigger: Ok(Part::AsOurs),
             may_write: Ok(()),
+            may_act: Ok(()),
             pinned: Ok(Vec::new()),
         };
         DatabaseFacts {
@@ -309,6 +310,7 @@ mod tests {
             encrypted: Some(true),
             clock: Some(clock(0)),
             migrations: Ok(["m1_threads", "m2_mark"].map(migration).into()),
+            obstacles: None,
             schema: Some(schema),
         }
     }

@@ -37,9 +37,10 @@ impl Errors for Postgres {
     }
 }
 
-/// Class 08 connection, 53 out of resources, 57P shutdown, 58 system error; 25006 a server that takes no writes.
+/// Class 08 connection, 53 out of resources, 57P shutdown, 58 system error; 25006 a server that takes no writes. 42P01,
+/// 42703 and 3F000 say that a table, column or schema is not there, which was at the start: it is another database.
 fn is_of_server(code: &str) -> bool {
-    ["08", "53", "57P", "58", "25006"].iter().any(|class| code.starts_with(class))
+    ["08", "53", "57P", "58", "25006", "42P01", "42703", "3F000"].iter().any(|class| code.starts_with(class))
 }
 
 #[cfg(test)]
@@ -48,7 +49,7 @@ mod tests {
 
     #[test]
     fn a_server_that_shuts_down_is_told_from_a_statement_that_fails() {
-        for code in ["08006", "57P01", "57P03", "53300", "25006"] {
+        for code in ["08006", "57P01", "57P03", "53300", "25006", "42P01"] {
             assert!(is_of_server(code), "{code}");
         }
         for code in ["40001", "40P01", "23505", "42501"] {

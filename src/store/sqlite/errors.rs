@@ -7,7 +7,9 @@ use crate::store::engine::{Errors, Refusal};
 
 impl Errors for Sqlite {
     fn means_down(&self, error: &dyn DatabaseError) -> bool {
-        error.code().is_some_and(|code| is_of_file(&code))
+        // A table or column that was there at the start: it is another file.
+        let is_gone = ["no such table", "no such column"].iter().any(|what| error.message().contains(what));
+        is_gone || error.code().is_some_and(|code| is_of_file(&code))
     }
 
     fn is_lock_timeout(&self, error: &dyn DatabaseError) -> bool {
