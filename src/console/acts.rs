@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use axum::http::StatusCode;
 use chrono::Utc;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use utoipa::ToSchema;
 
-use super::{Console, OVER_HTTP, access::Person, problem::Problem, reading::message_filter};
+use super::{Console, OVER_HTTP, access::Person, operation, problem::Problem, reading::message_filter};
 use crate::{
     config::{Role, UnknownThreads},
     delivery::{dead_letter::Filter, event::ThreadEvent},
@@ -98,6 +98,33 @@ pub(super) struct GoesOn {
     pub(super) running: bool,
 }
 
+/// What is asked for in a body, and by whom at least.
+pub(super) trait Request: DeserializeOwned {
+    const ROLE: Role;
+}
+
+impl Request for HoldRequest {
+    const ROLE: Role = Role::Operator;
+}
+
+impl Request for PauseRequest {
+    const ROLE: Role = Role::Operator;
+}
+
+impl Request for ResumeRequest {
+    const ROLE: Role = Role::Operator;
+}
+
+impl Request for SweepRequest {
+    /// To do it takes more than to say what would be done.
+    const ROLE: Role = Role::Viewer;
+}
+
+impl Request for MessagesRequest {
+    /// To delete takes more than to replay.
+    const ROLE: Role = Role::Operator;
+}
+
 impl Console {
     /// Fails unless they may what this role may, and there is anything to change.
     pub(super) fn check_may(&self, person: &Person, role: Role) -> Result<(), Problem> {
@@ -180,9 +207,11 @@ impl Console {
         self.check_may(person, if asked.dry_run { Role::Viewer } else { Role::Operator })?;
         let (config, dry_run) = (Arc::clone(&self.config), asked.dry_run);
         info!(actor = person.name, dry_run, "a sweep was asked for over HTTP");
-        let swept =
-            self.operate(async move { sweeping::sweep(&config, dry_run, &CancellationToken::new(), |_, _| ()).await });
-        let done = swept.await.and_then(|swept| Ok(swept.transpose()?));
+        let who = person.name.clone();
+        let work = async move { sweeping::sweep(&config, &who, dry_run, &CancellationToken::new(), |_, _| ()).await };
+        let what = (if dry_run { "dry run" } else { "sweep" }, person.name.as_str());
+        let swept = self.operations.run(self.limit(), what, work, operation::swept).await;
+        let done = swept.and_then(|swept| Ok(swept.transpose()?));
         if dry_run {
             return done;
         }
@@ -218,7 +247,9 @@ impl Console {
         let (filter, limit) = asked.selection()?;
         let (config, expected) = (Arc::clone(&self.config), asked.expected);
         info!(actor = person.name, ?filter, "a replay of dead letters was asked for over HTTP");
-        let replayed = self.operate(async move { parking::replay_once(&config, filter, limit, expected).await }).await;
+        let work = async move { parking::replay_once(&config, filter, limit, expected).await };
+        let what = ("replay of dead letters", person.name.as_str());
+        let replayed = self.operations.run(self.limit(), what, work, operation::replayed).await;
         self.parked.forget();
         let done = replayed.and_then(|replayed| Ok(replayed.transpose()?));
         let messages = done.as_ref().ok().and_then(|done| done.as_ref().map(|done| done.replayed));
@@ -234,7 +265,9 @@ impl Console {
         };
         let config = Arc::clone(&self.config);
         info!(actor = person.name, ?filter, expected, "a purge of dead letters was asked for over HTTP");
-        let purged = self.operate(async move { parking::purge_once(&config, filter, limit, expected).await }).await;
+        let work = async move { parking::purge_once(&config, filter, limit, expected).await };
+        let what = ("deletion of dead letters", person.name.as_str());
+        let purged = self.operations.run(self.limit(), what, work, operation::purged).await;
         self.parked.forget();
         let done = purged.and_then(|purged| Ok(purged.transpose()?));
         let messages = done.as_ref().ok().and_then(|done| done.as_ref().map(|done| done.purged as u64));

@@ -120,18 +120,22 @@ pub(super) async fn removals_page(console: &Console, query: &RemovalsQuery) -> R
     let limit = answer::limit(query.limit)?;
     let before = query.after.as_deref().filter(|after| !after.is_empty());
     let before = before.map(str::parse::<ReceiptPlace>).transpose().map_err(|_| not_an_after())?;
+    let removals = console.store().await?.list_receipts(&receipt_filter(query), before, limit as u64 + 1).await?;
+    let (removals, has_more) = cut(removals, limit);
+    let next = removals.last().filter(|_| has_more).map(|last| last.place().to_string());
+    Ok(RemovalsPage { removals, next })
+}
+
+/// Which receipts are meant. What is empty says nothing.
+pub(super) fn receipt_filter(query: &RemovalsQuery) -> ReceiptFilter {
     let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
-    let filter = ReceiptFilter {
+    ReceiptFilter {
         thread: given(&query.thread),
         outcome: given(&query.outcome),
         host: given(&query.host),
         since: query.since,
         until: query.until,
-    };
-    let removals = console.store().await?.list_receipts(&filter, before, limit as u64 + 1).await?;
-    let (removals, has_more) = cut(removals, limit);
-    let next = removals.last().filter(|_| has_more).map(|last| last.place().to_string());
-    Ok(RemovalsPage { removals, next })
+    }
 }
 
 /// The holds.

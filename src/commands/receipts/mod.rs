@@ -4,7 +4,7 @@ mod forms;
 
 use std::process::ExitCode;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::Utc;
 
 use self::forms::Form;
 use super::output::{json, reader_is_gone, say, write};
@@ -12,7 +12,7 @@ use crate::{
     cli::{ReceiptsAction, ReceiptsSelection},
     config::Config,
     failure::Failure,
-    operations::{read_only_store, require_schema},
+    operations::{audit_trail::point, read_only_store, require_schema},
     progress,
     store::{ListedReceipt, ReceiptFilter, Store, Verification},
     terminal::Plain,
@@ -73,20 +73,6 @@ async fn list(store: &Store, selection: ReceiptsSelection) -> Result<(), Failure
     write(&form.end(after.filter(|_| has_more)))
 }
 
-/// A time, or so long ago.
-fn point(name: &str, text: &str, now: DateTime<Utc>) -> Result<DateTime<Utc>, String> {
-    match (DateTime::parse_from_rfc3339(text), humantime::parse_duration(text)) {
-        (Ok(time), _) => Ok(time.to_utc()),
-        (Err(_), Ok(ago)) => {
-            let ago = TimeDelta::from_std(ago).ok();
-            Ok(ago.and_then(|ago| now.checked_sub_signed(ago)).unwrap_or(DateTime::<Utc>::MIN_UTC))
-        }
-        (Err(_), Err(_)) => {
-            Err(format!("{name} {text:?}: is neither a time, as in 2026-12-24T18:00:00Z, nor a duration ago, as in 7d"))
-        }
-    }
-}
-
 /// Whether all receipts are as they were written.
 async fn verify(store: &Store, as_json: bool) -> Result<bool, Failure> {
     progress::show(u64::try_from(store.latest_receipt().await?).unwrap_or_default());
@@ -118,15 +104,6 @@ fn text(Verification { whole, receipts, chains, flaws, .. }: &Verification) -> S
 mod tests {
     use super::*;
     use crate::store::Flaw;
-
-    #[test]
-    fn a_time_is_one_or_so_long_ago() {
-        let now = "2026-11-23T12:00:00Z".parse().expect("a time");
-        let at = |text| point("--since", text, now).map(|at| at.to_rfc3339());
-        assert_eq!(at("7d").as_deref(), Ok("2026-11-16T12:00:00+00:00"));
-        assert_eq!(at("2026-11-01T00:00:00+02:00").as_deref(), Ok("2026-10-31T22:00:00+00:00"));
-        assert!(at("yesterday").expect_err("refused").starts_with("--since \"yesterday\": is neither a time"));
-    }
 
     #[test]
     fn a_verification_reads_well() {
