@@ -167,8 +167,10 @@ impl Browser {
         self.post(&format!("/element/{element}/value"), &json!({ "text": text })).await;
     }
 
-    /// Presses keys, one after the other, wherever the focus is.
+    /// Presses keys, one after the other, wherever the focus is, as soon as the page is there as a whole.
     pub(crate) async fn press(&self, keys: &str) {
+        let is_loaded = async || (self.run("return document.readyState").await == "complete").then_some(());
+        eventually("the page is loaded", is_loaded).await;
         let key = |key: char, kind: &str| json!({ "type": kind, "value": key.to_string() });
         let actions: Vec<_> = keys.chars().flat_map(|each| [key(each, "keyDown"), key(each, "keyUp")]).collect();
         self.post("/actions", &json!({ "actions": [{ "type": "key", "id": "keyboard", "actions": actions }] })).await;
