@@ -6,6 +6,7 @@
 mod access;
 mod acts;
 mod answer;
+mod bodies;
 mod done;
 pub mod http;
 mod lately;

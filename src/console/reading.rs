@@ -36,13 +36,13 @@ pub(super) type Answer = Result<Response, Problem>;
 /// How things stand: what `status --json` prints.
 #[utoipa::path(get, path = "/api/v1/status", responses((status = 200, body = StatusReport)))]
 pub(super) async fn status(State(console): Shared, headers: HeaderMap) -> Answer {
-    Ok(answer::json(&headers, &console.report().await?))
+    Ok(answer::report(&headers, &*console.report().await?))
 }
 
 /// What is silently wrong, and how to fix it: what `doctor --json` prints.
 #[utoipa::path(get, path = "/api/v1/doctor", responses((status = 200, body = DoctorReport)))]
 pub(super) async fn doctor(State(console): Shared, headers: HeaderMap) -> Answer {
-    Ok(answer::json(&headers, &console.findings().await?))
+    Ok(answer::report(&headers, &*console.findings().await?))
 }
 
 /// The Docker hosts: what `hosts list --json` prints.
@@ -101,7 +101,7 @@ pub(super) async fn threads_page(console: &Console, query: &ThreadsQuery) -> Res
 )]
 pub(super) async fn thread(State(console): Shared, headers: HeaderMap, Path(id): Path<String>) -> Answer {
     let explanation = explained(&console, thread_id(&id)?).await?;
-    Ok(answer::json(&headers, &explanation))
+    Ok(answer::report(&headers, &explanation))
 }
 
 pub(super) async fn explained(console: &Console, id: ThreadId) -> Result<Explanation, Problem> {

@@ -13,8 +13,8 @@ use serde::Serialize;
 use super::{
     Console,
     access::Person,
-    acts::{self, CleanRequested, GoesOn, HoldRequest, MessagesRequest, PauseRequest, ResumeRequest, SweepRequest},
     answer,
+    bodies::{self, CleanRequested, GoesOn, HoldRequest, MessagesRequest, PauseRequest, ResumeRequest, SweepRequest},
     problem::Problem,
     reading::{Answer, Shared, thread_id},
 };
@@ -34,7 +34,7 @@ pub(super) struct Asked<T> {
     headers: HeaderMap,
 }
 
-impl<T: acts::Request> FromRequest<Arc<Console>> for Asked<T> {
+impl<T: bodies::Request> FromRequest<Arc<Console>> for Asked<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, console: &Arc<Console>) -> Result<Self, Problem> {

@@ -21,8 +21,8 @@ use crate::{
     sweep::{SweepReport, Sweeper, Unplaced},
 };
 
-/// Sweeps all hosts once for this person, until it is done or `stop` is cancelled. `begun` hears how many threads there are to look at,
-/// and how many were, by host; what it returns is dropped at the end.
+/// Sweeps all hosts once for this person, until it is done or `stop` is cancelled. `begun` hears how many threads there
+/// are to look at, and how many were, by host; what it returns is dropped at the end.
 pub async fn sweep<G>(
     config: &Config,
     person: &str,

@@ -46,6 +46,7 @@ mod proxy;
 mod raw_publisher;
 mod receipts;
 mod recording;
+mod remote;
 mod retention;
 mod screenshots;
 mod scripted_daemon;

@@ -14,7 +14,7 @@ use crate::{
     failure::Failure,
     operations::{audit_trail::point, read_only_store, require_schema},
     progress,
-    store::{ListedReceipt, ReceiptFilter, Store, Verification},
+    store::{ListedReceipt, ReceiptFilter, ReceiptPlace, Store, Verification},
     terminal::Plain,
 };
 
@@ -33,14 +33,21 @@ pub(super) async fn run(
     let store = read_only_store(config).await?;
     require_schema(&store, config).await?;
     let done = match action {
-        None => list(&store, selection).await.map(|()| true),
+        None => {
+            let page = async |filter: &ReceiptFilter, after, limit| store.list_receipts(filter, after, limit).await;
+            list(selection, page).await.map(|()| true)
+        }
         Some(ReceiptsAction::Verify { json }) => verify(&store, json).await,
     };
     store.close().await?;
     done.map(|whole| if whole { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-async fn list(store: &Store, selection: ReceiptsSelection) -> Result<(), Failure> {
+/// Prints the list out of pages, each of at most as many receipts as it is asked for, behind a place.
+pub(super) async fn list(
+    selection: ReceiptsSelection,
+    pages: impl AsyncFn(&ReceiptFilter, Option<ReceiptPlace>, u64) -> Result<Vec<ListedReceipt>, Failure>,
+) -> Result<(), Failure> {
     let now = Utc::now();
     let time = |name: &str, text: Option<&str>| text.map(|text| point(name, text, now)).transpose();
     let filter = ReceiptFilter {
@@ -58,7 +65,7 @@ async fn list(store: &Store, selection: ReceiptsSelection) -> Result<(), Failure
     let mut has_more = false;
     write(&form.begin())?;
     while left > 0 {
-        let mut page = store.list_receipts(&filter, after, PAGE.min(left.saturating_add(1))).await?;
+        let mut page = pages(&filter, after, PAGE.min(left.saturating_add(1))).await?;
         let is_last = (page.len() as u64) < PAGE.min(left.saturating_add(1));
         let more = page.len().saturating_sub(usize::try_from(left).unwrap_or(usize::MAX));
         page.truncate(page.len() - more);

@@ -7,12 +7,8 @@ use chrono::{DateTime, Utc};
 
 use super::viewer::{Look, Viewer};
 use crate::{
-    cleanup::Pause,
-    config::Role,
-    console::operation::Operation,
-    operations::explain::explanation::Explanation,
-    terminal::time,
-    volume_name::ThreadId,
+    cleanup::Pause, config::Role, console::operation::Operation, operations::explain::explanation::Explanation,
+    terminal::time, volume_name::ThreadId,
 };
 
 /// The pages: the key that leads there after a `g`, the path, the name.
@@ -78,10 +74,18 @@ pub(super) struct Thread {
     frame: Frame,
     id: String,
     answer: String,
+    /// All of them, if it has several.
+    volumes: Vec<VolumeRow>,
     users: Vec<UserRow>,
     events: Vec<Event>,
     is_held: bool,
     is_waiting: bool,
+}
+
+struct VolumeRow {
+    name: String,
+    is_there: bool,
+    users: usize,
 }
 
 struct UserRow {
@@ -167,11 +171,17 @@ impl Thread {
             image: user.image.clone(),
             id: user.id.chars().take(12).collect(),
         });
+        let volumes = explanation.volumes.iter().map(|seen| VolumeRow {
+            name: seen.volume.to_string(),
+            is_there: seen.found.is_some(),
+            users: seen.users.len(),
+        });
         let row = explanation.thread.as_ref();
         Self {
             frame,
             id: id.to_string(),
             answer: explanation.answer.clone(),
+            volumes: volumes.collect(),
             users: users.collect(),
             events: events(explanation),
             is_held: explanation.hold.is_some(),

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::console::{
     access::Access,
-    acts::{HoldRequest, MessagesRequest, PauseRequest, ResumeRequest, SweepRequest},
+    bodies::{HoldRequest, MessagesRequest, PauseRequest, ResumeRequest, SweepRequest},
     problem::Problem,
     reading::{Shared, thread_id},
 };
