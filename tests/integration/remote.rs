@@ -54,7 +54,7 @@ async fn what_a_service_is_asked_for_is_printed_as_if_it_were_found_here() {
     }
     // These have ages, which go on.
     for (command, said) in [
-        (&["status"][..], "not marked"),
+        (&["status"][..], "backlog"),
         (&["orphans"], "orphan  age "),
         (&["orphans"], "1 of 2 volumes belong to no thread"),
         (&["dead-letters", "list", "--reason", "undecodable"], "1 messages are parked, 1 of them are selected"),
@@ -94,7 +94,7 @@ async fn what_a_service_is_told_is_done_there_by_who_may() {
     refused(VIEWER, &["pause", "--reason", "because"], "this takes the role operator").await;
     refused("nonsense", &["status"], "this token is not in VOLUME_REAPER_HTTP_TOKENS_FILE").await;
     refused(OPERATOR, &["sweep"], "no service does this").await;
-    drop(serving.stop().await);
+    assert_eq!(serving.stop().await, Some(0));
     let output = world.command(&["--server", "http://127.0.0.1:1/", "status"]).output().await.expect("it runs");
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(error.contains("the service at http://127.0.0.1:1/: Connection refused"), "{error}");

@@ -39,9 +39,9 @@ impl Server {
         self.read(&body)
     }
 
-    /// The text for people of what is at a path of the API.
-    pub(super) async fn get_text(&self, path: &str) -> Result<String, Failure> {
-        let body = self.ask(Method::GET, path, &[], "text/plain", None).await?;
+    /// What is at a path of the API, as it is sent to who accepts this: an object, or text for people.
+    pub(super) async fn get_text(&self, path: &str, query: &[(&str, String)], accept: &str) -> Result<String, Failure> {
+        let body = self.ask(Method::GET, path, query, accept, None).await?;
         Ok(String::from_utf8_lossy(&body).into_owned())
     }
 
@@ -51,7 +51,8 @@ impl Server {
         self.read(&body)
     }
 
-    fn read<T: DeserializeOwned>(&self, body: &[u8]) -> Result<T, Failure> {
+    /// What was sent, read.
+    pub(super) fn read<T: DeserializeOwned>(&self, body: &[u8]) -> Result<T, Failure> {
         serde_json::from_slice(body).map_err(|error| self.failed(&format!("its answer is none of ours: {error}")))
     }
 

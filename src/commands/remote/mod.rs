@@ -28,6 +28,8 @@ use crate::{
     volume_name::ThreadId,
 };
 
+/// What programs accept.
+const JSON: &str = "application/json";
 /// Items of a page of the API at most.
 const PAGE: u64 = 1000;
 
@@ -98,11 +100,12 @@ async fn report(
     as_json: bool,
     is_whole: impl Fn(&Value) -> bool,
 ) -> Result<ExitCode, Failure> {
-    let found: Value = server.get(path, &[]).await?;
+    let text = server.get_text(path, &[], JSON).await?;
+    let found: Value = server.read(text.as_bytes())?;
     if as_json {
-        say(in_json(&found))?;
+        say(text)?;
     } else {
-        write(&server.get_text(path).await?)?;
+        write(&server.get_text(path, &[], "text/plain").await?)?;
     }
     Ok(if is_whole(&found) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -171,12 +174,11 @@ async fn list_dead_letters(server: &Server, selection: &Selection) -> Result<(),
         ("limit", selection.limit.map(|limit| limit.min(PAGE).to_string())),
     ];
     let query: Vec<_> = conditions.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
-    let found: Value = server.get("dead-letters", &query).await?;
+    let text = server.get_text("dead-letters", &query, JSON).await?;
     if selection.json {
-        return say(in_json(&found));
+        return say(text);
     }
-    let page: LettersPage = serde_json::from_value(found)
-        .map_err(|error| Failure::permanent(format!("the service's dead letters can't be read: {error}")))?;
+    let page: LettersPage = server.read(text.as_bytes())?;
     dead_letters::say_counts(page.total, page.matching, page.by_reason.iter())?;
     let shown = page.messages.len() as u64;
     let lines = page.messages.iter().map(|letter| {

@@ -53,12 +53,12 @@
   // Keys.
   find("show-keys").hidden = false;
   find("show-keys").addEventListener("click", () => keys.showModal());
-  let isGoing = 0;
+  let isGoing = -Infinity;
   document.addEventListener("keydown", (event) => {
     const isTyping = event.target.closest && event.target.closest("input, select, textarea, dialog");
     if (isTyping || event.ctrlKey || event.metaKey || event.altKey) return;
     const wasGoing = event.timeStamp - isGoing < 1500;
-    isGoing = 0;
+    isGoing = -Infinity;
     if (wasGoing) {
       const link = [...document.querySelectorAll("nav a[data-key]")].find((link) => link.dataset.key === event.key);
       if (link) { event.preventDefault(); link.click(); }
