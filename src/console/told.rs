@@ -6,7 +6,7 @@ use axum::{
     body::Bytes,
     extract::{Extension, FromRequest, FromRequestParts, Path, Request, State},
     http::{HeaderMap, StatusCode},
-    response::IntoResponse,
+    response::{IntoResponse, Response},
 };
 use serde::Serialize;
 
@@ -52,11 +52,11 @@ impl<T: bodies::Request> FromRequest<Arc<Console>> for Asked<T> {
 
 impl<T> Asked<T> {
     /// What was done; that it goes on if it is not done yet.
-    fn answer<R: Serialize>(&self, done: Option<&R>) -> Answer {
-        Ok(match done {
+    fn answer<R: Serialize>(&self, done: Option<&R>) -> Response {
+        match done {
             Some(report) => answer::json(&self.headers, report),
             None => (StatusCode::ACCEPTED, axum::Json(GoesOn { running: true })).into_response(),
-        })
+        }
     }
 }
 
@@ -70,7 +70,7 @@ impl<T> Asked<T> {
 )]
 pub(super) async fn hold(State(console): Shared, Path(id): Path<String>, asked: Asked<HoldRequest>) -> Answer {
     let done = console.hold(&asked.person, &thread_id(&id)?, &asked.body).await?;
-    asked.answer(Some(&done))
+    Ok(asked.answer(Some(&done)))
 }
 
 /// Ends the hold on a thread.
@@ -114,7 +114,7 @@ pub(super) async fn clean(
 )]
 pub(super) async fn pause(State(console): Shared, asked: Asked<PauseRequest>) -> Answer {
     let done = console.pause(&asked.person, &asked.body).await?;
-    asked.answer(Some(&done))
+    Ok(asked.answer(Some(&done)))
 }
 
 /// Resumes removal. What the breaker or the command line paused takes the role admin.
@@ -126,7 +126,7 @@ pub(super) async fn pause(State(console): Shared, asked: Asked<PauseRequest>) ->
 )]
 pub(super) async fn resume(State(console): Shared, asked: Asked<ResumeRequest>) -> Answer {
     let done = console.resume(&asked.person, &asked.body).await?;
-    asked.answer(Some(&done))
+    Ok(asked.answer(Some(&done)))
 }
 
 /// Sweeps once, or says what a sweep would do. One that takes longer than an answer may goes on.
@@ -138,7 +138,7 @@ pub(super) async fn resume(State(console): Shared, asked: Asked<ResumeRequest>) 
 )]
 pub(super) async fn sweep(State(console): Shared, asked: Asked<SweepRequest>) -> Answer {
     let done = console.sweep(&asked.person, &asked.body).await?;
-    asked.answer(done.as_ref())
+    Ok(asked.answer(done.as_ref()))
 }
 
 /// Publishes messages of the dead-letter queue again. A replay that takes longer than an answer may goes on.
@@ -150,7 +150,7 @@ pub(super) async fn sweep(State(console): Shared, asked: Asked<SweepRequest>) ->
 )]
 pub(super) async fn replay(State(console): Shared, asked: Asked<MessagesRequest>) -> Answer {
     let done = console.replay(&asked.person, &asked.body).await?;
-    asked.answer(done.as_ref())
+    Ok(asked.answer(done.as_ref()))
 }
 
 /// Deletes messages of the dead-letter queue for good, if they are as many as `expected`.
@@ -162,5 +162,5 @@ pub(super) async fn replay(State(console): Shared, asked: Asked<MessagesRequest>
 )]
 pub(super) async fn purge(State(console): Shared, asked: Asked<MessagesRequest>) -> Answer {
     let done = console.purge(&asked.person, &asked.body).await?;
-    asked.answer(done.as_ref())
+    Ok(asked.answer(done.as_ref()))
 }

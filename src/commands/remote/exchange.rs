@@ -25,7 +25,7 @@ use crate::{
     tls::{ServerName, TlsFiles},
 };
 
-/// The service answers within VOLUME_REAPER_HTTP_TIMEOUT, which is seconds.
+/// The service answers within `VOLUME_REAPER_HTTP_TIMEOUT`, which is seconds.
 const LIMIT: Duration = Duration::from_mins(2);
 /// A page of a thousand receipts is less than one megabyte.
 const MOST_BYTES: usize = 64 << 20;

@@ -86,7 +86,7 @@ impl Viewing {
     async fn look(&self) -> String {
         let Ok(report) = self.console.report().await else { return String::new() };
         let now = match self.range {
-            Some(range) => Some(Now::new(&report, &self.console.lately(range).await, range)),
+            Some(range) => Some(Now::new(&report, &Box::pin(self.console.lately(range)).await, range)),
             None => None,
         };
         let frame = Frame::new(&self.viewer, self.console.only_looks, pauses(&report));

@@ -26,6 +26,7 @@ const PAGES: [(&str, &str, &str); 10] = [
 ];
 
 /// What every page has.
+#[expect(clippy::struct_excessive_bools, reason = "each decides about a part of the page by itself")]
 pub(super) struct Frame {
     /// From here to the overview.
     pub(super) root: String,

@@ -106,7 +106,8 @@ fn lines(report: &Report) -> Vec<Line> {
     let mut lines = Vec::new();
     for (name, answering) in &report.dependencies {
         let error = answering.error.as_deref().unwrap_or_default();
-        let text = if answering.up { format!("The {name} answers") } else { format!("The {name} is down: {error}") };
+        let name = if *name == "docker" { "Docker".to_owned() } else { format!("The {name}") };
+        let text = if answering.up { format!("{name} answers") } else { format!("{name} is down: {error}") };
         lines.push(Line { ok: answering.up, text, more: "health" });
     }
     for host in &report.hosts {
@@ -125,10 +126,18 @@ fn lines(report: &Report) -> Vec<Line> {
     let text = if is_swept { "A replica sweeps" } else { "No replica sweeps: is serve running?" };
     lines.push(Line { ok: is_swept, text: text.to_owned(), more: "sweeps" });
     let failing = report.failing.as_ref().map_or(0, |failing| failing.threads);
-    let text = if failing == 0 { "No clean-up fails".to_owned() } else { format!("{failing} clean-ups fail") };
+    let text = match failing {
+        0 => "No clean-up fails".to_owned(),
+        1 => "1 clean-up fails".to_owned(),
+        more => format!("{} clean-ups fail", count(more)),
+    };
     lines.push(Line { ok: failing == 0, text, more: "threads?waits_for=failing" });
     let parked = parked(report);
-    let text = if parked == 0 { "No dead letters".to_owned() } else { format!("{parked} dead letters are parked") };
+    let text = match parked {
+        0 => "No dead letters".to_owned(),
+        1 => "1 dead letter is parked".to_owned(),
+        more => format!("{} dead letters are parked", count(more)),
+    };
     lines.push(Line { ok: parked == 0, text, more: "dead-letters" });
     let unread = report.errors.iter().map(|(section, error)| Line {
         ok: false,
@@ -157,7 +166,9 @@ fn figures(report: &Report, lately: &Lately, now: DateTime<Utc>) -> Vec<Figure> 
         Err(_) => "unknown".to_owned(),
     };
     let sweeper = report.sweeper.as_ref().filter(|sweeper| sweeper.current);
-    let sweeper = sweeper.map(|sweeper| format!("by {}", sweeper.sweeper.holder)).unwrap_or_default();
+    // Behind the replica's name stands which process of it.
+    let replica = |holder: &str| holder.rsplit_once('/').map_or(holder, |(replica, _)| replica).to_owned();
+    let sweeper = sweeper.map(|sweeper| format!("by {}", replica(&sweeper.sweeper.holder))).unwrap_or_default();
     vec![
         Figure { name: "Waiting", value: known(waiting), note: done_in(report, hour) },
         figure("Oldest of them", oldest.unwrap_or_else(|| "unknown".to_owned())),
