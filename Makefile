@@ -8,7 +8,7 @@ CARGO_DENY = 0.20.2
 UNIT_TESTS = --locked --workspace --lib --test layout
 
 .DEFAULT_GOAL = help
-.PHONY: help demo test check soak bench lint audit build cargo-deny
+.PHONY: help demo test check screenshots soak bench lint audit build cargo-deny
 # One after the other, also under `make -j`: each of them takes all cores, and cargo's lock.
 .NOTPARALLEL:
 
@@ -16,7 +16,7 @@ help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1 - \2/p' Makefile
 
 # Not the release build: `test` finds all of it compiled, and the other way round. The demo waits for servers, not for code.
-demo: ## see it work, on a RabbitMQ and a Docker daemon that live as long as the demo
+demo: ## see it work, on a RabbitMQ and a Docker daemon that live as long as the demo; KEEP=1 to look at its console
 	deploy/local/install rabbitmq-server docker.io
 	cargo build --locked --bins --example demo
 	deploy/local/servers run broker docker -- cargo run --locked --quiet --example demo
@@ -29,6 +29,11 @@ test: ## all tests, on private servers
 	cargo build --locked --bins --example publish
 	cargo test --locked --workspace --tests --no-run
 	deploy/local/servers run -- cargo test --locked --workspace --tests
+
+screenshots: ## every page of the console, light, dark and narrow, as target/screenshots/*.png
+	deploy/local/install rabbitmq-server docker.io chromium chromium-driver
+	cargo build --locked --bins
+	deploy/local/servers run broker docker -- cargo test --locked --test integration -- --ignored screenshots::
 
 # For between two edits: clippy on what the tests, benches and examples do is left to `lint`, which takes twice as long.
 check: ## format, clippy, and the tests that need no server

@@ -6,7 +6,7 @@
 
 use std::{borrow::Borrow, fmt};
 
-use serde::Serialize;
+use serde::{Deserialize, Deserializer, Serialize, de::Error};
 use utoipa::ToSchema;
 
 /// The id of a thread, as the platform gives it: `[A-Za-z0-9][A-Za-z0-9_.-]{0,127}`.
@@ -50,6 +50,12 @@ impl ThreadId {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl<'de> Deserialize<'de> for ThreadId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::parse(&String::deserialize(deserializer)?).map_err(D::Error::custom)
     }
 }
 

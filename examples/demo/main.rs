@@ -74,6 +74,17 @@ async fn play() -> Try {
         _ = interrupt.recv() => Err("interrupted".into()),
         _ = terminate.recv() => Err("terminated".into()),
     };
+    if let Ok(service) = &shown
+        && std::env::var_os("KEEP").is_some_and(|keep| !keep.is_empty())
+    {
+        println!("\n7. Its console, until Ctrl-C: {}", service.console());
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    }
+    // It ends before its volumes and its database go.
+    let shown = shown.map(drop);
     let cleaned_up = platform.clean_up().await;
     if let Err(error) = shown {
         return Err(format!("{error}\ndemo: the service's log is kept: {}", platform.keep_log().display()).into());
@@ -83,7 +94,8 @@ async fn play() -> Try {
     Ok(())
 }
 
-async fn show(platform: &Platform) -> Try {
+/// All scenes. Returns the service, which still runs.
+async fn show(platform: &Platform) -> Try<Service> {
     println!("\n1. volume-reaper serve, sweeping every {RECONCILE_INTERVAL}; its log: {}", platform.log().display());
     let service = Service::start(platform).await?;
 
@@ -177,7 +189,7 @@ fn print_times<'a>(source: &str, receipts: impl Iterator<Item = &'a Receipt>) {
 }
 
 /// Whoever sweeps again, even after a restart, finds nothing to do.
-async fn repeat(platform: &Platform, mut service: Service, freed: &Thread) -> Try {
+async fn repeat(platform: &Platform, mut service: Service, freed: &Thread) -> Try<Service> {
     let requests = service.removal_requests().await?;
     println!("   Docker was asked {requests} times to remove a volume");
     service.two_more_sweeps().await?;
@@ -198,7 +210,8 @@ async fn repeat(platform: &Platform, mut service: Service, freed: &Thread) -> Tr
     restarted.two_more_sweeps().await?;
     claim("two sweeps later, Docker was not asked to remove anything", restarted.removal_requests().await? == 0)?;
     claim("no receipt was added", platform.receipts().await?.len() == FREE + ABSENT + 1)?;
-    check_volumes(platform, freed).await
+    check_volumes(platform, freed).await?;
+    Ok(restarted)
 }
 
 async fn check_volumes(platform: &Platform, freed: &Thread) -> Try {

@@ -34,6 +34,11 @@ impl Service {
         Ok(service)
     }
 
+    /// Where its console is.
+    pub(crate) fn console(&self) -> String {
+        format!("http://{}/", self.http)
+    }
+
     /// SIGTERM; returns the exit code.
     pub(crate) async fn stop(&mut self) -> Try<Option<i32>> {
         let id = self.process.id().ok_or("the service has ended by itself")?;

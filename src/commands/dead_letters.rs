@@ -58,17 +58,36 @@ async fn list(letters: &DeadLetters, selection: &Selection) -> Result<(), Failur
         return say(json(&found));
     }
     let Listed { counts, messages: listed } = found;
-    say_counts(&counts)?;
-    if !listed.is_empty() {
+    say_counts_of(&counts)?;
+    let shown = listed.len() as u64;
+    let lines = listed
+        .iter()
+        .map(|letter| line(thread(letter), letter.reason, letter.attempts, letter.parked_at, letter.error.as_deref()));
+    say_lines(lines, counts.matching - shown)
+}
+
+/// A message in the list.
+pub(super) fn line(
+    thread: &str,
+    reason: &str,
+    attempts: usize,
+    parked_at: Option<DateTime<Utc>>,
+    error: Option<&str>,
+) -> String {
+    let error: String = error.unwrap_or("-").chars().take(ERROR_CHARACTERS).collect();
+    let (age, error) = (age(parked_at), printable(&error.replace('\n', " ")));
+    format!("{thread:<36}  {reason:<17}  {attempts:>8}  {age:>10}  {error}")
+}
+
+/// Says the list, and how many are not in it.
+pub(super) fn say_lines(lines: impl ExactSizeIterator<Item = String>, more: u64) -> Result<(), Failure> {
+    if lines.len() > 0 {
         say(format!("\n{:<36}  {:<17}  {:>8}  {:>10}  error", "thread", "reason", "attempts", "age"))?;
     }
-    for letter in &listed {
-        let error: String = letter.error.as_deref().unwrap_or("-").chars().take(ERROR_CHARACTERS).collect();
-        let (thread, age) = (thread(letter), age(letter.parked_at));
-        let (reason, attempts, error) = (letter.reason, letter.attempts, printable(&error.replace('\n', " ")));
-        say(format!("{thread:<36}  {reason:<17}  {attempts:>8}  {age:>10}  {error}"))?;
+    for line in lines {
+        say(line)?;
     }
-    match counts.matching - listed.len() as u64 {
+    match more {
         0 => Ok(()),
         more => say(format!("and {more} more; --limit says how many are listed")),
     }
@@ -85,7 +104,7 @@ async fn show(letters: &DeadLetters, selection: &Selection) -> Result<(), Failur
         let open = counts.strip_suffix('}').expect("an object");
         write(&format!("{open},\"messages\":["))?;
     } else {
-        say_counts(&counts)?;
+        say_counts_of(&counts)?;
     }
     let mut shown = 0;
     letters
@@ -128,7 +147,7 @@ async fn replay(letters: &DeadLetters, selection: &Selection) -> Result<u64, Fai
     warn_of_readers(&counts);
     letters.give_back().await?;
     if !selection.json {
-        say_counts(&counts)?;
+        say_counts_of(&counts)?;
     }
     let (replayed, ended) = parking::replay(letters, &filter, limit, counts).await;
     // Said in any case: what was replayed before an error stays replayed.
@@ -152,7 +171,7 @@ async fn purge(letters: &DeadLetters, selection: &Selection, yes: bool) -> Resul
     let (counts, selected) = parking::select(letters, &filter(selection), limit).await?;
     warn_of_readers(&counts);
     if !selection.json {
-        say_counts(&counts)?;
+        say_counts_of(&counts)?;
     }
     // They stay unacked while we ask: what is deleted is what was counted.
     if !selected.is_empty() && !yes {
@@ -202,7 +221,16 @@ fn age(parked_at: Option<DateTime<Utc>>) -> String {
     age.split(' ').take(2).collect::<Vec<_>>().join(" ")
 }
 
-fn say_counts(counts: &Counts) -> Result<(), Failure> {
-    say(format!("{} messages are parked, {} of them are selected", counts.total, counts.matching))?;
-    counts.by_reason.iter().try_for_each(|(reason, count)| say(format!("  {reason:<17}  {count}")))
+fn say_counts_of(counts: &Counts) -> Result<(), Failure> {
+    say_counts(counts.total, counts.matching, counts.by_reason.iter())
+}
+
+/// Says how many there are.
+pub(super) fn say_counts<'a>(
+    total: u64,
+    matching: u64,
+    mut by_reason: impl Iterator<Item = (&'a (impl std::fmt::Display + 'a), &'a u64)>,
+) -> Result<(), Failure> {
+    say(format!("{total} messages are parked, {matching} of them are selected"))?;
+    by_reason.try_for_each(|(reason, count)| say(format!("  {reason:<17}  {count}")))
 }

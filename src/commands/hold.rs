@@ -15,7 +15,7 @@ use crate::{
     failure::Failure,
     operations::{
         Refusal,
-        holding::{self, HeldThread},
+        holding::{self, HeldThread, HoldReleased, HoldSet},
         require_schema, store,
     },
     store::Hold,
@@ -38,7 +38,14 @@ pub(super) async fn hold(
     };
     let details = json!({ "reason": reason, "until": done.as_ref().ok().and_then(|set| set.hold.until) });
     let set = noted(&store, &act("hold", Some(thread.as_str()), details), done).await?;
-    say(format!("{thread} is held until {}: {reason}", shown_end(set.hold.until)))?;
+    say_set(set)?;
+    store.close().await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Says what came of a hold.
+pub(super) fn say_set(set: HoldSet) -> Result<(), Failure> {
+    say(format!("{} is held until {}: {}", set.thread_id, shown_end(set.hold.until), set.hold.reason))?;
     if let Some(Hold { reason, until, .. }) = set.before {
         say(format!("  in place of a hold until {}: {reason}", shown_end(until)))?;
     }
@@ -47,8 +54,7 @@ pub(super) async fn hold(
         HeldThread::Gone => say("  its volume is gone already")?,
         HeldThread::Kept => {}
     }
-    store.close().await?;
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 pub(super) async fn release(config: &Config, thread: &str) -> Result<ExitCode, Failure> {
@@ -58,14 +64,19 @@ pub(super) async fn release(config: &Config, thread: &str) -> Result<ExitCode, F
     let done = holding::release(&store, &thread).await.map_err(Failure::from);
     let done = noted(&store, &act("release", Some(thread.as_str()), Value::Null), done).await;
     store.close().await?;
-    match done?.hold.filter(|hold| !hold.is_in_force(Utc::now())) {
-        Some(Hold { until, .. }) => say(format!("{thread} is released; its hold had ended at {}", shown_end(until)))?,
-        None => say(format!("{thread} is released"))?,
-    }
+    say_released(done?)?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn thread_id(text: &str) -> Result<ThreadId, Failure> {
+/// Says what came of a release.
+pub(super) fn say_released(HoldReleased { thread_id, hold }: HoldReleased) -> Result<(), Failure> {
+    match hold.filter(|hold| !hold.is_in_force(Utc::now())) {
+        Some(Hold { until, .. }) => say(format!("{thread_id} is released; its hold had ended at {}", shown_end(until))),
+        None => say(format!("{thread_id} is released")),
+    }
+}
+
+pub(super) fn thread_id(text: &str) -> Result<ThreadId, Failure> {
     ThreadId::parse(text).map_err(|error| Failure::permanent(format!("thread id {text:?}: {error}")))
 }
 

@@ -49,7 +49,7 @@ async fn list(config: &Config, store: &Store, as_json: bool) -> Result<(), Failu
 }
 
 /// The hosts of the configuration with what was found there, and then what only the database knows.
-fn listing(hosts: &Hosts) -> String {
+pub(super) fn listing(hosts: &Hosts) -> String {
     let mut lines = Vec::new();
     for host in &hosts.hosts {
         let pinned = host.pinned.as_deref().map(Plain);

@@ -14,6 +14,7 @@ mod packaging;
 mod pause;
 mod publish;
 mod receipts;
+mod remote;
 pub mod serve;
 mod status;
 mod sweep;
@@ -26,7 +27,10 @@ use crate::{
 };
 
 /// Runs a command. An error is one line for standard error and exit code 1.
-pub async fn run(Invocation { command, config }: Invocation) -> Result<ExitCode, Failure> {
+pub async fn run(Invocation { command, server, config }: Invocation) -> Result<ExitCode, Failure> {
+    if let Some(server) = server {
+        return remote::run(&server, command).await;
+    }
     match command {
         Command::Serve { dry_run: false } => serve::run(config).await,
         Command::Serve { dry_run: true } => serve::dry_run(config).await,

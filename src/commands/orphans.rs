@@ -2,7 +2,7 @@
 
 use std::{process::ExitCode, time::Duration};
 
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use humantime::format_duration;
 use serde_json::json;
 
@@ -62,18 +62,28 @@ fn say_host(worker: &Worker) -> Result<(), Failure> {
 }
 
 fn print(Orphans { volumes, foreign, orphans }: &Orphans) -> Result<(), Failure> {
-    orphans.iter().try_for_each(|orphan| say(line(orphan)))?;
-    say(format!("{} of {volumes} volumes belong to no thread", orphans.len()))?;
-    if *foreign == 0 {
+    orphans.iter().try_for_each(|orphan| say(line_of(orphan)))?;
+    say_counts(orphans.len(), *volumes, *foreign)
+}
+
+/// Says how many there are.
+pub(super) fn say_counts(orphans: usize, volumes: usize, foreign: usize) -> Result<(), Failure> {
+    say(format!("{orphans} of {volumes} volumes belong to no thread"))?;
+    if foreign == 0 {
         return Ok(());
     }
     say(format!("{foreign} others are somebody else's: after the prefix, their names have what is no thread's id"))
 }
 
-fn line(Orphan { volume, created_at, users, .. }: &Orphan) -> String {
+fn line_of(Orphan { volume, created_at, users, .. }: &Orphan) -> String {
+    line(volume, *created_at, !users.is_empty())
+}
+
+/// A volume in the list.
+pub(super) fn line(volume: &impl std::fmt::Display, created_at: Option<DateTime<Utc>>, is_used: bool) -> String {
     let age = created_at.and_then(|created_at| (Utc::now() - created_at).to_std().ok());
     let age = age.map_or("unknown".to_owned(), |age| format_duration(Duration::from_secs(age.as_secs())).to_string());
-    let in_use = if users.is_empty() { "" } else { "  in use" };
+    let in_use = if is_used { "  in use" } else { "" };
     format!("{volume}  age {age}{in_use}")
 }
 
@@ -158,7 +168,7 @@ fn show_due(found: Vec<(&Worker, Orphans)>, older_than: Duration) -> Result<Due<
             due.len(),
             format_duration(older_than)
         ))?;
-        due.iter().try_for_each(|(_, orphan)| say(line(orphan)))?;
+        due.iter().try_for_each(|(_, orphan)| say(line_of(orphan)))?;
         all.extend(due);
     }
     Ok(all)

@@ -14,7 +14,11 @@ use crate::{
     cleanup::Pause,
     config::Config,
     failure::Failure,
-    operations::{Refusal, pausing, require_schema, store},
+    operations::{
+        Refusal,
+        pausing::{self, PauseSet, Resumed},
+        require_schema, store,
+    },
 };
 
 pub(super) async fn pause(config: &Config, reason: &str, host: Option<&str>) -> Result<ExitCode, Failure> {
@@ -23,30 +27,41 @@ pub(super) async fn pause(config: &Config, reason: &str, host: Option<&str>) -> 
     require_schema(&store, config).await?;
     let done = asked(pausing::pause(&store, config, reason, host).await)?;
     let set = noted(&store, &act("pause", host, json!({ "reason": reason })), done).await?;
-    match (set.pause, host) {
-        (Some(pause), _) if !set.is_new => say(format!("removal was paused already, {}", shown(&pause)))?,
-        (_, None) => say("removal is paused on all replicas; `volume-reaper resume` resumes it")?,
-        (_, Some(host)) => {
-            say(format!("removal on host {host} is paused; `volume-reaper resume --on {host}` resumes it"))?;
-        }
-    }
+    say_set(set, host)?;
     store.close().await?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Says what came of a pause.
+pub(super) fn say_set(set: PauseSet, host: Option<&str>) -> Result<(), Failure> {
+    match (set.pause, host) {
+        (Some(pause), _) if !set.is_new => say(format!("removal was paused already, {}", shown(&pause))),
+        (_, None) => say("removal is paused on all replicas; `volume-reaper resume` resumes it"),
+        (_, Some(host)) => {
+            say(format!("removal on host {host} is paused; `volume-reaper resume --on {host}` resumes it"))
+        }
+    }
 }
 
 pub(super) async fn resume(config: &Config, host: Option<&str>) -> Result<ExitCode, Failure> {
     let store = store(config).await?;
     require_schema(&store, config).await?;
     let done = asked(pausing::resume(&store, config, host).await)?;
-    let pauses = noted(&store, &act("resume", host, Value::Null), done).await?.pauses;
-    for pause in &pauses {
+    let resumed = noted(&store, &act("resume", host, Value::Null), done).await?;
+    say_resumed(&resumed)?;
+    store.close().await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Says what came of resuming.
+pub(super) fn say_resumed(Resumed { pauses }: &Resumed) -> Result<(), Failure> {
+    for pause in pauses {
         say(format!("removal resumed; it was paused {}", shown(pause)))?;
     }
     if pauses.is_empty() {
         say("removal was not paused")?;
     }
-    store.close().await?;
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 /// What was done, or could not be. That it can't be meant so is no act, and ends the command.

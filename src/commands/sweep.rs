@@ -10,7 +10,13 @@ use super::{
     acting::{act, noted_if_there},
     output::{json, say, write},
 };
-use crate::{config::Config, failure::Failure, operations::sweeping, progress, sweep::SweepReport};
+use crate::{
+    config::Config,
+    failure::Failure,
+    operations::{person, sweeping},
+    progress,
+    sweep::SweepReport,
+};
 
 pub(super) async fn run(config: &Config, dry_run: bool, as_json: bool) -> Result<ExitCode, Failure> {
     let report = report(config, dry_run).await;
@@ -37,7 +43,7 @@ async fn report(config: &Config, dry_run: bool) -> Result<SweepReport, Failure> 
         progress::show(total);
         AbortOnDropHandle::new(tokio::spawn(show_progress(of_hosts)))
     };
-    let report = sweeping::sweep(config, dry_run, &stop, show).await;
+    let report = sweeping::sweep(config, &person(), dry_run, &stop, show).await;
     drop(interrupted);
     progress::clear();
     // What could not begin did nothing, and often for want of the database that it would be written to.

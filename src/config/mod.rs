@@ -38,7 +38,7 @@ pub use self::{
     http_tokens::{HttpToken, Role, digest_of, read_tokens},
     secret_url::SecretUrl,
     settings::{SETTINGS, Setting, flag_of},
-    sources::environment,
+    sources::{SERVER_ENV, SERVER_TOKEN_ENV, environment},
 };
 use crate::{
     cleanup::{Policy, breaker::Budgets, retention::Retention},

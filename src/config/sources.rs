@@ -9,6 +9,11 @@ use std::{
 
 use super::{CONFIG_ENV, ConfigError, SETTINGS, flag_of};
 
+/// Where the service is that a command asks.
+pub const SERVER_ENV: &str = "VOLUME_REAPER_SERVER";
+/// What it is shown.
+pub const SERVER_TOKEN_ENV: &str = "VOLUME_REAPER_SERVER_TOKEN";
+
 /// The values of one start, each with the place that it comes from.
 pub(super) struct Values<'a, F> {
     pub(super) flags: F,
@@ -193,11 +198,18 @@ pub fn environment(
     Ok(environment)
 }
 
+impl ConfigError {
+    /// An error about what is no setting.
+    pub(crate) fn new(what: String) -> Self {
+        Self(what)
+    }
+}
+
 /// A misspelt variable would otherwise be a setting that silently does nothing.
 pub(super) fn refuse_unknown_variables(env: &HashMap<String, String>) -> Result<(), ConfigError> {
     let unknown = env.keys().filter(|name| {
         name.starts_with("VOLUME_REAPER_")
-            && *name != CONFIG_ENV
+            && ![CONFIG_ENV, SERVER_ENV, SERVER_TOKEN_ENV].contains(&name.as_str())
             && !is_service_link(name)
             && !SETTINGS.iter().any(|setting| setting.env == *name)
     });

@@ -90,7 +90,7 @@ impl Access {
                 None => Err(refused_guess("Authorization").await),
             };
         }
-        match cookie(headers) {
+        match cookie(headers, COOKIE) {
             // An old one is no guess: browsers keep them.
             Some(session) => holder_of_session(&tokens, session, SystemTime::now())
                 .ok_or_else(|| Problem::new(StatusCode::UNAUTHORIZED, "the session is over: log in again")),
@@ -157,15 +157,17 @@ fn token_of(headers: &HeaderMap) -> Option<String> {
     decoded.split_once(':').map(|(_, token)| token.to_owned())
 }
 
-fn cookie(headers: &HeaderMap) -> Option<&str> {
+/// A cookie that a browser has of us.
+pub(super) fn cookie<'a>(headers: &'a HeaderMap, wanted: &str) -> Option<&'a str> {
     let cookies = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
     let mut pairs = cookies.flat_map(|cookies| cookies.split(';')).filter_map(|pair| pair.trim().split_once('='));
-    pairs.find(|(name, value)| *name == COOKIE && !value.is_empty()).map(|(_, value)| value)
+    pairs.find(|(name, value)| *name == wanted && !value.is_empty()).map(|(_, value)| value)
 }
 
+/// Without a path: it is for the pages beside the one that sets it, whatever prefix a proxy gives them.
 fn set_cookie(value: &str, seconds: u64, is_https: bool) -> String {
     let secure = if is_https { "; Secure" } else { "" };
-    format!("{COOKIE}={value}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}")
+    format!("{COOKIE}={value}; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}")
 }
 
 /// All are compared, each in constant time: how long it takes says nothing.

@@ -5,16 +5,20 @@ use std::sync::Arc;
 
 use axum::http::StatusCode;
 use chrono::Utc;
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
-use utoipa::ToSchema;
 
-use super::{Console, OVER_HTTP, access::Person, problem::Problem, reading::message_filter};
+use super::{
+    Console, OVER_HTTP,
+    access::Person,
+    bodies::{CleanRequested, HoldRequest, MessagesRequest, PauseRequest, ResumeRequest, SweepRequest},
+    operation,
+    problem::Problem,
+};
 use crate::{
     config::{Role, UnknownThreads},
-    delivery::{dead_letter::Filter, event::ThreadEvent},
+    delivery::event::ThreadEvent,
     failure::Failure,
     operations::{
         holding::{self, HoldReleased, HoldSet},
@@ -27,76 +31,6 @@ use crate::{
     sweep::SweepReport,
     volume_name::ThreadId,
 };
-
-/// A hold.
-#[derive(Clone, Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct HoldRequest {
-    /// Why, for whoever finds the volume.
-    pub(super) reason: String,
-    /// When it ends by itself: a time, or a duration from now, such as `7d`. Without it, when it is released.
-    pub(super) until: Option<String>,
-}
-
-/// A pause.
-#[derive(Clone, Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct PauseRequest {
-    /// Why, for whoever finds the volumes.
-    pub(super) reason: String,
-    /// Only on this Docker host.
-    pub(super) host: Option<String>,
-}
-
-/// The end of a pause.
-#[derive(Clone, Debug, Default, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct ResumeRequest {
-    /// Only on this Docker host; without it, everywhere and on each.
-    pub(super) host: Option<String>,
-}
-
-/// A sweep.
-#[derive(Clone, Debug, Default, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct SweepRequest {
-    /// Only say what would be done.
-    pub(super) dry_run: bool,
-}
-
-/// Messages of the dead-letter queue: those for which all that is given is true.
-#[derive(Clone, Debug, Default, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct MessagesRequest {
-    /// That were parked for this reason.
-    pub(super) reason: Option<String>,
-    /// About this thread.
-    pub(super) thread: Option<String>,
-    /// That were parked longer ago, such as `2h`.
-    pub(super) older_than: Option<String>,
-    /// That were parked more recently, such as `1d`.
-    pub(super) newer_than: Option<String>,
-    /// At most so many of them.
-    pub(super) limit: Option<u64>,
-    /// How many they are taken to be: if they are not, nothing is done. To delete, it has to be said.
-    pub(super) expected: Option<u64>,
-}
-
-/// An event was published for a thread.
-#[derive(Clone, Debug, Serialize, ToSchema)]
-pub(super) struct CleanRequested {
-    /// The thread.
-    pub(super) thread_id: ThreadId,
-    /// Always true: the broker has the event.
-    pub(super) published: bool,
-}
-
-/// It takes longer than an answer may, and goes on.
-#[derive(Clone, Debug, Serialize, ToSchema)]
-pub(super) struct GoesOn {
-    /// Always true.
-    pub(super) running: bool,
-}
 
 impl Console {
     /// Fails unless they may what this role may, and there is anything to change.
@@ -180,9 +114,11 @@ impl Console {
         self.check_may(person, if asked.dry_run { Role::Viewer } else { Role::Operator })?;
         let (config, dry_run) = (Arc::clone(&self.config), asked.dry_run);
         info!(actor = person.name, dry_run, "a sweep was asked for over HTTP");
-        let swept =
-            self.operate(async move { sweeping::sweep(&config, dry_run, &CancellationToken::new(), |_, _| ()).await });
-        let done = swept.await.and_then(|swept| Ok(swept.transpose()?));
+        let who = person.name.clone();
+        let work = async move { sweeping::sweep(&config, &who, dry_run, &CancellationToken::new(), |_, _| ()).await };
+        let what = (if dry_run { "dry run" } else { "sweep" }, person.name.as_str());
+        let swept = self.operations.run(self.limit(), what, work, operation::swept).await;
+        let done = swept.and_then(|swept| Ok(swept.transpose()?));
         if dry_run {
             return done;
         }
@@ -218,7 +154,9 @@ impl Console {
         let (filter, limit) = asked.selection()?;
         let (config, expected) = (Arc::clone(&self.config), asked.expected);
         info!(actor = person.name, ?filter, "a replay of dead letters was asked for over HTTP");
-        let replayed = self.operate(async move { parking::replay_once(&config, filter, limit, expected).await }).await;
+        let work = async move { parking::replay_once(&config, filter, limit, expected).await };
+        let what = ("replay of dead letters", person.name.as_str());
+        let replayed = self.operations.run(self.limit(), what, work, operation::replayed).await;
         self.parked.forget();
         let done = replayed.and_then(|replayed| Ok(replayed.transpose()?));
         let messages = done.as_ref().ok().and_then(|done| done.as_ref().map(|done| done.replayed));
@@ -234,36 +172,13 @@ impl Console {
         };
         let config = Arc::clone(&self.config);
         info!(actor = person.name, ?filter, expected, "a purge of dead letters was asked for over HTTP");
-        let purged = self.operate(async move { parking::purge_once(&config, filter, limit, expected).await }).await;
+        let work = async move { parking::purge_once(&config, filter, limit, expected).await };
+        let what = ("deletion of dead letters", person.name.as_str());
+        let purged = self.operations.run(self.limit(), what, work, operation::purged).await;
         self.parked.forget();
         let done = purged.and_then(|purged| Ok(purged.transpose()?));
         let messages = done.as_ref().ok().and_then(|done| done.as_ref().map(|done| done.purged as u64));
         self.noted(person, "dead-letters purge", None, asked.details(messages), done).await
-    }
-}
-
-impl MessagesRequest {
-    /// What was selected, and how many messages that came to.
-    fn details(&self, messages: Option<u64>) -> Value {
-        let Self { reason, thread, older_than, newer_than, limit, .. } = self;
-        json!({
-            "reason": reason,
-            "thread": thread,
-            "older_than": older_than,
-            "newer_than": newer_than,
-            "limit": limit,
-            "messages": messages,
-        })
-    }
-
-    fn selection(&self) -> Result<(Filter, u64), Problem> {
-        if self.limit == Some(0) {
-            return Err(Problem::invalid("limit must be at least 1"));
-        }
-        let Self { reason, thread, older_than, newer_than, .. } = self;
-        let filter =
-            message_filter(reason.as_deref(), thread.as_deref(), older_than.as_deref(), newer_than.as_deref())?;
-        Ok((filter, self.limit.unwrap_or(u64::MAX)))
     }
 }
 

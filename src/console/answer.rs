@@ -1,6 +1,6 @@
 //! Answers in JSON: with an entity tag, so that who asks again for what has not changed gets nothing but that.
 
-use std::fmt::Write;
+use std::fmt::{Display, Write};
 
 use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, Uri, header},
@@ -20,6 +20,18 @@ const MOST_ITEMS: usize = 1000;
 pub(super) fn json(headers: &HeaderMap, value: &impl Serialize) -> Response {
     let body = serde_json::to_vec(value).expect("an answer is always valid JSON");
     tagged(headers, "application/json", body)
+}
+
+/// A report: an object, or the text that the command prints, if that is what the client accepts.
+pub(super) fn report(headers: &HeaderMap, value: &(impl Serialize + Display)) -> Response {
+    let accepts = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+    let mut response = if accepts.starts_with("text/plain") {
+        tagged(headers, "text/plain; charset=utf-8", value.to_string().into_bytes())
+    } else {
+        json(headers, value)
+    };
+    response.headers_mut().insert(header::VARY, HeaderValue::from_static("accept"));
+    response
 }
 
 /// A body with its entity tag.

@@ -7,7 +7,7 @@ use axum::{
 use chrono::{TimeDelta, Utc};
 
 use super::{
-    answer,
+    Console, answer,
     problem::Problem,
     queries::{ActionsPage, PageQuery, Stats, StatsQuery, SweepsPage},
     reading::{Answer, Shared, cut},
@@ -17,23 +17,29 @@ use crate::store::Resolution;
 /// The sweeps, the latest first.
 #[utoipa::path(get, path = "/api/v1/sweeps", params(PageQuery), responses((status = 200, body = SweepsPage)))]
 pub(super) async fn sweeps(State(console): Shared, headers: HeaderMap, uri: Uri) -> Answer {
-    let query: PageQuery = answer::query(&uri)?;
+    Ok(answer::json(&headers, &sweeps_page(&console, &answer::query(&uri)?).await?))
+}
+
+pub(super) async fn sweeps_page(console: &Console, query: &PageQuery) -> Result<SweepsPage, Problem> {
     let limit = answer::limit(query.limit)?;
     let sweeps = console.store().await?.sweeps(query.after.as_deref(), limit as u64 + 1).await?;
     let (sweeps, has_more) = cut(sweeps, limit);
     let next = sweeps.last().filter(|_| has_more).map(|last| last.id.clone());
-    Ok(answer::json(&headers, &SweepsPage { sweeps, next }))
+    Ok(SweepsPage { sweeps, next })
 }
 
 /// What people did by command line, API and console, the latest first.
 #[utoipa::path(get, path = "/api/v1/actions", params(PageQuery), responses((status = 200, body = ActionsPage)))]
 pub(super) async fn actions(State(console): Shared, headers: HeaderMap, uri: Uri) -> Answer {
-    let query: PageQuery = answer::query(&uri)?;
+    Ok(answer::json(&headers, &actions_page(&console, &answer::query(&uri)?).await?))
+}
+
+pub(super) async fn actions_page(console: &Console, query: &PageQuery) -> Result<ActionsPage, Problem> {
     let limit = answer::limit(query.limit)?;
     let actions = console.store().await?.acts(query.after.as_deref(), limit as u64 + 1).await?;
     let (actions, has_more) = cut(actions, limit);
     let next = actions.last().filter(|_| has_more).map(|last| last.id.clone());
-    Ok(answer::json(&headers, &ActionsPage { actions, next }))
+    Ok(ActionsPage { actions, next })
 }
 
 /// How many volumes went, by the minute, hour or day.

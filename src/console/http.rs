@@ -81,7 +81,7 @@ pub async fn serve(
         .route("/readyz", get(readyz))
         .route("/metrics", get(|State(shared): State<Shared>| async move { metrics::render(&shared.recorder) }))
         .with_state(Shared { health, recorder, stop })
-        .merge(routes(console));
+        .merge(routes(Arc::clone(&console)));
     let mut connections = Connections { limits, tasks: JoinSet::new(), by_age: VecDeque::new() };
     loop {
         tokio::select! {
@@ -95,6 +95,7 @@ pub async fn serve(
         }
     }
     drop(listener);
+    console.closing.cancel();
     let answered = async { while connections.tasks.join_next().await.is_some() {} };
     // Who has not asked by now, or does not read, is not waited for.
     let _ = timeout(LAST_ANSWERS, answered).await;

@@ -6,9 +6,12 @@
 mod access;
 mod acts;
 mod answer;
+mod bodies;
 mod done;
 pub mod http;
+mod lately;
 pub mod openapi;
+mod operation;
 mod pages;
 mod problem;
 mod queries;
@@ -21,22 +24,26 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::{
     net::TcpListener,
-    sync::{Mutex, OnceCell, Semaphore},
+    sync::{OnceCell, Semaphore},
 };
-use tokio_util::task::TaskTracker;
+use tokio_util::sync::CancellationToken;
 
-use self::{access::Access, access::Person, problem::Problem, snapshot::Snapshot};
+use self::{access::Access, access::Person, operation::Operations, problem::Problem, snapshot::Snapshot};
 use crate::{
     config::Config,
     failure::{Dependency, Failure},
     operations::{
         doctor, finding::Orphans, fleet_view::Hosts, parked::Parked, require_schema, status::overview::Report,
     },
-    store::Store,
+    store::{LoggedSweep, Stat, Store},
 };
 
 /// Requests to the API and the pages that are answered at once. Health and metrics do not count.
 const REQUESTS: usize = 32;
+/// Pages that are kept up to date at once. Who comes later reloads them.
+const VIEWERS: usize = 64;
+/// Files that are downloaded at once.
+const DOWNLOADS: usize = 2;
 /// Connections to the database that they share.
 const CONNECTIONS: u32 = 4;
 /// Of what is found out from memory or a few rows.
@@ -53,15 +60,22 @@ pub struct Console {
     only_looks: bool,
     access: Access,
     requests: Arc<Semaphore>,
-    store: OnceCell<Store>,
+    /// Pages that are kept up to date.
+    viewers: Arc<Semaphore>,
+    /// Files that are being downloaded.
+    downloads: Arc<Semaphore>,
+    store: OnceCell<Arc<Store>>,
     status: Snapshot<Arc<Report>>,
     doctor: Snapshot<Arc<doctor::findings::Report>>,
     hosts: Snapshot<Result<Hosts, Failure>>,
     orphans: Snapshot<Result<Arc<Orphans>, Failure>>,
     parked: Snapshot<Result<Arc<Parked>, Failure>>,
-    /// A sweep or a walk through the dead letters that somebody asked for here: one at a time.
-    operation: Arc<Mutex<()>>,
-    operations: TaskTracker,
+    /// By range.
+    stats: [Snapshot<Result<Arc<Vec<Stat>>, Failure>>; 4],
+    last_sweep: Snapshot<Result<Option<LoggedSweep>, Failure>>,
+    operations: Operations,
+    /// The service ends: who waits for news is let go.
+    closing: CancellationToken,
 }
 
 impl Console {
@@ -74,14 +88,18 @@ impl Console {
             config: Arc::new(config),
             only_looks,
             requests: Arc::new(Semaphore::new(REQUESTS)),
+            viewers: Arc::new(Semaphore::new(VIEWERS)),
+            downloads: Arc::new(Semaphore::new(DOWNLOADS)),
             store: OnceCell::new(),
             status: Snapshot::new(FRESH),
             doctor: Snapshot::new(RECENT),
             hosts: Snapshot::new(RECENT),
             orphans: Snapshot::new(RECENT),
             parked: Snapshot::new(RECENT),
-            operation: Arc::default(),
-            operations: TaskTracker::new(),
+            stats: [RECENT; 4].map(Snapshot::new),
+            last_sweep: Snapshot::new(FRESH),
+            operations: Operations::default(),
+            closing: CancellationToken::new(),
         }
     }
 
@@ -92,14 +110,23 @@ impl Console {
 
     /// The database, to look at.
     async fn store(&self) -> Result<&Store, Problem> {
+        Ok(self.opened_store().await?)
+    }
+
+    /// The database, to look at, for who goes on without us.
+    async fn shared_store(&self) -> Result<Arc<Store>, Problem> {
+        Ok(Arc::clone(self.opened_store().await?))
+    }
+
+    async fn opened_store(&self) -> Result<&Arc<Store>, Failure> {
         let open = async || {
             let config = &self.config;
             let store = Store::to_look_at_with(&config.database_url, config.threads.clone(), CONNECTIONS).await;
             store
-                .map(|store| store.with_hosts(config.host_names()))
+                .map(|store| Arc::new(store.with_hosts(config.host_names())))
                 .map_err(|error| Failure::unavailable(Dependency::Database, error.to_string()))
         };
-        Ok(self.store.get_or_try_init(open).await?)
+        self.store.get_or_try_init(open).await
     }
 
     /// The database, to change what this person asks for.
@@ -138,27 +165,6 @@ impl Console {
         let config = Arc::clone(&self.config);
         let take = || async move { Parked::take(&config).await.map(Arc::new) };
         Ok(self.parked.get(self.limit(), take).await??)
-    }
-
-    /// Does what may take longer than an answer. Nothing if it is not done yet; it goes on by itself.
-    async fn operate<T: Send + 'static>(
-        &self,
-        work: impl Future<Output = T> + Send + 'static,
-    ) -> Result<Option<T>, Problem> {
-        let Ok(turn) = Arc::clone(&self.operation).try_lock_owned() else {
-            let detail = "another sweep, replay or purge that was asked for here is not done yet";
-            return Err(Problem::new(axum::http::StatusCode::CONFLICT, detail));
-        };
-        let task = self.operations.spawn(async move {
-            let done = work.await;
-            drop(turn);
-            done
-        });
-        match tokio::time::timeout(self.limit(), task).await {
-            Ok(Ok(done)) => Ok(Some(done)),
-            Ok(Err(error)) => Err(Problem::new(axum::http::StatusCode::INTERNAL_SERVER_ERROR, error.to_string())),
-            Err(_) => Ok(None),
-        }
     }
 }
 

@@ -36,13 +36,13 @@ pub(super) type Answer = Result<Response, Problem>;
 /// How things stand: what `status --json` prints.
 #[utoipa::path(get, path = "/api/v1/status", responses((status = 200, body = StatusReport)))]
 pub(super) async fn status(State(console): Shared, headers: HeaderMap) -> Answer {
-    Ok(answer::json(&headers, &console.report().await?))
+    Ok(answer::report(&headers, &*console.report().await?))
 }
 
 /// What is silently wrong, and how to fix it: what `doctor --json` prints.
 #[utoipa::path(get, path = "/api/v1/doctor", responses((status = 200, body = DoctorReport)))]
 pub(super) async fn doctor(State(console): Shared, headers: HeaderMap) -> Answer {
-    Ok(answer::json(&headers, &console.findings().await?))
+    Ok(answer::report(&headers, &*console.findings().await?))
 }
 
 /// The Docker hosts: what `hosts list --json` prints.
@@ -101,7 +101,7 @@ pub(super) async fn threads_page(console: &Console, query: &ThreadsQuery) -> Res
 )]
 pub(super) async fn thread(State(console): Shared, headers: HeaderMap, Path(id): Path<String>) -> Answer {
     let explanation = explained(&console, thread_id(&id)?).await?;
-    Ok(answer::json(&headers, &explanation))
+    Ok(answer::report(&headers, &explanation))
 }
 
 pub(super) async fn explained(console: &Console, id: ThreadId) -> Result<Explanation, Problem> {
@@ -120,18 +120,22 @@ pub(super) async fn removals_page(console: &Console, query: &RemovalsQuery) -> R
     let limit = answer::limit(query.limit)?;
     let before = query.after.as_deref().filter(|after| !after.is_empty());
     let before = before.map(str::parse::<ReceiptPlace>).transpose().map_err(|_| not_an_after())?;
+    let removals = console.store().await?.list_receipts(&receipt_filter(query), before, limit as u64 + 1).await?;
+    let (removals, has_more) = cut(removals, limit);
+    let next = removals.last().filter(|_| has_more).map(|last| last.place().to_string());
+    Ok(RemovalsPage { removals, next })
+}
+
+/// Which receipts are meant. What is empty says nothing.
+pub(super) fn receipt_filter(query: &RemovalsQuery) -> ReceiptFilter {
     let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
-    let filter = ReceiptFilter {
+    ReceiptFilter {
         thread: given(&query.thread),
         outcome: given(&query.outcome),
         host: given(&query.host),
         since: query.since,
         until: query.until,
-    };
-    let removals = console.store().await?.list_receipts(&filter, before, limit as u64 + 1).await?;
-    let (removals, has_more) = cut(removals, limit);
-    let next = removals.last().filter(|_| has_more).map(|last| last.place().to_string());
-    Ok(RemovalsPage { removals, next })
+    }
 }
 
 /// The holds.

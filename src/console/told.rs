@@ -1,21 +1,24 @@
 //! What the API answers when it is told to do something.
 
+use std::sync::Arc;
+
 use axum::{
     body::Bytes,
-    extract::{Extension, Path, State},
+    extract::{Extension, FromRequest, FromRequestParts, Path, Request, State},
     http::{HeaderMap, StatusCode},
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
 
 use super::{
+    Console,
     access::Person,
-    acts::{CleanRequested, GoesOn, HoldRequest, MessagesRequest, PauseRequest, ResumeRequest, SweepRequest},
     answer,
+    bodies::{self, CleanRequested, GoesOn, HoldRequest, MessagesRequest, PauseRequest, ResumeRequest, SweepRequest},
+    problem::Problem,
     reading::{Answer, Shared, thread_id},
 };
 use crate::{
-    config::Role,
     operations::{
         holding::{HoldReleased, HoldSet},
         parking::{Purged, Replayed},
@@ -24,11 +27,36 @@ use crate::{
     sweep::SweepReport,
 };
 
-/// What was done; that it goes on if it is not done yet.
-fn done<T: Serialize>(headers: &HeaderMap, done: Option<T>) -> Response {
-    match done {
-        Some(report) => answer::json(headers, &report),
-        None => (StatusCode::ACCEPTED, axum::Json(GoesOn { running: true })).into_response(),
+/// What is asked for, by whom. Who may not is refused before the body is read.
+pub(super) struct Asked<T> {
+    person: Person,
+    body: T,
+    headers: HeaderMap,
+}
+
+impl<T: bodies::Request> FromRequest<Arc<Console>> for Asked<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, console: &Arc<Console>) -> Result<Self, Problem> {
+        let (mut parts, body) = request.into_parts();
+        let person = Extension::<Person>::from_request_parts(&mut parts, console).await;
+        let Extension(person) =
+            person.map_err(|_| Problem::new(StatusCode::UNAUTHORIZED, "it is not known who asks"))?;
+        console.check_may(&person, T::ROLE)?;
+        let headers = parts.headers.clone();
+        let body = Bytes::from_request(Request::from_parts(parts, body), console).await;
+        let body = body.map_err(|rejected| Problem::new(rejected.status(), rejected.body_text()))?;
+        Ok(Self { person, body: answer::body(&headers, &body)?, headers })
+    }
+}
+
+impl<T> Asked<T> {
+    /// What was done; that it goes on if it is not done yet.
+    fn answer<R: Serialize>(&self, done: Option<&R>) -> Response {
+        match done {
+            Some(report) => answer::json(&self.headers, report),
+            None => (StatusCode::ACCEPTED, axum::Json(GoesOn { running: true })).into_response(),
+        }
     }
 }
 
@@ -40,16 +68,9 @@ fn done<T: Serialize>(headers: &HeaderMap, done: Option<T>) -> Response {
     request_body = HoldRequest,
     responses((status = 200, body = HoldSet))
 )]
-pub(super) async fn hold(
-    State(console): Shared,
-    Extension(person): Extension<Person>,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Answer {
-    console.check_may(&person, Role::Operator)?;
-    let asked = answer::body(&headers, &body)?;
-    Ok(answer::json(&headers, &console.hold(&person, &thread_id(&id)?, &asked).await?))
+pub(super) async fn hold(State(console): Shared, Path(id): Path<String>, asked: Asked<HoldRequest>) -> Answer {
+    let done = console.hold(&asked.person, &thread_id(&id)?, &asked.body).await?;
+    Ok(asked.answer(Some(&done)))
 }
 
 /// Ends the hold on a thread.
@@ -91,15 +112,9 @@ pub(super) async fn clean(
     request_body = PauseRequest,
     responses((status = 200, body = PauseSet))
 )]
-pub(super) async fn pause(
-    State(console): Shared,
-    Extension(person): Extension<Person>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Answer {
-    console.check_may(&person, Role::Operator)?;
-    let asked = answer::body(&headers, &body)?;
-    Ok(answer::json(&headers, &console.pause(&person, &asked).await?))
+pub(super) async fn pause(State(console): Shared, asked: Asked<PauseRequest>) -> Answer {
+    let done = console.pause(&asked.person, &asked.body).await?;
+    Ok(asked.answer(Some(&done)))
 }
 
 /// Resumes removal. What the breaker or the command line paused takes the role admin.
@@ -109,15 +124,9 @@ pub(super) async fn pause(
     request_body = ResumeRequest,
     responses((status = 200, body = Resumed))
 )]
-pub(super) async fn resume(
-    State(console): Shared,
-    Extension(person): Extension<Person>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Answer {
-    console.check_may(&person, Role::Operator)?;
-    let asked = answer::body(&headers, &body)?;
-    Ok(answer::json(&headers, &console.resume(&person, &asked).await?))
+pub(super) async fn resume(State(console): Shared, asked: Asked<ResumeRequest>) -> Answer {
+    let done = console.resume(&asked.person, &asked.body).await?;
+    Ok(asked.answer(Some(&done)))
 }
 
 /// Sweeps once, or says what a sweep would do. One that takes longer than an answer may goes on.
@@ -127,15 +136,9 @@ pub(super) async fn resume(
     request_body = SweepRequest,
     responses((status = 200, body = SweepReport), (status = 202, body = GoesOn))
 )]
-pub(super) async fn sweep(
-    State(console): Shared,
-    Extension(person): Extension<Person>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Answer {
-    console.check_may(&person, Role::Viewer)?;
-    let asked = answer::body(&headers, &body)?;
-    Ok(done(&headers, console.sweep(&person, &asked).await?))
+pub(super) async fn sweep(State(console): Shared, asked: Asked<SweepRequest>) -> Answer {
+    let done = console.sweep(&asked.person, &asked.body).await?;
+    Ok(asked.answer(done.as_ref()))
 }
 
 /// Publishes messages of the dead-letter queue again. A replay that takes longer than an answer may goes on.
@@ -145,15 +148,9 @@ pub(super) async fn sweep(
     request_body = MessagesRequest,
     responses((status = 200, body = Replayed), (status = 202, body = GoesOn))
 )]
-pub(super) async fn replay(
-    State(console): Shared,
-    Extension(person): Extension<Person>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Answer {
-    console.check_may(&person, Role::Operator)?;
-    let asked = answer::body(&headers, &body)?;
-    Ok(done(&headers, console.replay(&person, &asked).await?))
+pub(super) async fn replay(State(console): Shared, asked: Asked<MessagesRequest>) -> Answer {
+    let done = console.replay(&asked.person, &asked.body).await?;
+    Ok(asked.answer(done.as_ref()))
 }
 
 /// Deletes messages of the dead-letter queue for good, if they are as many as `expected`.
@@ -163,13 +160,7 @@ pub(super) async fn replay(
     request_body = MessagesRequest,
     responses((status = 200, body = Purged), (status = 202, body = GoesOn))
 )]
-pub(super) async fn purge(
-    State(console): Shared,
-    Extension(person): Extension<Person>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Answer {
-    console.check_may(&person, Role::Admin)?;
-    let asked = answer::body(&headers, &body)?;
-    Ok(done(&headers, console.purge(&person, &asked).await?))
+pub(super) async fn purge(State(console): Shared, asked: Asked<MessagesRequest>) -> Answer {
+    let done = console.purge(&asked.person, &asked.body).await?;
+    Ok(asked.answer(done.as_ref()))
 }

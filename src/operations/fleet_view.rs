@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use futures_util::future::join_all;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{docker, read_only_store, require_schema};
@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// All hosts that the configuration, the database or a thread's row names.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
 #[schema(as = Hosts)]
 pub struct Hosts {
     /// Those of the configuration first, in its order.
@@ -25,7 +25,7 @@ pub struct Hosts {
 }
 
 /// A Docker host.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
 pub struct HostView {
     /// What it is called.
     pub name: String,

@@ -1,7 +1,7 @@
 //! Holds: threads that are not to be cleaned up.
 
 use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::Refusal;
@@ -16,7 +16,7 @@ use crate::{
 const LONGEST: TimeDelta = TimeDelta::days(36_500);
 
 /// A hold that was set.
-#[derive(Clone, Debug, Serialize, ToSchema)]
+#[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
 pub struct HoldSet {
     /// The thread.
     pub thread_id: ThreadId,
@@ -29,7 +29,7 @@ pub struct HoldSet {
 }
 
 /// What there is of a thread that was held.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum HeldThread {
     /// No row yet; it is held as soon as there is one.
@@ -41,7 +41,7 @@ pub enum HeldThread {
 }
 
 /// A hold that was ended.
-#[derive(Clone, Debug, Serialize, ToSchema)]
+#[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
 pub struct HoldReleased {
     /// The thread.
     pub thread_id: ThreadId,

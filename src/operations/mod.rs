@@ -2,6 +2,7 @@
 //!
 //! Each file computes and prints nothing. What is common to them, the ways to the database and to Docker, is here.
 
+pub mod audit_trail;
 pub mod doctor;
 pub mod explain;
 pub mod finding;

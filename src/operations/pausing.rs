@@ -1,6 +1,6 @@
 //! Pauses of removal, everywhere or on one host, by hand or after the breaker.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::Refusal;
@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// What asking for a pause came to.
-#[derive(Clone, Debug, Serialize, ToSchema)]
+#[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
 pub struct PauseSet {
     /// Whether this call paused removal; if not, it was paused already.
     pub is_new: bool,
@@ -22,7 +22,7 @@ pub struct PauseSet {
 }
 
 /// What resuming came to.
-#[derive(Clone, Debug, Serialize, ToSchema)]
+#[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
 pub struct Resumed {
     /// The pauses that were ended.
     pub pauses: Vec<Pause>,

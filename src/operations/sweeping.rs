@@ -21,10 +21,11 @@ use crate::{
     sweep::{SweepReport, Sweeper, Unplaced},
 };
 
-/// Sweeps all hosts once, until it is done or `stop` is cancelled. `begun` hears how many threads there are to look at,
-/// and how many were, by host; what it returns is dropped at the end.
+/// Sweeps all hosts once for this person, until it is done or `stop` is cancelled. `begun` hears how many threads there
+/// are to look at, and how many were, by host; what it returns is dropped at the end.
 pub async fn sweep<G>(
     config: &Config,
+    person: &str,
     dry_run: bool,
     stop: &CancellationToken,
     begun: impl FnOnce(u64, Vec<watch::Receiver<u64>>) -> G,
@@ -36,7 +37,7 @@ pub async fn sweep<G>(
         prepare_dry_run(&store, config).await?;
         store
     } else {
-        let store = store(config).await?;
+        let store = store(config).await?.acting_for(person.to_owned());
         prepare_database(&store, config).await?;
         store
     };

@@ -6,7 +6,7 @@ use sea_orm::{
     ColumnTrait, Condition, EntityTrait, ExprTrait, QuerySelect, QueryTrait,
     sea_query::{Expr, OnConflict},
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{
@@ -16,7 +16,7 @@ use super::{
 use crate::{failure::Failure, volume_name::ThreadId};
 
 /// A hold on a thread. One whose time is over does not count any more.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
 pub struct Hold {
     /// Why, for people.
     pub reason: String,

@@ -20,6 +20,20 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
+    /// The body, if it came in pieces too.
+    pub(crate) fn body(&self) -> String {
+        if self.header("transfer-encoding") != Some("chunked") {
+            return self.text.clone();
+        }
+        let (mut body, mut rest) = (String::new(), self.text.as_str());
+        while let Some((length, after)) = rest.split_once("\r\n") {
+            let length = usize::from_str_radix(length, 16).expect("a length");
+            body += &after[..length];
+            rest = after[length..].strip_prefix("\r\n").expect("the end of a piece");
+        }
+        body
+    }
+
     fn json(&self) -> Value {
         serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {} {}", self.code, self.text))
     }

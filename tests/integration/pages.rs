@@ -1,6 +1,12 @@
 //! The pages: what they say, who may press what, and that nothing from outside becomes a part of them.
 
+use std::time::Duration;
+
 use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
 use crate::{
     api::{ADMIN, OPERATOR, VIEWER, ask, with_tokens},
@@ -9,6 +15,20 @@ use crate::{
 
 const FORM: &str = "Content-Type: application/x-www-form-urlencoded";
 const HOSTILE: &str = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>";
+
+/// All pages that need no more than their path.
+pub(crate) const PAGES: [&str; 10] =
+    ["/", "/threads", "/dead-letters", "/removals", "/sweeps", "/hosts", "/orphans", "/holds", "/activity", "/health"];
+
+/// What was typed by somebody with bad intentions became text, and nothing else.
+fn assert_harmless(text: &str) {
+    assert_eq!(text.matches("<script").count(), 1, "{text}");
+    assert!(text.contains("<script src=") && !text.contains("<img") && !text.contains("onerror=a\""), "{text}");
+}
+
+fn encoded(text: &str) -> String {
+    url::form_urlencoded::byte_serialize(text.as_bytes()).collect()
+}
 
 /// The page at a path, for who has this cookie; its code and text.
 async fn page(serving: &Serving, path: &str, cookie: &str) -> (u16, String) {
@@ -46,15 +66,15 @@ async fn one_page_says_that_all_is_well_or_what_is_not() {
     let serving = world.serve_idle().await;
     let (code, text) = page(&serving, "/", "").await;
     assert_eq!(code, 200, "{text}");
-    assert!(text.contains("<h1>All is well</h1>"), "{text}");
-    assert!(!text.contains("<form action=\"/pause\""), "nobody may act without tokens");
+    assert!(text.contains("<h1 id=\"heading\">All is well</h1>"), "{text}");
+    assert!(!text.contains("action=\"./pause\""), "nobody may act without tokens");
     assert!(world.run(&["pause", "--reason", HOSTILE]).await.status.success());
     let paused = async || {
         let (_, text) = page(&serving, "/", "").await;
-        text.contains("<h1>Removal is paused: ").then_some(text)
+        text.contains("<h1 id=\"heading\">Removal is paused: ").then_some(text)
     };
     let text = eventually("the page says so", paused).await;
-    assert!(!text.contains("<script") && !text.contains("<img"), "{text}");
+    assert_harmless(&text);
     assert_eq!(ask(&serving, "GET /", &["Host: reaper.example"], "").await.code, 403);
     assert_eq!(
         ask(&serving, "GET /assets/console.css", &[], "").await.header("content-type"),
@@ -70,16 +90,16 @@ async fn a_volume_that_is_still_there_is_found_held_and_tried() {
     world.closed_with_volume("t1").await;
     let cookie = log_in(&serving, OPERATOR).await;
     let (_, list) = page(&serving, "/threads?waits_for=&host=&older_than=&prefix=", &cookie).await;
-    assert!(list.contains("<a href=\"/find?id=t1\">t1</a>"), "{list}");
+    assert!(list.contains("<a href=\"./find?id=t1\">t1</a>"), "{list}");
     assert_eq!(
         ask(&serving, "GET /find?id=t1", &[&format!("Cookie: {cookie}")], "").await.header("location"),
-        Some("/threads/t1")
+        Some("./threads/t1")
     );
-    let encoded: String = url::form_urlencoded::byte_serialize(HOSTILE.as_bytes()).collect();
-    assert_eq!(press(&serving, "/threads/t1/hold", &cookie, &format!("reason={encoded}&until=7d")).await, 303);
+    let form = format!("reason={}&until=7d", encoded(HOSTILE));
+    assert_eq!(press(&serving, "/threads/t1/hold", &cookie, &form).await, 303);
     let (_, text) = page(&serving, "/threads/t1", &cookie).await;
-    assert!(text.contains("the thread is held since") && text.contains("action=\"/threads/t1/release\""), "{text}");
-    assert!(!text.contains("<script") && !text.contains("<img"), "{text}");
+    assert!(text.contains("the thread is held since") && text.contains("action=\"../threads/t1/release\""), "{text}");
+    assert_harmless(&text);
     assert_eq!(press(&serving, "/threads/t1/release", &cookie, "").await, 303);
     assert_eq!(press(&serving, "/threads/t1/clean", &cookie, "").await, 303);
     world.until_marked("t1").await;
@@ -96,8 +116,8 @@ async fn dead_letters_are_grouped_and_deleted_only_when_their_number_is_typed() 
     park(&world, &[b"<script>1</script>", b"<script>2</script>"]).await;
     let cookie = log_in(&serving, ADMIN).await;
     let (_, text) = page(&serving, "/dead-letters?reason=undecodable&thread=", &cookie).await;
-    assert!(text.contains("<h1>2 dead letters</h1>") && text.contains("Replay these 2"), "{text}");
-    assert!(!text.contains("<script"), "{text}");
+    assert!(text.contains("<h1 id=\"heading\">2 dead letters</h1>") && text.contains("Replay these 2"), "{text}");
+    assert_harmless(&text);
     let purge = async |typed: &str| {
         press(&serving, "/dead-letters/purge", &cookie, &format!("reason=&thread=&expected={typed}")).await
     };
@@ -111,15 +131,15 @@ async fn dead_letters_are_grouped_and_deleted_only_when_their_number_is_typed() 
 async fn who_is_not_logged_in_sees_only_where_to_do_so_and_a_form_of_another_page_is_refused() {
     let mut world = world(On::Sqlite).await;
     let serving = with_tokens(&mut world).await;
-    for path in ["/", "/threads", "/threads/t1", "/dead-letters"] {
+    for path in PAGES.into_iter().chain(["/threads/t1", "/removals.csv", "/live", "/nothing"]) {
         let (code, text) = page(&serving, path, "").await;
-        assert_eq!((code, text.contains("action=\"/login\"")), (401, true), "{path}");
+        assert_eq!((code, text.contains("/login\"")), (401, true), "{path}");
         assert!(text.contains("Token") && !text.contains("Waiting"), "{path}");
     }
     assert_eq!(ask(&serving, "POST /login", &[FORM], "token=nonsense").await.code, 401);
     let viewer = log_in(&serving, VIEWER).await;
     let (_, text) = page(&serving, "/", &viewer).await;
-    assert!(text.contains("vera (viewer)") && !text.contains("action=\"/pause\""), "{text}");
+    assert!(text.contains("vera (viewer)") && !text.contains("action=\"./pause\""), "{text}");
     assert_eq!(press(&serving, "/pause", &viewer, "reason=r").await, 403);
     let operator = log_in(&serving, OPERATOR).await;
     let cookie = format!("Cookie: {operator}");
@@ -130,4 +150,135 @@ async fn who_is_not_logged_in_sees_only_where_to_do_so_and_a_form_of_another_pag
     assert_eq!(world.json(&["status", "--json"]).await["pause"]["paused_by"], "otto over HTTP");
     assert_eq!(press(&serving, "/resume", &operator, "").await, 303);
     assert_eq!(world.json(&["status", "--json"]).await["pause"], json!(null));
+}
+
+#[tokio::test]
+async fn every_page_says_what_there_is_and_nothing_from_outside_becomes_a_part_of_it() {
+    let mut world = world(On::Sqlite).await;
+    world.set("VOLUME_REAPER_RECONCILE_INTERVAL", "1h");
+    let serving = with_tokens(&mut world).await;
+    let cookie = log_in(&serving, OPERATOR).await;
+    for (path, empty) in [
+        ("/threads", "No thread waits"),
+        ("/dead-letters", "Nothing is parked"),
+        ("/removals", "No volume has gone yet"),
+        ("/orphans", "None of 0 volumes"),
+        ("/holds", "No thread is held"),
+        ("/activity", "Nobody has done anything yet"),
+    ] {
+        let (code, text) = page(&serving, path, &cookie).await;
+        assert!(code == 200 && text.contains(empty), "{path}: {code} {text}");
+    }
+    world.closed_with_volume("gone").await;
+    world.publish_closed("gone").await;
+    world.until_marked("gone").await;
+    world.create_volume("orphan").await;
+    let hostile = encoded(HOSTILE);
+    assert_eq!(press(&serving, "/holds", &cookie, &format!("thread=t2&reason={hostile}&until=")).await, 303);
+    assert_eq!(press(&serving, "/pause", &cookie, &format!("reason={hostile}&back=holds")).await, 303);
+    // What was looked at before somebody looked again is ten seconds old at most.
+    let orphans = async || page(&serving, "/orphans", &cookie).await.1.contains("orphan</a>").then_some(());
+    eventually("the orphan is seen", orphans).await;
+    for (path, shown) in [
+        ("/", "Removed, last day</dt><dd>1</dd>"),
+        ("/removals?thread=gone&host=&outcome=removed&since=1h&until=&after=", ">gone</a></td><td>removed</td>"),
+        ("/sweeps", "looked at 0"),
+        ("/hosts", "class=\"well\""),
+        ("/holds", "action=\"./threads/t2/release\""),
+        ("/activity", "<td>otto</td><td>console</td><td>hold</td><td>t2</td>"),
+        ("/health", "<code>database.rights</code>"),
+    ] {
+        let (code, text) = page(&serving, path, &cookie).await;
+        assert!(code == 200 && text.contains(shown), "{path}: {code} {text}");
+    }
+    for path in PAGES {
+        let (code, text) = page(&serving, path, &cookie).await;
+        assert_eq!(code, 200, "{path}: {text}");
+        assert!(text.contains("&#60;script&#62;alert"), "{path} says why removal is paused: {text}");
+        assert_harmless(&text);
+        assert!(!text.contains("=\"/"), "{path}: every link is relative: {text}");
+        let nav = text.split_once("<nav").and_then(|(_, rest)| rest.split_once("</nav>")).expect("links").0;
+        assert_eq!((nav.matches("<a ").count(), nav.matches("aria-current").count()), (PAGES.len(), 1), "{path}");
+    }
+    let (code, text) = page(&serving, "/removals?since=yesterday", &cookie).await;
+    assert!(code == 400 && text.contains("is neither a time") && text.contains("<nav"), "{code} {text}");
+    let (code, text) = page(&serving, "/nothing", &cookie).await;
+    assert!(code == 404 && text.contains("no such page") && text.contains("<nav"), "{code} {text}");
+}
+
+#[tokio::test]
+async fn receipts_are_downloaded_as_a_table() {
+    let mut world = world(On::Sqlite).await;
+    let serving = with_tokens(&mut world).await;
+    let cookie = format!("Cookie: {}", log_in(&serving, VIEWER).await);
+    for id in ["a", "b"] {
+        world.closed_with_volume(id).await;
+        world.publish_closed(id).await;
+        world.until_marked(id).await;
+    }
+    let answer = ask(&serving, "GET /removals.csv?thread=b&host=&outcome=&since=&until=", &[&cookie], "").await;
+    assert_eq!(answer.header("content-type"), Some("text/csv; charset=utf-8"));
+    assert!(answer.header("content-disposition").is_some_and(|value| value.contains("removals.csv")));
+    let printed = world.run(&["receipts", "--csv", "--thread", "b"]).await;
+    assert_eq!(answer.body(), String::from_utf8_lossy(&printed.stdout));
+    let all = ask(&serving, "GET /removals.csv", &[&cookie], "").await;
+    assert_eq!(all.body().lines().count(), 3, "{}", all.text);
+}
+
+#[tokio::test]
+async fn a_sweep_is_tried_dry_and_made_and_how_it_ended_is_still_there_after_a_reload() {
+    let mut world = world(On::Sqlite).await;
+    world.set("VOLUME_REAPER_RECONCILE_INTERVAL", "1h");
+    let serving = with_tokens(&mut world).await;
+    world.closed_with_volume("t1").await;
+    let viewer = log_in(&serving, VIEWER).await;
+    assert_eq!(press(&serving, "/sweeps", &viewer, "dry_run=false").await, 403);
+    assert_eq!(press(&serving, "/sweeps", &viewer, "dry_run=true").await, 303);
+    let (_, text) = page(&serving, "/sweeps", &viewer).await;
+    assert!(text.contains("A dry run that vera asked for") && text.contains("1 would be removed"), "{text}");
+    assert!(world.has_volume("t1").await && !text.contains("Sweep now"), "{text}");
+    let operator = log_in(&serving, OPERATOR).await;
+    assert_eq!(press(&serving, "/sweeps", &operator, "dry_run=false").await, 303);
+    let (_, text) = page(&serving, "/sweeps", &viewer).await;
+    assert!(text.contains("A sweep that otto asked for") && text.contains("<td>otto, on"), "{text}");
+    assert!(!world.has_volume("t1").await);
+}
+
+#[tokio::test]
+async fn an_open_page_hears_of_a_pause_by_itself() {
+    let mut world = world(On::Sqlite).await;
+    let serving = with_tokens(&mut world).await;
+    let cookie = log_in(&serving, OPERATOR).await;
+    let head = format!("GET /live?range=hour HTTP/1.1\r\nHost: localhost\r\nCookie: {cookie}\r\n\r\n");
+    let mut stream = TcpStream::connect(&serving.http).await.expect("it listens");
+    stream.write_all(head.as_bytes()).await.expect("written");
+    let mut heard = String::new();
+    let until = async |stream: &mut TcpStream, heard: &mut String, what: &str| {
+        while !heard.contains(what) {
+            let mut piece = vec![0; 4096];
+            let read = tokio::time::timeout(Duration::from_secs(30), stream.read(&mut piece)).await;
+            let read = read.expect("in time").expect("read");
+            assert!(read > 0, "it ended before {what:?}: {heard}");
+            *heard += &String::from_utf8_lossy(&piece[..read]);
+        }
+    };
+    until(&mut stream, &mut heard, "All is well").await;
+    assert!(heard.contains("content-type: text/event-stream") && !heard.contains("Removal is paused"), "{heard}");
+    assert_eq!(press(&serving, "/pause", &cookie, "reason=because").await, 303);
+    until(&mut stream, &mut heard, "because").await;
+    // Who listens does not hold up the end.
+    assert_eq!(serving.stop().await, Some(0));
+}
+
+#[tokio::test]
+async fn light_or_dark_is_remembered_and_the_way_back_stays_with_us() {
+    let world = world(On::Sqlite).await;
+    let serving = world.serve_idle().await;
+    let choose = async |form: &str| ask(&serving, "POST /look", &[FORM, "Sec-Fetch-Site: same-origin"], form).await;
+    let answer = choose("look=dark&back=threads%3Fhost%3Da").await;
+    assert_eq!((answer.code, answer.header("location")), (303, Some("./threads?host=a")));
+    let cookie = answer.header("set-cookie").and_then(|value| value.split(';').next()).expect("a cookie");
+    let (_, text) = page(&serving, "/holds", cookie).await;
+    assert!(text.contains("data-look=\"dark\""), "{text}");
+    assert_eq!(choose("look=%0d%0a&back=%2F%2Fevil.example").await.header("location"), Some("./evil.example"));
 }

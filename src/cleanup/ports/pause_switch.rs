@@ -1,13 +1,13 @@
 //! The pause of removal, as the clean-up needs it.
 
 use chrono::{DateTime, Utc};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::failure::Failure;
 
 /// A pause of all removal, or of that on one host.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
 pub struct Pause {
     /// Since when.
     pub paused_at: DateTime<Utc>,

@@ -4,7 +4,7 @@ mod forms;
 
 use std::process::ExitCode;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::Utc;
 
 use self::forms::Form;
 use super::output::{json, reader_is_gone, say, write};
@@ -12,9 +12,9 @@ use crate::{
     cli::{ReceiptsAction, ReceiptsSelection},
     config::Config,
     failure::Failure,
-    operations::{read_only_store, require_schema},
+    operations::{audit_trail::point, read_only_store, require_schema},
     progress,
-    store::{ListedReceipt, ReceiptFilter, Store, Verification},
+    store::{ListedReceipt, ReceiptFilter, ReceiptPlace, Store, Verification},
     terminal::Plain,
 };
 
@@ -33,14 +33,21 @@ pub(super) async fn run(
     let store = read_only_store(config).await?;
     require_schema(&store, config).await?;
     let done = match action {
-        None => list(&store, selection).await.map(|()| true),
+        None => {
+            let page = async |filter: &ReceiptFilter, after, limit| store.list_receipts(filter, after, limit).await;
+            list(selection, page).await.map(|()| true)
+        }
         Some(ReceiptsAction::Verify { json }) => verify(&store, json).await,
     };
     store.close().await?;
     done.map(|whole| if whole { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-async fn list(store: &Store, selection: ReceiptsSelection) -> Result<(), Failure> {
+/// Prints the list out of pages, each of at most as many receipts as it is asked for, behind a place.
+pub(super) async fn list(
+    selection: ReceiptsSelection,
+    pages: impl AsyncFn(&ReceiptFilter, Option<ReceiptPlace>, u64) -> Result<Vec<ListedReceipt>, Failure>,
+) -> Result<(), Failure> {
     let now = Utc::now();
     let time = |name: &str, text: Option<&str>| text.map(|text| point(name, text, now)).transpose();
     let filter = ReceiptFilter {
@@ -58,7 +65,7 @@ async fn list(store: &Store, selection: ReceiptsSelection) -> Result<(), Failure
     let mut has_more = false;
     write(&form.begin())?;
     while left > 0 {
-        let mut page = store.list_receipts(&filter, after, PAGE.min(left.saturating_add(1))).await?;
+        let mut page = pages(&filter, after, PAGE.min(left.saturating_add(1))).await?;
         let is_last = (page.len() as u64) < PAGE.min(left.saturating_add(1));
         let more = page.len().saturating_sub(usize::try_from(left).unwrap_or(usize::MAX));
         page.truncate(page.len() - more);
@@ -71,20 +78,6 @@ async fn list(store: &Store, selection: ReceiptsSelection) -> Result<(), Failure
         }
     }
     write(&form.end(after.filter(|_| has_more)))
-}
-
-/// A time, or so long ago.
-fn point(name: &str, text: &str, now: DateTime<Utc>) -> Result<DateTime<Utc>, String> {
-    match (DateTime::parse_from_rfc3339(text), humantime::parse_duration(text)) {
-        (Ok(time), _) => Ok(time.to_utc()),
-        (Err(_), Ok(ago)) => {
-            let ago = TimeDelta::from_std(ago).ok();
-            Ok(ago.and_then(|ago| now.checked_sub_signed(ago)).unwrap_or(DateTime::<Utc>::MIN_UTC))
-        }
-        (Err(_), Err(_)) => {
-            Err(format!("{name} {text:?}: is neither a time, as in 2026-12-24T18:00:00Z, nor a duration ago, as in 7d"))
-        }
-    }
 }
 
 /// Whether all receipts are as they were written.
@@ -118,15 +111,6 @@ fn text(Verification { whole, receipts, chains, flaws, .. }: &Verification) -> S
 mod tests {
     use super::*;
     use crate::store::Flaw;
-
-    #[test]
-    fn a_time_is_one_or_so_long_ago() {
-        let now = "2026-11-23T12:00:00Z".parse().expect("a time");
-        let at = |text| point("--since", text, now).map(|at| at.to_rfc3339());
-        assert_eq!(at("7d").as_deref(), Ok("2026-11-16T12:00:00+00:00"));
-        assert_eq!(at("2026-11-01T00:00:00+02:00").as_deref(), Ok("2026-10-31T22:00:00+00:00"));
-        assert!(at("yesterday").expect_err("refused").starts_with("--since \"yesterday\": is neither a time"));
-    }
 
     #[test]
     fn a_verification_reads_well() {

@@ -2,9 +2,12 @@
 
 use askama::Template;
 
-use super::looks::{Frame, address, found_at, moment};
+use super::looks::{Frame, OperationLine, address, found_at, moment};
 use crate::{
-    console::queries::{DeadLettersQuery, ThreadsQuery},
+    console::{
+        operation::Operation,
+        queries::{DeadLettersQuery, ThreadsQuery},
+    },
     operations::{
         parked::ParkedPage,
         waiting_list::{WaitingPage, WaitsFor},
@@ -44,6 +47,7 @@ struct WaitingRow {
 #[template(path = "letters.html")]
 pub(super) struct Letters {
     frame: Frame,
+    operation: Option<OperationLine>,
     total: u64,
     matching: u64,
     taken_at: String,
@@ -65,6 +69,7 @@ struct GroupRow {
 
 struct MessageRow {
     thread: String,
+    link: String,
     reason: &'static str,
     attempts: usize,
     parked: String,
@@ -113,7 +118,7 @@ fn named(waits_for: WaitsFor) -> (&'static str, &'static str) {
 }
 
 impl Letters {
-    pub(super) fn new(frame: Frame, query: &DeadLettersQuery, page: ParkedPage) -> Self {
+    pub(super) fn new(frame: Frame, operation: Option<Operation>, query: &DeadLettersQuery, page: ParkedPage) -> Self {
         let groups = page.groups.into_iter().map(|group| GroupRow {
             reason: group.reason,
             error: group.error.unwrap_or_default(),
@@ -123,6 +128,7 @@ impl Letters {
             newest: moment(group.newest),
         });
         let messages = page.messages.into_iter().map(|letter| MessageRow {
+            link: letter.thread_id.as_ref().map(|id| found_at(id.as_str())).unwrap_or_default(),
             thread: letter.thread_id.map(|id| id.to_string()).unwrap_or_default(),
             reason: letter.reason,
             attempts: letter.attempts,
@@ -134,6 +140,7 @@ impl Letters {
         let next = page.next.map(|after| address(&[("reason", &reason), ("thread", &thread), ("after", &after)]));
         Self {
             frame,
+            operation: operation.map(OperationLine::new),
             total: page.counts.total,
             matching: page.counts.matching,
             taken_at: moment(Some(page.taken_at)),

@@ -1,66 +1,71 @@
-//! What the pages show, in the words and forms that people read.
+//! What all pages have, and the words and forms that people read.
 
 use std::time::Duration;
 
 use askama::Template;
 use chrono::{DateTime, Utc};
 
+use super::viewer::{Look, Viewer};
 use crate::{
-    cleanup::Pause,
-    config::Role,
-    console::access::Person,
-    operations::{
-        explain::explanation::Explanation,
-        status::overview::{FailingThread, Report},
-    },
-    terminal::time,
-    volume_name::ThreadId,
+    cleanup::Pause, config::Role, console::operation::Operation, operations::explain::explanation::Explanation,
+    terminal::time, volume_name::ThreadId,
 };
 
+/// The pages: the key that leads there after a `g`, the path, the name.
+const PAGES: [(&str, &str, &str); 10] = [
+    ("o", "", "Overview"),
+    ("w", "threads", "Waiting"),
+    ("d", "dead-letters", "Dead letters"),
+    ("r", "removals", "Removals"),
+    ("s", "sweeps", "Sweeps"),
+    ("h", "hosts", "Hosts"),
+    ("p", "orphans", "Orphans"),
+    ("k", "holds", "Holds"),
+    ("a", "activity", "Activity"),
+    ("e", "health", "Health"),
+];
+
 /// What every page has.
+#[expect(clippy::struct_excessive_bools, reason = "each decides about a part of the page by itself")]
 pub(super) struct Frame {
+    /// From here to the overview.
+    pub(super) root: String,
+    /// From the overview to here.
+    pub(super) here: String,
+    pub(super) pages: Vec<PageLink>,
+    pub(super) look: &'static str,
+    pub(super) looks: [LookChoice; 3],
     pub(super) who: String,
     pub(super) can_leave: bool,
     pub(super) may_act: bool,
+    pub(super) may_look_on: bool,
     pub(super) may_purge: bool,
     pub(super) pauses: Vec<PauseLine>,
 }
 
+pub(super) struct PageLink {
+    pub(super) key: &'static str,
+    pub(super) path: &'static str,
+    pub(super) name: &'static str,
+    pub(super) is_here: bool,
+}
+
+pub(super) struct LookChoice {
+    pub(super) name: &'static str,
+    pub(super) is_chosen: bool,
+}
+
+#[derive(PartialEq, Eq)]
 pub(super) struct PauseLine {
     pub(super) since: String,
     pub(super) who: String,
     pub(super) reason: String,
 }
 
-/// How things stand.
-#[derive(Template)]
-#[template(path = "overview.html")]
-pub(super) struct Overview {
-    frame: Frame,
-    verdict: String,
-    lines: Vec<Line>,
-    figures: Vec<Figure>,
-    worst: Vec<FailingRow>,
-    now: String,
-}
-
-/// One thing that was looked at.
-struct Line {
-    ok: bool,
-    text: String,
-}
-
-struct Figure {
-    name: &'static str,
-    value: String,
-}
-
-struct FailingRow {
-    id: String,
-    link: String,
-    attempts: u64,
-    next_try: String,
-    error: String,
+/// What was asked for at this replica, in words.
+pub(super) struct OperationLine {
+    pub(super) text: String,
+    pub(super) is_running: bool,
 }
 
 /// Why a volume is still there.
@@ -70,10 +75,18 @@ pub(super) struct Thread {
     frame: Frame,
     id: String,
     answer: String,
+    /// All of them, if it has several.
+    volumes: Vec<VolumeRow>,
     users: Vec<UserRow>,
     events: Vec<Event>,
     is_held: bool,
     is_waiting: bool,
+}
+
+struct VolumeRow {
+    name: String,
+    is_there: bool,
+    users: usize,
 }
 
 struct UserRow {
@@ -88,111 +101,65 @@ struct Event {
     text: String,
 }
 
-/// A page that says one thing, or asks for a token.
+/// A page that asks for a token, for who is not known.
 #[derive(Template)]
 #[template(path = "notice.html")]
 pub(super) struct Notice {
+    pub(super) root: String,
+    pub(super) look: &'static str,
     pub(super) title: String,
     pub(super) detail: String,
     pub(super) has_login: bool,
 }
 
+/// A page that says why there is nothing else on it.
+#[derive(Template)]
+#[template(path = "trouble.html")]
+pub(super) struct Trouble {
+    pub(super) frame: Frame,
+    pub(super) title: &'static str,
+    pub(super) detail: String,
+}
+
 impl Frame {
-    pub(super) fn new(person: &Person, may_act: bool, pauses: &[Pause]) -> Self {
-        let line = |pause: &Pause| PauseLine {
-            since: moment(Some(pause.paused_at)),
-            who: pause.paused_by.clone(),
-            reason: pause.reason.clone(),
+    pub(super) fn new(viewer: &Viewer, only_looks: bool, pauses: Vec<PauseLine>) -> Self {
+        let Viewer { person, place } = viewer;
+        let may = |role| !only_looks && person.may(role);
+        let path = place.here.split('?').next().unwrap_or_default();
+        let link = |(key, to, name): (_, &'static str, _)| {
+            let is_below = path.strip_prefix(to).is_some_and(|rest| !to.is_empty() && rest.starts_with('/'));
+            PageLink { key, path: to, name, is_here: path == to || is_below }
         };
         Self {
+            root: place.root.clone(),
+            here: place.here.clone(),
+            pages: PAGES.map(link).into(),
+            look: place.look.as_str(),
+            looks: Look::ALL.map(|look| LookChoice { name: look.as_str(), is_chosen: look == place.look }),
             who: format!("{} ({})", person.name, person.role),
             can_leave: !person.is_nobody,
-            may_act,
-            may_purge: may_act && person.may(Role::Admin),
-            pauses: pauses.iter().map(line).collect(),
+            may_act: may(Role::Operator),
+            may_look_on: may(Role::Viewer),
+            may_purge: may(Role::Admin),
+            pauses,
         }
     }
 }
 
-impl Overview {
-    pub(super) fn new(frame: Frame, report: &Report) -> Self {
-        let lines = lines(report);
-        let ill: Vec<_> = lines.iter().filter(|line| !line.ok).collect();
-        let verdict = match ill.as_slice() {
-            [] => "All is well".to_owned(),
-            [one] => one.text.clone(),
-            [first, others @ ..] => format!("{}, and {} more to look at", first.text, others.len()),
-        };
-        let worst = report.failing.iter().flat_map(|failing| &failing.worst).map(FailingRow::new).collect();
-        Self { frame, verdict, figures: figures(report), worst, lines, now: time(Utc::now()) }
+impl PauseLine {
+    pub(super) fn new(pause: &Pause) -> Self {
+        let since = moment(Some(pause.paused_at));
+        Self { since, who: pause.paused_by.clone(), reason: pause.reason.clone() }
     }
 }
 
-/// Checks in words, what is wrong in the same place as what is right.
-fn lines(report: &Report) -> Vec<Line> {
-    let mut lines = Vec::new();
-    for (name, answering) in &report.dependencies {
-        let error = answering.error.as_deref().unwrap_or_default();
-        let text = if answering.up { format!("The {name} answers") } else { format!("The {name} is down: {error}") };
-        lines.push(Line { ok: answering.up, text });
-    }
-    for host in &report.hosts {
-        let error = host.answering.error.as_deref().unwrap_or_default();
-        let up = host.answering.up;
-        let text = if up { format!("Host {} answers", host.name) } else { format!("Host {}: {error}", host.name) };
-        lines.push(Line { ok: up, text });
-    }
-    let pauses = report.pause.iter().chain(report.hosts.iter().filter_map(|host| host.pause.as_ref()));
-    match pauses.min_by_key(|pause| pause.paused_at) {
-        Some(pause) => lines.push(Line { ok: false, text: format!("Removal is paused: {}", pause.reason) }),
-        None => lines.push(Line { ok: true, text: "Removal is not paused".to_owned() }),
-    }
-    let is_swept = report.sweeper.as_ref().is_some_and(|sweeper| sweeper.current);
-    let text = if is_swept { "A replica sweeps" } else { "No replica sweeps: is serve running?" };
-    lines.push(Line { ok: is_swept, text: text.to_owned() });
-    let failing = report.failing.as_ref().map_or(0, |failing| failing.threads);
-    let text = if failing == 0 { "No clean-up fails".to_owned() } else { format!("{failing} clean-ups fail") };
-    lines.push(Line { ok: failing == 0, text });
-    let parked = parked(report);
-    let text = if parked == 0 { "No dead letters".to_owned() } else { format!("{parked} dead letters are parked") };
-    lines.push(Line { ok: parked == 0, text });
-    let unread = report
-        .errors
-        .iter()
-        .map(|(section, error)| Line { ok: false, text: format!("The section {section} can't be read: {error}") });
-    lines.extend(unread);
-    lines
-}
-
-fn parked(report: &Report) -> u64 {
-    let queues = report.queues.iter().flatten().filter(|queue| queue.name.ends_with(".dead-letter"));
-    queues.filter_map(|queue| queue.messages).map(u64::from).sum()
-}
-
-fn figures(report: &Report) -> Vec<Figure> {
-    let known = |value: Option<u64>| value.map_or("unknown".to_owned(), |value| value.to_string());
-    let removed = |counts: &std::collections::BTreeMap<String, u64>| counts.get("removed").copied().unwrap_or(0);
-    let removals = report.removals.as_ref();
-    let backlog = report.backlog.as_ref();
-    let oldest = backlog.map(|backlog| backlog.oldest_seconds.map_or("none".to_owned(), age));
-    vec![
-        Figure { name: "Waiting", value: known(backlog.map(|backlog| backlog.unmarked)) },
-        Figure { name: "Oldest", value: oldest.unwrap_or_else(|| "unknown".to_owned()) },
-        Figure { name: "Removed, last hour", value: known(removals.map(|all| removed(&all.last_hour))) },
-        Figure { name: "Removed, last day", value: known(removals.map(|all| removed(&all.last_day))) },
-        Figure { name: "Failing", value: known(report.failing.as_ref().map(|failing| failing.threads)) },
-        Figure { name: "Dead letters", value: known(report.queues.as_ref().map(|_| parked(report))) },
-    ]
-}
-
-impl FailingRow {
-    fn new(FailingThread { thread_id, failing }: &FailingThread) -> Self {
-        Self {
-            id: thread_id.clone(),
-            link: found_at(thread_id),
-            attempts: failing.failed.attempts,
-            next_try: time(failing.next_try_at),
-            error: failing.failed.error.clone(),
+impl OperationLine {
+    pub(super) fn new(operation: Operation) -> Self {
+        let Operation { what, who, began_at, ended } = operation;
+        let began = moment(Some(began_at));
+        match ended {
+            None => Self { text: format!("A {what} that {who} asked for runs since {began}"), is_running: true },
+            Some((_, how)) => Self { text: format!("A {what} that {who} asked for {began}: {how}"), is_running: false },
         }
     }
 }
@@ -205,11 +172,17 @@ impl Thread {
             image: user.image.clone(),
             id: user.id.chars().take(12).collect(),
         });
+        let volumes = explanation.volumes.iter().map(|seen| VolumeRow {
+            name: seen.volume.to_string(),
+            is_there: seen.found.is_some(),
+            users: seen.users.len(),
+        });
         let row = explanation.thread.as_ref();
         Self {
             frame,
             id: id.to_string(),
             answer: explanation.answer.clone(),
+            volumes: volumes.collect(),
             users: users.collect(),
             events: events(explanation),
             is_held: explanation.hold.is_some(),
@@ -242,9 +215,9 @@ fn events(explanation: &Explanation) -> Vec<Event> {
     events.into_iter().map(|(at, text)| Event { at: moment(Some(at)), text }).collect()
 }
 
-/// Where a thread's page is found, whatever stands in its id.
+/// Where a thread's page is found from the overview, whatever stands in its id.
 pub(super) fn found_at(id: &str) -> String {
-    format!("/find?{}", address(&[("id", id)]))
+    format!("find?{}", address(&[("id", id)]))
 }
 
 pub(super) fn address(pairs: &[(&str, &str)]) -> String {
@@ -263,7 +236,46 @@ pub(super) fn moment(at: Option<DateTime<Utc>>) -> String {
 }
 
 /// An age in its two largest units.
-fn age(seconds: u64) -> String {
+pub(super) fn age(seconds: u64) -> String {
     let age = humantime::format_duration(Duration::from_secs(seconds)).to_string();
     age.split(' ').take(2).collect::<Vec<_>>().join(" ")
+}
+
+/// A number with its thousands apart.
+pub(super) fn count(number: u64) -> String {
+    let digits = number.to_string();
+    let first = digits.len() % 3;
+    let mut parts: Vec<&str> = Vec::new();
+    parts.extend(Some(&digits[..first]).filter(|part| !part.is_empty()));
+    parts.extend((first..digits.len()).step_by(3).map(|at| &digits[at..at + 3]));
+    parts.join(",")
+}
+
+/// So many bytes, in the unit that leaves at most four digits.
+pub(super) fn amount(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
+    let (mut tenths, mut unit) = (u128::from(bytes) * 10, "bytes");
+    for next in UNITS {
+        if tenths < 10_240 {
+            break;
+        }
+        (tenths, unit) = (tenths / 1024, next);
+    }
+    match (unit, tenths % 10) {
+        ("bytes", _) | (_, 0) => format!("{} {unit}", tenths / 10),
+        (_, tenth) => format!("{}.{tenth} {unit}", tenths / 10),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_written_as_people_read_them() {
+        assert_eq!([0, 7, 999, 1000, 1_234_567].map(count), ["0", "7", "999", "1,000", "1,234,567"]);
+        let amounts = [0, 1023, 1024, 1536, 5 << 30, u64::MAX].map(amount);
+        assert_eq!(amounts, ["0 bytes", "1023 bytes", "1 KiB", "1.5 KiB", "5 GiB", "16383.9 PiB"].map(str::to_owned));
+        assert_eq!(age(90_061), "1day 1h");
+    }
 }

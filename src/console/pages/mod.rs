@@ -1,120 +1,118 @@
 //! The pages: rendered here, readable and usable without a script.
 //!
-//! What comes from outside (ids, names, errors, reasons) is escaped by the templates, all of it.
+//! What comes from outside (ids, names, errors, reasons) is escaped by the templates, all of it. All links are
+//! relative: a proxy may put any prefix before our paths.
 
+mod assets;
+mod chart;
 mod lists;
+mod live;
 mod looks;
+mod places;
 mod pressed;
+mod records;
+mod shown;
+mod verdict;
+mod viewer;
 
 use std::sync::Arc;
 
 use askama::Template;
 use axum::{
-    Extension, Router,
-    extract::{Path, Request, State},
-    http::{HeaderMap, StatusCode, Uri, header},
+    Router,
+    extract::{Request, State},
+    http::{StatusCode, Uri},
     middleware::{self, Next},
-    response::{Html, IntoResponse, Redirect, Response},
+    response::{Html, IntoResponse, Response},
     routing::{get, post},
 };
-use serde::Deserialize;
 
 use self::{
-    lists::{Letters, Waiting},
-    looks::{Frame, Notice, Overview, Thread},
+    looks::{Frame, Notice, PauseLine, Trouble},
+    viewer::{Place, Viewer},
 };
-use super::{
-    Console,
-    access::Person,
-    answer,
-    problem::Problem,
-    queries::{DeadLettersQuery, ThreadsQuery},
-    reading::{Shared, explained, parked_page, thread_id, threads_page},
-};
-use crate::config::Role;
+use super::{Console, problem::Problem, reading::Shared};
 
 /// A page, or the page that says why there is none.
 type Page = Result<Response, Failed>;
 
 /// Why there is no page.
+#[derive(Clone)]
 struct Failed(Problem);
-
-/// The thread that is looked for.
-#[derive(Deserialize)]
-struct Find {
-    id: String,
-}
 
 /// The pages and their forms.
 pub(super) fn pages(console: &Arc<Console>) -> Router<Arc<Console>> {
     Router::new()
-        .route("/", get(overview))
-        .route("/find", get(find))
-        .route("/threads", get(waiting))
-        .route("/threads/{id}", get(thread))
+        .route("/", get(shown::overview))
+        .route("/find", get(shown::find))
+        .route("/threads", get(shown::waiting))
+        .route("/threads/{id}", get(shown::thread))
         .route("/threads/{id}/hold", post(pressed::hold))
         .route("/threads/{id}/release", post(pressed::release))
         .route("/threads/{id}/clean", post(pressed::clean))
-        .route("/dead-letters", get(letters))
+        .route("/dead-letters", get(shown::letters))
         .route("/dead-letters/replay", post(pressed::replay))
         .route("/dead-letters/purge", post(pressed::purge))
+        .route("/removals", get(shown::removals))
+        .route("/removals.csv", get(shown::download))
+        .route("/sweeps", get(shown::sweeps).post(pressed::sweep))
+        .route("/hosts", get(shown::hosts))
+        .route("/orphans", get(shown::orphans))
+        .route("/holds", get(shown::holds).post(pressed::hold_any))
+        .route("/activity", get(shown::activity))
+        .route("/health", get(shown::health))
+        .route("/live", get(live::live))
         .route("/pause", post(pressed::pause))
         .route("/resume", post(pressed::resume))
+        .fallback(no_such_page)
         .layer(middleware::from_fn_with_state(Arc::clone(console), known_only))
         // These are for who is not known yet.
-        .route("/login", get(log_in).post(pressed::log_in))
+        .route("/login", get(shown::log_in).post(pressed::log_in))
         .route("/logout", post(pressed::log_out))
-        .route("/assets/console.css", get(style))
+        .route("/look", post(pressed::look))
+        .layer(middleware::from_fn_with_state(Arc::clone(console), explained))
+        .merge(assets::assets())
 }
 
-/// Lets in who may look; who has no token yet is asked for it.
+async fn no_such_page() -> Failed {
+    Failed(Problem::new(StatusCode::NOT_FOUND, "there is no such page; the links above lead to those that there are"))
+}
+
+/// Lets in who may look, and tells what answers who it is.
 async fn known_only(State(console): Shared, mut request: Request, next: Next) -> Response {
     match console.access.identify(request.headers()).await {
         Ok(person) => {
+            let viewer = Viewer { person: person.clone(), place: Place::of(&request) };
             request.extensions_mut().insert(person);
-            next.run(request).await
+            request.extensions_mut().insert(viewer.clone());
+            let mut response = next.run(request).await;
+            response.extensions_mut().insert(viewer);
+            response
         }
         Err(problem) => Failed(problem).into_response(),
     }
 }
 
-async fn style(headers: HeaderMap) -> Response {
-    let mut response = answer::tagged(&headers, "text/css; charset=utf-8", include_bytes!("console.css").to_vec());
-    response.headers_mut().insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-cache"));
-    response
-}
-
-async fn log_in() -> Response {
-    Notice { title: "Log in".to_owned(), detail: String::new(), has_login: true }.shown(StatusCode::OK)
-}
-
-async fn overview(State(console): Shared, Extension(person): Extension<Person>) -> Page {
-    let report = console.report().await?;
-    Ok(rendered(&Overview::new(frame(&console, &person).await, &report)))
-}
-
-async fn find(uri: Uri) -> Page {
-    let Find { id } = answer::query(&uri)?;
-    let thread = thread_id(id.trim())?;
-    Ok(Redirect::to(&format!("/threads/{thread}")).into_response())
-}
-
-async fn waiting(State(console): Shared, Extension(person): Extension<Person>, uri: Uri) -> Page {
-    let query: ThreadsQuery = answer::query(&without_empty(&uri)?)?;
-    let page = threads_page(&console, &query).await?;
-    Ok(rendered(&Waiting::new(frame(&console, &person).await, &query, page)))
-}
-
-async fn thread(State(console): Shared, Extension(person): Extension<Person>, Path(id): Path<String>) -> Page {
-    let id = thread_id(&id)?;
-    let explanation = explained(&console, id.clone()).await?;
-    Ok(rendered(&Thread::new(frame(&console, &person).await, &id, &explanation)))
-}
-
-async fn letters(State(console): Shared, Extension(person): Extension<Person>, uri: Uri) -> Page {
-    let query: DeadLettersQuery = answer::query(&without_empty(&uri)?)?;
-    let page = parked_page(&console, &query).await?;
-    Ok(rendered(&Letters::new(frame(&console, &person).await, &query, page)))
+/// Where there is no page, says why: in the frame of all pages to who is known, and to others with where to log in.
+async fn explained(State(console): Shared, request: Request, next: Next) -> Response {
+    let place = Place::of(&request);
+    let mut response = next.run(request).await;
+    let Some(Failed(problem)) = response.extensions_mut().remove() else { return response };
+    let code = problem.code();
+    let page = if let Some(viewer) = response.extensions_mut().remove::<Viewer>() {
+        // The database is not asked whether removal is paused: it may be what is wrong.
+        let frame = Frame { may_act: false, ..Frame::new(&viewer, console.only_looks, Vec::new()) };
+        rendered(&Trouble { frame, title: problem.title, detail: problem.detail })
+    } else {
+        rendered(&Notice {
+            root: place.root,
+            look: place.look.as_str(),
+            title: problem.title.to_owned(),
+            detail: problem.detail,
+            has_login: code == StatusCode::UNAUTHORIZED,
+        })
+    };
+    (code, page).into_response()
 }
 
 /// The address without the fields of a form that were left empty.
@@ -126,25 +124,18 @@ fn without_empty(uri: &Uri) -> Result<Uri, Failed> {
 }
 
 /// What every page has. That the database does not answer is said by the page itself.
-async fn frame(console: &Console, person: &Person) -> Frame {
+async fn frame(console: &Console, viewer: &Viewer) -> Frame {
     let pauses = match console.store().await {
         Ok(store) => store.pauses_in_force(None).await.unwrap_or_default(),
         Err(_) => Vec::new(),
     };
-    Frame::new(person, console.check_may(person, Role::Operator).is_ok(), &pauses)
+    Frame::new(viewer, console.only_looks, pauses.iter().map(PauseLine::new).collect())
 }
 
 fn rendered(page: &impl Template) -> Response {
     match page.render() {
         Ok(page) => Html(page).into_response(),
-        Err(error) => Failed(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())).into_response(),
-    }
-}
-
-impl Notice {
-    fn shown(&self, code: StatusCode) -> Response {
-        let page = self.render().unwrap_or_else(|_| "this page can't be shown".to_owned());
-        (code, Html(page)).into_response()
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
 }
 
@@ -156,9 +147,8 @@ impl From<Problem> for Failed {
 
 impl IntoResponse for Failed {
     fn into_response(self) -> Response {
-        let Self(problem) = self;
-        let code = problem.code();
-        let title = problem.title.to_owned();
-        Notice { title, detail: problem.detail, has_login: code == StatusCode::UNAUTHORIZED }.shown(code)
+        let mut response = self.0.code().into_response();
+        response.extensions_mut().insert(self);
+        response
     }
 }
