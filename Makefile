@@ -8,7 +8,7 @@ CARGO_DENY = 0.20.2
 UNIT_TESTS = --locked --workspace --lib --test layout
 
 .DEFAULT_GOAL = help
-.PHONY: help demo test check soak bench lint audit build cargo-deny
+.PHONY: help demo test check soak bench lint audit book build cargo-deny
 # One after the other, also under `make -j`: each of them takes all cores, and cargo's lock.
 .NOTPARALLEL:
 
@@ -46,7 +46,9 @@ bench: ## figures, beside what they compare with; PARTS="events idle" for some
 	cargo bench --locked --bench bench --no-run
 	deploy/local/servers run -- cargo bench --locked --bench bench -- $(PARTS)
 
-lint: cargo-deny ## format, clippy, documentation, dependencies
+lint: cargo-deny ## format, clippy, documentation, dependencies, workflows, compose files, the book
+	deploy/local/install python3-pip
+	deploy/local/check
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps --document-private-items
@@ -54,6 +56,10 @@ lint: cargo-deny ## format, clippy, documentation, dependencies
 
 audit: cargo-deny ## known vulnerabilities of dependencies; fetches the advisory database
 	cargo deny --locked check advisories
+
+book: ## the documents as a book, target/book/html
+	deploy/local/install python3-pip
+	deploy/book/build
 
 build: ## the release binary, target/release/volume-reaper
 	cargo build --locked --release --bins
