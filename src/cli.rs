@@ -13,11 +13,14 @@ pub use self::{
     receipts_selection::ReceiptsSelection,
     selection::Selection,
 };
-use crate::config::{CONFIG_ENV, Config, ConfigError, SETTINGS, environment, flag_of};
+use crate::{
+    build_info,
+    config::{CONFIG_ENV, Config, ConfigError, SETTINGS, environment, flag_of},
+};
 
 /// Removes the Docker volumes of closed threads, once, and remembers it.
 #[derive(Debug, Parser)]
-#[command(name = "volume-reaper", version, max_term_width = 100)]
+#[command(name = "volume-reaper", version = build_info::one_line(), max_term_width = 100)]
 struct CommandLine {
     #[command(subcommand)]
     command: Command,
@@ -142,6 +145,8 @@ pub enum Command {
         #[arg(long, value_name = "HOST")]
         on: Option<String>,
     },
+    /// Print a file for --config with all settings, each explained and commented out
+    Init,
     /// Print a shell's completions of this command line
     Completions {
         /// The shell

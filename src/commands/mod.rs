@@ -15,6 +15,7 @@ mod pause;
 mod publish;
 mod receipts;
 pub mod serve;
+mod settings_file;
 mod status;
 mod sweep;
 
@@ -40,6 +41,7 @@ pub async fn run(Invocation { command, config }: Invocation) -> Result<ExitCode,
         Command::Explain { thread_id, json } => explain::run(&config, &thread_id, json).await,
         Command::Status { json } => status::run(&config, json).await,
         Command::Receipts { action, selection } => receipts::run(&config, action, selection).await,
+        Command::Init => packaging::init(),
         Command::Completions { shell } => packaging::completions(shell),
         Command::Man { dir } => packaging::man(&dir),
         Command::Hosts { action } => hosts::run(&config, action).await,

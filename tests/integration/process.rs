@@ -302,6 +302,18 @@ async fn the_metrics_are_those_of_the_contract() {
 }
 
 #[tokio::test]
+async fn what_init_prints_is_a_file_of_settings() {
+    let mut world = world(On::Sqlite).await;
+    let printed = world.run(&["init"]).await;
+    assert!(printed.status.success(), "{printed:?}");
+    let file = world.dir.path().join("config.toml");
+    std::fs::write(&file, printed.stdout).expect("written");
+    world.set("VOLUME_REAPER_CONFIG", file.display().to_string());
+    let report = world.run(&["status", "--json"]).await;
+    assert!(report.status.success(), "{report:?}");
+}
+
+#[tokio::test]
 async fn completions_and_manual_pages_know_every_command() {
     let world = world(On::Sqlite).await;
     for shell in ["bash", "zsh", "fish"] {
