@@ -145,8 +145,13 @@ pub enum Command {
         #[arg(long, value_name = "HOST")]
         on: Option<String>,
     },
-    /// Print a file for --config with all settings, each explained and commented out
-    Init,
+    /// Print a file for --config with all settings, each explained, and what is found: Docker's socket, the broker, the
+    /// table of threads. Changes nothing
+    Init {
+        /// Look for nothing: only the defaults, commented out
+        #[arg(long)]
+        blank: bool,
+    },
     /// Print a shell's completions of this command line
     Completions {
         /// The shell

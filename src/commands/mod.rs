@@ -7,6 +7,7 @@ mod explain;
 mod healthcheck;
 mod hold;
 mod hosts;
+mod init;
 mod migrate;
 mod orphans;
 mod output;
@@ -41,7 +42,8 @@ pub async fn run(Invocation { command, config }: Invocation) -> Result<ExitCode,
         Command::Explain { thread_id, json } => explain::run(&config, &thread_id, json).await,
         Command::Status { json } => status::run(&config, json).await,
         Command::Receipts { action, selection } => receipts::run(&config, action, selection).await,
-        Command::Init => packaging::init(),
+        Command::Init { blank: false } => init::run(&config).await,
+        Command::Init { blank: true } => packaging::blank_settings(),
         Command::Completions { shell } => packaging::completions(shell),
         Command::Man { dir } => packaging::man(&dir),
         Command::Hosts { action } => hosts::run(&config, action).await,

@@ -1,4 +1,4 @@
-//! `completions`, `man` and `init`: what packagers install beside the program.
+//! `completions`, `man` and `init --blank`: what packagers install beside the program.
 
 use std::{path::Path, process::ExitCode};
 
@@ -20,8 +20,8 @@ pub(super) fn completions(shell: Shell) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-pub(super) fn init() -> Result<ExitCode, Failure> {
-    write(&settings_file::commented())?;
+pub(super) fn blank_settings() -> Result<ExitCode, Failure> {
+    write(&settings_file::commented(&Vec::new()))?;
     Ok(ExitCode::SUCCESS)
 }
 

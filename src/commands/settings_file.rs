@@ -1,22 +1,29 @@
 //! All settings as a file of `--config`, each with its explanation and commented out.
 
+use super::init::Findings;
 use crate::config::{SETTINGS, Setting};
 
 /// No line of the file is longer.
 const COLUMNS: usize = 100;
 
-/// The file. It sets nothing: what is commented out is the default, or an empty text where there is none.
-pub(super) fn commented() -> String {
+/// The file. What is commented out is the default, or an empty text where there is none; what was found is said above
+/// its setting, and set where it is another than the default.
+pub(super) fn commented(findings: &Findings) -> String {
     let mut text = String::from(
         "# The settings of Volume Reaper. What is commented out is the default; environment variables and\n\
          # flags win over this file. It may hold passwords: keep it from others (mode 0640).\n",
     );
-    for Setting { key, env, default, help, .. } in SETTINGS {
+    for Setting { key, env, default, help, .. } in SETTINGS.iter().copied() {
         text.push('\n');
-        for line in wrapped(&format!("{help} [{env}]")) {
+        let found = findings.iter().find(|(of, _)| of == key).map(|(_, found)| found);
+        let says = found.filter(|found| !found.says.is_empty()).map(|found| format!("Found: {}", found.says));
+        for line in wrapped(&format!("{help} [{env}]")).into_iter().chain(says) {
             text.push_str(&format!("# {line}\n"));
         }
-        text.push_str(&format!("#{key} = {}\n", value(default)));
+        match found.and_then(|found| found.value.as_deref()).filter(|value| value != default) {
+            Some(other) => text.push_str(&format!("{key} = {}\n", value(other))),
+            None => text.push_str(&format!("#{key} = {}\n", value(default))),
+        }
     }
     text.push_str(
         "\n# In place of docker_host and docker_hosts, a table for each daemon; its last two lines may be left out.\n\
@@ -65,12 +72,12 @@ mod tests {
     #[test]
     fn it_changes_nothing_as_it_stands() {
         let defaults = Config::load(|_| None, &HashMap::new(), None).expect("the defaults");
-        assert_eq!(format!("{:?}", loaded(commented())), format!("{defaults:?}"));
+        assert_eq!(format!("{:?}", loaded(commented(&Vec::new()))), format!("{defaults:?}"));
     }
 
     #[test]
     fn nothing_changes_when_every_default_is_set() {
-        let text = commented();
+        let text = commented(&Vec::new());
         let (settings, _) = text.split_once("\n# In place of docker_host").expect("the hosts");
         let is_setting = |line: &&str| line.starts_with('#') && !line.starts_with("# ");
         let set: Vec<_> = settings.lines().filter(is_setting).map(|line| &line[1..]).collect();
@@ -81,7 +88,7 @@ mod tests {
 
     #[test]
     fn its_hosts_are_hosts() {
-        let text = commented();
+        let text = commented(&Vec::new());
         let (_, hosts) = text.split_once("may be left out.\n").expect("the hosts");
         // Those certificates are on the machine that it is written for.
         let lines = hosts.lines().filter(|line| !line.contains("cert_path"));
@@ -91,6 +98,6 @@ mod tests {
 
     #[test]
     fn its_lines_are_short() {
-        assert!(commented().lines().all(|line| line.len() <= COLUMNS + 10));
+        assert!(commented(&Vec::new()).lines().all(|line| line.len() <= COLUMNS + 10));
     }
 }

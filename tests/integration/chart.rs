@@ -248,7 +248,7 @@ fn chart_and_kustomize_name_this_version() {
 fn the_charts_schema_takes_every_setting_that_is_no_secret_and_no_secret() {
     let schema: Value = serde_json::from_str(&read("helm/volume-reaper/values.schema.json")).expect("JSON");
     let settings = jsonschema::validator_for(&schema["properties"]["settings"]).expect("a schema");
-    for setting in SETTINGS {
+    for setting in SETTINGS.iter() {
         let mut value = Map::new();
         value.insert(setting.env.to_owned(), json!("x"));
         assert_eq!(settings.is_valid(&Value::Object(value)), !setting.secret, "{}", setting.env);

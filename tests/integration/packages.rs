@@ -112,8 +112,26 @@ async fn release(dir: &Path) -> impl Fn(&str) -> PathBuf {
     }
 }
 
+/// Fails unless the program in the archive starts, and has beside it what the compose file mounts.
+async fn starts_without_rust(archive: &Path) {
+    let dir = folder();
+    let archive = archive.display().to_string();
+    let out = dir.path().display().to_string();
+    let unpacked = run("tar", &["--extract", "--strip-components=1", "--file", &archive, "--directory", &out]).await;
+    assert!(unpacked.status.success(), "{unpacked:?}");
+    let version = run(dir.path().join("volume-reaper"), &["--version"]).await;
+    let version = String::from_utf8(version.stdout).expect("text");
+    assert!(version.starts_with(&format!("volume-reaper {} (", env!("CARGO_PKG_VERSION"))), "{version}");
+    assert!(version.contains(" static "), "{version}");
+    let compose = yaml(&std::fs::read_to_string(dir.path().join("deploy/compose.yaml")).expect("readable"));
+    let configs = compose["configs"].as_object().expect("configs").values();
+    for mounted in configs.filter_map(|config| config["file"].as_str()) {
+        assert!(dir.path().join("deploy").join(mounted).is_file(), "{mounted}");
+    }
+}
+
 #[tokio::test]
-async fn a_release_has_twice_the_same_bytes_and_both_packages_the_same_files() {
+async fn a_release_has_twice_the_same_bytes_the_same_files_in_both_packages_and_an_archive_that_starts() {
     let (dir, again) = (folder(), folder());
     let file = release(dir.path()).await;
     let path = dir.path().display().to_string();
@@ -142,24 +160,5 @@ async fn a_release_has_twice_the_same_bytes_and_both_packages_the_same_files() {
     let rpm = file(".rpm").display().to_string();
     let settings = run("rpm", &["--query", "--configfiles", "--package", &rpm]).await;
     assert_eq!(String::from_utf8_lossy(&settings.stdout).trim(), "/etc/volume-reaper/config.toml");
-}
-
-#[tokio::test]
-async fn the_archive_of_a_release_starts_without_rust() {
-    let dir = folder();
-    let file = release(dir.path()).await;
-    let archive = file("-linux.tar.gz").display().to_string();
-    let out = dir.path().display().to_string();
-    let unpacked = run("tar", &["--extract", "--strip-components=1", "--file", &archive, "--directory", &out]).await;
-    assert!(unpacked.status.success(), "{unpacked:?}");
-    let version = run(dir.path().join("volume-reaper"), &["--version"]).await;
-    let version = String::from_utf8(version.stdout).expect("text");
-    assert!(version.starts_with(&format!("volume-reaper {} (", env!("CARGO_PKG_VERSION"))), "{version}");
-    assert!(version.contains(" static "), "{version}");
-    // What the compose file mounts comes along.
-    let compose = yaml(&std::fs::read_to_string(dir.path().join("deploy/compose.yaml")).expect("readable"));
-    let configs = compose["configs"].as_object().expect("configs").values();
-    for mounted in configs.filter_map(|config| config["file"].as_str()) {
-        assert!(dir.path().join("deploy").join(mounted).is_file(), "{mounted}");
-    }
+    starts_without_rust(&file("-linux.tar.gz")).await;
 }
