@@ -145,8 +145,7 @@ pub enum Command {
         #[arg(long, value_name = "HOST")]
         on: Option<String>,
     },
-    /// Print a file for --config with all settings, each explained, and what is found: Docker's socket, the broker, the
-    /// table of threads. Changes nothing
+    /// Print a file for --config: all settings, explained, and what is found of threads, broker and Docker
     Init {
         /// Look for nothing: only the defaults, commented out
         #[arg(long)]

@@ -104,7 +104,9 @@ fn settings_of(table: &LookAlike, others: &[LookAlike]) -> Findings {
         None => ("threads_closed_value", only("no row has one that says it; please look")),
     });
     findings.push(set("threads_closed_at_column", table.closed_at.as_deref().unwrap_or_default()));
-    findings.extend(table.host.as_deref().map(|host| set("threads_host_column", host)));
+    // Not set: another column of that name would send threads to hosts that there are not.
+    let may_be = |host| ("threads_host_column", only(format!("its column {host} may be it, with several hosts")));
+    findings.extend(table.host.as_deref().map(may_be));
     findings
 }
 
@@ -144,9 +146,12 @@ mod tests {
             "threads_table = \"Thread\"",
             "threads_status_column = \"threadStatus\"",
             "threads_closed_at_column = \"\"",
-            "threads_host_column = \"node\"",
         ];
         assert_eq!(set, expected);
         assert!(text.contains("# Found: it looks like it; so do chats\n"), "{text}");
+        assert!(
+            text.contains("# Found: its column node may be it, with several hosts\n#threads_host_column"),
+            "{text}"
+        );
     }
 }
