@@ -18,11 +18,11 @@ pub(super) fn commented(findings: &Findings) -> String {
         let found = findings.iter().find(|(of, _)| of == key).map(|(_, found)| found);
         let says = found.filter(|found| !found.says.is_empty()).map(|found| format!("Found: {}", found.says));
         for line in wrapped(&format!("{help} [{env}]")).into_iter().chain(says) {
-            text.push_str(&format!("# {line}\n"));
+            text.extend(["# ", &line, "\n"]);
         }
         match found.and_then(|found| found.value.as_deref()).filter(|value| value != default) {
-            Some(other) => text.push_str(&format!("{key} = {}\n", value(other))),
-            None => text.push_str(&format!("#{key} = {}\n", value(default))),
+            Some(other) => text.extend([key, " = ", &value(other), "\n"]),
+            None => text.extend(["#", key, " = ", &value(default), "\n"]),
         }
     }
     text.push_str(

@@ -54,8 +54,8 @@ impl Store {
         let Some((look_alike, takes)) = recognised(table, &columns) else { return Ok(None) };
         let closed_value = match takes {
             Takes::Boolean => Some("true".to_owned()),
-            Takes::Enum(labels) => closed_among(labels),
-            Takes::Text | Takes::Blanked | Takes::Anything => closed_among(self.statuses(&look_alike).await?),
+            Takes::Enum(labels) => closed_among(&labels),
+            Takes::Text | Takes::Blanked | Takes::Anything => closed_among(&self.statuses(&look_alike).await?),
             Takes::Uuid | Takes::Integer | Takes::Unsigned | Takes::Zoned | Takes::Naive | Takes::Other => None,
         };
         Ok(Some(LookAlike { closed_value, ..look_alike }))
@@ -110,7 +110,7 @@ fn recognised(table: String, columns: &[Column]) -> Option<(LookAlike, Takes)> {
 }
 
 /// The status that means closed.
-fn closed_among(statuses: Vec<String>) -> Option<String> {
+fn closed_among(statuses: &[String]) -> Option<String> {
     let words = ["closed", "archived", "ended", "finished", "done"];
     words.iter().find_map(|word| statuses.iter().find(|status| bare(status) == *word)).cloned()
 }
@@ -150,7 +150,7 @@ mod tests {
         assert_eq!((found.id.as_str(), found.status.as_str()), ("id", "threadStatus"));
         assert_eq!((found.closed_at.as_deref(), found.host.as_deref()), (Some("closedAt"), Some("docker_host")));
         let Takes::Enum(labels) = takes else { panic!("{takes:?}") };
-        assert_eq!(closed_among(labels).as_deref(), Some("CLOSED"));
+        assert_eq!(closed_among(&labels).as_deref(), Some("CLOSED"));
     }
 
     #[test]
