@@ -4,11 +4,13 @@
 # MariaDB and small tools from the distribution where they are missing (as root, or with sudo), and run private servers.
 
 CARGO_DENY = 0.20.2
+CARGO_AUDITABLE = 0.7.7
+CARGO_CYCLONEDX = 0.5.9
 # What runs without a server. A process for each test where nextest is installed.
 UNIT_TESTS = --locked --workspace --lib --test layout
 
 .DEFAULT_GOAL = help
-.PHONY: help demo test check screenshots soak bench lint audit build cargo-deny
+.PHONY: help demo test check screenshots soak bench lint audit book build deb release cargo-deny
 # One after the other, also under `make -j`: each of them takes all cores, and cargo's lock.
 .NOTPARALLEL:
 
@@ -51,7 +53,9 @@ bench: ## figures, beside what they compare with; PARTS="events idle" for some
 	cargo bench --locked --bench bench --no-run
 	deploy/local/servers run -- cargo bench --locked --bench bench -- $(PARTS)
 
-lint: cargo-deny ## format, clippy, documentation, dependencies
+lint: cargo-deny ## format, clippy, documentation, dependencies, workflows, compose files, the book
+	deploy/local/install python3-pip
+	deploy/local/check
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps --document-private-items
@@ -60,8 +64,22 @@ lint: cargo-deny ## format, clippy, documentation, dependencies
 audit: cargo-deny ## known vulnerabilities of dependencies; fetches the advisory database
 	cargo deny --locked check advisories
 
+book: ## the documents as a book, target/book/html
+	deploy/local/install python3-pip
+	deploy/book/build
+
 build: ## the release binary, target/release/volume-reaper
 	cargo build --locked --release --bins
+
+deb: ## .deb and .rpm for this architecture, target/dist
+	deploy/local/install musl-tools python3-pip
+	deploy/package/build "$$(BUILD_REVISION=$$(git rev-parse HEAD) deploy/image/program --release)" target/dist
+
+release: ## all files of a release for this architecture, target/dist
+	deploy/local/install musl-tools python3-pip
+	@cargo auditable --version >/dev/null 2>&1 || cargo install --locked cargo-auditable@$(CARGO_AUDITABLE)
+	@cargo cyclonedx --version >/dev/null 2>&1 || cargo install --locked cargo-cyclonedx@$(CARGO_CYCLONEDX)
+	deploy/release/build target/dist
 
 cargo-deny:
 	@cargo deny --version >/dev/null 2>&1 || cargo install --locked cargo-deny@$(CARGO_DENY)

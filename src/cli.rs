@@ -15,11 +15,14 @@ pub use self::{
     selection::Selection,
     server_flag::Server,
 };
-use crate::config::{CONFIG_ENV, Config, ConfigError, SERVER_ENV, SERVER_TOKEN_ENV, SETTINGS, environment, flag_of};
+use crate::{
+    build_info,
+    config::{CONFIG_ENV, Config, ConfigError, SERVER_ENV, SERVER_TOKEN_ENV, SETTINGS, environment, flag_of},
+};
 
 /// Removes the Docker volumes of closed threads, once, and remembers it.
 #[derive(Debug, Parser)]
-#[command(name = "volume-reaper", version, max_term_width = 100)]
+#[command(name = "volume-reaper", version = build_info::one_line(), max_term_width = 100)]
 struct CommandLine {
     #[command(subcommand)]
     command: Command,
@@ -143,6 +146,12 @@ pub enum Command {
         /// Only on this Docker host
         #[arg(long, value_name = "HOST")]
         on: Option<String>,
+    },
+    /// Print a file for --config: all settings, explained, and what is found of threads, broker and Docker
+    Init {
+        /// Look for nothing: only the defaults, commented out
+        #[arg(long)]
+        blank: bool,
     },
     /// Print a shell's completions of this command line
     Completions {

@@ -4,6 +4,7 @@
 //! has its volume removed by [`docker`] and its row marked by the [`store`]. A [`sweep`] asks the same clean-up for
 //! what events missed.
 
+pub mod build_info;
 pub mod cleanup;
 pub mod cli;
 pub mod clock;

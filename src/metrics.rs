@@ -9,7 +9,10 @@ use metrics::{Label, counter, describe_counter, describe_gauge, describe_histogr
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use parking_lot::Mutex;
 
-use crate::failure::Dependency;
+use crate::{
+    build_info::{REVISION, VERSION},
+    failure::Dependency,
+};
 
 /// From an event in milliseconds to a volume that its container held for hours.
 const CLOSE_TO_MARK_BUCKETS_SECS: &[f64] =
@@ -90,7 +93,7 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
     describe_counter!("volume_reaper_reclaimed_bytes_total", "What was in removed volumes, as far as it is known.");
     describe_counter!("volume_reaper_reclaimed_unknown_total", "Removed volumes of which it is not known.");
     describe_gauge!("volume_reaper_build_info", "Always 1; its labels say what runs.");
-    gauge!("volume_reaper_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+    gauge!("volume_reaper_build_info", "version" => VERSION, "revision" => REVISION).set(1.0);
     describe_histogram!("volume_reaper_close_to_mark_seconds", "From a thread's close to its mark.");
     describe_histogram!("volume_reaper_sweep_seconds", "Duration of sweeps.");
     describe_counter!(

@@ -10,7 +10,7 @@ use std::{
 /// The rooms of `src/` from the ground up. A room imports from the floors below its own, never from beside or above it.
 /// A room is a folder or a file of that name.
 const FLOORS: [&[&str]; 11] = [
-    &["clock", "failure", "host", "journal", "progress", "reconnect", "terminal", "tls", "volume_name"],
+    &["build_info", "clock", "failure", "host", "journal", "progress", "reconnect", "terminal", "tls", "volume_name"],
     &["metrics"],
     &["health", "traces"],
     &["cleanup"],

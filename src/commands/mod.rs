@@ -7,6 +7,7 @@ mod explain;
 mod healthcheck;
 mod hold;
 mod hosts;
+mod init;
 mod migrate;
 mod orphans;
 mod output;
@@ -16,6 +17,7 @@ mod publish;
 mod receipts;
 mod remote;
 pub mod serve;
+mod settings_file;
 mod status;
 mod sweep;
 
@@ -44,6 +46,8 @@ pub async fn run(Invocation { command, server, config }: Invocation) -> Result<E
         Command::Explain { thread_id, json } => explain::run(&config, &thread_id, json).await,
         Command::Status { json } => status::run(&config, json).await,
         Command::Receipts { action, selection } => receipts::run(&config, action, selection).await,
+        Command::Init { blank: false } => init::run(&config).await,
+        Command::Init { blank: true } => packaging::blank_settings(),
         Command::Completions { shell } => packaging::completions(shell),
         Command::Man { dir } => packaging::man(&dir),
         Command::Hosts { action } => hosts::run(&config, action).await,

@@ -1,10 +1,13 @@
-//! `completions` and `man`: what packagers install beside the program.
+//! `completions`, `man` and `init --blank`: what packagers install beside the program.
 
 use std::{path::Path, process::ExitCode};
 
 use clap_complete::Shell;
 
-use super::output::{say, write};
+use super::{
+    output::{say, write},
+    settings_file,
+};
 use crate::{cli, failure::Failure};
 
 /// What the program is called.
@@ -14,6 +17,11 @@ pub(super) fn completions(shell: Shell) -> Result<ExitCode, Failure> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut cli::command(), NAME, &mut script);
     write(&String::from_utf8_lossy(&script))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) fn blank_settings() -> Result<ExitCode, Failure> {
+    write(&settings_file::commented(&Vec::new()))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -27,24 +27,24 @@ use crate::{
     world::{On, PrivateBroker, World, eventually, server, world},
 };
 
-fn deploy(path: &str) -> PathBuf {
+pub(crate) fn deploy(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy").join(path)
 }
 
-fn read(path: &str) -> String {
+pub(crate) fn read(path: &str) -> String {
     std::fs::read_to_string(deploy(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-fn yaml(text: &str) -> Value {
+pub(crate) fn yaml(text: &str) -> Value {
     serde_saphyr::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
 }
 
-async fn run(program: impl AsRef<std::ffi::OsStr>, arguments: &[&str]) -> Output {
+pub(crate) async fn run(program: impl AsRef<std::ffi::OsStr>, arguments: &[&str]) -> Output {
     Command::new(program).args(arguments).stdin(Stdio::null()).output().await.expect("it runs")
 }
 
 /// The settings of a file in `deploy/`, all of which have to exist, and to be of use together.
-fn settings_are_known(file: &str, env: HashMap<String, String>) {
+pub(crate) fn settings_are_known(file: &str, env: HashMap<String, String>) {
     assert!(!env.is_empty(), "{file}");
     for name in env.keys() {
         assert!(SETTINGS.iter().any(|setting| setting.env == name), "{file}: there is no setting {name}");
@@ -54,7 +54,7 @@ fn settings_are_known(file: &str, env: HashMap<String, String>) {
     Config::load(|_| None, &env.collect(), None).unwrap_or_else(|error| panic!("{file}: {error}"));
 }
 
-fn texts(fields: &Value) -> HashMap<String, String> {
+pub(crate) fn texts(fields: &Value) -> HashMap<String, String> {
     let fields = fields.as_object().expect("a map").iter();
     fields
         .map(|(name, value)| (name.clone(), value.as_str().map_or_else(|| value.to_string(), str::to_owned)))
@@ -62,6 +62,52 @@ fn texts(fields: &Value) -> HashMap<String, String> {
 }
 
 // --- Images and compose ---
+
+/// The texts of files that are written down in the compose file.
+fn config_of_compose(name: &str) -> Value {
+    yaml(yaml(&read("compose.yaml"))["configs"][name]["content"].as_str().unwrap_or_else(|| panic!("no {name}")))
+}
+
+#[tokio::test]
+async fn prometheus_of_compose_takes_its_configuration_and_scrapes_the_service() {
+    let mut config = config_of_compose("prometheus");
+    assert_eq!(config["rule_files"], json!(["/etc/prometheus/alerts.yaml"]));
+    config["rule_files"] = json!([deploy("prometheus/alerts.yaml")]);
+    let dir = tempfile::TempDir::new().expect("a temporary directory");
+    let file = dir.path().join("prometheus.json");
+    std::fs::write(&file, config.to_string()).expect("written");
+    let checked = run("promtool", &["check", "config", &file.display().to_string()]).await;
+    assert!(checked.status.success(), "{checked:?}");
+    assert!(String::from_utf8_lossy(&checked.stdout).contains("1 rule files found"), "{checked:?}");
+    let targets = &config["scrape_configs"][0]["static_configs"][0]["targets"];
+    let port = image_configuration().into_iter().find(|(name, _)| name == "EXPOSE").expect("a port").1;
+    assert_eq!(*targets, json!([format!("reaper:{port}")]));
+}
+
+#[test]
+fn what_compose_mounts_is_there_and_grafana_looks_where_it_is_mounted() {
+    let compose = yaml(&read("compose.yaml"));
+    let configs = compose["configs"].as_object().expect("configs");
+    for (name, config) in configs {
+        if let Some(file) = config["file"].as_str() {
+            assert!(deploy(file).is_file(), "{name}: {file}");
+        }
+    }
+    let mut targets = HashMap::new();
+    for service in compose["services"].as_object().expect("services").values() {
+        for config in service["configs"].as_array().into_iter().flatten() {
+            let [source, target] = ["source", "target"].map(|field| config[field].as_str().expect("text").to_owned());
+            assert!(configs.contains_key(&source), "{source}");
+            targets.insert(source, target);
+        }
+    }
+    assert_eq!(targets.len(), configs.len(), "each is used");
+    let folder = config_of_compose("grafana-dashboards")["providers"][0]["options"]["path"].clone();
+    assert!(targets["dashboard"].starts_with(folder.as_str().expect("a path")), "{targets:?}");
+    let home = &compose["services"]["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"];
+    assert_eq!(*home, json!(targets["dashboard"]));
+    assert_eq!(config_of_compose("grafana-datasource")["datasources"][0]["isDefault"], json!(true));
+}
 
 #[test]
 fn the_settings_in_compose_are_settings() {
@@ -101,7 +147,10 @@ fn the_settings_in_the_dockerfile_are_settings() {
 #[test]
 fn what_the_dockerfile_runs_is_in_its_context() {
     let dockerfile = read("Dockerfile");
-    assert!(dockerfile.contains("deploy/image/root \"$(deploy/image/program --release)\" /image"), "as the test does");
+    assert!(
+        dockerfile.contains("deploy/image/root \"$(BUILD_REVISION=$REVISION deploy/image/program --release)\" /image"),
+        "as the test does"
+    );
     let ignored = std::fs::read_to_string(deploy("../.dockerignore")).expect("readable");
     let ignored: Vec<_> = ignored.lines().collect();
     let position = |line| ignored.iter().position(|other| *other == line);
@@ -162,7 +211,8 @@ async fn the_image_starts_as_nobody_serves_and_is_healthy() {
     assert_eq!(inspected[0]["Config"]["Cmd"], json!(["serve"]));
 
     let version = docker(&["run", "--rm", "--network", "none", &image, "--version"]).await;
-    assert_eq!(version, format!("volume-reaper {}", env!("CARGO_PKG_VERSION")));
+    assert!(version.starts_with(&format!("volume-reaper {} (", env!("CARGO_PKG_VERSION"))), "{version}");
+    assert!(version.contains(" static "), "{version}");
     world.closed_with_volume("t1").await;
     world.docker.start_container(name, None::<StartContainerOptions>).await.expect("started");
     world.until_marked("t1").await;
@@ -215,103 +265,6 @@ async fn the_unit_of_systemd_is_valid_and_hardened() {
     let rated = run("systemd-analyze", &["security", "--offline=true", "--threshold=20", &path]).await;
     assert!(rated.status.success(), "{}", String::from_utf8_lossy(&rated.stdout));
     assert!(unit.contains("TimeoutStopSec=35s"), "longer than the grace period");
-}
-
-// --- Kubernetes ---
-
-/// What `kubectl` makes of the overlay. Debian's is too old, so that a machine may have none that can.
-async fn manifests() -> Option<Vec<Value>> {
-    let version = Command::new("kubectl").args(["version", "--client"]).stdin(Stdio::null()).output().await;
-    if !version.is_ok_and(|version| String::from_utf8_lossy(&version.stdout).contains("Kustomize Version: v5")) {
-        return None;
-    }
-    let folder = deploy("kubernetes/keda").display().to_string();
-    let built = run("kubectl", &["kustomize", &folder]).await;
-    assert!(built.status.success(), "{built:?}");
-    let text = String::from_utf8(built.stdout).expect("text");
-    Some(text.split("\n---\n").map(yaml).collect())
-}
-
-fn of_kind<'a>(manifests: &'a [Value], kind: &str) -> &'a Value {
-    manifests.iter().find(|manifest| manifest["kind"] == kind).unwrap_or_else(|| panic!("no {kind}"))
-}
-
-#[tokio::test]
-async fn the_manifests_of_kubernetes_are_built_and_fit_its_schemas() {
-    let Some(manifests) = manifests().await else {
-        println!("skipped: there is no kubectl with kustomize 5");
-        return;
-    };
-    let schemas = run(deploy("local/kubernetes-schemas"), &[]).await;
-    if schemas.status.code() == Some(3) && std::env::var_os("CI").is_none() {
-        println!("skipped: pip is not available, and the schemas come with it");
-        return;
-    }
-    assert!(schemas.status.success(), "{schemas:?}");
-    let schemas = PathBuf::from(String::from_utf8(schemas.stdout).expect("a path").trim());
-    let schema = |name: &str| -> Value {
-        let text = std::fs::read_to_string(schemas.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
-        serde_json::from_str(&text).expect("JSON")
-    };
-    let resource = |value| jsonschema::Draft::Draft202012.create_resource(value);
-    let mut kinds = Vec::new();
-    for manifest in &manifests {
-        let [version, kind] = ["apiVersion", "kind"].map(|field| manifest[field].as_str().expect("text"));
-        if version.starts_with("keda.sh/") {
-            continue;
-        }
-        let version = version.replace(".k8s.io", "").replace('/', "-");
-        let file = format!("{}-{version}.json", kind.to_lowercase());
-        let registry = jsonschema::Registry::new()
-            .add("schemas:/api/_definitions.json", resource(schema("_definitions.json")))
-            .expect("a document")
-            .add("schemas:/api/it.json", resource(schema(&file)))
-            .expect("a document")
-            .prepare()
-            .expect("documents");
-        let validator =
-            jsonschema::options().with_registry(&registry).build(&json!({ "$ref": "schemas:/api/it.json" }));
-        let validator = validator.expect("a valid schema");
-        let errors: Vec<_> =
-            validator.iter_errors(manifest).map(|error| format!("{}: {error}", error.instance_path())).collect();
-        assert!(errors.is_empty(), "{kind}: {errors:#?}");
-        let mut misspelt = manifest.clone();
-        misspelt["sepc"] = json!({});
-        assert!(!validator.is_valid(&misspelt), "{kind}: the schema knows what there is");
-        kinds.push(kind);
-    }
-    kinds.sort_unstable();
-    let expected = ["ConfigMap", "Deployment", "NetworkPolicy", "PodDisruptionBudget", "Service", "ServiceAccount"];
-    assert_eq!(kinds, expected);
-}
-
-#[tokio::test]
-async fn the_settings_of_kubernetes_are_settings_and_its_objects_fit_together() {
-    let Some(manifests) = manifests().await else {
-        println!("skipped: there is no kubectl with kustomize 5");
-        return;
-    };
-    settings_are_known("the ConfigMap", texts(&of_kind(&manifests, "ConfigMap")["data"]));
-    let pod = &of_kind(&manifests, "Deployment")["spec"]["template"]["spec"];
-    let container = &pod["containers"][0];
-    for variable in container["env"].as_array().expect("variables") {
-        assert!(SETTINGS.iter().any(|setting| variable["name"] == setting.env), "{variable}");
-    }
-    let config = Config::load(|_| None, &HashMap::new(), None).expect("the defaults");
-    assert!(pod["terminationGracePeriodSeconds"].as_u64().expect("seconds") > config.shutdown_grace.as_secs());
-    assert_eq!(container["envFrom"][0]["configMapRef"]["name"], of_kind(&manifests, "ConfigMap")["metadata"]["name"]);
-
-    let replicas = &of_kind(&manifests, "Deployment")["spec"]["replicas"];
-    assert!(replicas.is_null(), "each apply would undo what KEDA scaled to");
-    let scaled = &of_kind(&manifests, "ScaledObject")["spec"];
-    assert_eq!(scaled["scaleTargetRef"]["name"], of_kind(&manifests, "Deployment")["metadata"]["name"]);
-    // As https://keda.sh/docs/latest/scalers/rabbitmq-queue/ has them.
-    let trigger = &scaled["triggers"][0];
-    let metadata = texts(&trigger["metadata"]);
-    let known = ["protocol", "queueName", "mode", "value", "activationValue", "vhostName", "excludeUnacknowledged"];
-    assert!(metadata.keys().all(|name| known.contains(&name.as_str())), "{metadata:?}");
-    assert_eq!((metadata["protocol"].as_str(), &metadata["queueName"]), ("http", &Queues::new(&config).work()));
-    assert_eq!(trigger["authenticationRef"]["name"], of_kind(&manifests, "TriggerAuthentication")["metadata"]["name"]);
 }
 
 // --- RabbitMQ ---

@@ -309,6 +309,17 @@ fn every_document_is_reached_from_the_readme() {
 }
 
 #[test]
+fn the_book_has_every_page_once() {
+    let documents = documents();
+    let summary = Path::new("docs/SUMMARY.md");
+    let links = documents[summary].lines().flat_map(links);
+    let mut pages: Vec<_> = links.filter_map(|link| target(summary, link)).map(|(path, _)| path).collect();
+    pages.sort();
+    let expected: Vec<_> = documents.into_keys().filter(|page| page != summary).collect();
+    assert_eq!(pages, expected);
+}
+
+#[test]
 fn the_readme_has_at_most_150_lines() {
     let lines = documents()[Path::new("README.md")].lines().count();
     assert!(lines <= 150, "{lines} lines");

@@ -302,6 +302,62 @@ async fn the_metrics_are_those_of_the_contract() {
 }
 
 #[tokio::test]
+async fn init_finds_a_table_of_threads_and_what_it_prints_can_be_used() {
+    for (on, table) in [
+        (On::Postgres, "CREATE TABLE \"Thread\" (id uuid PRIMARY KEY, \"threadStatus\" text, \"closedAt\" timestamp)"),
+        (On::Mysql, "CREATE TABLE `Thread` (id char(36) PRIMARY KEY, threadStatus varchar(16), closedAt datetime(3))"),
+        (On::Sqlite, "CREATE TABLE \"Thread\" (id text PRIMARY KEY, threadStatus text, closedAt text)"),
+    ] {
+        let mut world = World::without_schema(on).await;
+        world.execute(table).await;
+        world.execute("CREATE TABLE orders (id int PRIMARY KEY, status varchar(16))").await;
+        let quote = if matches!(on, On::Mysql) { "`" } else { "\"" };
+        let row = "'7f1c2a30-9f55-4f0e-8a77-0f6f1f4f1b11', 'CLOSED'";
+        world
+            .execute(&format!("INSERT INTO {quote}Thread{quote} (id, {quote}threadStatus{quote}) VALUES ({row})"))
+            .await;
+
+        let printed = world.run(&["init"]).await;
+        assert!(printed.status.success(), "{printed:?}");
+        let printed = String::from_utf8(printed.stdout).expect("text");
+        let set: Vec<_> = printed.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
+        let expected = [
+            "threads_table = \"Thread\"",
+            "threads_status_column = \"threadStatus\"",
+            "threads_closed_value = \"CLOSED\"",
+            "threads_closed_at_column = \"closedAt\"",
+        ];
+        assert_eq!(set, expected, "{on:?}: {printed}");
+        assert!(printed.contains("# Found: it looks like it; so do orders\n"), "{on:?}: {printed}");
+        let port = world.broker();
+        let port = port.rsplit(':').next().and_then(|rest| rest.split('/').next()).expect("a port");
+        assert!(printed.contains(&format!(":{port}\n#amqp_url = ")), "{on:?}: {printed}");
+
+        let file = world.dir.path().join("config.toml");
+        std::fs::write(&file, &printed).expect("written");
+        world.set("VOLUME_REAPER_CONFIG", file.display().to_string());
+        let migrated = world.run(&["migrate"]).await;
+        assert!(migrated.status.success(), "{on:?}: {migrated:?}");
+        let swept = world.run(&["sweep", "--json"]).await;
+        let report: serde_json::Value = serde_json::from_slice(&swept.stdout).expect("JSON");
+        assert_eq!(report["candidates"], 1, "{on:?}: {report}");
+    }
+}
+
+#[tokio::test]
+async fn init_says_what_it_can_not_look_into_and_repeats_no_password() {
+    let mut world = world(On::Postgres).await;
+    world.set("DATABASE_URL", "postgres://reaper:s3cret@127.0.0.1:1/db");
+    world.set("AMQP_URL", "amqp://reaper:s3cret@127.0.0.1:1/%2f");
+    let printed = world.run(&["init"]).await;
+    assert!(printed.status.success(), "{printed:?}");
+    let printed = String::from_utf8(printed.stdout).expect("text");
+    assert!(printed.contains("# Found: not looked into: ") && printed.contains("# Found: nothing on 127.0.0.1:1"));
+    assert!(!printed.contains("s3cret"), "{printed}");
+    assert!(printed.lines().all(|line| line.is_empty() || line.starts_with('#')), "{printed}");
+}
+
+#[tokio::test]
 async fn completions_and_manual_pages_know_every_command() {
     let world = world(On::Sqlite).await;
     for shell in ["bash", "zsh", "fish"] {

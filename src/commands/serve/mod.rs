@@ -84,7 +84,7 @@ async fn serve<V: DockerPort, T: DatabasePort>(
         .await
         .map_err(|error| Failure::permanent(format!("can't listen on {}: {error}", config.http_addr)))?;
     info!(
-        version = env!("CARGO_PKG_VERSION"), replica = config.replica,
+        version = crate::build_info::one_line(), replica = config.replica,
         http = %listener.local_addr().unwrap_or(config.http_addr),
         broker = %config.amqp_url, database = %config.database_url, docker = %DockerHost::listed(&config.docker_hosts),
         "starting"
