@@ -105,7 +105,7 @@ async fn soak() -> Try {
     let notes = Arc::new(Notes::new());
     let place = Place::find()?;
     if events > 0 {
-        suffer(events, lasts, &place, Dice(seed), &notes).await?;
+        Box::pin(suffer(events, lasts, &place, Dice(seed), &notes)).await?;
     }
     if cycles > 0 {
         race::races(cycles, &place, Dice(seed), &notes).await?;

@@ -22,9 +22,12 @@ use crate::{
 /// How long a message that stops something may be felt.
 const FELT: Duration = Duration::from_secs(5);
 
+/// From when to when.
+type Span = (DateTime<Utc>, DateTime<Utc>);
+
 /// When there was what.
 #[derive(Default)]
-pub(crate) struct Meanwhile(Mutex<BTreeMap<String, Vec<(DateTime<Utc>, DateTime<Utc>)>>>);
+pub(crate) struct Meanwhile(Mutex<BTreeMap<String, Vec<Span>>>);
 
 impl Meanwhile {
     /// Something of this kind was there since then, and is over now.

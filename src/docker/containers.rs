@@ -202,7 +202,7 @@ impl Containers for Docker {
             let began = Instant::now();
             // Without parameters: with `force` a running one is killed, with `v` its other volumes go along.
             let request = link.remove_container(container.as_str(), None::<RemoveContainerOptions>);
-            let answer = self.observed("remove_container", self.while_it_answers(request)).await;
+            let answer = self.observed("remove_container", Box::pin(self.while_it_answers(request))).await;
             return match answer {
                 Ok(()) => Ok(ContainerRemoval::Removed),
                 Err(Error::DockerResponseServerError { status_code, message }) => {

@@ -229,7 +229,7 @@ impl Volumes for Docker {
             }
             let (connection, began) = (link.connection(), Instant::now());
             let request = link.remove_volume(volume.as_str(), None::<RemoveVolumeOptions>);
-            let answer = self.observed("remove_volume", self.while_it_answers(request)).await;
+            let answer = self.observed("remove_volume", Box::pin(self.while_it_answers(request))).await;
             let removal = match answer {
                 Ok(()) => {
                     metrics::removal(self.name.as_deref(), began.elapsed());

@@ -134,6 +134,7 @@ mod tests {
             is_unlimited: false,
             is_nullable: true,
             is_unique: true,
+            own_key: None,
             fills_itself: false,
         }
     }

@@ -1,6 +1,10 @@
 //! The Helm chart: it is what Kustomize makes, as it stands, and what its values say.
 
-use std::{collections::HashMap, path::PathBuf, process::Stdio};
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    process::Stdio,
+};
 
 use serde_json::{Map, Value, json};
 use tokio::{io::AsyncWriteExt, process::Command};
@@ -44,7 +48,8 @@ async fn rendered(values: Value) -> Option<Vec<Value>> {
     let printed =
         helm(&["render", &chart()], &values).await?.unwrap_or_else(|complaint| panic!("{values}: {complaint}"));
     let templates: Map<String, Value> = serde_json::from_str(&printed).expect("JSON");
-    let manifests = templates.iter().filter(|(template, _)| template.ends_with(".yaml"));
+    let manifests =
+        templates.iter().filter(|(template, _)| Path::new(template).extension().is_some_and(|it| it == "yaml"));
     let texts = manifests.flat_map(|(_, text)| text.as_str().expect("text").split("\n---\n"));
     Some(texts.filter(|text| !text.trim().is_empty()).map(yaml).collect())
 }
@@ -60,7 +65,7 @@ fn of_kind<'a>(objects: &'a [Value], kind: &str) -> &'a Value {
 }
 
 /// An object without what Helm's own labels say of the release, and without the checksum that makes new pods of new
-/// settings, which Kustomize does by the ConfigMap's name.
+/// settings, which Kustomize does by the name of the `ConfigMap`.
 fn without_labels_of_helm(object: &mut Value) {
     match object {
         Value::Object(fields) => {
@@ -221,8 +226,8 @@ async fn what_watches_it_is_what_lies_in_deploy() {
 
 #[tokio::test]
 async fn the_chart_is_clean_and_packed_with_its_alerts() {
-    let Some(linted) = helm(&["lint", &chart()], &json!({})).await else { return };
-    linted.expect("clean");
+    let Some(complaints) = helm(&["lint", &chart()], &json!({})).await else { return };
+    complaints.expect("clean");
     let dir = tempfile::TempDir::new().expect("a temporary directory");
     let packed = helm(&["package", &chart(), &dir.path().display().to_string()], &json!({})).await.expect("it is here");
     let archive = packed.expect("packed").trim().to_owned();

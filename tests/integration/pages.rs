@@ -249,9 +249,9 @@ async fn an_open_page_hears_of_a_pause_by_itself() {
     let mut world = world(On::Sqlite).await;
     let serving = with_tokens(&mut world).await;
     let cookie = log_in(&serving, OPERATOR).await;
-    let head = format!("GET /live?range=hour HTTP/1.1\r\nHost: localhost\r\nCookie: {cookie}\r\n\r\n");
+    let request = format!("GET /live?range=hour HTTP/1.1\r\nHost: localhost\r\nCookie: {cookie}\r\n\r\n");
     let mut stream = TcpStream::connect(&serving.http).await.expect("it listens");
-    stream.write_all(head.as_bytes()).await.expect("written");
+    stream.write_all(request.as_bytes()).await.expect("written");
     let mut heard = String::new();
     let until = async |stream: &mut TcpStream, heard: &mut String, what: &str| {
         while !heard.contains(what) {

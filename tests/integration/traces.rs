@@ -93,17 +93,17 @@ fn by_publisher() -> BasicProperties {
     BasicProperties::default().with_headers(headers).with_message_id("m-1".into())
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+/// As the header has it.
+fn bytes(hex: &str) -> Vec<u8> {
+    let byte = |at| u8::from_str_radix(&hex[at..at + 2], 16).expect("hexadecimal");
+    (0..hex.len()).step_by(2).map(byte).collect()
 }
 
 fn attribute(span: &Span, key: &str) -> Option<String> {
     let found = span.attributes.iter().find(|attribute| attribute.key == key)?;
-    match found.value.as_ref()?.value.as_ref()? {
-        Value::StringValue(text) => Some(text.clone()),
-        Value::IntValue(number) => Some(number.to_string()),
-        other => Some(format!("{other:?}")),
-    }
+    let value = found.value.as_ref()?.value.as_ref()?;
+    let text = if let Value::StringValue(text) = value { Some(text.clone()) } else { None };
+    text.or(if let Value::IntValue(number) = value { Some(number.to_string()) } else { None })
 }
 
 #[tokio::test]
@@ -126,8 +126,8 @@ async fn a_delivery_is_a_span_with_what_it_asked_of_docker_and_the_database_belo
                 .map(|key| attribute(&delivery, key).expect(key));
         assert_eq!([&*system_name, &*id, &*settlement, &*thread], ["rabbitmq", "m-1", "ack", "t1"]);
         let [link] = &delivery.links[..] else { panic!("one link: {delivery:?}") };
-        assert_eq!((hex(&link.trace_id), hex(&link.span_id)), (TRACE.to_owned(), SPAN.to_owned()));
-        assert_ne!(hex(&delivery.trace_id), TRACE);
+        assert_eq!((&link.trace_id, &link.span_id), (&bytes(TRACE), &bytes(SPAN)));
+        assert_ne!(delivery.trace_id, bytes(TRACE));
 
         let removal = collector.until("the removal's span", |span| span.name == "remove_volume").await;
         assert_eq!((&removal.trace_id, &removal.parent_span_id), (&delivery.trace_id, &delivery.span_id));
@@ -165,7 +165,7 @@ async fn with_a_setting_a_delivery_is_part_of_its_publishers_trace_and_an_error_
     for settlement in ["retry", "dead_letter"] {
         let is_it = |span: &Span| attribute(span, "volume_reaper.settlement").as_deref() == Some(settlement);
         let delivery = collector.until(settlement, is_it).await;
-        assert_eq!((hex(&delivery.trace_id), hex(&delivery.parent_span_id)), (TRACE.to_owned(), SPAN.to_owned()));
+        assert_eq!((&delivery.trace_id, &delivery.parent_span_id), (&bytes(TRACE), &bytes(SPAN)));
         assert_eq!(delivery.status.as_ref().expect("a status").code(), StatusCode::Error, "{delivery:?}");
         let kind = if settlement == "retry" { "retry" } else { "unknown_thread" };
         assert_eq!(attribute(&delivery, "error.type").as_deref(), Some(kind));

@@ -74,6 +74,7 @@ pub(super) async fn run(server: &Server, command: Command) -> Result<ExitCode, F
         }
         Command::Serve { .. }
         | Command::Migrate { .. }
+        | Command::Init { .. }
         | Command::Sweep { .. }
         | Command::Publish { .. }
         | Command::Health { .. }
