@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use chrono::{SubsecRound, Utc};
+use chrono::SubsecRound;
 use tracing::{debug, error, info, warn};
 
 use super::{

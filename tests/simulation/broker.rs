@@ -99,7 +99,8 @@ impl Broker {
 
     fn expire(&mut self) {
         let now = Instant::now();
-        let (due, later): (Vec<_>, Vec<_>) = std::mem::take(&mut self.delayed).into_iter().partition(|(at, _)| *at <= now);
+        let (due, later): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.delayed).into_iter().partition(|(at, _)| *at <= now);
         self.delayed = later;
         self.work.extend(due.into_iter().map(|(_, copy)| copy));
     }
@@ -203,7 +204,8 @@ impl Channel {
         self.world.on_its_way().await;
         {
             let mut state = self.world.state();
-            if !state.is_alive(self.process) || state.broker.is_down() || take(&mut state.broker.faults, Fault::Before) {
+            if !state.is_alive(self.process) || state.broker.is_down() || take(&mut state.broker.faults, Fault::Before)
+            {
                 return Err(refused());
             }
             match onward {

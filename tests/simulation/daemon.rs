@@ -78,6 +78,11 @@ impl Daemons {
         daemons
     }
 
+    /// Whether nothing is under way.
+    pub(crate) fn are_idle(&self) -> bool {
+        self.hosts.values().all(|daemon| daemon.names.is_empty())
+    }
+
     /// Whether any host has the thread's volume.
     pub(crate) fn have(&self, thread: &str) -> bool {
         let volume = volume_of(thread);
@@ -264,7 +269,8 @@ impl Volumes for Docker {
                 Ok(Removal::Removed)
             }
             Some(Mutant::NameByPrefix) => {
-                for other in THREADS.map(volume_of).into_iter().filter(|other| other != name && other.starts_with(name)) {
+                for other in THREADS.map(volume_of).into_iter().filter(|other| other != name && other.starts_with(name))
+                {
                     if self.daemon(|it| it.volumes.contains_key(&other)) {
                         self.remove_sent(&other).await?;
                     }

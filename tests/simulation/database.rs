@@ -178,9 +178,8 @@ impl Rows {
     pub(crate) fn removed_last_hour(&self, by: Option<Process>) -> u64 {
         let an_hour_ago = now() - TimeDelta::hours(1);
         let since = self.resumed_at.map_or(an_hour_ago, |at| at.max(an_hour_ago));
-        let counts = |it: &&Written| {
-            it.gone == Gone::Removed && it.at > since && by.is_none_or(|process| it.by == process)
-        };
+        let counts =
+            |it: &&Written| it.gone == Gone::Removed && it.at > since && by.is_none_or(|process| it.by == process);
         self.receipts.iter().filter(counts).count() as u64
     }
 

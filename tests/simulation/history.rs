@@ -10,7 +10,7 @@ use crate::{
     plan::{Action, Publish, Setup, Step, draw},
     platform,
     replica::{COOLDOWN, INTERVAL, LEASE, start},
-    world::{World, elapsed},
+    world::{Process, State, World, elapsed},
 };
 
 /// Longer than anything takes that is under way: a slow removal.
@@ -58,22 +58,21 @@ async fn live(world: &Arc<World>, steps: &[Step]) {
         }
     }
     heal(world);
-    sleep(AFTERMATH).await;
+    // What is under way at a daemon, somebody's removal perhaps who is dead.
+    pass(world, AFTERMATH, |state| state.daemons.are_idle()).await;
     resume(world);
     if is_over(world) {
         return;
     }
     // A budget of one a sweep is used up by each of them.
-    let sweeps = 2 + if world.setup.per_sweep.or(world.setup.per_hour).is_some() { world.setup.threads } else { 0 };
+    let has_budget = world.setup.per_sweep.or(world.setup.per_hour).is_some();
+    let sweeps = 2 + if has_budget { world.setup.threads } else { 0 };
     let soon = LEASE + INTERVAL * u32::try_from(sweeps).expect("few") + world.setup.retention;
-    pass(world, soon).await;
+    pass(world, soon, |state| state.not_alive(true).is_empty()).await;
     world.state().check_alive(soon, false);
-    if is_over(world) {
-        return;
-    }
-    let failing_for = elapsed();
-    let later = failing_for + COOLDOWN + INTERVAL * 2;
-    pass(world, later).await;
+    // What has failed waits for as long as it had failed by then.
+    let later = elapsed() + COOLDOWN + INTERVAL * 2;
+    pass(world, later, |state| state.not_alive(true).is_empty()).await;
     world.state().check_alive(soon + later, true);
     if is_over(world) {
         return;
@@ -83,7 +82,8 @@ async fn live(world: &Arc<World>, steps: &[Step]) {
         crash(world, replica);
         start(world, replica);
     }
-    sleep(LEASE + INTERVAL * 3).await;
+    world.state().rows.leases.clear();
+    sleep(INTERVAL + INTERVAL / 2).await;
     let mut state = world.state();
     let is_quiet = state.rows.rows.values().all(|row| !row.closed || row.mark.is_some());
     let asked = state.daemons.calls - calls;
@@ -93,14 +93,17 @@ async fn live(world: &Arc<World>, steps: &[Step]) {
     state.check_all();
 }
 
-/// Lets time pass. Whatever the service pauses meanwhile, people look at and resume.
-async fn pass(world: &World, time: Duration) {
-    let until = Instant::now() + time;
-    while Instant::now() < until {
+/// Lets time pass, until enough has. Whatever the service pauses meanwhile, people look at and resume.
+async fn pass(world: &World, most: Duration, is_enough: impl Fn(&State) -> bool) {
+    let until = Instant::now() + most;
+    loop {
         sleep(Duration::from_secs(5)).await;
         let mut state = world.state();
         if !state.rows.pauses.is_empty() {
             state.rows.resume();
+        }
+        if is_enough(&state) || Instant::now() >= until {
+            return;
         }
     }
 }
@@ -121,7 +124,9 @@ fn act(world: &Arc<World>, action: Action) {
     let hosts = &world.setup.hosts;
     let host = |number: usize| if hosts.is_empty() { crate::database::ONLY } else { hosts[number % hosts.len()] };
     match action {
-        Action::Close(number, publish) => drop(tokio::spawn(platform::close(Arc::clone(world), thread(number), publish))),
+        Action::Close(number, publish) => {
+            drop(tokio::spawn(platform::close(Arc::clone(world), thread(number), publish)))
+        }
         Action::Reopen(number) => drop(tokio::spawn(platform::reopen(Arc::clone(world), thread(number)))),
         Action::Flap(number) => drop(tokio::spawn(platform::flap(Arc::clone(world), thread(number)))),
         Action::Repeat(number) => platform::say(world, thread(number), Publish::Once),
@@ -182,8 +187,8 @@ fn act(world: &Arc<World>, action: Action) {
     }
 }
 
-fn lose_channel(state: &mut crate::world::State, replica: usize) {
-    let process = crate::world::Process { replica, start: state.replicas[replica].starts };
+fn lose_channel(state: &mut State, replica: usize) {
+    let process = Process { replica, start: state.replicas[replica].starts };
     state.broker.lose(process);
 }
 

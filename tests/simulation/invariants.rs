@@ -93,7 +93,9 @@ impl State {
             self.violated(format!("once: one close of {thread} has {of_close} receipts"));
         }
         if said > removed {
-            self.violated(format!("once: {said} receipts say that {thread}'s volume was removed; it was {removed} times"));
+            self.violated(format!(
+                "once: {said} receipts say that {thread}'s volume was removed; it was {removed} times"
+            ));
         }
         if let Some(budget) = self.checks_budget() {
             let removed = self.rows.removed_last_hour(None);
@@ -167,24 +169,31 @@ impl State {
 
     /// Liveness, when faults have stopped for long enough.
     pub(crate) fn check_alive(&mut self, after: Duration, with_failed: bool) {
-        let mut wrong = Vec::new();
+        for what in self.not_alive(with_failed) {
+            self.violated(format!("{what} {after:?} after the last fault"));
+        }
+    }
+
+    /// What is left to do; what has failed before only `with_failed`.
+    pub(crate) fn not_alive(&self, with_failed: bool) -> Vec<String> {
+        let mut left = Vec::new();
         for (thread, row) in &self.rows.rows {
             if !row.closed || row.is_changing {
                 continue;
             }
             let volume = volume_of(thread);
-            let is_used = self.daemons.hosts[row.home].volumes.get(&volume).is_some_and(|users| !users.is_empty());
+            let users = self.daemons.hosts[row.home].volumes.get(&volume);
             let is_unprovable = self.rows.unserved.is_some_and(|unserved| row.home == unserved || row.host.is_none());
-            let is_left_alone = self.rows.holds.contains_key(thread) || is_used || is_unprovable;
+            let is_left_alone =
+                self.rows.holds.contains_key(thread) || is_unprovable || users.is_some_and(|users| !users.is_empty());
             let is_cooling = !with_failed && self.rows.failures.contains_key(thread);
-            let has = self.daemons.hosts[row.home].volumes.contains_key(&volume);
-            if !is_left_alone && !is_cooling && (row.mark.is_none() || has) {
-                wrong.push(format!("liveness: {thread} is closed, and not cleaned {after:?} after the last fault"));
+            if !is_left_alone && !is_cooling && (row.mark.is_none() || users.is_some()) {
+                left.push(format!("liveness: {thread} is closed, and not cleaned"));
             }
         }
         if with_failed && !self.broker.is_at_rest() {
-            wrong.push("no loss: deliveries are still under way".to_owned());
+            left.push("no loss: deliveries are under way".to_owned());
         }
-        wrong.into_iter().for_each(|what| self.violated(what));
+        left
     }
 }

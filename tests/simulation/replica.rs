@@ -41,7 +41,8 @@ const RENEWAL: Duration = Duration::from_secs(10);
 /// While all is well; more often while it is not.
 const PROBE: Duration = Duration::from_secs(10);
 const PREFETCH: u16 = 8;
-pub(crate) const RETRY_DELAYS: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(5), Duration::from_secs(30)];
+pub(crate) const RETRY_DELAYS: [Duration; 3] =
+    [Duration::from_secs(1), Duration::from_secs(5), Duration::from_secs(30)];
 
 struct Running {
     world: Arc<World>,
@@ -205,7 +206,8 @@ impl Running {
             return;
         }
         let replica = self.process.replica;
-        state.note(|| format!("replica {replica}: {lease} removed {removed}; {}", skipped.as_deref().unwrap_or("done")));
+        state
+            .note(|| format!("replica {replica}: {lease} removed {removed}; {}", skipped.as_deref().unwrap_or("done")));
         if self.world.setup.per_sweep.is_some_and(|budget| removed > budget) {
             state.violated(format!("budget: one sweep removed {removed}"));
         }

@@ -70,11 +70,7 @@ fn unavailable(what: &str) -> Failure {
 
 impl Store {
     /// One round trip.
-    async fn call<R>(
-        &self,
-        does: Does,
-        act: impl FnOnce(&mut State) -> Result<R, Failure>,
-    ) -> Result<R, Failure> {
+    async fn call<R>(&self, does: Does, act: impl FnOnce(&mut State) -> Result<R, Failure>) -> Result<R, Failure> {
         let world = &self.world;
         world.runs(self.process).await;
         world.on_its_way().await;
@@ -160,7 +156,8 @@ fn read(state: &State, wanted: &[ThreadId], host: Option<&str>) -> Rows {
     let first_host = state.rows.rows.values().find_map(|row| row.host);
     let thread = |wanted: &ThreadId| {
         let row = state.rows.shown().get(wanted.as_str())?;
-        let named = row.host.map(|host| if state.is(Mutant::HostOfRowIgnored) { first_host.unwrap_or(host) } else { host });
+        let named =
+            row.host.map(|host| if state.is(Mutant::HostOfRowIgnored) { first_host.unwrap_or(host) } else { host });
         let read = Thread {
             closed: row.closed,
             marked: row.mark.is_some() && !state.is(Mutant::MarkedIgnored),
@@ -237,12 +234,7 @@ impl Threads for Store {
         self.call(Does::Read, |state| Ok(read(state, threads, host))).await
     }
 
-    async fn lock(
-        &self,
-        threads: &[ThreadId],
-        host: Option<&str>,
-        limit: Duration,
-    ) -> Result<Locked<Lock>, Failure> {
+    async fn lock(&self, threads: &[ThreadId], host: Option<&str>, limit: Duration) -> Result<Locked<Lock>, Failure> {
         let (world, owner) = (Arc::clone(&self.world), self.process);
         let locked = self.call(Does::Write, |state| {
             let rows = read(state, threads, host);
@@ -275,7 +267,8 @@ impl Threads for Store {
     async fn mark_locked(&self, lock: Lock, receipts: &[Receipt]) -> Result<HashSet<ThreadId>, Failure> {
         let (id, by) = (lock.id, self.process);
         let marked = self.call(Does::Commit, |state| {
-            let is_open = state.rows.transactions.remove(&id).is_some_and(|it| it.over_at.is_none_or(|at| at > Instant::now()));
+            let is_open =
+                state.rows.transactions.remove(&id).is_some_and(|it| it.over_at.is_none_or(|at| at > Instant::now()));
             if !is_open {
                 return Err(unavailable("the connection was closed"));
             }
@@ -323,7 +316,8 @@ impl Threads for Store {
                 Scope::Unplaced => host.is_none(),
             };
             let rows = state.rows.shown().iter();
-            let mut found: Vec<_> = rows.filter(|(_, row)| row.closed && row.mark.is_none() && is_in_scope(row.host)).collect();
+            let mut found: Vec<_> =
+                rows.filter(|(_, row)| row.closed && row.mark.is_none() && is_in_scope(row.host)).collect();
             if state.is(Mutant::CandidatesNewest) {
                 found.sort_by_key(|(_, row)| std::cmp::Reverse(row.closed_at));
                 found.truncate(2);
@@ -431,7 +425,8 @@ impl Pauses for Store {
 impl Sightings for Store {
     async fn seen(&self, host: &Host) -> Result<Seen, Failure> {
         self.call(Does::Read, |state| {
-            let latest = state.rows.sightings.get(host.key()).map(|(volumes, at)| Sighting { volumes: *volumes, at: *at });
+            let latest =
+                state.rows.sightings.get(host.key()).map(|(volumes, at)| Sighting { volumes: *volumes, at: *at });
             let doubt = state.rows.pauses.get(&format!("doubt/{}", host.key())).map(|pause| pause.reason.clone());
             Ok(Seen { latest, doubt })
         })
