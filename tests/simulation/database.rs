@@ -32,8 +32,6 @@ pub(crate) struct Row {
     pub(crate) is_changing: bool,
     /// How often the mark of this close was withdrawn.
     pub(crate) withdrawn: usize,
-    /// It was marked at least once.
-    pub(crate) was_marked: bool,
     /// Somebody made its volume after it was closed.
     pub(crate) reappeared: bool,
 }
@@ -108,7 +106,6 @@ impl Rows {
                 home,
                 is_changing: false,
                 withdrawn: 0,
-                was_marked: false,
                 reappeared: false,
             }
         };

@@ -200,10 +200,11 @@ fn crash(world: &World, replica: usize) -> bool {
     }
     lose_channel(&mut state, replica);
     state.replicas[replica].is_down = true;
-    if !state.is(Mutant::DeadKeepLocks) {
-        state.rows.transactions.retain(|_, it| it.owner.replica != replica);
+    // The server sees that the connection is closed when what was sent before has arrived too.
+    let over_at = if state.is(Mutant::DeadKeepLocks) { None } else { after(200) };
+    for transaction in state.rows.transactions.values_mut().filter(|it| it.owner.replica == replica) {
+        transaction.over_at = over_at;
     }
-    world.freed.notify_waiters();
     true
 }
 

@@ -170,7 +170,7 @@ impl Running {
             if is_leader && is_up && next <= Instant::now() {
                 self.world.state().check_sweep(self.process, &lease);
                 let report = sweeper.sweep(false, &CancellationToken::new()).await;
-                self.note_sweep(&lease, &report.skipped_reason, report.removed);
+                self.note_sweep(&lease, report.skipped_reason.as_deref(), report.removed);
                 next = Instant::now() + INTERVAL;
             }
             let tick = sleep(Duration::from_secs(1).max(next.saturating_duration_since(Instant::now()).min(RENEWAL)));
@@ -194,20 +194,19 @@ impl Running {
             if is_leader && self.health.first_down(&needed).is_none() {
                 self.world.state().check_sweep(self.process, "sweep");
                 let report = unplaced.sweep(false, &CancellationToken::new()).await;
-                self.note_sweep("sweep", &report.skipped_reason, report.removed);
+                self.note_sweep("sweep", report.skipped_reason.as_deref(), report.removed);
             }
             sleep(INTERVAL / 2).await;
         }
     }
 
-    fn note_sweep(&self, lease: &str, skipped: &Option<String>, removed: u64) {
+    fn note_sweep(&self, lease: &str, skipped: Option<&str>, removed: u64) {
         let mut state = self.world.state();
         if !state.is_alive(self.process) {
             return;
         }
         let replica = self.process.replica;
-        state
-            .note(|| format!("replica {replica}: {lease} removed {removed}; {}", skipped.as_deref().unwrap_or("done")));
+        state.note(|| format!("replica {replica}: {lease} removed {removed}; {}", skipped.unwrap_or("done")));
         if self.world.setup.per_sweep.is_some_and(|budget| removed > budget) {
             state.violated(format!("budget: one sweep removed {removed}"));
         }

@@ -199,8 +199,7 @@ impl State {
 
     fn set_mark(&mut self, receipt: &Receipt, by: Process) {
         self.check_mark(receipt, by);
-        let row = self.rows.rows.get_mut(receipt.thread_id.as_str()).expect("a row");
-        (row.mark, row.was_marked) = (Some(receipt.at), true);
+        self.rows.rows.get_mut(receipt.thread_id.as_str()).expect("a row").mark = Some(receipt.at);
     }
 
     /// The guarded mark of one row.
