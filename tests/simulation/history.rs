@@ -77,7 +77,10 @@ async fn live(world: &Arc<World>, steps: &[Step]) {
     if is_over(world) {
         return;
     }
-    let calls = world.state().daemons.calls;
+    let (is_quiet, calls) = {
+        let state = world.state();
+        (state.rows.rows.values().all(|row| !row.closed || row.mark.is_some()), state.daemons.calls)
+    };
     for replica in 0..world.setup.replicas {
         crash(world, replica);
         start(world, replica);
@@ -85,7 +88,6 @@ async fn live(world: &Arc<World>, steps: &[Step]) {
     world.state().rows.leases.clear();
     sleep(INTERVAL + INTERVAL / 2).await;
     let mut state = world.state();
-    let is_quiet = state.rows.rows.values().all(|row| !row.closed || row.mark.is_some());
     let asked = state.daemons.calls - calls;
     if is_quiet && asked > 0 {
         state.violated(format!("quiet: Docker was asked {asked} times about threads that are marked"));
