@@ -71,7 +71,7 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
         while let Some((users, may_go)) = looks.next().await {
             match may_go {
                 Ok(may_go) if may_go.is_due(self.cleaner.context.clock.now()) => {
-                    drop(may_go_now.insert(users.thread.clone(), users))
+                    drop(may_go_now.insert(users.thread.clone(), users));
                 }
                 Ok(may_go) => self.stays(users.thread, rule, &may_go),
                 Err(failure) if matches!(failure.verdict, Verdict::Unavailable(_)) => return Err(failure),

@@ -42,7 +42,7 @@ async fn is_marked(seed: u64, hosts: [Says; 2], has_unserved: bool) -> bool {
     platform::settle_in(&world);
     {
         let mut state = world.state();
-        let until = Some(Instant::now() + Duration::from_secs(600));
+        let until = Some(Instant::now() + Duration::from_mins(10));
         for (host, says) in ["a", "b"].into_iter().zip(hosts) {
             let daemon = state.daemons.at(host);
             daemon.volumes.remove(&volume_of(thread));

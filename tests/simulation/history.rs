@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Longer than anything takes that is under way: a slow removal.
-const AFTERMATH: Duration = Duration::from_secs(60);
+const AFTERMATH: Duration = Duration::from_mins(1);
 
 /// What a run came to.
 #[derive(Debug, PartialEq, Eq)]
@@ -239,7 +239,9 @@ fn heal(world: &Arc<World>) {
         }
         (0..state.replicas.len()).filter(|replica| state.replicas[*replica].is_down).collect()
     };
-    down.into_iter().for_each(|replica| start(world, replica));
+    for replica in down {
+        start(world, replica);
+    }
 }
 
 /// People end what they began: some of the holds and containers, and all pauses.

@@ -85,7 +85,7 @@ impl State {
         let Some(row) = self.rows.rows.get(thread.as_str()) else { return };
         let withdrawn = row.withdrawn;
         let of_thread = || self.rows.receipts.iter().filter(|it| it.thread == thread.as_str());
-        let last = of_thread().last().expect("it was written just now").close.clone();
+        let last = of_thread().next_back().expect("it was written just now").close.clone();
         let of_close = of_thread().filter(|it| it.close == last).count();
         let said = of_thread().filter(|it| it.gone == Gone::Removed).count();
         let removed = self.daemons.removed.get(&volume_of(thread.as_str())).copied().unwrap_or_default();
@@ -164,7 +164,9 @@ impl State {
                 }
             }
         }
-        wrong.into_iter().for_each(|what| self.violated(what));
+        for what in wrong {
+            self.violated(what);
+        }
     }
 
     /// Liveness, when faults have stopped for long enough.

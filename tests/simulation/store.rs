@@ -301,7 +301,9 @@ impl Threads for Store {
         let by = self.process;
         self.call(Does::Write, |state| {
             let (complete, incomplete): (Vec<_>, Vec<_>) = receipts.iter().partition(|receipt| receipt.completes);
-            incomplete.into_iter().for_each(|receipt| state.write_receipt(receipt, by));
+            for receipt in incomplete {
+                state.write_receipt(receipt, by);
+            }
             Ok(complete.into_iter().map(|it| (it.thread_id.clone(), state.mark_one(it, by))).collect())
         })
         .await
