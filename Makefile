@@ -6,11 +6,12 @@
 CARGO_DENY = 0.20.2
 CARGO_AUDITABLE = 0.7.7
 CARGO_CYCLONEDX = 0.5.9
+CARGO_FUZZ = 0.13.2
 # What runs without a server. A process for each test where nextest is installed.
 UNIT_TESTS = --locked --workspace --lib --test layout
 
 .DEFAULT_GOAL = help
-.PHONY: help demo test check screenshots soak bench lint audit book build deb release cargo-deny
+.PHONY: help demo test check simulation model fuzz screenshots soak bench lint audit book build deb release cargo-deny
 # One after the other, also under `make -j`: each of them takes all cores, and cargo's lock.
 .NOTPARALLEL:
 
@@ -42,6 +43,23 @@ check: ## format, clippy, and the tests that need no server
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --lib --bins -- -D warnings
 	if cargo nextest --version >/dev/null 2>&1; then cargo nextest run $(UNIT_TESTS); else cargo test $(UNIT_TESTS); fi
+
+# `make test` runs a tenth of it.
+simulation: ## 10,000 histories of failures in memory, and guards broken on purpose; SIMULATION_SEEDS=100000 for more
+	SIMULATION_SEEDS=$(or $(SIMULATION_SEEDS),10000) \
+		cargo test --locked --test simulation -- --nocapture --test-threads 1
+
+model: ## every interleaving of the protocol, for one thread
+	cargo test --locked --test model -- --nocapture
+
+# The short form, without a nightly compiler, is in the unit tests: bytes and texts by chance, some hundred a run.
+fuzz: ## messages and settings by chance, for MINUTES=10 each; needs a nightly compiler
+	cargo fuzz --version >/dev/null 2>&1 || cargo install --locked cargo-fuzz@$(CARGO_FUZZ)
+	for target in message settings; do \
+		mkdir -p fuzz/target/found/$$target; \
+		cargo +nightly fuzz run $$target fuzz/target/found/$$target fuzz/corpus/$$target -- \
+			-max_total_time=$$(($(or $(MINUTES),10) * 60)) || exit 1; \
+	done
 
 soak: ## 20,000 events with a fault every second, 20,000 reopenings; SOAK_EVENTS=2000 SOAK_SECONDS=40 SOAK_CYCLES=500 for less
 	deploy/local/install rabbitmq-server docker.io postgresql mariadb-server

@@ -1,6 +1,27 @@
-//! Other clocks than ours.
+//! The time of day: our own clock, and other ones than ours.
 
 use chrono::{DateTime, TimeDelta, Utc};
+
+/// What time it is, for the rules of a clean-up: the system's, unless a test has its own.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock(fn() -> DateTime<Utc>);
+
+impl Clock {
+    /// The system's clock.
+    pub const SYSTEM: Self = Self(Utc::now);
+
+    /// A clock that asks `now`.
+    #[must_use]
+    pub const fn new(now: fn() -> DateTime<Utc>) -> Self {
+        Self(now)
+    }
+
+    /// What time it is.
+    #[must_use]
+    pub fn now(self) -> DateTime<Utc> {
+        (self.0)()
+    }
+}
 
 /// What a server's clock said, between two looks at ours.
 #[derive(Clone, Copy, Debug)]

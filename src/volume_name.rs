@@ -278,6 +278,8 @@ fn is_name(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -366,6 +368,35 @@ mod tests {
     fn a_prefix_that_would_match_too_much_is_refused() {
         for text in ["", "h", "ha", "_ha_", "ha ws", "ha/ws"] {
             assert!(VolumeNames::of_prefix(text).is_err(), "{text:?}");
+        }
+    }
+
+    proptest! {
+        /// A name leads back to its thread, and to no other.
+        #[test]
+        fn names_lead_back_to_their_thread(
+            id in "[A-Za-z0-9][A-Za-z0-9_.-]{0,127}",
+            templates in "[a-z]{3,6}_\\{id\\}(-x)?(,[a-z]{3,6}\\.\\{id\\}(_y)?)?",
+            other in "[a-zA-Z0-9_./%?-]{0,20}",
+        ) {
+            let thread = ThreadId::parse(&id).expect("valid");
+            let Ok(names) = VolumeNames::of_templates(&templates) else { return Ok(()) };
+            for volume in names.volumes_of(&thread) {
+                prop_assert_eq!(names.thread_of(volume.as_str()), Some(thread.clone()));
+                prop_assert_eq!(names.find(volume.as_str()), Some(volume));
+            }
+            if let Some(thread) = names.thread_of(&other) {
+                prop_assert!(names.volumes_of(&thread).iter().any(|volume| volume.as_str() == other));
+            }
+        }
+
+        /// Whatever a text is: as an id it is refused, or it is safe in a path as it stands.
+        #[test]
+        fn an_id_is_safe_in_a_path(text in "\\PC{0,40}|[a-z./%?#-]{0,12}") {
+            if let Ok(thread) = ThreadId::parse(&text) {
+                let is_safe = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
+                prop_assert!(thread.as_str().chars().all(is_safe) && !thread.as_str().starts_with('.'));
+            }
         }
     }
 }

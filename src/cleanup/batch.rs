@@ -41,6 +41,10 @@ use crate::{
 /// How long a batch that locks nothing waits for its slowest removal.
 const UNLOCKED_LIMIT: Duration = Duration::from_secs(2);
 
+/// A lock whose answer took longer is not relied on: this process stood still meanwhile, and the server may have given
+/// the rows to somebody else by now. The server keeps them for longer than a lock's time and this together.
+const LOCK_ANSWER_LIMIT: Duration = Duration::from_secs(5);
+
 /// Until when a batch may do what.
 #[derive(Clone, Copy)]
 struct Deadlines {
@@ -100,6 +104,12 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
             return;
         }
         match self.threads().lock(&threads, self.host.name(), limit).await {
+            Ok(locked) if asked_at.elapsed() > LOCK_ANSWER_LIMIT => {
+                drop(locked);
+                for request in requests {
+                    request.answer(Ok(Outcome::Busy));
+                }
+            }
             Ok(Locked { rows, busy, lock }) => {
                 let locked = Locked { rows, busy, lock: Some(lock) };
                 self.clean_rows(requests, reservations, locked, asked_at, Deadlines::within(limit), turn).await;

@@ -233,6 +233,8 @@ impl Drop for Reservation {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[tokio::test(start_paused = true)]
@@ -246,5 +248,85 @@ mod tests {
         tokio::time::advance(Duration::from_millis(1)).await;
         breaker.notice(None, Instant::now());
         assert_eq!(breaker.pause_reason(), None);
+    }
+
+    /// Receipts, of this process and of others.
+    struct Counted(Mutex<u64>);
+
+    impl Receipts for Counted {
+        async fn record(&self, _: &super::super::Receipt) -> Result<(), Failure> {
+            Ok(())
+        }
+
+        async fn record_containers(&self, _: &[super::super::ContainerReceipt]) -> Result<(), Failure> {
+            Ok(())
+        }
+
+        async fn removed_last_hour(&self) -> Result<u64, Failure> {
+            Ok(*self.0.lock())
+        }
+    }
+
+    /// What somebody does with the budget.
+    #[derive(Clone, Debug)]
+    enum Move {
+        Reserve(usize),
+        ReserveAtOnce(usize),
+        /// The removal with this reservation ends, and has its receipt.
+        Removed(usize),
+        /// It was none.
+        GivenBack(usize),
+        TimePasses(u64),
+    }
+
+    fn moves() -> impl Strategy<Value = Move> {
+        prop_oneof![
+            (1usize..5).prop_map(Move::Reserve),
+            (1usize..5).prop_map(Move::ReserveAtOnce),
+            any::<usize>().prop_map(Move::Removed),
+            any::<usize>().prop_map(Move::GivenBack),
+            (0u64..9000).prop_map(Move::TimePasses),
+        ]
+    }
+
+    proptest! {
+        /// However reservations, removals and time follow each other: what was removed and what may be is no more than
+        /// the budget.
+        #[test]
+        fn no_interleaving_exceeds_the_budget_of_an_hour(
+            limit in 0u64..6,
+            before in 0u64..4,
+            moves in prop::collection::vec(moves(), 0..40),
+        ) {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+            runtime.expect("a runtime").block_on(async {
+                let (budget, receipts) = (HourBudget::new(Some(limit)), Counted(Mutex::new(before)));
+                let mut reserved: Vec<Reservation> = Vec::new();
+                for next in moves {
+                    match next {
+                        Move::Reserve(wanted) => {
+                            reserved.extend(budget.reserve(&receipts, wanted).await.expect("counted"));
+                        }
+                        Move::ReserveAtOnce(wanted) => match budget.reserve_at_once(wanted) {
+                            Reserved::Enough(more) => reserved.extend(more),
+                            Reserved::CountIsOld | Reserved::UsedUp => {}
+                        },
+                        Move::Removed(which) if !reserved.is_empty() => {
+                            reserved.swap_remove(which % reserved.len()).removed();
+                            *receipts.0.lock() += 1;
+                        }
+                        Move::GivenBack(which) if !reserved.is_empty() => {
+                            drop(reserved.swap_remove(which % reserved.len()));
+                        }
+                        Move::Removed(_) | Move::GivenBack(_) => {}
+                        Move::TimePasses(ms) => tokio::time::advance(Duration::from_millis(ms)).await,
+                    }
+                    let removed = *receipts.0.lock();
+                    let may_be = removed + reserved.len() as u64;
+                    prop_assert!(may_be <= limit.max(before), "{removed} removed, {} reserved", reserved.len());
+                }
+                Ok(())
+            })?;
+        }
     }
 }

@@ -13,7 +13,6 @@ use std::{
     },
 };
 
-use chrono::Utc;
 use parking_lot::Mutex;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, debug};
@@ -30,6 +29,7 @@ use super::{
     users::Users,
 };
 use crate::{
+    clock::Clock,
     failure::{Failure, Verdict},
     host::Host,
     metrics,
@@ -50,6 +50,8 @@ pub struct Context<T> {
     pub policy: Policy,
     /// How long things may take.
     pub limits: Limits,
+    /// What time it is.
+    pub clock: Clock,
     /// Batches and removals that are under way.
     pub tasks: TaskTracker,
     pub(super) hour: Arc<HourBudget>,
@@ -64,9 +66,16 @@ impl<T: Database> Context<T> {
             names,
             policy,
             limits,
+            clock: Clock::SYSTEM,
             tasks: TaskTracker::new(),
             hour: HourBudget::new(policy.budgets.per_hour),
         }
+    }
+
+    /// These, by another clock.
+    #[must_use]
+    pub fn with_clock(self, clock: Clock) -> Self {
+        Self { clock, ..self }
     }
 }
 
@@ -245,7 +254,7 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
         if row.held {
             return Some(Outcome::Held);
         }
-        match self.policy().retention.due(row.close.at, Utc::now()) {
+        match self.policy().retention.due(row.close.at, self.context.clock.now()) {
             Due::Now => {}
             Due::At(due_at) => return Some(Outcome::NotDue { due_at: Some(due_at) }),
             Due::Never => return Some(Outcome::NotDue { due_at: None }),

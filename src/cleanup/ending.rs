@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use chrono::{SubsecRound, Utc};
+use chrono::SubsecRound;
 use tracing::{debug, error, info, warn};
 
 use super::{
@@ -26,7 +26,7 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
     /// Marks what is gone, commits, and answers.
     pub(super) async fn mark_finished(&self, finished: Vec<(Job, Vec<Removed>)>, lock: Option<T::Lock>) {
         // One time for all of them: the mark's is the receipt's.
-        let at = Utc::now().trunc_subsecs(3);
+        let at = self.context.clock.now().trunc_subsecs(3);
         let mut judged: Vec<_> = finished
             .into_iter()
             .map(|(job, removed)| {
@@ -111,7 +111,7 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
             }
             return job.request.answer(result);
         }
-        let judged = self.judge(&job, removed, Utc::now().trunc_subsecs(3));
+        let judged = self.judge(&job, removed, self.context.clock.now().trunc_subsecs(3));
         let result = if judged.receipts.is_empty() {
             judged.result.unwrap_or(Ok(Outcome::Deferred))
         } else {
@@ -141,7 +141,7 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
     /// Remembers what of a thread's volumes was removed, when the others come again.
     pub(super) fn remember_removed(&self, job: &Job, removed: &[Removed]) {
         for (volume, _) in job.volumes.iter().zip(removed).filter(|(_, removed)| **removed == Ok(Removal::Removed)) {
-            let receipt = self.receipt(job, volume, Gone::Removed, Utc::now(), false);
+            let receipt = self.receipt(job, volume, Gone::Removed, self.context.clock.now(), false);
             self.remember(&receipt, false);
         }
     }

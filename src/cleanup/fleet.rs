@@ -10,7 +10,7 @@
 
 use std::{slice, sync::Arc};
 
-use chrono::{SubsecRound, Utc};
+use chrono::SubsecRound;
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tracing::debug;
@@ -217,7 +217,7 @@ impl<V: Volumes, T: Database> Fleet<V, T> {
 
     /// Marks a thread whose volume is on no host.
     async fn mark_absent(&self, thread: &ThreadId, row: &Thread, origin: Origin) -> Result<Outcome, Failure> {
-        let at = Utc::now().trunc_subsecs(3);
+        let at = self.context().clock.now().trunc_subsecs(3);
         let receipts = absent(&self.context().names, thread, &row.close, &origin, &Details::default(), at);
         let marks = self.threads().mark(&receipts).await?;
         Ok(match marks.get(thread) {

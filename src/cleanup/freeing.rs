@@ -7,7 +7,7 @@
 
 use std::pin::{Pin, pin};
 
-use chrono::{SubsecRound, Utc};
+use chrono::SubsecRound;
 use futures_util::future::{join_all, try_join_all};
 use tokio::time::{Instant, timeout_at};
 use tracing::{debug, info};
@@ -158,7 +158,7 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
                 return Ok(Freed::Stays);
             }
         };
-        if !may_go.is_due(Utc::now()) {
+        if !may_go.is_due(self.context.clock.now()) {
             debug!(thread.id = %freeing.removals.thread, volume.name = %freeing.volume, ?may_go, "its containers stay");
             return Ok(Freed::Stays);
         }
@@ -189,7 +189,7 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
     ) -> Result<Freed, Failure> {
         // It was looked at together with the others, and may have been started since.
         let Some(found) = self.volumes.look_at(container).await? else { return Ok(Freed::Gone) };
-        if !self.verdict(freeing.rule, &freeing.removals.thread, &found).is_due(Utc::now()) {
+        if !self.verdict(freeing.rule, &freeing.removals.thread, &found).is_due(self.context.clock.now()) {
             return Ok(Freed::Stays);
         }
         let removal = pin!(self.volumes.remove_container_by(container, freeing.removals.latest));
@@ -222,7 +222,7 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
             container: container.clone(),
             name: found.name,
             origin: freeing.removals.origin.clone(),
-            at: Utc::now().trunc_subsecs(3),
+            at: self.context.clock.now().trunc_subsecs(3),
         });
         Ok(Freed::Gone)
     }

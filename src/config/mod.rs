@@ -294,6 +294,8 @@ impl Config {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn load(flags: &[(&str, &str)], env: &[(&str, &str)], file: &str) -> Result<Config, String> {
@@ -526,5 +528,31 @@ mod tests {
     fn a_list_in_the_file_is_a_list() {
         let config = load(&[], &[], "retry_delays = ['1s', '2s']").expect("valid");
         assert_eq!(config.retry_delays, [Duration::from_secs(1), Duration::from_secs(2)]);
+    }
+
+    proptest! {
+        /// Whatever is set: it is taken, or refused with one line.
+        #[test]
+        fn no_setting_breaks_the_start(
+            key in prop::sample::select(
+                ["DATABASE_URL", "AMQP_URL", "DOCKER_HOST"]
+                    .into_iter()
+                    .map(str::to_owned)
+                    .chain([
+                        "VOLUME_NAMES", "RETRY_DELAYS", "LOCK_LIMIT", "RECONCILE_INTERVAL", "HTTP_ADDR",
+                        "THREADS_TABLE",
+                        "DOCKER_HOSTS", "FOREIGN_PREFIXES", "VOLUME_PREFIX", "PREFETCH", "NONSENSE",
+                    ].map(|name| format!("VOLUME_REAPER_{name}")))
+                    .collect::<Vec<_>>(),
+            ),
+            value in prop_oneof![".{0,40}", "[a-z]{2,8}://[a-z0-9:@/%?=&.,-]{0,30}", "[0-9a-z,.{}_-]{0,20}"],
+            file in prop::option::of("[a-z_]{2,12} = [\"0-9a-z\\[\\]]{0,12}\n?"),
+        ) {
+            let env = HashMap::from([(key, value)]);
+            let file = file.map(|text| (PathBuf::from("reaper.toml"), text));
+            if let Err(ConfigError(what)) = Config::load(|_| None, &env, file) {
+                prop_assert!(!what.is_empty());
+            }
+        }
     }
 }

@@ -102,6 +102,8 @@ impl ThreadEvent {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -137,5 +139,27 @@ mod tests {
     fn an_error_does_not_repeat_the_body() {
         let error = ThreadEvent::decode(br#""s3cret""#).expect_err("refused");
         assert!(!error.to_string().contains("s3cret"), "{error}");
+    }
+
+    proptest! {
+        /// Whatever the bytes and headers are: they are read or refused, and what is read has an id that is one.
+        #[test]
+        fn no_message_breaks_the_decoder(
+            body in prop_oneof![
+                prop::collection::vec(any::<u8>(), 0..300),
+                r#"\{"(thread_id|specversion|data|host)": ?("[a-z./0-9-]{0,12}"|[0-9e.+-]{1,6}|\{\}|null)[,}]"#
+                    .prop_map(String::into_bytes),
+                r#"[\[{"\\u:,\]}a-f0-9]{0,80}"#.prop_map(String::into_bytes),
+            ],
+            content_type in prop::option::of("[a-z/+;= -]{0,30}|application/cloudevents\\+json"),
+            headers in prop::collection::vec(("(ce-|cloudEvents[:_])?(id|type|source|specversion)", ".{0,12}"), 0..6),
+        ) {
+            let headers: Vec<_> = headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+            let opened = envelope::open(&body, content_type.as_deref(), &headers);
+            if let Ok(event) = opened.and_then(|opened| ThreadEvent::read(&opened.data)) {
+                prop_assert!(ThreadId::parse(event.thread_id.as_str()).is_ok());
+                prop_assert_eq!(&ThreadEvent::decode(&event.encode()).expect("reads").thread_id, &event.thread_id);
+            }
+        }
     }
 }

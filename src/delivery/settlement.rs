@@ -176,6 +176,8 @@ pub fn refuse(invalid: &InvalidEvent) -> Settlement {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const LADDER: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(5)];
@@ -223,5 +225,71 @@ mod tests {
     #[test]
     fn an_attempt_count_beyond_the_ladder_is_the_last_one() {
         assert_eq!(decided(&Err(Failure::transient("x")), usize::MAX), "exhausted");
+    }
+
+    fn results() -> impl Strategy<Value = Result<Outcome, Failure>> {
+        let outcomes = prop::sample::select(vec![
+            Outcome::Removed,
+            Outcome::NotFound,
+            Outcome::Referenced { containers: vec!["c".to_owned()] },
+            Outcome::Busy,
+            Outcome::AlreadyClean,
+            Outcome::NotClosed,
+            Outcome::UnknownThread,
+            Outcome::Reopened,
+            Outcome::NotDue { due_at: None },
+            Outcome::Held,
+            Outcome::Paused,
+            Outcome::Removing,
+            Outcome::NotHere,
+            Outcome::Deferred,
+            Outcome::Elsewhere { host: "b".to_owned() },
+        ]);
+        let verdicts = prop::sample::select(
+            [Verdict::Transient, Verdict::Permanent]
+                .into_iter()
+                .chain(Dependency::ALL.map(Verdict::Unavailable))
+                .collect::<Vec<_>>(),
+        );
+        let failures = (verdicts, ".{0,20}").prop_map(|(verdict, message)| Failure { verdict, message });
+        prop_oneof![outcomes.prop_map(Ok), failures.prop_map(Err)]
+    }
+
+    proptest! {
+        /// Of one result: it is decided at every attempt, waits as the schedule says, and once it is final it stays so.
+        #[test]
+        fn a_settlement_is_total_and_monotone_in_the_attempt(
+            result in results(),
+            seconds in prop::collection::vec(1u64..1000, 0..8),
+            attempts in prop::collection::vec(any::<usize>(), 0..4),
+        ) {
+            let delays: Vec<_> = seconds.into_iter().map(Duration::from_secs).collect();
+            let mut attempts: Vec<_> = (0..=delays.len()).chain(attempts).collect();
+            attempts.sort_unstable();
+            let mut last: Option<Settlement> = None;
+            for attempt in attempts {
+                let settlement = decide(&result, attempt, &delays);
+                match (&settlement, &last) {
+                    (Settlement::Retry { delay, .. }, before) => {
+                        prop_assert_eq!(Some(delay), delays.get(attempt));
+                        let was_retried = before.as_ref().is_none_or(|it| matches!(it, Settlement::Retry { .. }));
+                        prop_assert!(was_retried, "{before:?}, and then a retry");
+                    }
+                    (other, Some(before)) if !matches!(before, Settlement::Retry { .. }) => {
+                        prop_assert_eq!(other, before);
+                    }
+                    (_, Some(_)) => prop_assert!(attempt >= delays.len()),
+                    (_, None) => {}
+                }
+                last = Some(settlement);
+            }
+        }
+
+        /// Who acknowledges for good has an outcome; what failed is retried, parked or handed back.
+        #[test]
+        fn no_failure_is_acknowledged(result in results(), attempt in any::<usize>()) {
+            let is_acknowledged = matches!(decide(&result, attempt, &LADDER), Settlement::Ack | Settlement::Stale);
+            prop_assert!(!is_acknowledged || result.is_ok());
+        }
     }
 }

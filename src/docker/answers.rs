@@ -95,6 +95,8 @@ pub(super) fn cause(error: &Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::{
         failure::Verdict,
@@ -180,6 +182,29 @@ mod tests {
             (504, "gateway timeout", "unavailable"),
         ] {
             assert_eq!(meaning(status_code, message), expected, "{status_code} {message}");
+        }
+    }
+
+    proptest! {
+        /// Whatever a daemon answers: only a 404 that names the volume says that it is not there, and only 409 and
+        /// "has active mounts" that it is in use.
+        #[test]
+        fn no_answer_but_its_own_404_says_that_a_volume_is_not_there(
+            status_code in prop_oneof![Just(404u16), Just(409), Just(500), 100u16..600],
+            message in prop_oneof![
+                ".{0,60}",
+                "(get )?(ha_ws_t1|x)?(: )?(no such volume|volume is in use|has active mounts|page not found)\\s?",
+            ],
+        ) {
+            let names = VolumeNames::of_prefix("ha_ws_").expect("valid");
+            let volume = names.volume_of(&ThreadId::parse("t1").expect("valid"));
+            let endpoint = Endpoint::Unix("/run/docker.sock".to_owned());
+            match refused_removal(status_code, &message, &volume, &endpoint) {
+                Ok(Removal::NotFound) => prop_assert!(status_code == 404 && message.contains("ha_ws_t1")),
+                Ok(Removal::Referenced { .. }) => prop_assert!([409, 500].contains(&status_code)),
+                Ok(removal @ (Removal::Removed | Removal::NotSent)) => prop_assert!(false, "{removal:?}"),
+                Err(failure) => prop_assert!(failure.message.contains(&status_code.to_string())),
+            }
         }
     }
 }

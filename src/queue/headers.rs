@@ -268,6 +268,8 @@ fn cut(text: &str, limit: usize) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn headers_of(properties: &BasicProperties) -> &FieldTable {
@@ -330,5 +332,65 @@ mod tests {
         let AMQPValue::LongString(error) = &headers_of(&onward).inner()[ERROR] else { panic!("a text") };
         assert_eq!(error.len(), 1024);
         assert_eq!(cut("aé", 2), "a");
+    }
+
+    fn values() -> impl Strategy<Value = AMQPValue> {
+        let leaf = prop_oneof![
+            any::<bool>().prop_map(AMQPValue::Boolean),
+            any::<i64>().prop_map(AMQPValue::LongLongInt),
+            any::<i32>().prop_map(AMQPValue::LongInt),
+            any::<u8>().prop_map(AMQPValue::ShortShortUInt),
+            any::<u64>().prop_map(AMQPValue::Timestamp),
+            any::<f64>().prop_map(AMQPValue::Double),
+            prop::collection::vec(any::<u8>(), 0..40).prop_map(|bytes| AMQPValue::LongString(bytes.into())),
+            Just(AMQPValue::Void),
+        ];
+        leaf.prop_recursive(3, 12, 4, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(|values| AMQPValue::FieldArray(values.into())),
+                prop::collection::vec(("[a-z-]{0,8}", inner), 0..4).prop_map(|fields| {
+                    let mut table = FieldTable::default();
+                    for (name, value) in fields {
+                        table.insert(name.into(), value);
+                    }
+                    AMQPValue::FieldTable(table)
+                }),
+            ]
+        })
+    }
+
+    proptest! {
+        /// Whatever headers a publisher sets: they are read, counted within bounds, and travel on under our count.
+        #[test]
+        fn no_header_breaks_the_way_of_a_message(
+            headers in prop::collection::vec(
+                (
+                    prop_oneof![
+                        prop::sample::select(OURS.to_vec()).prop_map(str::to_owned),
+                        "x-death|CC|[a-z-]{0,12}",
+                    ],
+                    values(),
+                ),
+                0..8,
+            ),
+            error in ".{0,2000}",
+            attempt in 0usize..2000,
+        ) {
+            let mut table = FieldTable::default();
+            for (name, value) in headers {
+                table.insert(name.into(), value);
+            }
+            let original = BasicProperties::default().with_headers(table);
+            prop_assert!(failed_attempts(&original) <= MOST_ATTEMPTS);
+            let _ = (texts(&original), host(&original), replayed(&original));
+            let _ = (last_death(&original), deliveries(&original));
+            let _ = json(headers_of(&original));
+            let moved = parked(&original, attempt, "exhausted", &error);
+            prop_assert_eq!(failed_attempts(&moved), attempt.min(MOST_ATTEMPTS));
+            prop_assert!(!headers_of(&moved).contains_key("x-death"));
+            let error = headers_of(&moved).inner().get(ERROR).and_then(text).map_or(0, str::len);
+            prop_assert!(error <= MAX_ERROR_BYTES, "{error}");
+            prop_assert_eq!(failed_attempts(&replay(&moved)), 0);
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! What a sweep marks without having removed anything: threads whose volumes are proven absent, a page at a time.
 
-use chrono::{SubsecRound, Utc};
+use chrono::SubsecRound;
 use tracing::{debug, warn};
 
 use super::{
@@ -41,7 +41,7 @@ pub(super) async fn mark_absent<T: Database>(
     rows: Vec<Row>,
     tally: &mut Tally,
 ) -> Result<Vec<Row>, Failure> {
-    let at = Utc::now().trunc_subsecs(3);
+    let at = context.clock.now().trunc_subsecs(3);
     let receipts = |row: &Row| absent(&context.names, &row.thread, &row.close, &Origin::Sweep, found_by, at);
     let mut unmarked = Vec::new();
     let mut marked = 0;

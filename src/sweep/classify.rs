@@ -72,6 +72,8 @@ pub(super) fn classify(rows: Vec<Candidate>, names: &VolumeNames, inventory: &In
 mod tests {
     use std::collections::HashSet;
 
+    use proptest::prelude::*;
+
     use super::*;
 
     fn candidate(id: &str) -> Candidate {
@@ -113,5 +115,36 @@ mod tests {
         assert_eq!(ids(present), ["half", "free"]);
         let users: Vec<_> = users.iter().map(|(_, volume, _)| volume.as_str()).collect();
         assert_eq!(users, ["ha_ws_used", "ha_ws_both", "ha_cache_both", "ha_ws_half"]);
+    }
+
+    proptest! {
+        /// Whatever the rows and the list: a row is in one class, and what the list has is never absent.
+        #[test]
+        fn what_the_list_has_is_never_absent(
+            ids in prop::collection::btree_set("[a-c./]{1,2}", 0..12),
+            listed in prop::collection::btree_map("[a-c]{1,2}", (any::<bool>(), any::<bool>(), any::<bool>()), 0..12),
+        ) {
+            let names = VolumeNames::of_templates("ha_ws_{id},ha_cache_{id}").expect("valid");
+            let mut inventory = Inventory::default();
+            for (id, (has_first, has_second, is_used)) in &listed {
+                let volumes = names.volumes_of(&ThreadId::parse(id).expect("valid"));
+                let kept = volumes.into_iter().zip([has_first, has_second]).filter(|(_, has)| **has);
+                for (volume, _) in kept {
+                    if *is_used {
+                        inventory.referenced.insert(volume.clone(), vec!["c".to_owned()]);
+                    }
+                    inventory.present.insert(volume);
+                }
+            }
+            let rows: Vec<_> = ids.iter().map(|id| candidate(id)).collect();
+            let classified = classify(rows, &names, &inventory);
+            for row in &classified.absent {
+                for volume in names.volumes_of(&row.thread) {
+                    prop_assert!(!inventory.present.contains(&volume), "{volume} is in the list");
+                }
+            }
+            let classes = [&classified.absent, &classified.referenced, &classified.present];
+            prop_assert_eq!(classes.iter().map(|rows| rows.len()).sum::<usize>() + classified.unnameable, ids.len());
+        }
     }
 }

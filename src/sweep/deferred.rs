@@ -1,6 +1,6 @@
 //! The threads that a sweep finds closed and unmarked, and leaves alone: on hold, or not due yet.
 
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 
 use super::{
     classify::{Classified, Row, classify},
@@ -31,8 +31,12 @@ pub(super) struct Deferred {
 
 impl Deferred {
     /// Takes up what has to wait, and leaves what is due.
-    pub(super) fn take_from(&mut self, page: Vec<Candidate>, retention: Retention) -> Vec<Candidate> {
-        let now = Utc::now();
+    pub(super) fn take_from(
+        &mut self,
+        page: Vec<Candidate>,
+        retention: Retention,
+        now: DateTime<Utc>,
+    ) -> Vec<Candidate> {
         let mut due = Vec::new();
         for candidate in page {
             if !candidate.held && retention.due(candidate.close.at, now) == Due::Now {
@@ -76,7 +80,8 @@ mod tests {
         let row = |id: &str, held| Candidate { id: id.to_owned(), close: Close::default(), held };
         let mut deferred = Deferred::default();
         let retention = Retention(std::time::Duration::from_secs(1));
-        let due = deferred.take_from(vec![row("there", true), row("absent", true), row("../x", false)], retention);
+        let page = vec![row("there", true), row("absent", true), row("../x", false)];
+        let due = deferred.take_from(page, retention, Utc::now());
         assert_eq!(due, []);
         deferred
     }

@@ -40,6 +40,9 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
                 let without = threads.iter().filter(|&thread| !known.contains_key(thread) && !foreign.contains(thread));
                 tally.orphans += without.map(|thread| volumes_of[thread].len() as u64).sum::<u64>();
             }
+            // In one order always: a sweep that is looked into can be repeated.
+            let mut known: Vec<_> = known.into_iter().collect();
+            known.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
             for (thread, row) in known {
                 match &row.host {
                     Some(named) if host.name() != Some(named) && !host.is_only() => {

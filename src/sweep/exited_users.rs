@@ -6,7 +6,6 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use chrono::Utc;
 use futures_util::{StreamExt, stream};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -71,7 +70,9 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
         let mut may_go_now = HashMap::new();
         while let Some((users, may_go)) = looks.next().await {
             match may_go {
-                Ok(may_go) if may_go.is_due(Utc::now()) => drop(may_go_now.insert(users.thread.clone(), users)),
+                Ok(may_go) if may_go.is_due(self.cleaner.context.clock.now()) => {
+                    drop(may_go_now.insert(users.thread.clone(), users));
+                }
                 Ok(may_go) => self.stays(users.thread, rule, &may_go),
                 Err(failure) if matches!(failure.verdict, Verdict::Unavailable(_)) => return Err(failure),
                 Err(error) => debug!(thread.id = %users.thread, %error, "its containers can't be looked at; they stay"),
@@ -142,7 +143,9 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
     /// the time. Another restart policy is found after the cooldown.
     fn stays(&self, thread: ThreadId, rule: ExitedRule, may_go: &MayGo) {
         let wait = match may_go {
-            MayGo::From(from) => (*from - Utc::now()).to_std().unwrap_or_default().min(rule.grace),
+            MayGo::From(from) => {
+                (*from - self.cleaner.context.clock.now()).to_std().unwrap_or_default().min(rule.grace)
+            }
             MayGo::Kept(_) => self.cooldown,
         };
         debug!(thread.id = %thread, ?may_go, "its containers stay");

@@ -2,7 +2,6 @@
 
 use std::{convert::Infallible, pin::pin, time::Duration};
 
-use chrono::Utc;
 use futures_util::{StreamExt, stream};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -40,7 +39,7 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
         }
         let failed = self.cleaner.threads().failed(removable).await?;
         removable.retain(|thread| !failed.contains_key(thread));
-        let now = Utc::now();
+        let now = self.cleaner.context.clock.now();
         let next_try = failed.into_iter().map(|(thread, failed)| (failed.next_try_at(self.cooldown), thread));
         let (cooling, due): (Vec<_>, Vec<_>) = next_try.partition(|(next_try_at, _)| *next_try_at > now);
         tally.add(Fate::CoolingDown, cooling.len() + retries.add(due));
@@ -66,6 +65,7 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
             std::future::pending::<Infallible>().await
         };
         let left = tokio::select! {
+            biased;
             left = self.remove(threads, tally, &enough) => left,
             never = time_is_up => match never {},
         };

@@ -9,7 +9,6 @@ use std::{
     time::Duration,
 };
 
-use chrono::Utc;
 use parking_lot::Mutex;
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -146,7 +145,7 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
         self.cooling.lock().retain(|_, until| *until > Instant::now());
         self.cleaner.look_for_pause().await?;
         self.cleaner.settle_containers().await;
-        let retention = self.cleaner.policy().retention;
+        let (retention, clock) = (self.cleaner.policy().retention, self.cleaner.context.clock);
         let (mut deferred, mut retries) = (Deferred::default(), Retries::default());
         let scope = self.cleaner.host.name().map_or(Scope::All, |name| Scope::Host(name.to_owned()));
         let mut rows = pages(self.cleaner.threads(), scope);
@@ -157,18 +156,18 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
             }
             tally.candidates += page.len() as u64;
             let (found, already_due) = (page.len(), due.len());
-            due.append(&mut deferred.take_from(page, retention));
+            due.append(&mut deferred.take_from(page, retention, clock.now()));
             self.progress.advance(found + already_due - due.len());
             if !due.is_empty() && (rows.is_short() || due.len() >= PAGE_ROWS) {
                 self.sweep_rows(std::mem::take(&mut due), &mut retries, tally, stop).await?;
             }
         }
-        let asked_at = Utc::now();
+        let asked_at = self.cleaner.context.clock.now();
         let inventory = self.cleaner.inventory(tally.dry_run).await?;
         let found = self.look_up(&inventory, tally).await?;
         tally.candidates += found.unplaced.len() as u64;
         let mut unplaced = Deferred::default();
-        let due = unplaced.take_from(found.unplaced, retention);
+        let due = unplaced.take_from(found.unplaced, retention, clock.now());
         // Their volumes were found in the list.
         unplaced.wait(tally);
         self.sweep_classified(self.classify(due, &inventory), &inventory, &mut retries, tally, stop).await?;

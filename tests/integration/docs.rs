@@ -445,3 +445,34 @@ fn every_case_that_is_not_believed_has_its_test() {
     }
     assert!(cases > 20, "{cases}");
 }
+
+/// The names of all tests that there are, of whatever target.
+fn tests_everywhere() -> BTreeSet<String> {
+    let mut files = Vec::new();
+    let mut folders: Vec<_> = ["src", "tests", "migrations/src"].map(|folder| root().join(folder)).into();
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).expect("readable").flatten() {
+            if entry.path().is_dir() { folders.push(entry.path()) } else { files.push(entry.path()) }
+        }
+    }
+    let sources = files.into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "rs"));
+    let names = |path: PathBuf| {
+        let text = std::fs::read_to_string(path).expect("readable");
+        let after = text.split("#[test]").chain(text.split("#[tokio::test")).skip(1).map(str::to_owned);
+        let name = |rest: String| Some(rest.split_once("fn ")?.1.split('(').next()?.to_owned());
+        after.filter_map(name).collect::<Vec<_>>()
+    };
+    sources.flat_map(names).collect()
+}
+
+#[test]
+fn the_page_of_proofs_names_tests_that_are_there() {
+    let (tests, page) = (tests_everywhere(), &documents()[Path::new("docs/proof.md")]);
+    let named = page.lines().filter(|line| line.starts_with("| ")).flat_map(|line| line.split('`').skip(1).step_by(2));
+    let mut known = 0;
+    for name in named.filter(|name| name.contains('_') && !name.contains(' ')) {
+        assert!(tests.contains(name), "there is no test {name}");
+        known += 1;
+    }
+    assert!(known > 20, "{known}");
+}

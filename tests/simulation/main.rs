@@ -1,0 +1,94 @@
+//! The deterministic simulation: the real cleaner, consumer and sweeps, over a database, Docker and a broker in memory
+//! that fail, delay, repeat, reorder, die between any two calls and come back. Time is paused, and everything follows
+//! from a seed: one that breaks an invariant prints the shortest history found, and does the same again.
+
+mod answers;
+mod broker;
+mod daemon;
+mod database;
+mod history;
+mod invariants;
+mod mutants;
+mod names;
+mod plan;
+mod platform;
+mod replica;
+mod store;
+mod world;
+
+use std::sync::{
+    Mutex,
+    atomic::{AtomicU64, Ordering},
+};
+
+use crate::{
+    history::{run, run_kept, told},
+    mutants::Mutant,
+    plan::draw,
+};
+
+/// Between two edits; `make simulation` runs ten thousand.
+const SEEDS: u64 = 1_000;
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is a number")))
+}
+
+/// Of so many seeds, those that break an invariant, on all cores: the first of them, and of the others as many as were
+/// found by then.
+fn broken(seeds: u64, most: usize, mutant: Option<Mutant>) -> Vec<u64> {
+    let (next, found) = (AtomicU64::new(0), Mutex::new(Vec::new()));
+    let work = || {
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= seeds || found.lock().expect("no panic").len() >= most {
+                return;
+            }
+            if run(seed, &draw(seed), mutant).violation.is_some() {
+                found.lock().expect("no panic").push(seed);
+            }
+        }
+    };
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    std::thread::scope(|scope| (0..cores).for_each(|_| drop(scope.spawn(work))));
+    let mut found = found.into_inner().expect("no panic");
+    found.sort_unstable();
+    found
+}
+
+#[test]
+fn no_seed_breaks_an_invariant() {
+    let seeds = number("SIMULATION_SEEDS").unwrap_or(SEEDS);
+    let told: Vec<_> = broken(seeds, 4, None).into_iter().filter_map(|seed| told(seed, None)).collect();
+    assert!(told.is_empty(), "{}", told.join("\n"));
+    println!("{seeds} seeds broke no invariant");
+}
+
+#[test]
+fn every_mutant_is_caught() {
+    let seeds = number("SIMULATION_SEEDS").unwrap_or(SEEDS);
+    let mut survivors = Vec::new();
+    for mutant in Mutant::ALL {
+        match broken(seeds, 1, Some(mutant)).first() {
+            Some(seed) => {
+                let how = run(*seed, &draw(*seed), Some(mutant)).violation.expect("it breaks again");
+                println!("{mutant:?} is caught by seed {seed}: {how}");
+            }
+            None => survivors.push(mutant),
+        }
+    }
+    assert!(survivors.is_empty(), "{survivors:?} are not caught by {seeds} seeds");
+}
+
+#[test]
+fn a_seed_does_the_same_again() {
+    let seeds = number("SIMULATION_SEED").map_or(0..50, |seed| seed..seed + 1);
+    for seed in seeds {
+        let steps = draw(seed);
+        let first = run_kept(seed, &steps, None);
+        assert_eq!(first, run_kept(seed, &steps, None), "seed {seed}");
+        if let Some(told) = told(seed, None) {
+            panic!("{told}");
+        }
+    }
+}
