@@ -128,6 +128,7 @@ impl World {
         self.without == Some(guard)
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "a step leads to a world, or breaks a rule")]
     fn with(&self, change: impl FnOnce(&mut Self)) -> Result<Self, String> {
         let mut next = self.clone();
         change(&mut next);
@@ -383,5 +384,6 @@ fn path(states: &[(World, &'static str, usize)], mut number: usize) -> String {
         steps.push(states[number].1);
         number = states[number].2;
     }
-    steps.iter().rev().map(|step| format!("{step}\n")).collect()
+    steps.reverse();
+    steps.join("\n")
 }

@@ -52,6 +52,8 @@ pub(crate) struct Written {
     pub(crate) close: Close,
     pub(crate) gone: Gone,
     pub(crate) at: DateTime<Utc>,
+    /// The host's key; none if nobody says.
+    pub(crate) host: Option<String>,
     pub(crate) by: Process,
 }
 

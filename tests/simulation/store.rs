@@ -184,6 +184,7 @@ fn written(receipt: &Receipt, by: Process) -> Written {
         thread: receipt.thread_id.to_string(),
         close: receipt.close.clone(),
         gone: receipt.gone,
+        host: receipt.details.host.clone(),
         at: receipt.at,
         by,
     }
@@ -450,9 +451,10 @@ impl Sightings for Store {
         .await
     }
 
-    async fn removed_since(&self, since: DateTime<Utc>) -> Result<u64, Failure> {
+    async fn removed_since(&self, host: &Host, since: DateTime<Utc>) -> Result<u64, Failure> {
         self.call(Does::Read, |state| {
-            let counts = |it: &&Written| it.gone == Gone::Removed && it.at > since;
+            let from_here = |it: &Written| host.is_only() || it.host.as_deref().is_none_or(|from| from == host.key());
+            let counts = |it: &&Written| it.gone == Gone::Removed && it.at > since && from_here(it);
             Ok(state.rows.receipts.iter().filter(counts).count() as u64)
         })
         .await
