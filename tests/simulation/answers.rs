@@ -58,7 +58,7 @@ async fn is_marked(seed: u64, hosts: [Says; 2], has_unserved: bool) -> bool {
     platform::close(Arc::clone(&world), thread, Publish::Once).await;
     sleep(Duration::from_mins(1)).await;
     let state = world.state();
-    state.rows.rows[thread].mark.is_some()
+    state.rows.threads[thread].mark.is_some()
 }
 
 proptest! {

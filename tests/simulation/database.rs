@@ -72,7 +72,7 @@ pub(crate) struct LeaseRow {
 }
 
 pub(crate) struct Rows {
-    pub(crate) rows: BTreeMap<String, Row>,
+    pub(crate) threads: BTreeMap<String, Row>,
     pub(crate) transactions: BTreeMap<u64, Transaction>,
     pub(crate) locks_file: bool,
     pub(crate) next: u64,
@@ -112,7 +112,7 @@ impl Rows {
             }
         };
         Self {
-            rows: (0..setup.threads).map(|number| (THREADS[number].to_owned(), row(number))).collect(),
+            threads: (0..setup.threads).map(|number| (THREADS[number].to_owned(), row(number))).collect(),
             transactions: BTreeMap::new(),
             locks_file: setup.locks_file,
             next: 0,
@@ -143,7 +143,7 @@ impl Rows {
     pub(crate) fn shown(&self) -> &BTreeMap<String, Row> {
         match &self.standby {
             Some((until, rows)) if *until > Instant::now() => rows,
-            _ => &self.rows,
+            _ => &self.threads,
         }
     }
 

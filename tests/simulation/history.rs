@@ -79,7 +79,7 @@ async fn live(world: &Arc<World>, steps: &[Step]) {
     }
     let (is_quiet, calls) = {
         let state = world.state();
-        (state.rows.rows.values().all(|row| !row.closed || row.mark.is_some()), state.daemons.calls)
+        (state.rows.threads.values().all(|row| !row.closed || row.mark.is_some()), state.daemons.calls)
     };
     for replica in 0..world.setup.replicas {
         crash(world, replica);
@@ -116,8 +116,8 @@ fn is_over(world: &World) -> bool {
     state.checks.violation.is_some()
 }
 
-fn after(ms: u64) -> Option<Instant> {
-    Some(Instant::now() + Duration::from_millis(ms))
+fn after(ms: u64) -> Instant {
+    Instant::now() + Duration::from_millis(ms)
 }
 
 fn act(world: &Arc<World>, action: Action) {
@@ -127,7 +127,7 @@ fn act(world: &Arc<World>, action: Action) {
     let host = |number: usize| if hosts.is_empty() { crate::database::ONLY } else { hosts[number % hosts.len()] };
     match action {
         Action::Close(number, publish) => {
-            drop(tokio::spawn(platform::close(Arc::clone(world), thread(number), publish)))
+            drop(tokio::spawn(platform::close(Arc::clone(world), thread(number), publish)));
         }
         Action::Reopen(number) => drop(tokio::spawn(platform::reopen(Arc::clone(world), thread(number)))),
         Action::Flap(number) => drop(tokio::spawn(platform::flap(Arc::clone(world), thread(number)))),
@@ -142,26 +142,26 @@ fn act(world: &Arc<World>, action: Action) {
         Action::Reappear(number) => platform::meddle(world, thread(number), true),
         Action::PublishGarbage => drop(world.state().publish(b"{\"thread\": 1".to_vec())),
         Action::PublishUnknown => drop(world.state().publish(br#"{"thread_id": "orphan"}"#.to_vec())),
-        Action::DaemonDown(number, ms) => world.state().daemons.at(host(number)).down_until = after(ms),
-        Action::DaemonHangs(number, ms) => world.state().daemons.at(host(number)).hangs_until = after(ms),
-        Action::DaemonSwapped(number, ms) => world.state().daemons.at(host(number)).swapped_until = after(ms),
+        Action::DaemonDown(number, ms) => world.state().daemons.at(host(number)).down_until = Some(after(ms)),
+        Action::DaemonHangs(number, ms) => world.state().daemons.at(host(number)).hangs_until = Some(after(ms)),
+        Action::DaemonSwapped(number, ms) => world.state().daemons.at(host(number)).swapped_until = Some(after(ms)),
         Action::DaemonFails(number, fault) => world.state().daemons.at(host(number)).faults.push(fault),
         Action::DaemonSlow(number, ms) => world.state().daemons.at(host(number)).slow_ms = Some(ms),
         Action::ListPartial(number) => world.state().daemons.at(host(number)).is_partial = true,
         Action::DatabaseRestarts(ms) => {
             let mut state = world.state();
             state.rows.transactions.clear();
-            state.rows.down_until = after(ms);
+            state.rows.down_until = Some(after(ms));
         }
         Action::DatabaseFails(fault) => world.state().rows.faults.push(fault),
         Action::Standby(ms) => {
             let mut state = world.state();
-            let rows = state.rows.rows.clone();
-            state.rows.standby = after(ms).map(|until| (until, rows));
+            let rows = state.rows.threads.clone();
+            state.rows.standby = Some((after(ms), rows));
         }
         Action::BrokerDown(ms) => {
             let mut state = world.state();
-            state.broker.down_until = after(ms);
+            state.broker.down_until = Some(after(ms));
             for replica in 0..state.replicas.len() {
                 lose_channel(&mut state, replica);
             }
@@ -203,7 +203,7 @@ fn crash(world: &World, replica: usize) -> bool {
     lose_channel(&mut state, replica);
     state.replicas[replica].is_down = true;
     // The server sees that the connection is closed when what was sent before has arrived too.
-    let over_at = if state.is(Mutant::DeadKeepLocks) { None } else { after(200) };
+    let over_at = if state.is(Mutant::DeadKeepLocks) { None } else { Some(after(200)) };
     for transaction in state.rows.transactions.values_mut().filter(|it| it.owner.replica == replica) {
         transaction.over_at = over_at;
     }
@@ -213,7 +213,7 @@ fn crash(world: &World, replica: usize) -> bool {
 /// Stops a replica for a while. Later, the server takes its locks from it.
 fn freeze(world: &World, replica: usize, ms: u64) {
     let mut state = world.state();
-    state.replicas[replica].frozen_until = after(ms);
+    state.replicas[replica].frozen_until = Some(after(ms));
     let limit = if world.setup.locks_file { Duration::from_millis(500) } else { Duration::from_secs(2) };
     for transaction in state.rows.transactions.values_mut().filter(|it| it.owner.replica == replica) {
         transaction.over_at = Some(Instant::now() + limit + crate::store::FROZEN_MARGIN);

@@ -26,7 +26,7 @@ impl State {
     pub(crate) fn check_removal(&mut self, volume: &str, host: &str) {
         self.note(|| format!("{host} begins to remove {volume}"));
         let thread = names().thread_of(volume);
-        let row = thread.as_ref().and_then(|thread| self.rows.rows.get(thread.as_str()));
+        let row = thread.as_ref().and_then(|thread| self.rows.threads.get(thread.as_str()));
         let Some(row) = row else {
             return self.violated(format!("safety: {volume} is of no thread, and is removed"));
         };
@@ -44,7 +44,7 @@ impl State {
     pub(crate) fn check_sending(&mut self, process: Process, thread: &str, host: &str) {
         self.daemons.calls += 1;
         self.note(|| format!("replica {} sends {host} a removal for {thread}", process.replica));
-        let Some(row) = self.rows.rows.get(thread) else {
+        let Some(row) = self.rows.threads.get(thread) else {
             return self.violated(format!("safety: a removal for {thread}, which is no thread"));
         };
         let is_marked = row.mark.is_some();
@@ -56,21 +56,17 @@ impl State {
         if self.rows.holds.get(thread).is_some_and(|held| *held < since) {
             self.violated(format!("safety: a removal for {thread}, which is on hold"));
         }
-        let host = self.checks_host(host).map(str::to_owned);
+        let host = name_of(host).map(str::to_owned);
         if self.rows.pause(host.as_deref()).is_some_and(|pause| pause.since < since) {
             self.violated(format!("safety: a removal for {thread}, while removal is paused"));
         }
-    }
-
-    fn checks_host<'a>(&self, host: &'a str) -> Option<&'a str> {
-        (host != crate::database::ONLY).then_some(host)
     }
 
     /// Truth, when a row is marked.
     pub(crate) fn check_mark(&mut self, receipt: &Receipt, by: Process) {
         let thread = receipt.thread_id.as_str();
         self.note(|| format!("replica {} marks {thread}: {}", by.replica, receipt.gone.as_str()));
-        let row = &self.rows.rows[thread];
+        let row = &self.rows.threads[thread];
         let (is_closed, reappeared) = (row.closed, row.reappeared);
         if !is_closed {
             self.violated(format!("truth: {thread} is marked, and it is open"));
@@ -82,7 +78,7 @@ impl State {
 
     /// Once, when a receipt is written.
     pub(crate) fn check_receipt(&mut self, thread: &ThreadId, by: Process) {
-        let Some(row) = self.rows.rows.get(thread.as_str()) else { return };
+        let Some(row) = self.rows.threads.get(thread.as_str()) else { return };
         let withdrawn = row.withdrawn;
         let of_thread = || self.rows.receipts.iter().filter(|it| it.thread == thread.as_str());
         let last = of_thread().next_back().expect("it was written just now").close.clone();
@@ -141,7 +137,7 @@ impl State {
     /// What has to be true at any time.
     pub(crate) fn check_all(&mut self) {
         let mut wrong = Vec::new();
-        for (thread, row) in &self.rows.rows {
+        for (thread, row) in &self.rows.threads {
             let has = self.daemons.hosts[row.home].volumes.contains_key(&volume_of(thread));
             if !row.closed && row.mark.is_some() {
                 wrong.push(format!("truth: {thread} is open, and marked"));
@@ -179,7 +175,7 @@ impl State {
     /// What is left to do; what has failed before only `with_failed`.
     pub(crate) fn not_alive(&self, with_failed: bool) -> Vec<String> {
         let mut left = Vec::new();
-        for (thread, row) in &self.rows.rows {
+        for (thread, row) in &self.rows.threads {
             if !row.closed || row.is_changing {
                 continue;
             }
@@ -198,4 +194,9 @@ impl State {
         }
         left
     }
+}
+
+/// What a host is called, unless it is the only one.
+fn name_of(host: &str) -> Option<&str> {
+    (host != crate::database::ONLY).then_some(host)
 }

@@ -17,7 +17,7 @@ use crate::{
 /// Makes the volumes of all threads.
 pub(crate) fn settle_in(world: &World) {
     let mut state = world.state();
-    let threads: Vec<_> = state.rows.rows.iter().map(|(thread, row)| (thread.clone(), row.home)).collect();
+    let threads: Vec<_> = state.rows.threads.iter().map(|(thread, row)| (thread.clone(), row.home)).collect();
     for (thread, home) in threads {
         state.daemons.at(home).volumes.insert(volume_of(&thread), BTreeSet::new());
     }
@@ -31,14 +31,14 @@ pub(crate) fn thread(world: &World, number: usize) -> &'static str {
 /// Begins to change a thread, unless it is being changed, or is not as it has to be.
 fn begin(world: &World, thread: &str, has_to_be_closed: bool) -> bool {
     let mut state = world.state();
-    let row = state.rows.rows.get_mut(thread).expect("a row");
+    let row = state.rows.threads.get_mut(thread).expect("a row");
     let may = !row.is_changing && row.closed == has_to_be_closed;
     row.is_changing |= may;
     may
 }
 
 fn end(world: &World, thread: &str) {
-    world.state().rows.rows.get_mut(thread).expect("a row").is_changing = false;
+    world.state().rows.threads.get_mut(thread).expect("a row").is_changing = false;
 }
 
 /// Closes a thread, and says so to whom it concerns.
@@ -60,7 +60,7 @@ async fn close_begun(world: &World, thread: &str, publish: Publish) {
         let mut state = world.state();
         state.note(|| format!("the platform closes {thread}"));
         let at = now();
-        let row = state.rows.rows.get_mut(thread).expect("a row");
+        let row = state.rows.threads.get_mut(thread).expect("a row");
         (row.closed, row.closed_at, row.withdrawn, row.reappeared) = (true, Some(at), 0, false);
     }
     match publish {
@@ -77,7 +77,7 @@ async fn close_begun(world: &World, thread: &str, publish: Publish) {
 pub(crate) fn say(world: &World, thread: &str, publish: Publish) {
     {
         let mut state = world.state();
-        let row = &state.rows.rows[thread];
+        let row = &state.rows.threads[thread];
         let hosts = &world.setup.hosts;
         let host = match (hosts.first(), publish) {
             (None, _) => None,
@@ -108,7 +108,7 @@ async fn reopen_begun(world: &World, thread: &str) {
         let mut state = world.state();
         state.note(|| format!("the platform reopens {thread}"));
         let keeps_mark = state.is(Mutant::ReopenKeepsMark);
-        let row = state.rows.rows.get_mut(thread).expect("a row");
+        let row = state.rows.threads.get_mut(thread).expect("a row");
         row.closed = false;
         // Our trigger does that.
         if !keeps_mark {
@@ -161,7 +161,7 @@ async fn make_volume(world: &World, thread: &str, home: &'static str) {
 /// Somebody else removes the volume of a closed thread, or makes it again.
 pub(crate) fn meddle(world: &World, thread: &str, makes: bool) {
     let mut state = world.state();
-    let row = &state.rows.rows[thread];
+    let row = &state.rows.threads[thread];
     let (home, is_meant) = (row.home, row.closed && !row.is_changing);
     let volume = volume_of(thread);
     let daemon = state.daemons.at(home);
@@ -171,7 +171,7 @@ pub(crate) fn meddle(world: &World, thread: &str, makes: bool) {
     }
     if makes {
         daemon.volumes.entry(volume).or_default();
-        state.rows.rows.get_mut(thread).expect("a row").reappeared = true;
+        state.rows.threads.get_mut(thread).expect("a row").reappeared = true;
     } else {
         daemon.volumes.remove(&volume);
     }
@@ -181,7 +181,7 @@ pub(crate) fn meddle(world: &World, thread: &str, makes: bool) {
 /// A container is started with a thread's volume, if that is there, or all of them end.
 pub(crate) fn contain(world: &World, thread: &str, starts: bool) {
     let mut state = world.state();
-    let home = state.rows.rows[thread].home;
+    let home = state.rows.threads[thread].home;
     let volume = volume_of(thread);
     let daemon = state.daemons.at(home);
     if daemon.names.contains_key(&volume) || daemon.is_down() || daemon.is_swapped() {

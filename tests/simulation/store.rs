@@ -153,7 +153,7 @@ fn lease(state: &mut State, process: Process, name: &str, ttl: Duration) -> bool
 
 /// Rows as a statement reads them.
 fn read(state: &State, wanted: &[ThreadId], host: Option<&str>) -> Rows {
-    let first_host = state.rows.rows.values().find_map(|row| row.host);
+    let first_host = state.rows.threads.values().find_map(|row| row.host);
     let thread = |wanted: &ThreadId| {
         let row = state.rows.shown().get(wanted.as_str())?;
         let named =
@@ -200,13 +200,13 @@ impl State {
 
     fn set_mark(&mut self, receipt: &Receipt, by: Process) {
         self.check_mark(receipt, by);
-        self.rows.rows.get_mut(receipt.thread_id.as_str()).expect("a row").mark = Some(receipt.at);
+        self.rows.threads.get_mut(receipt.thread_id.as_str()).expect("a row").mark = Some(receipt.at);
     }
 
     /// The guarded mark of one row.
     fn mark_one(&mut self, receipt: &Receipt, by: Process) -> Mark {
         let thread = receipt.thread_id.as_str();
-        let Some(row) = self.rows.rows.get(thread) else { return Mark::NoRow };
+        let Some(row) = self.rows.threads.get(thread) else { return Mark::NoRow };
         if !row.closed && !self.is(Mutant::MarkWithoutStatus) {
             return Mark::Reopened;
         }
@@ -215,7 +215,7 @@ impl State {
         }
         let is_other = row.close() != receipt.close && !self.is(Mutant::MarkWithoutClosedAt);
         // The mutant without the status knows no closed_at of an open row either.
-        if is_other && !(self.is(Mutant::MarkWithoutStatus) && !row.closed) {
+        if is_other && (row.closed || !self.is(Mutant::MarkWithoutStatus)) {
             return Mark::Reopened;
         }
         if self.rows.is_locked(thread) {
@@ -279,7 +279,7 @@ impl Threads for Store {
             let is_held_back = is_failing || state.is(Mutant::AnswerBeforeCommit);
             let mut marked = HashSet::new();
             for receipt in receipts {
-                let row = state.rows.rows.get(receipt.thread_id.as_str());
+                let row = state.rows.threads.get(receipt.thread_id.as_str());
                 let is_candidate = receipt.completes && row.is_some_and(|row| row.closed && row.mark.is_none());
                 if is_candidate && (!is_held_back || state.is(Mutant::MarkOutsideTransaction)) {
                     state.set_mark(receipt, by);
@@ -340,7 +340,9 @@ impl Threads for Store {
         self.call(Does::Write, |state| {
             let is_ignored = state.is(Mutant::DriftIgnored);
             state.note(|| format!("the mark of {thread} is withdrawn"));
-            let Some(row) = state.rows.rows.get_mut(thread.as_str()).filter(|row| row.closed) else { return Ok(false) };
+            let Some(row) = state.rows.threads.get_mut(thread.as_str()).filter(|row| row.closed) else {
+                return Ok(false);
+            };
             if is_ignored {
                 return Ok(true);
             }
@@ -390,7 +392,7 @@ impl Failures for Store {
 
     async fn forget_failures(&self) -> Result<(), Failure> {
         self.call(Does::Write, |state| {
-            let rows = &state.rows.rows;
+            let rows = &state.rows.threads;
             let is_candidate = |id: &str| rows.get(id).is_some_and(|row| row.closed && row.mark.is_none());
             let kept: Vec<_> = state.rows.failures.keys().filter(|id| is_candidate(id)).cloned().collect();
             state.rows.failures.retain(|id, _| kept.contains(id));
