@@ -3,8 +3,8 @@
 //! A thread of their own writes them. Whoever reads standard error and stops reading stops that thread and nothing
 //! else: lines that find no room in its queue are dropped, counted and told of.
 //!
-//! The writer of `tracing-appender` does not block either, but it prints on standard output, which is the commands' own,
-//! if its queue is full when the process ends, and says nowhere that lines were dropped.
+//! The writer of `tracing-appender` does not block either, but it prints on standard output, which is the commands'
+//! own, if its queue is full when the process ends, and says nowhere that lines were dropped.
 
 use std::{
     io::{self, IsTerminal, Write},

@@ -2,11 +2,12 @@
 //!
 //! `make soak` runs it with a RabbitMQ, a PostgreSQL and a Docker daemon of its own. It plays the platform, which
 //! closes threads and publishes events at an even pace, and messages that nobody should send between them; the
-//! orchestrator, which starts replicas of the service again; and chaos, which kills the servers, pauses the daemon, cuts
-//! connections, kills and stops replicas, locks rows, opens connections and leaves them, deletes the exchange, sets
-//! policies, fills disks, and has wrong servers answer in the right ones' places. When the faults are over, it waits until there is nothing left to do, and checks what the service promises. A line that
-//! begins with `ok` is a claim that was checked; what does not hold is said, and the exit code is 1. The replicas' logs
-//! are kept in `target/soak/`.
+//! orchestrator, which starts replicas of the service again; and chaos, which kills the servers, pauses the daemon,
+//! cuts connections, kills and stops replicas, locks rows, opens connections and leaves them, deletes the exchange,
+//! sets policies, fills disks, and has wrong servers answer in the right ones' places. When the faults are over, it
+//! waits until there is nothing left to do, and checks what the service promises. A line that begins with `ok` is a
+//! claim that was checked; what does not hold is said, and the exit code is 1. The replicas' logs are kept in
+//! `target/soak/`.
 //!
 //! Then comes the race: threads that are closed and reopened all the time, none of which may lose its new volume. Last
 //! a platform writes to SQLite's file while a sweep removes volumes.

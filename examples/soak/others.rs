@@ -1,5 +1,5 @@
-//! What others do to the service while it works: they lock its rows, open connections and leave them, fill disks, change
-//! the broker, and put wrong servers in the right ones' places.
+//! What others do to the service while it works: they lock its rows, open connections and leave them, fill disks,
+//! change the broker, and put wrong servers in the right ones' places.
 
 use std::{
     path::{Path, PathBuf},
@@ -42,8 +42,8 @@ pub(crate) async fn lock_rows(database_url: &str, lasts: Duration) -> Try {
     let db = soon("database", Database::connect(database_url)).await?;
     let lock = soon("database", db.begin()).await?;
     let select = format!(
-        "SELECT id FROM threads WHERE workspace_volume_removed_at IS NULL ORDER BY status, random() LIMIT {LOCKED_ROWS} \
-         FOR UPDATE SKIP LOCKED"
+        "SELECT id FROM threads WHERE workspace_volume_removed_at IS NULL ORDER BY status, random() \
+         LIMIT {LOCKED_ROWS} FOR UPDATE SKIP LOCKED"
     );
     soon("database", lock.execute_unprepared(&select)).await?;
     sleep(lasts).await;

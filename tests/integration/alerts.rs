@@ -89,7 +89,7 @@ fn the_commands_of_the_runbook_are_commands_of_the_program() {
 
 #[test]
 fn alerts_and_dashboard_name_metrics_that_there_are() {
-    let code = metrics(include_str!("../../src/metrics.rs"));
+    let code = metrics(include_str!("../../src/metrics/mod.rs"));
     let alerts = rules().into_iter().map(|rule| rule["expr"].as_str().expect("a query").to_owned());
     for query in alerts.chain(queries()) {
         let named = metrics(&query);

@@ -358,7 +358,7 @@ fn the_page_about_operating_has_the_metrics_of_the_code_and_no_other() {
     };
     let page = &documents()[Path::new("docs/operate.md")];
     let table: String = page.lines().filter(|line| line.starts_with("| `volume_reaper_")).collect();
-    assert_eq!(names(&table, '`'), names(include_str!("../../src/metrics.rs"), '"'));
+    assert_eq!(names(&table, '`'), names(include_str!("../../src/metrics/mod.rs"), '"'));
 }
 
 #[test]

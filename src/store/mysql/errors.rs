@@ -43,8 +43,8 @@ fn is_class_of_server(code: &str) -> bool {
 /// Those with a SQLSTATE that says nothing or something else: 1021 disk full, 1037 and 1041 out of memory, 1114 table
 /// full, 1203 and 1226 too many connections of this user, 1290 and 1836 read-only, 1317 interrupted (also by a
 /// shutdown), 1792 a read-only transaction, 1927 and 3169 connection killed. A deadlock (1213) and a lock that was not
-/// given in time (1205) are about the statement. 1054 and 1146 say that a column or table is not there, which was at the
-/// start: it is another database.
+/// given in time (1205) are about the statement. 1054 and 1146 say that a column or table is not there, which was at
+/// the start: it is another database.
 fn is_of_server(number: u16) -> bool {
     matches!(number, 1021 | 1037 | 1041 | 1054 | 1114 | 1146 | 1203 | 1226 | 1290 | 1317 | 1792 | 1836 | 1927 | 3169)
 }
