@@ -8,7 +8,7 @@ use sea_orm_migration::{
     sea_orm::{DbBackend, QueryResult},
 };
 
-use crate::{Column, Found, Mapping, MarkType, Takes, ThreadsTable};
+use crate::{Column, Found, Mapping, MarkType, Takes, ThreadsTable, VolumesTable};
 
 /// The SQL of what we add to a database.
 pub trait Parts {
@@ -25,7 +25,18 @@ pub trait Parts {
     /// How to make the trigger that clears a mark. One that is there was dropped before.
     fn create_trigger(&self, mapping: &Mapping) -> Vec<String>;
 
-    /// How to drop that trigger.
+    /// How to build the indexes over a table of volumes: of the unmarked rows for sweeps, of the marked ones for
+    /// reopening, both by thread.
+    fn create_volumes_indexes(&self, found: &Found, volumes: &VolumesTable) -> Vec<String>;
+
+    /// How to drop those indexes.
+    fn drop_volumes_indexes(&self, found: &Found, volumes: &VolumesTable) -> Vec<String>;
+
+    /// How to make the trigger that clears the marks of a thread's volumes when it is reopened. What the platform marks
+    /// itself while a thread is open stays.
+    fn create_volumes_trigger(&self, threads: &Mapping, volumes: &VolumesTable) -> Vec<String>;
+
+    /// How to drop either trigger.
     fn drop_trigger(&self, found: &Found) -> Vec<String>;
 }
 
