@@ -26,6 +26,8 @@ pub struct Found {
     pub mark_is_ours: bool,
     /// It has the trigger that clears the mark. Looked at only where that can't be dropped without having looked.
     pub has_trigger: bool,
+    /// A table of volumes has an index by thread of its own. Looked at only where a second one could not be taken away.
+    pub has_index_by_thread: bool,
     /// Indexes of ours that have to be dropped by a statement of its own before they are made.
     pub indexes_in_the_way: Vec<String>,
 }
@@ -41,6 +43,7 @@ impl Found {
             has_mark: false,
             mark_is_ours: false,
             has_trigger: false,
+            has_index_by_thread: false,
             indexes_in_the_way: Vec::new(),
         }
     }
@@ -114,12 +117,17 @@ impl Found {
             Some(sql) => texts(db, dialect, &sql).await?,
             None => Vec::new(),
         };
+        let has_index_by_thread = match dialect.index_by_thread(&marked_names) {
+            Some(sql) if names.volumes.is_some() => !query(db, dialect, &sql).await?.is_empty(),
+            Some(_) | None => false,
+        };
         Ok(Self {
             has_table,
             has_mark: marked.is_some_and(|table| table.column(&marked_names.mark).is_some()),
             // Of whichever table: there is one installation, which may have written its name in another way.
             mark_is_ours: bookkeeping.columns.iter().any(|(_, column)| *column == marked_names.mark),
             has_trigger,
+            has_index_by_thread,
             indexes_in_the_way,
             bookkeeping,
             mapping,

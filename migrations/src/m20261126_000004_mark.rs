@@ -1,5 +1,5 @@
-//! The mark: our column in the threads table, or in the table of volumes if there is one, unless the platform has one already. That one is used as it is, and
-//! stays.
+//! The mark: our column in the threads table, or in the table of volumes if there is one, unless the platform has one
+//! already. That one is used as it is, and stays.
 
 use sea_orm_migration::prelude::*;
 

@@ -1,4 +1,5 @@
-//! The index over closed and unmarked rows, or over the unmarked ones of a table of volumes: what makes a sweep over millions of marked threads cost one page.
+//! The index over closed and unmarked rows, or over the unmarked ones of a table of volumes: what makes a sweep over
+//! millions of marked threads cost one page.
 
 use sea_orm_migration::prelude::*;
 

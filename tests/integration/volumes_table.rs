@@ -257,10 +257,9 @@ async fn what_migrating_adds_is_taken_away_again_and_the_threads_are_as_they_wer
         let mut world = adopting(on).await;
         let shown = world.run(&["migrate", "up", "--dry-run"]).await;
         let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
-        assert!(
-            shown.contains("workspace_volumes") && shown.contains("volume_reaper_marked_volumes"),
-            "{on:?} {shown}"
-        );
+        // MariaDB has one by thread already, for the foreign key.
+        let is_made = shown.contains("volume_reaper_marked_volumes");
+        assert_eq!((shown.contains("workspace_volumes"), is_made), (true, !matches!(on, On::Mysql)), "{on:?} {shown}");
         assert!(!shown.contains("workspace_volume_removed_at"), "{on:?} {shown}");
         for arguments in [["migrate", "up"], ["migrate", "up"]] {
             let output = world.run(&arguments).await;

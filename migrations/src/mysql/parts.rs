@@ -62,10 +62,11 @@ impl Parts for MySql {
         let [thread, mark] = [&volumes.thread, &volumes.mark].map(|name| MySql.quoted(name));
         let mut statements = self.drop_volumes_indexes(found, volumes);
         statements.extend(MySql.lock_timeout());
+        let by_thread = format!(" ADD INDEX {MARKED_INDEX} ({thread}, {mark}),");
         statements.push(format!(
-            "ALTER TABLE {} ADD INDEX {UNMARKED_INDEX} ({mark}, {thread}), \
-             ADD INDEX {MARKED_INDEX} ({thread}, {mark}), ALGORITHM=INPLACE, LOCK=NONE",
-            volumes.table_sql(&MySql)
+            "ALTER TABLE {} ADD INDEX {UNMARKED_INDEX} ({mark}, {thread}),{} ALGORITHM=INPLACE, LOCK=NONE",
+            volumes.table_sql(&MySql),
+            if found.has_index_by_thread { "" } else { &by_thread }
         ));
         statements
     }

@@ -179,8 +179,8 @@ pub trait Threads: Send + Sync + 'static {
     /// Withdraws the mark of a closed thread, or of this volume of it where each has one. Whether there was one.
     fn unmark(&self, thread: &ThreadId, volume: &VolumeName) -> impl Future<Output = Result<bool, Failure>> + Send;
 
-    /// Whose these volumes are, where rows name them: each with its thread's row, in which `marked` is the volume's own.
-    /// None if the thread's id is no valid one. A volume that no row names is left out.
+    /// Whose these volumes are, where rows name them: each with its thread's row, in which `marked` is the volume's
+    /// own. None if the thread's id is no valid one. A volume that no row names is left out.
     fn owners(
         &self,
         _volumes: &[VolumeName],
