@@ -5,7 +5,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use bollard::{models::VolumeCreateRequest, query_parameters::RemoveVolumeOptions};
 use serde_json::{Value, json};
 
-use crate::world::{On, World, eventually};
+use crate::{
+    fault_proxy::{FaultProxy, Mode},
+    locks::until_somebody_waits,
+    world::{On, World, eventually},
+};
 
 /// A uuid as the databases write it, but for its last digit.
 const UUID: &str = "7f1c2a30-9f55-4f0e-8a77-0f6f1f4f1b1";
@@ -304,4 +308,81 @@ async fn tables_of_volumes_that_do_not_fit_are_refused_before_anything_is_change
             assert!(output.status.code() == Some(1) && error.contains(expected), "{on:?} {setting}: {error}");
         }
     }
+}
+
+#[tokio::test]
+async fn who_reopens_waits_until_all_volumes_are_gone_and_marked() {
+    for on in [On::Postgres, On::Mysql] {
+        let mut world = platform(on).await;
+        let (docker, endpoint) = FaultProxy::docker().await;
+        world.set("DOCKER_HOST", endpoint);
+        world.set("VOLUME_REAPER_LOCK_LIMIT", "30s");
+        world.set("VOLUME_REAPER_RECONCILE_INTERVAL", "1h");
+        let serving = world.serve_idle().await;
+        // No other test waits for this one.
+        let id = thread(9);
+        open(&world, on, &id, &["a1", "a2"]).await;
+        set(&world, on, &id, "closed").await;
+        docker.set(Mode::StallRemovals);
+        world.publish_closed(&id).await;
+        eventually("both are removed", async || {
+            (!world.has_volume("a1").await && !world.has_volume("a2").await).then_some(())
+        })
+        .await;
+        tokio::join!(set(&world, on, &id, "open"), async {
+            until_somebody_waits(&world, on, &id).await;
+            assert_eq!(marked(&world).await, Vec::<String>::new(), "{on:?}");
+            docker.set(Mode::Pass);
+        });
+        assert_eq!(world.receipts(&id).await, ["removed/event"; 2], "{on:?}");
+        // Marked, and cleared by whoever waited.
+        assert_eq!(marked(&world).await, Vec::<String>::new(), "{on:?}");
+        world.create_volume("a1").await;
+        world.publish_closed(&id).await;
+        serving.until_metric("volume_reaper_settlements_total{settlement=\"retry\"}", 1).await;
+        assert!(world.has_volume("a1").await, "{on:?}");
+        assert_eq!(serving.stop().await, Some(0));
+    }
+}
+
+#[tokio::test]
+async fn budgets_count_the_volumes_that_rows_name() {
+    for budget in ["VOLUME_REAPER_BUDGET_PER_SWEEP", "VOLUME_REAPER_BUDGET_PER_HOUR"] {
+        let mut world = platform(On::Sqlite).await;
+        world.set(budget, "3");
+        open(&world, On::Sqlite, &thread(1), &["a1", "a2"]).await;
+        open(&world, On::Sqlite, &thread(2), &["b1", "b2"]).await;
+        for one in [1, 2] {
+            set(&world, On::Sqlite, &thread(one), "closed").await;
+        }
+        let report = world.sweep().await;
+        assert_eq!((&report["removed"], &report["paused"]), (&json!(1), &json!(1)), "{budget} {report}");
+        assert_eq!(marked(&world).await.len(), 2, "{budget}");
+    }
+}
+
+#[tokio::test]
+async fn a_sweep_over_many_marked_volumes_reads_no_table_as_a_whole() {
+    let world = platform(On::Postgres).await;
+    let of = |number: &str| format!("CAST('7f1c2a30-9f55-4f0e-8a77-' || lpad(to_hex({number}), 12, '0') AS uuid)");
+    let number = of("number");
+    let many = "FROM generate_series(1, 30000) AS number";
+    world
+        .execute(&format!("INSERT INTO \"Thread\" (id, status, closed_at) SELECT {number}, 'closed', now() {many}"))
+        .await;
+    let marked_volumes = "INSERT INTO workspace_volumes (id, thread_id, volume_name, removed_at)";
+    world.execute(&format!("{marked_volumes} SELECT {number}, {number}, 'ha_ws_' || number, now() {many}")).await;
+    world.execute("UPDATE workspace_volumes SET removed_at = NULL WHERE volume_name IN ('ha_ws_7', 'ha_ws_77')").await;
+    world.execute("ANALYZE").await;
+    let scans = async |what: &str| {
+        let sum = format!("SELECT CAST(sum({what}) AS text) FROM pg_stat_user_tables");
+        world.texts(&format!("{sum} WHERE relname IN ('Thread', 'workspace_volumes')")).await
+    };
+    // What this connection did is counted before the sweep's.
+    world.execute("SELECT pg_stat_force_next_flush()").await;
+    let (whole, by_index) = (scans("seq_scan").await, scans("idx_scan").await);
+    let report = world.sweep().await;
+    assert_eq!(counts(&report), json!([2, 0, 0, 0, 2]), "{report}");
+    eventually("the sweep is counted", async || (scans("idx_scan").await != by_index).then_some(())).await;
+    assert_eq!(scans("seq_scan").await, whole);
 }
