@@ -169,8 +169,8 @@ pub trait Dialect: Parts + fmt::Debug + Send + Sync {
         None
     }
 
-    /// The query for a row if a table of volumes has an index of its own that finds rows by their thread; `None` if that
-    /// makes no difference.
+    /// The query for a row if a table of volumes has an index of its own that finds rows by their thread; `None` if
+    /// that makes no difference.
     fn index_by_thread(&self, _names: &ThreadsTable) -> Option<String> {
         None
     }

@@ -1,9 +1,9 @@
 //! The schema of Volume Reaper: one file per change, each additive and reversible.
 //!
-//! The threads table belongs to the platform. We add one column, one index and one trigger to it; with a table of volumes
-//! the threads get only the trigger. Only where there is no threads table, and the names are the default ones, is it
-//! created. The other tables are ours: `volume_removals`, which is for everybody to read, and those whose names begin
-//! with `volume_reaper_`.
+//! The threads table belongs to the platform. We add one column, one index and one trigger to it; with a table of
+//! volumes the threads get only the trigger. Only where there is no threads table, and the names are the default ones,
+//! is it created. The other tables are ours: `volume_removals`, which is for everybody to read, and those whose names
+//! begin with `volume_reaper_`.
 
 mod bookkeeping;
 mod change;

@@ -37,7 +37,7 @@ impl VolumesTable {
         self.as_table().table_sql(dialect)
     }
 
-    /// The same as what is asked of the catalogue of any table: whose id is the volume's name.
+    /// What the catalogue is asked of any table: its id is the volume's name, its status the thread.
     pub(crate) fn as_table(&self) -> ThreadsTable {
         ThreadsTable {
             schema: self.schema.clone(),

@@ -28,15 +28,14 @@ pub(super) fn threads_table<F: Fn(&str) -> Option<String>>(
 
 /// How its table of volumes is called, if there is one, and its columns.
 fn volumes_table<F: Fn(&str) -> Option<String>>(values: &Values<'_, F>) -> Result<Option<VolumesTable>, ConfigError> {
-    let Some(table) = values.get("volumes_table", optional)? else { return Ok(None) };
-    Ok(Some(VolumesTable {
-        schema: values.get("volumes_schema", optional)?,
-        table,
-        id: values.get("volumes_id_column", not_empty)?,
-        thread: values.get("volumes_thread_column", not_empty)?,
-        name: values.get("volumes_name_column", not_empty)?,
-        mark: values.get("volumes_mark_column", not_empty)?,
-    }))
+    // Each is looked at, whether there is a table or not.
+    let table = values.get("volumes_table", optional)?;
+    let schema = values.get("volumes_schema", optional)?;
+    let id = values.get("volumes_id_column", not_empty)?;
+    let thread = values.get("volumes_thread_column", not_empty)?;
+    let name = values.get("volumes_name_column", not_empty)?;
+    let mark = values.get("volumes_mark_column", not_empty)?;
+    Ok(table.map(|table| VolumesTable { schema, table, id, thread, name, mark }))
 }
 
 /// What the volumes of threads are called: by the templates, or else by the prefix.

@@ -325,8 +325,8 @@ async fn who_reopens_waits_until_all_volumes_are_gone_and_marked() {
         set(&world, on, &id, "closed").await;
         docker.set(Mode::StallRemovals);
         world.publish_closed(&id).await;
-        eventually("both are removed", async || {
-            (!world.has_volume("a1").await && !world.has_volume("a2").await).then_some(())
+        eventually("a volume is removed", async || {
+            (!world.has_volume("a1").await || !world.has_volume("a2").await).then_some(())
         })
         .await;
         tokio::join!(set(&world, on, &id, "open"), async {

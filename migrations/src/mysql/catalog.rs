@@ -85,7 +85,7 @@ pub(super) fn indexes(dialect: &MySql, names: &ThreadsTable) -> String {
     )
 }
 
-/// A foreign key always has one, which is dropped without a word when another would do, and that one then stays for ever.
+/// A foreign key always has one, which is dropped without a word when another would do, and then that one stays.
 pub(super) fn index_by_thread(dialect: &MySql, names: &ThreadsTable) -> String {
     let [table, thread] = [&names.table, &names.status].map(|name| dialect.literal(name));
     format!(
