@@ -14,12 +14,16 @@ use crate::{ADDITIONS_TABLE, BOOKKEEPING_TABLE, Dialect, Found, Migrator, OUR_TA
 pub(crate) const THREADS: &str = "threads";
 /// Kind of a note: a table that we made.
 pub(crate) const OWN_TABLE: &str = "table";
+/// Kind of a note: the table of volumes that the mark, its index and its trigger are for.
+pub(crate) const VOLUMES: &str = "volumes";
 /// Kind of a note: a column that we added.
 pub(crate) const COLUMN: &str = "column";
 
 /// The columns by which the tables of the bookkeeping are known.
 const BOOKKEEPING: [(&str, &str); 2] =
     [(BOOKKEEPING_TABLE, "version,applied_at"), (ADDITIONS_TABLE, "kind,table_name,column_name")];
+/// The migration of the mark.
+const MARK: &str = "m20261126_000004_mark";
 /// How the migrations began that were there before the first release.
 const BEFORE_THE_FIRST_RELEASE: &str = "m20261123_";
 
@@ -30,6 +34,8 @@ pub struct Bookkeeping {
     pub(crate) has_notes: bool,
     /// The threads table that everything is for, in SQL.
     pub(crate) threads: Option<String>,
+    /// The table of volumes that has the marks, in SQL.
+    pub(crate) volumes: Option<String>,
     /// Our tables, the bookkeeping's own left out.
     pub(crate) own_tables: Vec<String>,
     /// The columns that we added, each with its table in SQL.
@@ -56,8 +62,11 @@ impl Bookkeeping {
             }
         }
         found.check_places()?;
+        let mut has_mark = false;
         if has_versions {
-            check_versions(&texts(db, dialect, &format!("SELECT version AS name FROM {BOOKKEEPING_TABLE}")).await?)?;
+            let versions = texts(db, dialect, &format!("SELECT version AS name FROM {BOOKKEEPING_TABLE}")).await?;
+            check_versions(&versions)?;
+            has_mark = versions.iter().any(|version| version == MARK);
         }
         if found.has_notes {
             found.read_notes(db, dialect).await?;
@@ -65,6 +74,9 @@ impl Bookkeeping {
         there.retain(|name| !found.own_tables.contains(name));
         found.not_ours.extend(there);
         found.check_threads(db, dialect, names).await?;
+        if has_mark {
+            found.check_volumes(db, dialect, names).await?;
+        }
         Ok(found)
     }
 
@@ -74,6 +86,7 @@ impl Bookkeeping {
             let (kind, table): (String, String) = (row.try_get("", "kind")?, row.try_get("", "table_name")?);
             match kind.as_str() {
                 THREADS => self.threads = Some(table),
+                VOLUMES => self.volumes = Some(table),
                 OWN_TABLE => self.own_tables.push(table),
                 _ => self.columns.push((table, row.try_get("", "column_name")?)),
             }
@@ -103,6 +116,33 @@ impl Bookkeeping {
             "our tables here are those of a volume-reaper for the threads table {noted}, not {table}: give this one a \
              schema or a database of its own; or, if the table was only renamed: \
              UPDATE {ADDITIONS_TABLE} SET table_name = {to} WHERE table_name = {from}"
+        ))
+    }
+
+    /// Fails if the marks are elsewhere than where the configuration has them now.
+    async fn check_volumes(
+        &self,
+        db: &impl ConnectionTrait,
+        dialect: &dyn Dialect,
+        names: &ThreadsTable,
+    ) -> Result<(), DbErr> {
+        let table = names.volumes.as_ref().map(|volumes| volumes.table_sql(dialect));
+        if self.volumes == table {
+            return Ok(());
+        }
+        if let (Some(noted), Some(table)) = (&self.volumes, &table)
+            && let Some(is_same) = dialect.is_same_table(noted, table)
+            && !query(db, dialect, &is_same).await?.is_empty()
+        {
+            return Ok(());
+        }
+        let [noted, now] = [&self.volumes, &table].map(|table| match table {
+            None => "the rows of threads".to_owned(),
+            Some(table) => format!("the table of volumes {table}"),
+        });
+        refused(format!(
+            "the marks here are in {noted}, and by VOLUME_REAPER_VOLUMES_TABLE they are in {now}: with the setting \
+             from before, take them back with `volume-reaper migrate down --steps 3`, and then migrate with the new one"
         ))
     }
 

@@ -8,7 +8,7 @@ use sea_orm_migration::{
     sea_orm::{DbBackend, QueryResult},
 };
 
-use crate::{Column, Found, Mapping, MarkType, Takes, ThreadsTable};
+use crate::{Column, Found, Mapping, MarkType, Takes, ThreadsTable, VolumesTable};
 
 /// The SQL of what we add to a database.
 pub trait Parts {
@@ -25,7 +25,18 @@ pub trait Parts {
     /// How to make the trigger that clears a mark. One that is there was dropped before.
     fn create_trigger(&self, mapping: &Mapping) -> Vec<String>;
 
-    /// How to drop that trigger.
+    /// How to build the indexes over a table of volumes: of the unmarked rows for sweeps, of the marked ones for
+    /// reopening, both by thread.
+    fn create_volumes_indexes(&self, found: &Found, volumes: &VolumesTable) -> Vec<String>;
+
+    /// How to drop those indexes.
+    fn drop_volumes_indexes(&self, found: &Found, volumes: &VolumesTable) -> Vec<String>;
+
+    /// How to make the trigger that clears the marks of a thread's volumes when it is reopened. What the platform marks
+    /// itself while a thread is open stays.
+    fn create_volumes_trigger(&self, threads: &Mapping, volumes: &VolumesTable) -> Vec<String>;
+
+    /// How to drop either trigger.
     fn drop_trigger(&self, found: &Found) -> Vec<String>;
 }
 
@@ -155,6 +166,12 @@ pub trait Dialect: Parts + fmt::Debug + Send + Sync {
     /// The query for the `name` of each index of ours that has to be dropped by its own statement before it is made:
     /// whose concurrent build was interrupted, or that is there where `IF EXISTS` is not known.
     fn indexes_in_the_way(&self, _names: &ThreadsTable) -> Option<String> {
+        None
+    }
+
+    /// The query for a row if a table of volumes has an index of its own that finds rows by their thread; `None` if
+    /// that makes no difference.
+    fn index_by_thread(&self, _names: &ThreadsTable) -> Option<String> {
         None
     }
 

@@ -1,8 +1,9 @@
 //! The schema of Volume Reaper: one file per change, each additive and reversible.
 //!
-//! The threads table belongs to the platform. We add one column, one index and one trigger to it; only where there is
-//! no table of that name, and the names are the default ones, is it created. The other tables are ours:
-//! `volume_removals`, which is for everybody to read, and those whose names begin with `volume_reaper_`.
+//! The threads table belongs to the platform. We add one column, one index and one trigger to it; with a table of
+//! volumes the threads get only the trigger. Only where there is no threads table, and the names are the default ones,
+//! is it created. The other tables are ours: `volume_removals`, which is for everybody to read, and those whose names
+//! begin with `volume_reaper_`.
 
 mod bookkeeping;
 mod change;
@@ -20,6 +21,7 @@ mod mysql;
 mod postgres;
 mod sqlite;
 mod table;
+mod volumes;
 
 pub use bookkeeping::Bookkeeping;
 pub use change::Change;
@@ -33,9 +35,12 @@ use sea_orm_migration::prelude::*;
 pub use sea_orm_migration::{MigrationStatus as Status, MigratorTraitSelf};
 pub use sqlite::Sqlite;
 pub use table::{Column, Takes};
+pub use volumes::VolumesTable;
 
 /// The index over closed and unmarked rows.
 pub const UNMARKED_INDEX: &str = "volume_reaper_unmarked_threads";
+/// The index over the marked rows of a table of volumes, by thread: what reopening a thread reads.
+pub const MARKED_INDEX: &str = "volume_reaper_marked_volumes";
 /// The trigger that clears the mark of a row that is not closed, and its function on PostgreSQL.
 pub const REOPEN_TRIGGER: &str = "volume_reaper_clear_mark";
 
@@ -81,6 +86,8 @@ pub struct ThreadsTable {
     pub mark: String,
     /// The Docker host that its volume is on; may be null or empty, or no column at all.
     pub host: Option<String>,
+    /// The table with its volumes, if there is one: that has the marks then.
+    pub volumes: Option<VolumesTable>,
 }
 
 impl ThreadsTable {
@@ -111,6 +118,7 @@ impl Default for ThreadsTable {
             closed_at: Some("closed_at".to_owned()),
             mark: "workspace_volume_removed_at".to_owned(),
             host: None,
+            volumes: None,
         }
     }
 }

@@ -1,4 +1,5 @@
-//! The index over closed and unmarked rows: what makes a sweep over millions of marked threads cost one page.
+//! The index over closed and unmarked rows, or over the unmarked ones of a table of volumes: what makes a sweep over
+//! millions of marked threads cost one page.
 
 use sea_orm_migration::prelude::*;
 
@@ -15,10 +16,18 @@ impl Change for Migration {
     }
 
     fn up(&self) -> Vec<String> {
-        self.0.mapping.dialect.create_index(&self.0)
+        let dialect = self.0.mapping.dialect;
+        match &self.0.mapping.names.volumes {
+            None => dialect.create_index(&self.0),
+            Some(volumes) => dialect.create_volumes_indexes(&self.0, volumes),
+        }
     }
 
     fn down(&self) -> Vec<String> {
-        self.0.mapping.dialect.drop_index(&self.0)
+        let dialect = self.0.mapping.dialect;
+        match &self.0.mapping.names.volumes {
+            None => dialect.drop_index(&self.0),
+            Some(volumes) => dialect.drop_volumes_indexes(&self.0, volumes),
+        }
     }
 }

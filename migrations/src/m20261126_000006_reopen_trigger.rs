@@ -13,7 +13,11 @@ pub(crate) struct Migration(pub(crate) Found);
 impl Change for Migration {
     fn up(&self) -> Vec<String> {
         let mut statements = self.down();
-        statements.extend(self.0.mapping.dialect.create_trigger(&self.0.mapping));
+        let (dialect, mapping) = (self.0.mapping.dialect, &self.0.mapping);
+        statements.extend(match &mapping.names.volumes {
+            None => dialect.create_trigger(mapping),
+            Some(volumes) => dialect.create_volumes_trigger(mapping, volumes),
+        });
         statements
     }
 

@@ -79,11 +79,7 @@ impl Mapping {
     /// The table in a statement.
     #[must_use]
     pub fn table(&self) -> TableRef {
-        let table = Alias::new(&self.names.table);
-        match &self.names.schema {
-            Some(schema) => (Alias::new(schema), table).into_table_ref(),
-            None => table.into_table_ref(),
-        }
+        self.names.table_ref()
     }
 
     /// The table in SQL.
@@ -172,12 +168,15 @@ impl Mapping {
     /// When the thread was marked, where that is read: null also where it can't be read.
     #[must_use]
     pub fn read_marked_at(&self) -> Expr {
-        if self.has_mark { self.dialect.readable_time(Expr::col(Alias::new(&self.names.mark))) } else { Expr::null() }
+        match &self.names.volumes {
+            _ if !self.has_mark => Expr::null(),
+            Some(volumes) => self.read_volumes_marked_at(volumes),
+            None => self.dialect.readable_time(Expr::col(Alias::new(&self.names.mark))),
+        }
     }
 
-    /// The mark, where it only matters whether there is one.
-    #[must_use]
-    pub fn read_mark(&self) -> Expr {
+    /// The mark in a thread's own row, where it only matters whether there is one.
+    pub(crate) fn read_mark(&self) -> Expr {
         if self.has_mark { Expr::col(Alias::new(&self.names.mark)) } else { Expr::null() }
     }
 
@@ -187,7 +186,7 @@ impl Mapping {
     /// PostgreSQL and SQLite see that the partial index fits.
     #[must_use]
     pub fn is_candidate(&self) -> Condition {
-        Condition::all().add(self.is_closed()).add(self.read_mark().is_null())
+        Condition::all().add(self.is_closed()).add(self.is_unmarked())
     }
 
     /// The condition that selects closed rows.

@@ -132,6 +132,10 @@ impl Dialect for MySql {
         Some(catalog::indexes(self, names))
     }
 
+    fn index_by_thread(&self, names: &ThreadsTable) -> Option<String> {
+        Some(catalog::index_by_thread(self, names))
+    }
+
     fn obstacles(&self, names: &ThreadsTable) -> Option<String> {
         Some(catalog::obstacles(self, names))
     }

@@ -13,6 +13,8 @@ use crate::{
 
 /// At most so many names of what was found are listed.
 const NAMES_SHOWN: usize = 20;
+/// What names the column of the mark.
+pub(crate) const THREADS_MARK: &str = "VOLUME_REAPER_THREADS_MARK_COLUMN";
 
 /// A table, as the catalogue has it.
 pub(crate) struct Table {
@@ -99,14 +101,29 @@ impl Table {
 
     /// How to address this table, if it can be used.
     pub(crate) fn fit(&self, names: &ThreadsTable) -> Result<Mapping, DbErr> {
+        self.fit_kind("VOLUME_REAPER_THREADS_TABLE")?;
+        self.fit_closed_at(names)?;
+        self.fit_host(names)?;
+        let has_volumes = names.volumes.is_some();
+        Ok(Mapping {
+            dialect: self.dialect,
+            id: self.fit_id(names)?,
+            closed: self.fit_closed(names)?,
+            // With a table of volumes these are that one's.
+            mark: if has_volumes { MarkType::Zoned } else { self.fit_mark(&names.mark, THREADS_MARK)? },
+            has_mark: !has_volumes && self.column(&names.mark).is_some(),
+            status_is_unlimited: self.column(&names.status).is_some_and(|column| column.is_unlimited),
+            id_key: self.column(&names.id).and_then(|column| column.own_key.clone()),
+            names: names.clone(),
+        })
+    }
+
+    pub(crate) fn fit_kind(&self, setting: &str) -> Result<(), DbErr> {
         match self.kind.as_str() {
             "r" | "table" | "BASE TABLE" => {}
             "p" => return refused(format!("table {} is partitioned, which is not supported", self.name)),
             "v" | "m" | "view" | "VIEW" => {
-                return refused(format!(
-                    "{} is a view: set VOLUME_REAPER_THREADS_TABLE to the table itself",
-                    self.name
-                ));
+                return refused(format!("{} is a view: set {setting} to the table itself", self.name));
             }
             "other engine" => {
                 return refused(format!(
@@ -117,18 +134,7 @@ impl Table {
             }
             _ => return refused(format!("{} is no ordinary table", self.name)),
         }
-        self.fit_closed_at(names)?;
-        self.fit_host(names)?;
-        Ok(Mapping {
-            dialect: self.dialect,
-            id: self.fit_id(names)?,
-            closed: self.fit_closed(names)?,
-            mark: self.fit_mark(names)?,
-            has_mark: self.column(&names.mark).is_some(),
-            status_is_unlimited: self.column(&names.status).is_some_and(|column| column.is_unlimited),
-            id_key: self.column(&names.id).and_then(|column| column.own_key.clone()),
-            names: names.clone(),
-        })
+        Ok(())
     }
 
     fn fit_id(&self, names: &ThreadsTable) -> Result<IdType, DbErr> {
@@ -195,8 +201,8 @@ impl Table {
     }
 
     /// The mark's type; if the column is not there yet, the one that we give it.
-    fn fit_mark(&self, names: &ThreadsTable) -> Result<MarkType, DbErr> {
-        let Some(column) = self.column(&names.mark) else { return self.fit_no_mark(names) };
+    pub(crate) fn fit_mark(&self, mark: &str, setting: &str) -> Result<MarkType, DbErr> {
+        let Some(column) = self.column(mark) else { return self.fit_no_mark(mark, setting) };
         let Some(mark) = self.dialect.keeps_times(&column.takes) else {
             return self.misfit(column, "a mark is a timestamp");
         };
@@ -210,18 +216,17 @@ impl Table {
     }
 
     /// Not everywhere could our column stand beside one whose name differs from it in case.
-    fn fit_no_mark(&self, names: &ThreadsTable) -> Result<MarkType, DbErr> {
-        let similar = self.columns.iter().find(|column| column.name.eq_ignore_ascii_case(&names.mark));
+    fn fit_no_mark(&self, mark: &str, setting: &str) -> Result<MarkType, DbErr> {
+        let similar = self.columns.iter().find(|column| column.name.eq_ignore_ascii_case(mark));
         match similar {
-            Some(column) if !self.dialect.has_case_in_columns() => refused(format!(
-                "table {} has a column {:?}: write VOLUME_REAPER_THREADS_MARK_COLUMN in the same way",
-                self.name, column.name
-            )),
+            Some(column) if !self.dialect.has_case_in_columns() => {
+                refused(format!("table {} has a column {:?}: write {setting} in the same way", self.name, column.name))
+            }
             Some(_) | None => Ok(MarkType::Zoned),
         }
     }
 
-    fn misfit<T>(&self, column: &Column, why: &str) -> Result<T, DbErr> {
+    pub(crate) fn misfit<T>(&self, column: &Column, why: &str) -> Result<T, DbErr> {
         refused(format!("column {:?} of table {} is {}: {why}", column.name, self.name, column.type_name))
     }
 }

@@ -23,8 +23,8 @@ use tokio::time::{Instant, sleep_until};
 use tracing::Instrument;
 
 use super::{
-    Close, Database, Locked, Outcome, Placement, Removal, Rows, Volumes,
-    breaker::Reservation,
+    Close, Database, Locked, NamedVolumes, Outcome, Placement, Removal, Rows, Volumes,
+    breaker::{Reservation, Reserved},
     cleaner::{Cleaner, actionable},
     freeing::Removals,
     judging::is_to_come_again,
@@ -68,6 +68,8 @@ pub(super) struct Job {
     pub(super) close: Close,
     /// The volumes to remove; never none.
     pub(super) volumes: Vec<VolumeName>,
+    /// Why others of the thread can't be, if there are any.
+    pub(super) refused: Option<String>,
     /// Whether it is enough that this daemon does not have the volume.
     pub(super) proves_absence: bool,
     /// One for each volume.
@@ -132,22 +134,40 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
             self.breaker.notice(rows.pause.as_deref(), asked_at);
         }
         let mut reservations = reservations.into_iter();
-        let (mut jobs, mut over_budget) = (VecDeque::new(), Vec::new());
+        let (mut jobs, mut over_budget, mut later) = (VecDeque::new(), Vec::new(), Vec::new());
         for request in requests {
             match self.decide(&request, &rows, &busy) {
                 Err(result) => request.answer(result),
-                Ok(Allowed { close, volumes, proves_absence }) => {
-                    let reservations: Vec<_> = reservations.by_ref().take(volumes.len()).collect();
-                    if reservations.len() < volumes.len() {
-                        over_budget.push(request);
-                        continue;
+                Ok(Allowed { close, volumes, refused, proves_absence }) => {
+                    let mut reservations: Vec<_> = reservations.by_ref().take(volumes.len()).collect();
+                    // Only its rows say how many volumes a thread has.
+                    match self.context.hour.reserve_at_once(volumes.len() - reservations.len()) {
+                        Reserved::Enough(more) => reservations.extend(more),
+                        Reserved::CountIsOld => {
+                            later.push(request);
+                            continue;
+                        }
+                        Reserved::UsedUp => {
+                            over_budget.push(request);
+                            continue;
+                        }
                     }
                     let began = Instant::now();
-                    jobs.push_back(Job { request, close, volumes, proves_absence, reservations, began, took: None });
+                    jobs.push_back(Job {
+                        request,
+                        close,
+                        volumes,
+                        refused,
+                        proves_absence,
+                        reservations,
+                        began,
+                        took: None,
+                    });
                 }
             }
         }
         drop(reservations);
+        self.requests.put_back(later);
         let finished = self.remove_all(jobs, deadlines, turn).await;
         self.mark_finished(finished, lock).await;
         if !over_budget.is_empty() {
@@ -178,8 +198,14 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
         if let Some(outcome) = self.hindrance(row, rows.pause.as_deref()) {
             return Err(Ok(outcome));
         }
-        let volumes = self.context.names.volumes_of(&request.thread);
-        Ok(Allowed { close: row.close.clone(), volumes, proves_absence })
+        let NamedVolumes { volumes, refused } =
+            NamedVolumes::of(&self.context.names, &request.thread, row.volumes.as_deref());
+        match refused {
+            Some(refused) if volumes.is_empty() => Err(Err(Failure::permanent(refused))),
+            // Its rows were marked in this moment.
+            None if volumes.is_empty() => Err(Ok(Outcome::AlreadyClean)),
+            refused => Ok(Allowed { close: row.close.clone(), volumes, refused, proves_absence }),
+        }
     }
 
     /// Removes the volumes of these jobs side by side, as many at once as the limiter allows. What was not sent in time
@@ -252,6 +278,7 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
 struct Allowed {
     close: Close,
     volumes: Vec<VolumeName>,
+    refused: Option<String>,
     proves_absence: bool,
 }
 

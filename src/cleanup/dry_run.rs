@@ -15,9 +15,14 @@ use serde_json::json;
 
 use super::{
     Backlog, Candidate, ContainerReceipt, Database, Failures, Gone, Locked, Mark, Origin, Outcome, Pause, Pauses,
-    Receipt, Receipts, Rows, Scope, Seen, Sighting, Sightings, SweepLog, Threads, failing::FailedCleanup,
+    Receipt, Receipts, Rows, Scope, Seen, Sighting, Sightings, SweepLog, Thread, Threads, failing::FailedCleanup,
 };
-use crate::{failure::Failure, host::Host, journal::Journal, volume_name::ThreadId};
+use crate::{
+    failure::Failure,
+    host::Host,
+    journal::Journal,
+    volume_name::{ThreadId, VolumeName},
+};
 
 /// A database to which nothing is written.
 pub struct DryRun<T> {
@@ -116,10 +121,14 @@ impl<T: Database> Threads for DryRun<T> {
         self.inner.candidates(scope, after, limit).await
     }
 
-    async fn unmark(&self, thread: &ThreadId) -> Result<bool, Failure> {
+    async fn unmark(&self, thread: &ThreadId, _volume: &VolumeName) -> Result<bool, Failure> {
         self.would_be.lock().marked.insert(thread.clone(), false);
         self.journal.write(json!({ "thread_id": thread, "source": "sweep", "outcome": "mark_withdrawn" }));
         Ok(true)
+    }
+
+    async fn owners(&self, volumes: &[VolumeName]) -> Result<HashMap<VolumeName, Option<(ThreadId, Thread)>>, Failure> {
+        self.inner.owners(volumes).await
     }
 
     async fn backlog(&self) -> Result<Backlog, Failure> {

@@ -168,8 +168,11 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
         let (thread, receipts) = (&job.request.thread, &judged.receipts);
         if let Some(result) = &judged.result {
             // Their receipts are written, and the thread comes again for the others.
-            for receipt in receipts {
-                self.remember(receipt, true);
+            match mark {
+                None => receipts.iter().for_each(|receipt| self.remember(receipt, true)),
+                // They have marks of their own.
+                Some(Mark::Busy) => self.remember_all(receipts),
+                Some(Mark::Set | Mark::AlreadySet | Mark::Reopened | Mark::NoRow) => self.forget_all(receipts),
             }
             self.observe_receipts(receipts, job);
             return result.clone();

@@ -16,7 +16,8 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tracing::debug;
 
 use super::{
-    Cleaner, Context, Database, Details, Mark, Origin, Outcome, Placement, Thread, Volumes, absent, cleaner::actionable,
+    Cleaner, Context, Database, Details, Mark, NamedVolumes, Origin, Outcome, Placement, Thread, Volumes, absent,
+    cleaner::actionable,
 };
 use crate::{
     failure::{Dependency, Failure, Verdict},
@@ -178,7 +179,10 @@ impl<V: Volumes, T: Database> Fleet<V, T> {
         origin: Origin,
     ) -> Result<Outcome, Failure> {
         let Ok(_slot) = self.slots.try_acquire() else { return Ok(self.defer_everywhere()) };
-        let volumes = &self.context().names.volumes_of(thread);
+        let named = &NamedVolumes::of(&self.context().names, thread, row.volumes.as_deref());
+        if let Some(refused) = named.refused.as_ref().filter(|_| named.volumes.is_empty()) {
+            return Err(Failure::permanent(refused.clone()));
+        }
         let mut is_everyone_asked = are_all_served;
         let mut failed = None;
         let (up, down): (Vec<_>, Vec<_>) = self.workers.iter().partition(|worker| worker.may_be_asked());
@@ -186,7 +190,7 @@ impl<V: Volumes, T: Database> Fleet<V, T> {
             worker.defer();
             is_everyone_asked = false;
         }
-        let ask = up.into_iter().map(|worker| async move { (worker, has_any(&worker.cleaner.volumes, volumes).await) });
+        let ask = up.into_iter().map(|worker| async move { (worker, named.are_on(&worker.cleaner.volumes).await) });
         let mut answers: FuturesUnordered<_> = ask.collect();
         while let Some((worker, answer)) = answers.next().await {
             match answer {
@@ -210,15 +214,21 @@ impl<V: Volumes, T: Database> Fleet<V, T> {
         }
         match failed {
             Some(failure) => Err(failure),
-            None if is_everyone_asked => self.mark_absent(thread, row, origin).await,
+            None if is_everyone_asked => self.mark_absent(thread, named.volumes.clone(), row, origin).await,
             None => Ok(Outcome::Deferred),
         }
     }
 
     /// Marks a thread whose volume is on no host.
-    async fn mark_absent(&self, thread: &ThreadId, row: &Thread, origin: Origin) -> Result<Outcome, Failure> {
+    async fn mark_absent(
+        &self,
+        thread: &ThreadId,
+        volumes: Vec<VolumeName>,
+        row: &Thread,
+        origin: Origin,
+    ) -> Result<Outcome, Failure> {
         let at = self.context().clock.now().trunc_subsecs(3);
-        let receipts = absent(&self.context().names, thread, &row.close, &origin, &Details::default(), at);
+        let receipts = absent(volumes, thread, &row.close, &origin, &Details::default(), at);
         let marks = self.threads().mark(&receipts).await?;
         Ok(match marks.get(thread) {
             Some(Mark::Set) => {
@@ -241,16 +251,6 @@ impl<V: Volumes, T: Database> Fleet<V, T> {
         }
         Outcome::Deferred
     }
-}
-
-/// Whether a host has any of these volumes.
-async fn has_any(host: &impl Volumes, volumes: &[VolumeName]) -> Result<bool, Failure> {
-    for volume in volumes {
-        if host.has(volume).await? {
-            return Ok(true);
-        }
-    }
-    Ok(false)
 }
 
 impl<V: Volumes, T: Database> HostWorker<V, T> {

@@ -120,16 +120,18 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
         }
     }
 
-    /// When the containers that reference the volume of a thread may go, all of them together. With a container that is
+    /// When the containers that reference volumes of a thread may go, all of them together; `volumes` are known to be
+    /// its. With a container that is
     /// gone by now, the others decide.
     pub async fn may_go(
         &self,
         rule: ExitedRule,
         thread: &ThreadId,
+        volumes: &[VolumeName],
         containers: &[ContainerId],
     ) -> Result<MayGo, Failure> {
         let found = try_join_all(containers.iter().map(|container| self.volumes.look_at(container))).await?;
-        Ok(MayGo::all(found.iter().flatten().map(|container| self.verdict(rule, thread, container))))
+        Ok(MayGo::all(found.iter().flatten().map(|container| self.verdict(rule, thread, volumes, container))))
     }
 
     /// Their ids, if these containers are few enough to be looked at, and are named by ids.
@@ -139,8 +141,16 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
         ids.filter(|ids| (1..=MOST_CONTAINERS).contains(&ids.len()))
     }
 
-    fn verdict(&self, rule: ExitedRule, thread: &ThreadId, container: &super::Container) -> MayGo {
-        rule.may_go(container, |volume| self.context.names.is_volume_of(volume, thread))
+    fn verdict(
+        &self,
+        rule: ExitedRule,
+        thread: &ThreadId,
+        volumes: &[VolumeName],
+        container: &super::Container,
+    ) -> MayGo {
+        let names = &self.context.names;
+        let is_one_of_these = |name: &str| volumes.iter().any(|volume| volume.as_str() == name);
+        rule.may_go(container, |name| names.is_volume_of(name, thread) || is_one_of_these(name))
     }
 
     async fn remove_containers(
@@ -150,7 +160,7 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
         permit: &mut Permit,
     ) -> Result<Freed, Failure> {
         let Some(ids) = Self::ids_of(containers) else { return Ok(Freed::Stays) };
-        let may_go = match self.may_go(freeing.rule, &freeing.removals.thread, &ids).await {
+        let may_go = match self.may_go(freeing.rule, &freeing.removals.thread, &freeing.removals.volumes, &ids).await {
             Ok(may_go) => may_go,
             Err(failure) if matches!(failure.verdict, Verdict::Unavailable(_)) => return Err(failure),
             Err(error) => {
@@ -189,7 +199,8 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
     ) -> Result<Freed, Failure> {
         // It was looked at together with the others, and may have been started since.
         let Some(found) = self.volumes.look_at(container).await? else { return Ok(Freed::Gone) };
-        if !self.verdict(freeing.rule, &freeing.removals.thread, &found).is_due(self.context.clock.now()) {
+        let Removals { thread, volumes, .. } = freeing.removals;
+        if !self.verdict(freeing.rule, thread, volumes, &found).is_due(self.context.clock.now()) {
             return Ok(Freed::Stays);
         }
         let removal = pin!(self.volumes.remove_container_by(container, freeing.removals.latest));

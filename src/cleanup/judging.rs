@@ -10,12 +10,13 @@ use super::{
 };
 use crate::{
     failure::{Failure, Verdict},
-    volume_name::{ThreadId, VolumeName, VolumeNames},
+    volume_name::{ThreadId, VolumeName},
 };
 
 /// What the removals of a thread came to, as far as this host goes.
 pub(super) struct Judged {
-    /// The receipts of what is gone: of all its volumes if there is no result yet, or else of what was removed.
+    /// The receipts of what is gone: of all its volumes if there is no result yet, or else of what was removed, or is
+    /// marked by itself.
     pub(super) receipts: Vec<Receipt>,
     /// The result of the clean-up, if not everything is gone.
     pub(super) result: Option<Result<Outcome, Failure>>,
@@ -24,8 +25,13 @@ pub(super) struct Judged {
 impl<V: Volumes, T: Database> Cleaner<V, T> {
     /// What the ended removals of a thread mean.
     pub(super) fn judge(&self, job: &Job, removed: Vec<Removed>, at: DateTime<Utc>) -> Judged {
-        let (mut gone, mut result) = (Vec::new(), None);
+        let mut gone = Vec::new();
+        let mut result = job.refused.clone().map(|why| Err(Failure::permanent(why)));
         let is_cut_off = removed.len() < job.volumes.len();
+        let has_each_its_mark = self.context.names.are_in_rows();
+        if has_each_its_mark && is_cut_off {
+            result.get_or_insert(Ok(Outcome::Deferred));
+        }
         for (volume, removed) in job.volumes.iter().zip(removed) {
             let other = match removed {
                 Ok(Removal::Removed) => {
@@ -55,8 +61,9 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
                 Some(before) => more_telling(before, other),
             });
         }
-        let completes = result.is_none() && !is_cut_off;
-        // What was not there has its receipt when everything is gone: until then it may come back.
+        let completes = has_each_its_mark || (result.is_none() && !is_cut_off);
+        // Where they have one mark together, what was not there has its receipt when everything is gone: until then it
+        // may come back.
         let receipts = gone.into_iter().filter(|(_, gone)| completes || *gone == Gone::Removed);
         let receipts = receipts.map(|(volume, gone)| self.receipt(job, volume, gone, at, completes)).collect();
         Judged { receipts, result }
@@ -97,10 +104,10 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
     }
 }
 
-/// The receipts of a thread whose volumes, which are called so, are proven absent, by which host as far as that is one.
+/// The receipts of a thread whose volumes, which are these, are proven absent, by which host as far as that is one.
 #[must_use]
 pub fn absent(
-    names: &VolumeNames,
+    volumes: Vec<VolumeName>,
     thread: &ThreadId,
     close: &Close,
     origin: &Origin,
@@ -118,7 +125,7 @@ pub fn absent(
         completes: true,
         details: found_by.clone(),
     };
-    names.volumes_of(thread).into_iter().map(receipt).collect()
+    volumes.into_iter().map(receipt).collect()
 }
 
 /// Whether a thread comes again at once, since not all of its removals could be sent and none has failed.

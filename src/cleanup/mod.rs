@@ -14,6 +14,7 @@ mod freeing;
 mod identity;
 mod judging;
 mod limiter;
+mod named_volumes;
 mod orphan;
 mod outcome;
 mod placement;
@@ -31,6 +32,7 @@ pub use self::{
     cleaner::{Cleaner, Context},
     identity::{Identity, Likeness, OTHER_ROOT},
     judging::absent,
+    named_volumes::NamedVolumes,
     outcome::{Gone, Origin, Outcome},
     placement::Placement,
     policy::Policy,
@@ -38,6 +40,6 @@ pub use self::{
         Backlog, Candidate, Cause, ClaimedStatus, Close, Container, ContainerId, ContainerReceipt, ContainerRemoval,
         ContainerState, Containers, Database, Details, Failures, Freed, FreedVolumes, Inventory, Locked, Mark, Pause,
         Pauses, Receipt, Receipts, Removal, RestartPolicy, Rows, Scope, Seen, Sighting, Sightings, StatusChange,
-        StatusChanges, SweepEnd, SweepLog, Thread, Threads, Volumes,
+        StatusChanges, SweepEnd, SweepLog, Thread, Threads, VolumeRow, Volumes,
     },
 };

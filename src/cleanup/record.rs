@@ -16,7 +16,11 @@ use super::{
     Pauses, Receipt, Receipts, Rows, Scope, Seen, Sighting, Sightings, StatusChange, StatusChanges, SweepEnd, SweepLog,
     Threads, failing::FailedCleanup,
 };
-use crate::{failure::Failure, host::Host, volume_name::ThreadId};
+use crate::{
+    failure::Failure,
+    host::Host,
+    volume_name::{ThreadId, VolumeName},
+};
 
 /// A close later than this after our own time is a wrong clock: believed, it would outlive every reopening until then.
 const MAX_AHEAD: TimeDelta = TimeDelta::minutes(5);
@@ -105,8 +109,8 @@ impl<T: Database + StatusChanges> Threads for Recording<T> {
         self.inner.candidates(scope, after, limit).await
     }
 
-    async fn unmark(&self, thread: &ThreadId) -> Result<bool, Failure> {
-        self.inner.unmark(thread).await
+    async fn unmark(&self, thread: &ThreadId, volume: &VolumeName) -> Result<bool, Failure> {
+        self.inner.unmark(thread, volume).await
     }
 
     async fn backlog(&self) -> Result<Backlog, Failure> {

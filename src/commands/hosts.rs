@@ -10,7 +10,7 @@ use super::{
     output::{self, confirm, require_terminal, say, write},
 };
 use crate::{
-    cleanup::{Details, Mark, Origin, Scope, Threads, absent},
+    cleanup::{Details, Mark, NamedVolumes, Origin, Scope, Threads, absent},
     cli::HostsAction,
     config::{Config, DockerHost},
     failure::Failure,
@@ -193,8 +193,10 @@ async fn mark_all_of(config: &Config, store: &Store, name: &str) -> Result<usize
         let found_by = Details { host: Some(name.to_owned()), ..Details::default() };
         let receipts = page.into_iter().flat_map(|candidate| {
             let thread = ThreadId::parse(&candidate.id).ok();
-            let receipts =
-                |thread| absent(&config.volume_names, &thread, &candidate.close, &Origin::Retired, &found_by, at);
+            let receipts = |thread| {
+                let named = NamedVolumes::of(&config.volume_names, &thread, candidate.volumes.as_deref());
+                absent(named.volumes, &thread, &candidate.close, &Origin::Retired, &found_by, at)
+            };
             thread.map(receipts).unwrap_or_default()
         });
         let marks = store.mark(&receipts.collect::<Vec<_>>()).await?;

@@ -224,6 +224,9 @@ impl Config {
             })?,
             warnings: values.file.warning().into_iter().collect(),
         };
+        if config.threads.volumes.is_some() {
+            config.volume_names = config.volume_names.in_rows();
+        }
         config.warnings.extend(config.database_url.warning());
         config.check_amqp_tls()?;
         config.check_record()?;
@@ -243,7 +246,8 @@ impl Config {
         if is_record && !self.threads.is_ours() {
             return Err(ConfigError(
                 "VOLUME_REAPER_UNKNOWN_THREADS=record writes threads, and only into a table of our own: leave it out, \
-                 or leave out the names of the platform's table (VOLUME_REAPER_THREADS_...)"
+                 or leave out the names of the platform's tables (VOLUME_REAPER_THREADS_..., \
+                 VOLUME_REAPER_VOLUMES_TABLE)"
                     .to_owned(),
             ));
         }

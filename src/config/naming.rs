@@ -1,6 +1,6 @@
 //! What the platform's tables and volumes are called.
 
-use migrations::ThreadsTable;
+use migrations::{ThreadsTable, VolumesTable};
 
 use super::{
     ConfigError,
@@ -22,7 +22,20 @@ pub(super) fn threads_table<F: Fn(&str) -> Option<String>>(
         closed_at: values.get("threads_closed_at_column", optional)?,
         mark: values.get("threads_mark_column", not_empty)?,
         host: values.get("threads_host_column", optional)?,
+        volumes: volumes_table(values)?,
     })
+}
+
+/// How its table of volumes is called, if there is one, and its columns.
+fn volumes_table<F: Fn(&str) -> Option<String>>(values: &Values<'_, F>) -> Result<Option<VolumesTable>, ConfigError> {
+    // Each is looked at, whether there is a table or not.
+    let table = values.get("volumes_table", optional)?;
+    let schema = values.get("volumes_schema", optional)?;
+    let id = values.get("volumes_id_column", not_empty)?;
+    let thread = values.get("volumes_thread_column", not_empty)?;
+    let name = values.get("volumes_name_column", not_empty)?;
+    let mark = values.get("volumes_mark_column", not_empty)?;
+    Ok(table.map(|table| VolumesTable { schema, table, id, thread, name, mark }))
 }
 
 /// What the volumes of threads are called: by the templates, or else by the prefix.

@@ -72,7 +72,7 @@ impl Docker {
         let facts = list.volumes.unwrap_or_default().into_iter().filter_map(|volume| {
             let created_at = volume.created_at.and_then(|time| DateTime::parse_from_rfc3339(&time).ok());
             Some(VolumeFacts {
-                thread_id: names.thread_of(&volume.name)?,
+                thread_id: names.thread_by_template(&volume.name)?,
                 volume: names.find(&volume.name)?,
                 created_at: created_at.map(|time| time.to_utc()),
                 size_bytes: volume.usage_data.and_then(|usage| usage.size.try_into().ok()),

@@ -53,7 +53,7 @@ struct Usage {
 fn sizes_of(answer: &[u8], names: &VolumeNames) -> Result<HashMap<String, u64>, serde_json::Error> {
     let DiskUsage { volumes, volume_usage } = serde_json::from_slice(answer)?;
     let measured = volumes.into_iter().chain(volume_usage.and_then(|usage| usage.items)).flatten();
-    let ours = measured.filter(|volume| names.thread_of(&volume.name).is_some());
+    let ours = measured.filter(|volume| names.find(&volume.name).is_some());
     Ok(ours.filter_map(|volume| Some((volume.name, u64::try_from(volume.usage_data?.size).ok()?))).collect())
 }
 

@@ -1,6 +1,6 @@
 //! Volumes of ours that belong to no thread. Sweeps count them; only a person removes them.
 
-use std::{slice, time::Duration};
+use std::{collections::HashSet, slice, time::Duration};
 
 use chrono::{DateTime, SubsecRound, Utc};
 use serde::Serialize;
@@ -13,7 +13,7 @@ use crate::{
         fleet::{Fleet, HostWorker},
     },
     config::{Config, UnknownThreads},
-    docker::Docker,
+    docker::{Docker, VolumeFacts},
     failure::Failure,
     health::Health,
     host::Host,
@@ -121,11 +121,16 @@ pub async fn find_on(docker: &Docker, store: &Store, names: &VolumeNames) -> Res
     let facts = docker.volume_facts(names).await?;
     let (mut orphans, mut foreign) = (Vec::new(), 0);
     for chunk in facts.chunks(CHUNK) {
+        let owners = owners_of(store, names, chunk).await?;
         let threads: Vec<_> = chunk.iter().map(|facts| facts.thread_id.clone()).collect();
         let rows = store.read(&threads, None).await?;
-        foreign += rows.foreign.len();
-        let has_none = |thread| !rows.threads.contains_key(thread) && !rows.foreign.contains(thread);
-        let without = chunk.iter().filter(|facts| has_none(&facts.thread_id));
+        foreign += if owners.is_some() { 0 } else { rows.foreign.len() };
+        let has_thread = |thread: &ThreadId| rows.threads.contains_key(thread) || rows.foreign.contains(thread);
+        let has_none = |facts: &&VolumeFacts| match &owners {
+            Some(owners) => !owners.contains(&facts.volume),
+            None => !has_thread(&facts.thread_id),
+        };
+        let without = chunk.iter().filter(has_none);
         orphans.extend(without.map(|facts| Orphan {
             volume: facts.volume.clone(),
             thread_id: facts.thread_id.clone(),
@@ -137,6 +142,19 @@ pub async fn find_on(docker: &Docker, store: &Store, names: &VolumeNames) -> Res
     }
     orphans.sort_by(|a, b| a.created_at.cmp(&b.created_at).then_with(|| a.volume.cmp(&b.volume)));
     Ok(Orphans { volumes: facts.len(), foreign, orphans })
+}
+
+/// Which of these volumes rows name, where rows have the names.
+async fn owners_of(
+    store: &Store,
+    names: &VolumeNames,
+    facts: &[VolumeFacts],
+) -> Result<Option<HashSet<VolumeName>>, Failure> {
+    if !names.are_in_rows() {
+        return Ok(None);
+    }
+    let volumes: Vec<_> = facts.iter().map(|facts| facts.volume.clone()).collect();
+    Ok(Some(store.owners(&volumes).await?.into_keys().collect()))
 }
 
 /// What became of an orphan that was to be removed.
@@ -160,7 +178,12 @@ pub enum Fate {
 pub async fn remove(cleaner: &Cleaner<Docker, Store>, orphan: &Orphan) -> Result<Fate, Failure> {
     let store = cleaner.threads();
     // Right before the removal, as with every other volume.
-    if store.read(slice::from_ref(&orphan.thread_id), None).await?.threads.contains_key(&orphan.thread_id) {
+    let has_thread = if cleaner.context.names.are_in_rows() {
+        !store.owners(slice::from_ref(&orphan.volume)).await?.is_empty()
+    } else {
+        store.read(slice::from_ref(&orphan.thread_id), None).await?.threads.contains_key(&orphan.thread_id)
+    };
+    if has_thread {
         return Ok(Fate::HasThread);
     }
     if store.hold_of(&orphan.thread_id).await?.is_some_and(|hold| hold.is_in_force(Utc::now())) {

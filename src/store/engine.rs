@@ -222,7 +222,14 @@ pub(super) trait SchemaFacts {
         if rows.is_none_or(|rows| rows < LARGE_TABLE_ROWS) {
             return Ok(None);
         }
-        let (table, names) = (threads.table_sql(), &threads.names);
+        let names = &threads.names.marked();
+        if threads.names.volumes.is_some() {
+            let table = names.table_sql(threads.dialect);
+            let [thread, mark] = [&names.status, &names.mark].map(|name| threads.dialect.quoted(name));
+            let sweep = format!("SELECT {thread} FROM {table} WHERE {mark} IS NULL ORDER BY {thread} LIMIT 1000");
+            return self.reads_whole(db, &sweep).await.map(Some);
+        }
+        let table = threads.table_sql();
         let [id, status, mark] = [&names.id, &names.status, &names.mark].map(|name| threads.dialect.quoted(name));
         let closed = threads.closed_sql();
         let sweep =

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, TimeDelta, Utc};
 use sea_orm::{
     ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, ExprTrait, QueryFilter, QueryOrder, QuerySelect,
-    sea_query::{Alias, Expr, Func, Query, SelectStatement, UnionType},
+    sea_query::{Expr, Func, Query, SelectStatement, UnionType},
 };
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -107,7 +107,7 @@ impl Store {
         let select = Query::select()
             .expr_as(threads.status_as_text(), "status_text")
             .expr_as(threads.is_closed(), "is_closed")
-            .expr_as(Expr::col(Alias::new(&threads.names.mark)).is_not_null(), "is_marked")
+            .expr_as(threads.is_marked(), "is_marked")
             .expr_as(threads.read_closed_at(), "read_closed_at")
             .expr_as(threads.read_marked_at(), "read_marked_at")
             .expr_as(threads.as_text(threads.qualified_id()), "id_text")

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     cleanup::{Locked, Mark, Receipt, Rows},
     failure::{Dependency, Failure},
-    volume_name::ThreadId,
+    volume_name::{ThreadId, VolumeName},
 };
 
 /// A process that is frozen loses its locks this much later than it would have given them up by itself: PostgreSQL then
@@ -51,12 +51,14 @@ impl Store {
             let may_write = rows.first().map(|row| row.try_get::<bool>("", "may_write")).transpose()?;
             let mut rows = rows_of(&rows, wanted)?;
             let mut busy = HashSet::new();
+            self.lock_volumes(&lock, &mut rows, &mut busy).await?;
             if rows.threads.len() < wanted.len() {
                 // Not there, not closed, marked, or locked by somebody else: the rows themselves say.
                 let missing: Vec<_> = wanted.iter().filter(|id| !rows.threads.contains_key(id)).cloned().collect();
                 let select = self.select_rows(threads, host).and_where(is_one_of(threads, ids())).to_owned();
-                let Rows { threads: others, pause, unserved_host, .. } =
-                    rows_of(&lock.query_all(&select).await?, &missing)?;
+                let mut others = rows_of(&lock.query_all(&select).await?, &missing)?;
+                self.add_volumes(&lock, &mut others).await?;
+                let Rows { threads: others, pause, unserved_host, .. } = others;
                 busy.extend(others.iter().filter(|(_, row)| row.closed && !row.marked).map(|(id, _)| id.clone()));
                 (rows.pause, rows.unserved_host) = (rows.pause.or(pause), rows.unserved_host.or(unserved_host));
                 rows.threads.extend(others);
@@ -90,15 +92,17 @@ impl Store {
             return Ok(HashSet::new());
         };
         let threads = self.mapping().await?;
-        let complete = || receipts.iter().filter(|receipt| receipt.completes);
-        let ids: HashSet<_> = complete().map(|receipt| receipt.thread_id.as_str()).collect();
-        let marked = self.set_marks(threads, &lock, ids.into_iter(), first.at).await?;
+        let complete: Vec<_> = receipts.iter().filter(|receipt| receipt.completes).collect();
+        let marked = self.mark_all(threads, &lock, &complete, first.at).await?;
         let linked = self.write_receipts(&lock, receipts).await?;
-        let is_marked = |receipt: &&Receipt| marked.contains(receipt.thread_id.as_str());
-        self.announce(&lock, complete().filter(is_marked)).await?;
+        let (marked, unmarked): (Vec<&Receipt>, Vec<_>) =
+            complete.into_iter().partition(|receipt| marked.contains(&receipt.volume));
+        self.announce(&lock, marked.iter().copied()).await?;
         lock.commit().await?;
         linked.into_iter().for_each(Linked::committed);
-        Ok(complete().filter(is_marked).map(|receipt| receipt.thread_id.clone()).collect())
+        let unmarked: HashSet<_> = unmarked.into_iter().map(|receipt| &receipt.thread_id).collect();
+        let marked = marked.into_iter().map(|receipt| &receipt.thread_id);
+        Ok(marked.filter(|thread| !unmarked.contains(thread)).cloned().collect())
     }
 
     /// Marks what is still as it was read. What somebody else has locked is left alone.
@@ -127,12 +131,23 @@ impl Store {
             unchanged.extend(receipts.filter(|receipt| receipt.close.written == written).copied());
         }
         let mut marks = HashMap::new();
+        let ids: HashSet<_> = unchanged.iter().map(|receipt| receipt.thread_id.as_str()).collect();
+        if let Some(free) = self.unmarked_volumes(&transaction, ids.into_iter(), true).await? {
+            // A row that was renamed meanwhile is another volume's, and one that is locked is not waited for.
+            unchanged.retain(|receipt| {
+                let mut rows = free.get(receipt.thread_id.as_str()).into_iter().flatten();
+                rows.any(|row| row.name == receipt.volume.as_str())
+            });
+        }
         if !unchanged.is_empty() {
-            let ids: HashSet<_> = unchanged.iter().map(|receipt| receipt.thread_id.as_str()).collect();
-            let marked = self.set_marks(threads, &transaction, ids.into_iter(), first.at).await?;
-            unchanged.retain(|receipt| marked.contains(receipt.thread_id.as_str()));
+            let marked = self.mark_all(threads, &transaction, &unchanged, first.at).await?;
+            unchanged.retain(|receipt| marked.contains(&receipt.volume));
             self.announce(&transaction, unchanged.iter().copied()).await?;
-            marks.extend(unchanged.iter().map(|receipt| (receipt.thread_id.clone(), Mark::Set)));
+            let marked: HashSet<_> = unchanged.iter().map(|receipt| &receipt.volume).collect();
+            let unmarked = complete.iter().filter(|receipt| !marked.contains(&receipt.volume));
+            let unmarked: HashSet<_> = unmarked.map(|receipt| &receipt.thread_id).collect();
+            let whole = unchanged.iter().map(|receipt| &receipt.thread_id);
+            marks.extend(whole.filter(|thread| !unmarked.contains(thread)).map(|thread| (thread.clone(), Mark::Set)));
         }
         // What does not mark is gone all the same, whatever became of its thread.
         let linked = self.write_receipts(&transaction, unchanged.into_iter().chain(incomplete)).await?;
@@ -161,6 +176,26 @@ impl Store {
             (receipt.thread_id.clone(), mark)
         };
         Ok(receipts.iter().map(why).collect())
+    }
+
+    /// Sets the marks that receipts complete, of rows that are locked. Returns the volumes that are marked now.
+    async fn mark_all(
+        &self,
+        threads: &Mapping,
+        transaction: &DatabaseTransaction,
+        receipts: &[&Receipt],
+        at: DateTime<Utc>,
+    ) -> Result<HashSet<VolumeName>, DbErr> {
+        if receipts.is_empty() {
+            return Ok(HashSet::new());
+        }
+        if let Some(volumes) = &threads.names.volumes {
+            return self.mark_volumes(threads, volumes, transaction, receipts, at).await;
+        }
+        let ids: HashSet<_> = receipts.iter().map(|receipt| receipt.thread_id.as_str()).collect();
+        let marked = self.set_marks(threads, transaction, ids.into_iter(), at).await?;
+        let is_marked = |receipt: &&&Receipt| marked.contains(receipt.thread_id.as_str());
+        Ok(receipts.iter().filter(is_marked).map(|receipt| receipt.volume.clone()).collect())
     }
 
     /// Sets the marks of rows that are locked. Returns the ids of those that have one now, as text.

@@ -5,6 +5,7 @@
 //! see `engine`.
 
 mod actions;
+mod backlog;
 mod chains;
 mod daemons;
 mod engine;
@@ -37,6 +38,7 @@ mod stats;
 mod sweeps;
 mod threads;
 mod verification;
+mod volume_rows;
 
 use std::{
     fmt,
@@ -62,6 +64,7 @@ pub use schema_facts::{Inspection, Part, Schema, Unreachable};
 pub use stats::{Resolution, Stat};
 pub use sweeps::LoggedSweep;
 pub use verification::{Flaw, Verification};
+pub use volume_rows::NamedVolume;
 
 use chains::Chains;
 use engine::{Access, Engine, engine_of};

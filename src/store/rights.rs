@@ -1,5 +1,10 @@
 //! What is tried out to know whether this user may do all that `serve` does with rows.
 
+use sea_orm::{
+    ExprTrait,
+    sea_query::{Alias, Expr, Query},
+};
+
 use super::Store;
 
 impl Store {
@@ -20,13 +25,26 @@ impl Store {
         ]
     }
 
+    /// With a table of volumes, the threads are locked and never written.
+    fn lock_of_no_row(&self) -> Option<String> {
+        self.threads.volumes.as_ref()?;
+        let id = Expr::col(Alias::new(&self.threads.id));
+        let mut lock =
+            Query::select().expr(id.clone()).from(self.threads.table_ref()).and_where(id.is_null()).to_owned();
+        lock.and_where(Expr::cust("1 = 0"));
+        self.engine.dialect().lock_free_rows(&mut lock);
+        Some(self.backend().build(&lock).to_string())
+    }
+
     /// Statements that touch no row, each for a right that is needed.
     pub(super) fn tries(&self) -> Vec<String> {
         let dialect = self.engine.dialect();
-        let (table, no_row) = (self.threads.table_sql(dialect), dialect.no_row());
-        let [id, mark] = [&self.threads.id, &self.threads.mark].map(|name| dialect.quoted(name));
+        let no_row = dialect.no_row();
+        let marked = self.threads.marked();
+        let (table, [id, mark]) =
+            (marked.table_sql(dialect), [&marked.id, &marked.mark].map(|name| dialect.quoted(name)));
         let now = "CURRENT_TIMESTAMP";
-        vec![
+        let tries = vec![
             format!("UPDATE {table} SET {mark} = {mark} WHERE {id} IS NULL AND 1 = 0"),
             "SELECT 1 FROM volume_removals WHERE 1 = 0".to_owned(),
             format!(
@@ -68,6 +86,7 @@ impl Store {
             "DELETE FROM volume_reaper_stats WHERE 1 = 0".to_owned(),
             format!("INSERT INTO volume_reaper_rollups (name, receipt_id, rolled_at) SELECT '', 0, {now} {no_row}"),
             "UPDATE volume_reaper_rollups SET name = name WHERE 1 = 0".to_owned(),
-        ]
+        ];
+        self.lock_of_no_row().into_iter().chain(tries).collect()
     }
 }

@@ -198,7 +198,8 @@ impl Store {
         }
         let there = rows.iter().map(|row| row.try_get("", "name")).collect::<Result<Vec<String>, _>>()?;
         let threads = &self.threads;
-        let needed = [Some(&threads.id), Some(&threads.status), threads.closed_at.as_ref(), Some(&threads.mark)];
+        let mark = Some(&threads.mark).filter(|_| threads.volumes.is_none());
+        let needed = [Some(&threads.id), Some(&threads.status), threads.closed_at.as_ref(), mark];
         let missing: Vec<_> = needed.into_iter().flatten().filter(|column| !there.contains(column)).cloned().collect();
         if missing.is_empty() {
             // Whether those that are there fit.

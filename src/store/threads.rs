@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use migrations::Mapping;
 use sea_orm::{
     ConnectionTrait, DatabaseTransaction, DbErr, ExprTrait, QueryResult,
-    sea_query::{Alias, Condition, Expr, Func, Order, Query, SelectStatement},
+    sea_query::{Alias, Condition, Expr, Order, Query, SelectStatement},
 };
 use tracing::Instrument;
 
@@ -21,7 +21,7 @@ use crate::{
         Scope, Thread, Threads, failing::FailedCleanup,
     },
     failure::Failure,
-    volume_name::ThreadId,
+    volume_name::{ThreadId, VolumeName},
 };
 
 impl Store {
@@ -30,7 +30,7 @@ impl Store {
         Query::select()
             .expr_as(id_as_text(threads), "thread_id_text")
             .expr_as(threads.is_closed(), "is_closed")
-            .expr_as(threads.read_mark().is_not_null(), "is_marked")
+            .expr_as(threads.is_marked(), "is_marked")
             .expr_as(threads.read_closed_at(), "read_closed_at")
             .expr_as(close_written(threads), "close_written")
             .expr_as(self.is_held(threads.as_text(threads.qualified_id())), "is_held")
@@ -41,11 +41,12 @@ impl Store {
             .to_owned()
     }
 
-    async fn read_rows(&self, wanted: &[ThreadId], host: Option<&str>) -> Result<Rows, DbErr> {
+    pub(super) async fn read_rows(&self, wanted: &[ThreadId], host: Option<&str>) -> Result<Rows, DbErr> {
         let threads = self.mapping().await?;
         let ids = wanted.iter().map(ThreadId::as_str);
         let select = self.select_rows(threads, host).and_where(is_one_of(threads, ids)).to_owned();
         let mut rows = rows_of(&self.db.query_all(&select).await?, wanted)?;
+        self.add_volumes(&self.db, &mut rows).await?;
         rows.foreign.extend(wanted.iter().filter(|id| threads.id_value(id.as_str()).is_none()).cloned());
         Ok(rows)
     }
@@ -86,13 +87,24 @@ impl Store {
                 id: row.try_get("", "thread_id_text")?,
                 close: close_of(row),
                 held: row.try_get("", "is_held")?,
+                volumes: None,
             })
         };
-        rows.iter().map(candidate).collect()
+        let mut candidates: Vec<Candidate> = rows.iter().map(candidate).collect::<Result<_, DbErr>>()?;
+        let ids = candidates.iter().map(|candidate| candidate.id.as_str());
+        if let Some(mut volumes) = self.unmarked_volumes(&self.db, ids, false).await? {
+            for candidate in &mut candidates {
+                candidate.volumes = Some(volumes.remove(&candidate.id).unwrap_or_default());
+            }
+        }
+        Ok(candidates)
     }
 
-    async fn withdraw_mark(&self, thread: &ThreadId) -> Result<bool, DbErr> {
+    async fn withdraw_mark(&self, thread: &ThreadId, volume: &VolumeName) -> Result<bool, DbErr> {
         let threads = self.mapping().await?;
+        if let Some(volumes) = &threads.names.volumes {
+            return self.withdraw_volume_mark(threads, volumes, thread, volume).await;
+        }
         let Some(is_thread) = threads.is_thread(thread.as_str()) else {
             return Ok(false);
         };
@@ -104,34 +116,6 @@ impl Store {
             .and_where(Expr::col(mark(threads)).is_not_null())
             .to_owned();
         Ok(self.db.execute(&update).await?.rows_affected() == 1)
-    }
-
-    pub(super) async fn count_backlog(&self) -> Result<Backlog, DbErr> {
-        let threads = self.mapping().await?;
-        let count = Query::select()
-            .expr_as(Expr::col(id(threads)).count(), "unmarked")
-            .expr_as(Func::min(threads.read_closed_at()), "oldest_closed_at")
-            .from(threads.table())
-            .cond_where(threads.is_candidate())
-            .to_owned();
-        let row = self.db.query_one(&count).await?;
-        Ok(Backlog {
-            unmarked: row.as_ref().and_then(|row| row.try_get::<i64>("", "unmarked").ok()).unwrap_or(0).unsigned_abs(),
-            oldest_closed_at: row.and_then(|row| time(&row, "oldest_closed_at")),
-        })
-    }
-}
-
-impl Store {
-    async fn select_oldest_not_held(&self) -> Result<Option<DateTime<Utc>>, DbErr> {
-        let threads = self.mapping().await?;
-        let select = Query::select()
-            .expr_as(Func::min(threads.read_closed_at()), "oldest_closed_at")
-            .from(threads.table())
-            .cond_where(threads.is_candidate())
-            .and_where(self.is_held(threads.as_text(threads.qualified_id())).not())
-            .to_owned();
-        Ok(self.db.query_one(&select).await?.and_then(|row| time(&row, "oldest_closed_at")))
     }
 }
 
@@ -163,8 +147,12 @@ impl Threads for Store {
         self.bounded(PAGE_TIMEOUT, self.select_candidates(scope, after, limit)).instrument(self.traced("select")).await
     }
 
-    async fn unmark(&self, thread: &ThreadId) -> Result<bool, Failure> {
-        self.bounded(ROW_TIMEOUT, self.withdraw_mark(thread)).await
+    async fn unmark(&self, thread: &ThreadId, volume: &VolumeName) -> Result<bool, Failure> {
+        self.bounded(ROW_TIMEOUT, self.withdraw_mark(thread, volume)).await
+    }
+
+    async fn owners(&self, volumes: &[VolumeName]) -> Result<HashMap<VolumeName, Option<(ThreadId, Thread)>>, Failure> {
+        self.bounded(PAGE_TIMEOUT, self.select_owners(volumes)).await
     }
 
     async fn backlog(&self) -> Result<Backlog, Failure> {
@@ -234,6 +222,7 @@ pub(super) fn rows_of(rows: &[QueryResult], wanted: &[ThreadId]) -> Result<Rows,
             close: close_of(row),
             held: row.try_get("", "is_held")?,
             host: host(row, "host_text")?,
+            volumes: None,
         };
         found.threads.insert(thread, row);
     }

@@ -42,7 +42,7 @@ pub(super) async fn mark_absent<T: Database>(
     tally: &mut Tally,
 ) -> Result<Vec<Row>, Failure> {
     let at = context.clock.now().trunc_subsecs(3);
-    let receipts = |row: &Row| absent(&context.names, &row.thread, &row.close, &Origin::Sweep, found_by, at);
+    let receipts = |row: &Row| absent(row.volumes.clone(), &row.thread, &row.close, &Origin::Sweep, found_by, at);
     let mut unmarked = Vec::new();
     let mut marked = 0;
     for page in rows.chunks(PAGE_ROWS) {

@@ -3,7 +3,7 @@
 use tracing::debug;
 
 use crate::{
-    cleanup::{Candidate, Close, Inventory},
+    cleanup::{Candidate, Close, Inventory, NamedVolumes},
     volume_name::{ThreadId, VolumeName, VolumeNames},
 };
 
@@ -16,6 +16,8 @@ pub(super) struct Row {
     pub(super) close: Close,
     /// A person holds it.
     pub(super) held: bool,
+    /// Its volumes.
+    pub(super) volumes: Vec<VolumeName>,
 }
 
 /// Rows by what a list says of their volumes.
@@ -30,7 +32,7 @@ pub(super) struct Classified {
     pub(super) present: Vec<Row>,
     /// Each volume that is in use, with the containers' ids.
     pub(super) users: Vec<(ThreadId, VolumeName, Vec<String>)>,
-    /// How many rows have ids that can't name a volume.
+    /// How many rows have ids that can't name a volume, or rows of volumes with names that are refused and no others.
     pub(super) unnameable: usize,
 }
 
@@ -38,7 +40,7 @@ pub(super) struct Classified {
 #[must_use]
 pub(super) fn classify(rows: Vec<Candidate>, names: &VolumeNames, inventory: &Inventory) -> Classified {
     let mut classified = Classified::default();
-    for Candidate { id, close, held } in rows {
+    for Candidate { id, close, held, volumes } in rows {
         let thread = ThreadId::parse(&id).map_err(|error| error.to_string());
         let owned = thread.and_then(|thread| names.owns(&thread).map(|()| thread));
         let thread = match owned {
@@ -49,12 +51,21 @@ pub(super) fn classify(rows: Vec<Candidate>, names: &VolumeNames, inventory: &In
                 continue;
             }
         };
+        let NamedVolumes { volumes, refused } = NamedVolumes::of(names, &thread, volumes.as_deref());
+        if let Some(why) = refused {
+            debug!(thread.id = %thread, why, "a closed thread with a volume that is refused");
+            classified.unnameable += usize::from(volumes.is_empty());
+        }
+        // Or its rows were marked since.
+        if volumes.is_empty() {
+            continue;
+        }
         let (mut is_used, mut is_free) = (false, false);
-        for volume in names.volumes_of(&thread) {
-            if let Some(containers) = inventory.referenced.get(&volume) {
-                classified.users.push((thread.clone(), volume, containers.clone()));
+        for volume in &volumes {
+            if let Some(containers) = inventory.referenced.get(volume) {
+                classified.users.push((thread.clone(), volume.clone(), containers.clone()));
                 is_used = true;
-            } else if inventory.present.contains(&volume) {
+            } else if inventory.present.contains(volume) {
                 is_free = true;
             }
         }
@@ -63,7 +74,7 @@ pub(super) fn classify(rows: Vec<Candidate>, names: &VolumeNames, inventory: &In
             (false, true) => &mut classified.referenced,
             (false, false) => &mut classified.absent,
         };
-        class.push(Row { thread, close, held });
+        class.push(Row { thread, close, held, volumes });
     }
     classified
 }
@@ -77,7 +88,7 @@ mod tests {
     use super::*;
 
     fn candidate(id: &str) -> Candidate {
-        Candidate { id: id.to_owned(), close: Close::default(), held: false }
+        Candidate { id: id.to_owned(), close: Close::default(), held: false, volumes: None }
     }
 
     #[test]

@@ -77,7 +77,7 @@ mod tests {
 
     /// One that is held and there, one that is held and absent, and one that is not due and has no valid id.
     fn deferred() -> Deferred {
-        let row = |id: &str, held| Candidate { id: id.to_owned(), close: Close::default(), held };
+        let row = |id: &str, held| Candidate { id: id.to_owned(), close: Close::default(), held, volumes: None };
         let mut deferred = Deferred::default();
         let retention = Retention(std::time::Duration::from_secs(1));
         let page = vec![row("there", true), row("absent", true), row("../x", false)];

@@ -25,6 +25,9 @@ pub(super) struct Found {
 impl<V: Volumes, T: Database> Sweeper<V, T> {
     /// Looks up the threads of all volumes that are there.
     pub(super) async fn look_up(&self, inventory: &Inventory, tally: &mut Tally) -> Result<Found, Failure> {
+        if self.cleaner.context.names.are_in_rows() {
+            return self.look_up_owners(inventory, tally).await;
+        }
         let mut volumes_of: HashMap<ThreadId, Vec<VolumeName>> = HashMap::new();
         for volume in &inventory.present {
             if let Some(thread) = self.cleaner.context.names.thread_of(volume.as_str()) {
@@ -55,12 +58,47 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
                     }
                     // Rows that name this host, or have only this one, were read by their pages.
                     None if !host.is_only() => {
-                        found.unplaced.push(Candidate { id: thread.to_string(), close: row.close, held: row.held });
+                        found.unplaced.push(Candidate {
+                            id: thread.to_string(),
+                            close: row.close,
+                            held: row.held,
+                            volumes: None,
+                        });
                     }
                     None | Some(_) => {}
                 }
             }
         }
+        metrics::orphans(host.name(), tally.orphans);
+        Ok(found)
+    }
+
+    /// Looks up the rows that name the volumes that are there, each with a mark of its own.
+    async fn look_up_owners(&self, inventory: &Inventory, tally: &mut Tally) -> Result<Found, Failure> {
+        let host = &self.cleaner.host;
+        let present: Vec<_> = inventory.present.iter().cloned().collect();
+        let (mut found, mut unplaced) = (Found::default(), HashMap::new());
+        for volumes in present.chunks(PAGE_ROWS) {
+            let owners = self.cleaner.threads().owners(volumes).await?;
+            tally.orphans += volumes.iter().filter(|volume| !owners.contains_key(*volume)).count() as u64;
+            for (volume, (thread, row)) in owners.into_iter().filter_map(|(volume, owner)| Some((volume, owner?))) {
+                match &row.host {
+                    Some(named) if host.name() != Some(named) && !host.is_only() => tally.misplaced += 1,
+                    _ if !row.closed => {}
+                    _ if row.marked => found.marked.push((thread, volume)),
+                    // Rows that name this host, or have only this one, were read by their pages.
+                    None if !host.is_only() => drop(unplaced.insert(thread, row)),
+                    None | Some(_) => {}
+                }
+            }
+        }
+        found.unplaced.extend(unplaced.into_iter().map(|(thread, row)| Candidate {
+            id: thread.to_string(),
+            close: row.close,
+            held: row.held,
+            volumes: row.volumes,
+        }));
+        found.marked.sort();
         metrics::orphans(host.name(), tally.orphans);
         Ok(found)
     }
@@ -95,7 +133,7 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
                 thread.id = %thread, volume.name = %volume,
                 "the thread is marked, but its volume is there; the mark is withdrawn"
             );
-            self.cleaner.threads().unmark(thread).await?;
+            self.cleaner.threads().unmark(thread, volume).await?;
         }
         marked.retain(|(_, volume)| !still.referenced.contains_key(volume));
         let mut threads: Vec<_> = marked.into_iter().map(|(thread, _)| thread).collect();

@@ -33,6 +33,8 @@ const MOST_STAYING: usize = 10_000;
 /// A thread whose volumes can go once its containers are gone, which may go.
 pub(super) struct ExitedUsers {
     pub(super) thread: ThreadId,
+    /// Its volumes that they use.
+    volumes: Vec<VolumeName>,
     containers: Vec<ContainerId>,
 }
 
@@ -58,12 +60,13 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
                 let thread = &of_thread.first()?.0;
                 let containers: BTreeSet<_> = of_thread.iter().flat_map(|(.., containers)| containers).collect();
                 let containers = Cleaner::<V, T>::ids_of(containers)?;
-                (!staying.contains_key(thread)).then(|| ExitedUsers { thread: thread.clone(), containers })
+                let volumes = of_thread.iter().map(|(_, volume, _)| volume.clone()).collect();
+                (!staying.contains_key(thread)).then(|| ExitedUsers { thread: thread.clone(), volumes, containers })
             };
             of_threads.filter(have_exited).filter_map(ids).collect()
         };
         let look = async |users: ExitedUsers| {
-            let may_go = self.cleaner.may_go(rule, &users.thread, &users.containers).await;
+            let may_go = self.cleaner.may_go(rule, &users.thread, &users.volumes, &users.containers).await;
             (users, may_go)
         };
         let mut looks = std::pin::pin!(stream::iter(asked).map(look).buffer_unordered(LOOKS_IN_FLIGHT));
@@ -103,7 +106,7 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
     ) -> Result<(), Failure> {
         while !users.is_empty() && !enough.is_cancelled() {
             let mut left = self.budget_left(tally);
-            let volumes = self.cleaner.context.names.per_thread();
+            let volumes = self.per_thread(tally);
             let fits = |users: &&ExitedUsers| {
                 let rest = left.checked_sub((users.containers.len() + volumes) as u64);
                 left = rest.unwrap_or(left);
@@ -131,7 +134,7 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
         if would_be != Fate::Removed {
             return;
         }
-        for ExitedUsers { thread, containers } in users {
+        for ExitedUsers { thread, containers, .. } in users {
             tally.containers_removed += containers.len() as u64;
             for container in containers {
                 info!(thread.id = %thread, container.id = %container, "would remove the container, which has exited");

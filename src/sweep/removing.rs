@@ -83,7 +83,7 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
         let mut untried = 0;
         while !threads.is_empty() && !enough.is_cancelled() {
             // Threads are taken whole.
-            let left = self.budget_left(tally) / self.cleaner.context.names.per_thread() as u64;
+            let left = self.budget_left(tally) / self.per_thread(tally) as u64;
             let left = usize::try_from(left).unwrap_or(usize::MAX);
             if left == 0 {
                 self.use_up_budget().await?;
@@ -98,6 +98,11 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
             threads = later;
         }
         Ok(untried + threads.len())
+    }
+
+    /// How many volumes a thread of this sweep has at most.
+    pub(super) fn per_thread(&self, tally: &Tally) -> usize {
+        tally.most_volumes.max(self.cleaner.context.names.per_thread())
     }
 
     /// How many volumes and containers this sweep may still remove.

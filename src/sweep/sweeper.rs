@@ -60,7 +60,11 @@ impl Unnameable {
     /// Logs the number when it changes, and not in every sweep.
     pub(super) fn log(&self, threads: u64) {
         if self.0.swap(threads, Ordering::Relaxed) != threads && threads > 0 {
-            warn!(threads, "closed threads have ids that can't name a volume; `debug` names them at every sweep");
+            warn!(
+                threads,
+                "closed threads have ids that can't name a volume, or rows with names that are not ours; `debug` names \
+                 them at every sweep"
+            );
         }
     }
 }
@@ -216,6 +220,8 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
     ) -> Result<(), Failure> {
         let Classified { absent, referenced, mut present, users, unnameable } = classified;
         let already_later = retries.len();
+        let due = absent.iter().chain(&referenced).chain(&present);
+        tally.most_volumes = due.map(|row| row.volumes.len()).fold(tally.most_volumes, usize::max);
         let rows = absent.len() + referenced.len() + present.len() + unnameable;
         tally.add(Fate::Unnameable, unnameable);
         let exited = self.exited_users(&users, inventory).await?;

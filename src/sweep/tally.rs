@@ -40,6 +40,8 @@ pub(super) struct Tally {
     pub(super) candidates: u64,
     /// Marked threads whose volume is there.
     pub(super) drift: u64,
+    /// The most volumes that a thread of this sweep has.
+    pub(super) most_volumes: usize,
     /// Volumes without a thread.
     pub(super) orphans: u64,
     /// Volumes whose thread is on another host.

@@ -159,7 +159,7 @@ async fn the_page_for_who_wants_to_try_it_on_a_copy_works_as_it_stands() {
 #[tokio::test]
 async fn the_page_for_who_has_a_table_of_their_own_works_as_it_stands() {
     let (tables, mut commands) = (blocks("adopt.md", "sql"), blocks("adopt.md", "bash"));
-    commands.retain(|commands| !commands.contains(SEVERAL_VOLUMES));
+    commands.retain(|commands| !commands.contains(SEVERAL_VOLUMES) && !commands.contains(VOLUMES_TABLE));
     let (down, up) = commands.split_last().expect("commands");
     let thread = "7f1c2a30-9f55-4f0e-8a77-0f6f1f4f1b11";
     for (on, table) in [(On::Postgres, &tables[0]), (On::Mysql, &tables[1])] {
@@ -199,6 +199,25 @@ async fn the_commands_for_a_thread_with_several_volumes_clean_up_after_all_of_th
         let receipts = world.receipts(thread).await;
         assert_eq!(receipts, ["removed/sweep", "not_found/sweep"], "{on:?}");
     }
+}
+
+/// What the commands for a table of volumes have in them.
+const VOLUMES_TABLE: &str = "VOLUME_REAPER_VOLUMES_TABLE";
+
+#[tokio::test]
+async fn the_commands_for_a_table_of_volumes_clean_up_after_what_its_rows_name() {
+    let thread = "7f1c2a30-9f55-4f0e-8a77-0f6f1f4f1b11";
+    let world = World::without_schema(On::Postgres).await;
+    world.execute(&blocks("adopt.md", "sql")[2]).await;
+    world.execute(&format!("INSERT INTO \"Thread\" (id, status) VALUES ('{thread}', 'closed')")).await;
+    let row = format!("VALUES ('{thread}', '{thread}', '{}')", world.volume("named-otherwise"));
+    world.execute(&format!("INSERT INTO workspace_volumes (id, thread_id, volume_name) {row}")).await;
+    world.create_volume("named-otherwise").await;
+    let commands = blocks("adopt.md", "bash").into_iter().find(|commands| commands.contains(VOLUMES_TABLE));
+    bash(&world, &commands.expect("commands")).await;
+    assert!(!world.has_volume("named-otherwise").await);
+    assert_eq!(world.receipts(thread).await, ["removed/sweep"]);
+    assert_eq!(world.texts("SELECT 'marked' FROM workspace_volumes WHERE removed_at IS NOT NULL").await, ["marked"]);
 }
 
 // --- What needs no server ---

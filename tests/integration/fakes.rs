@@ -137,6 +137,7 @@ impl FakeThreads {
                 close: row.close(),
                 held: row.held,
                 host: row.host.clone(),
+                volumes: None,
             };
             Some((thread.clone(), found))
         };
@@ -209,14 +210,14 @@ impl Threads for FakeThreads {
             .iter()
             .filter(|(_, row)| is_in_scope(row))
             .filter(|(id, row)| row.closed && row.mark.is_none() && after.is_none_or(|after| id.as_str() > after))
-            .map(|(id, row)| Candidate { id: id.clone(), close: row.close(), held: row.held })
+            .map(|(id, row)| Candidate { id: id.clone(), close: row.close(), held: row.held, volumes: None })
             .collect();
         ids.sort_by(|a, b| a.id.cmp(&b.id));
         ids.truncate(usize::try_from(limit).expect("small"));
         Ok(ids)
     }
 
-    async fn unmark(&self, thread: &ThreadId) -> Result<bool, Failure> {
+    async fn unmark(&self, thread: &ThreadId, _volume: &VolumeName) -> Result<bool, Failure> {
         let mut rows = self.rows.lock().expect("lock");
         Ok(rows.get_mut(thread.as_str()).is_some_and(|row| row.mark.take().is_some()))
     }

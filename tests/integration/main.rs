@@ -63,6 +63,7 @@ mod tls;
 mod traces;
 mod transport;
 mod vanished;
+mod volumes_table;
 mod waiting;
 mod which_daemon;
 mod world;

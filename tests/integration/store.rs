@@ -289,7 +289,7 @@ async fn on_mysql_ids_that_a_collation_takes_for_equal_are_not_the_same_thread()
     }
     assert_eq!(world.mark("lower").await, None);
     assert_eq!(mark_all(&store, &["LOWER", "lower"]).await, [thread("lower")]);
-    assert_eq!(store.unmark(&thread("LOWER")).await, Ok(false));
+    assert_eq!(store.unmark(&thread("LOWER"), &receipt("LOWER").volume).await, Ok(false));
     assert_eq!(world.receipts("lower").await.len(), 1);
 }
 

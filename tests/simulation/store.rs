@@ -15,7 +15,7 @@ use volume_reaper::{
     },
     failure::{Dependency, Failure},
     host::Host,
-    volume_name::ThreadId,
+    volume_name::{ThreadId, VolumeName},
 };
 
 use crate::{
@@ -164,6 +164,7 @@ fn read(state: &State, wanted: &[ThreadId], host: Option<&str>) -> Rows {
             close: row.close(),
             held: state.rows.holds.contains_key(wanted.as_str()) && !state.is(Mutant::HoldIgnored),
             host: named.map(str::to_owned),
+            volumes: None,
         };
         Some((wanted.clone(), read))
     };
@@ -330,13 +331,14 @@ impl Threads for Store {
                 id: id.clone(),
                 close: row.close(),
                 held: state.rows.holds.contains_key(id) && !state.is(Mutant::HoldIgnored),
+                volumes: None,
             };
             Ok(found.map(candidate).take(usize::try_from(limit).unwrap_or(usize::MAX)).collect())
         })
         .await
     }
 
-    async fn unmark(&self, thread: &ThreadId) -> Result<bool, Failure> {
+    async fn unmark(&self, thread: &ThreadId, _volume: &VolumeName) -> Result<bool, Failure> {
         self.call(Does::Write, |state| {
             let is_ignored = state.is(Mutant::DriftIgnored);
             state.note(|| format!("the mark of {thread} is withdrawn"));

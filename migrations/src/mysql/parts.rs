@@ -5,7 +5,7 @@
 use sea_orm_migration::prelude::*;
 
 use super::MySql;
-use crate::{Dialect, Found, Mapping, Parts, REOPEN_TRIGGER, UNMARKED_INDEX, change::sql};
+use crate::{Dialect, Found, MARKED_INDEX, Mapping, Parts, REOPEN_TRIGGER, UNMARKED_INDEX, VolumesTable, change::sql};
 
 /// How much of a status without a limit stands in the index. A longer one is compared in the row.
 const STATUS_PREFIX: u32 = 64;
@@ -55,6 +55,41 @@ impl Parts for MySql {
             "CREATE TRIGGER {REOPEN_TRIGGER} BEFORE UPDATE ON {table} FOR EACH ROW \
              SET NEW.{mark} = IF(NEW.{status} <=> {closed} \
              AND (OLD.{status} <=> {closed} OR NOT NEW.{mark} <=> OLD.{mark}), NEW.{mark}, NULL)"
+        )]
+    }
+
+    fn create_volumes_indexes(&self, found: &Found, volumes: &VolumesTable) -> Vec<String> {
+        let [thread, mark] = [&volumes.thread, &volumes.mark].map(|name| MySql.quoted(name));
+        let mut statements = self.drop_volumes_indexes(found, volumes);
+        statements.extend(MySql.lock_timeout());
+        let by_thread = format!(" ADD INDEX {MARKED_INDEX} ({thread}, {mark}),");
+        statements.push(format!(
+            "ALTER TABLE {} ADD INDEX {UNMARKED_INDEX} ({mark}, {thread}),{} ALGORITHM=INPLACE, LOCK=NONE",
+            volumes.table_sql(&MySql),
+            if found.has_index_by_thread { "" } else { &by_thread }
+        ));
+        statements
+    }
+
+    fn drop_volumes_indexes(&self, found: &Found, volumes: &VolumesTable) -> Vec<String> {
+        let ours = [MARKED_INDEX, UNMARKED_INDEX].into_iter();
+        let there = ours.filter(|name| found.indexes_in_the_way.iter().any(|there| there == name));
+        let drops: Vec<_> = there.map(|name| format!("DROP INDEX {name}")).collect();
+        if drops.is_empty() {
+            return Vec::new();
+        }
+        let drop = format!("ALTER TABLE {} {}", volumes.table_sql(&MySql), drops.join(", "));
+        MySql.lock_timeout().into_iter().chain([drop]).collect()
+    }
+
+    fn create_volumes_trigger(&self, threads: &Mapping, volumes: &VolumesTable) -> Vec<String> {
+        let (table, closed, marked) = (threads.table_sql(), threads.closed_sql(), volumes.table_sql(&MySql));
+        let [id, status, thread, mark] =
+            [&threads.names.id, &threads.names.status, &volumes.thread, &volumes.mark].map(|name| MySql.quoted(name));
+        vec![format!(
+            "CREATE TRIGGER {REOPEN_TRIGGER} AFTER UPDATE ON {table} FOR EACH ROW \
+             UPDATE {marked} SET {mark} = NULL WHERE {thread} = NEW.{id} AND {mark} IS NOT NULL \
+             AND OLD.{status} <=> {closed} AND NOT NEW.{status} <=> {closed}"
         )]
     }
 

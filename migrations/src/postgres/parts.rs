@@ -4,7 +4,10 @@
 use sea_orm_migration::prelude::*;
 
 use super::Postgres;
-use crate::{Dialect, Found, Mapping, Parts, RECEIPTS_TABLE, REOPEN_TRIGGER, UNMARKED_INDEX, change::sql, is_removal};
+use crate::{
+    Dialect, Found, MARKED_INDEX, Mapping, Parts, RECEIPTS_TABLE, REOPEN_TRIGGER, UNMARKED_INDEX, VolumesTable,
+    change::sql, is_removal,
+};
 
 impl Parts for Postgres {
     fn create_receipts(&self, table: TableCreateStatement) -> Vec<String> {
@@ -50,6 +53,44 @@ impl Parts for Postgres {
                 "CREATE TRIGGER {REOPEN_TRIGGER} BEFORE UPDATE ON {table} FOR EACH ROW \
                  WHEN (NEW.{mark} IS NOT NULL AND (NEW.{status} IS DISTINCT FROM {closed} \
                  OR (OLD.{status} IS DISTINCT FROM {closed} AND NEW.{mark} IS NOT DISTINCT FROM OLD.{mark}))) \
+                 EXECUTE FUNCTION {REOPEN_TRIGGER}()"
+            ),
+        ]
+    }
+
+    fn create_volumes_indexes(&self, found: &Found, volumes: &VolumesTable) -> Vec<String> {
+        let mark = Expr::col(Alias::new(&volumes.mark));
+        let mut statements = Vec::new();
+        for (name, rows) in [(UNMARKED_INDEX, mark.clone().is_null()), (MARKED_INDEX, mark.is_not_null())] {
+            if found.indexes_in_the_way.iter().any(|invalid| invalid == name) {
+                statements.push(format!("DROP INDEX CONCURRENTLY {}", Postgres.beside(&volumes.as_table(), name)));
+            }
+            let mut index = Index::create().name(name).table(volumes.table()).if_not_exists().concurrently().to_owned();
+            statements.push(sql(&Postgres, index.col(Alias::new(&volumes.thread)).and_where(rows)));
+        }
+        statements
+    }
+
+    fn drop_volumes_indexes(&self, _found: &Found, volumes: &VolumesTable) -> Vec<String> {
+        [MARKED_INDEX, UNMARKED_INDEX]
+            .map(|name| format!("DROP INDEX CONCURRENTLY IF EXISTS {}", Postgres.beside(&volumes.as_table(), name)))
+            .into()
+    }
+
+    /// Its function looks for the table where this connection does, whoever updates the thread.
+    fn create_volumes_trigger(&self, threads: &Mapping, volumes: &VolumesTable) -> Vec<String> {
+        let (table, closed, marked) = (threads.table_sql(), threads.closed_sql(), volumes.table_sql(&Postgres));
+        let [id, status, thread, mark] = [&threads.names.id, &threads.names.status, &volumes.thread, &volumes.mark]
+            .map(|name| Postgres.quoted(name));
+        vec![
+            format!(
+                "CREATE FUNCTION {REOPEN_TRIGGER}() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS \
+                 $$ BEGIN UPDATE {marked} SET {mark} = NULL WHERE {thread} = NEW.{id} AND {mark} IS NOT NULL; \
+                 RETURN NULL; END $$"
+            ),
+            format!(
+                "CREATE TRIGGER {REOPEN_TRIGGER} AFTER UPDATE ON {table} FOR EACH ROW \
+                 WHEN (OLD.{status} IS NOT DISTINCT FROM {closed} AND NEW.{status} IS DISTINCT FROM {closed}) \
                  EXECUTE FUNCTION {REOPEN_TRIGGER}()"
             ),
         ]

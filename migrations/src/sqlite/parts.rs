@@ -4,7 +4,10 @@
 use sea_orm_migration::prelude::*;
 
 use super::Sqlite;
-use crate::{Dialect, Found, Mapping, Parts, RECEIPTS_TABLE, REOPEN_TRIGGER, UNMARKED_INDEX, change::sql, is_removal};
+use crate::{
+    Dialect, Found, MARKED_INDEX, Mapping, Parts, RECEIPTS_TABLE, REOPEN_TRIGGER, UNMARKED_INDEX, VolumesTable,
+    change::sql, is_removal,
+};
 
 impl Parts for Sqlite {
     fn create_receipts(&self, table: TableCreateStatement) -> Vec<String> {
@@ -42,6 +45,31 @@ impl Parts for Sqlite {
              WHEN NEW.{mark} IS NOT NULL AND (NEW.{status} IS NOT {closed} \
              OR (OLD.{status} IS NOT {closed} AND NEW.{mark} IS OLD.{mark})) \
              BEGIN UPDATE {table} SET {mark} = NULL WHERE {id} = NEW.{id}; END"
+        )]
+    }
+
+    fn create_volumes_indexes(&self, _found: &Found, volumes: &VolumesTable) -> Vec<String> {
+        let mark = Expr::col(Alias::new(&volumes.mark));
+        let indexes = [(UNMARKED_INDEX, mark.clone().is_null()), (MARKED_INDEX, mark.is_not_null())];
+        let index = |(name, rows)| {
+            let mut index = Index::create().name(name).table(volumes.table()).if_not_exists().to_owned();
+            sql(&Sqlite, index.col(Alias::new(&volumes.thread)).and_where(rows))
+        };
+        indexes.map(index).into()
+    }
+
+    fn drop_volumes_indexes(&self, _found: &Found, _volumes: &VolumesTable) -> Vec<String> {
+        [MARKED_INDEX, UNMARKED_INDEX].map(|name| format!("DROP INDEX IF EXISTS {}", Sqlite.quoted(name))).into()
+    }
+
+    fn create_volumes_trigger(&self, threads: &Mapping, volumes: &VolumesTable) -> Vec<String> {
+        let (table, closed, marked) = (threads.table_sql(), threads.closed_sql(), volumes.table_sql(&Sqlite));
+        let [id, status, thread, mark] =
+            [&threads.names.id, &threads.names.status, &volumes.thread, &volumes.mark].map(|name| Sqlite.quoted(name));
+        vec![format!(
+            "CREATE TRIGGER {REOPEN_TRIGGER} AFTER UPDATE ON {table} FOR EACH ROW \
+             WHEN OLD.{status} IS {closed} AND NEW.{status} IS NOT {closed} \
+             BEGIN UPDATE {marked} SET {mark} = NULL WHERE {thread} = NEW.{id} AND {mark} IS NOT NULL; END"
         )]
     }
 

@@ -18,7 +18,7 @@ pub use self::{
     sightings::{Seen, Sighting, Sightings},
     status_changes::{ClaimedStatus, StatusChange, StatusChanges},
     sweep_log::{Cause, SweepEnd, SweepLog},
-    thread_rows::{Backlog, Candidate, Close, Locked, Mark, Rows, Scope, Thread, Threads},
+    thread_rows::{Backlog, Candidate, Close, Locked, Mark, Rows, Scope, Thread, Threads, VolumeRow},
     volumes::{Freed, FreedVolumes, Inventory, Removal, Volumes},
 };
 

@@ -31,7 +31,8 @@ pub struct Receipt {
     pub at: DateTime<Utc>,
     /// It is in the audit trail already, only the mark is missing.
     pub is_written: bool,
-    /// With it, all volumes of the thread are gone: only then is the thread marked.
+    /// With it, all volumes of the thread are gone: only then is the thread marked. Where each volume has a mark of its
+    /// own, it is marked.
     pub completes: bool,
     /// Where that was, and what it took.
     pub details: Details,

@@ -8,7 +8,10 @@ use std::{
 use chrono::{DateTime, Utc};
 
 use super::{super::outcome::Outcome, ClaimedStatus, Receipt};
-use crate::{failure::Failure, volume_name::ThreadId};
+use crate::{
+    failure::Failure,
+    volume_name::{ThreadId, VolumeName},
+};
 
 /// One close of a thread: a later one of the same thread is another.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,6 +35,17 @@ pub struct Thread {
     pub held: bool,
     /// The host that its volume is on, if the platform says so.
     pub host: Option<String>,
+    /// Its unmarked volumes, where rows of their own name them.
+    pub volumes: Option<Vec<VolumeRow>>,
+}
+
+/// The row of an unmarked volume, where the platform has a table of them.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct VolumeRow {
+    /// What the row says that Docker calls it: anything.
+    pub name: String,
+    /// Its id, for people.
+    pub id: String,
 }
 
 /// Rows as one statement read them, and what it read besides.
@@ -68,6 +82,8 @@ pub struct Candidate {
     pub close: Close,
     /// A person holds it: it is not to be cleaned up.
     pub held: bool,
+    /// Its unmarked volumes, where rows of their own name them.
+    pub volumes: Option<Vec<VolumeRow>>,
 }
 
 /// Whose closed and unmarked threads are meant.
@@ -160,8 +176,17 @@ pub trait Threads: Send + Sync + 'static {
         limit: u64,
     ) -> impl Future<Output = Result<Vec<Candidate>, Failure>> + Send;
 
-    /// Withdraws the mark of a closed thread. Whether there was one.
-    fn unmark(&self, thread: &ThreadId) -> impl Future<Output = Result<bool, Failure>> + Send;
+    /// Withdraws the mark of a closed thread, or of this volume of it where each has one. Whether there was one.
+    fn unmark(&self, thread: &ThreadId, volume: &VolumeName) -> impl Future<Output = Result<bool, Failure>> + Send;
+
+    /// Whose these volumes are, where rows name them: each with its thread's row, in which `marked` is the volume's
+    /// own. None if the thread's id is no valid one. A volume that no row names is left out.
+    fn owners(
+        &self,
+        _volumes: &[VolumeName],
+    ) -> impl Future<Output = Result<HashMap<VolumeName, Option<(ThreadId, Thread)>>, Failure>> + Send {
+        async { Ok(HashMap::new()) }
+    }
 
     /// Counts the closed and unmarked threads.
     fn backlog(&self) -> impl Future<Output = Result<Backlog, Failure>> + Send;

@@ -41,4 +41,35 @@ pub(super) const OF_TABLES: &[Setting] = &[
         "",
         "Its column with the name of the Docker host that the volume is on; empty if there is none",
     ),
+    setting(
+        "volumes_table",
+        "VOLUME_REAPER_VOLUMES_TABLE",
+        "",
+        "The table with a row for each volume of a thread, which has its name and our mark; empty if there is none",
+    ),
+    setting(
+        "volumes_schema",
+        "VOLUME_REAPER_VOLUMES_SCHEMA",
+        "",
+        "The PostgreSQL schema of the volumes table; found along the search path if empty",
+    ),
+    setting("volumes_id_column", "VOLUME_REAPER_VOLUMES_ID_COLUMN", "id", "Its column with the id of the row"),
+    setting(
+        "volumes_thread_column",
+        "VOLUME_REAPER_VOLUMES_THREAD_COLUMN",
+        "thread_id",
+        "Its column with the id of the thread, of the same type as there",
+    ),
+    setting(
+        "volumes_name_column",
+        "VOLUME_REAPER_VOLUMES_NAME_COLUMN",
+        "volume_name",
+        "Its column with the name of the volume: unique, and like the prefix or one of the names says",
+    ),
+    setting(
+        "volumes_mark_column",
+        "VOLUME_REAPER_VOLUMES_MARK_COLUMN",
+        "removed_at",
+        "Its column for our mark: when the volume was known to be gone",
+    ),
 ];

@@ -18,16 +18,19 @@ use crate::{
     docker::SeenVolume,
     failure::Failure,
     host::Host,
-    store::{PinnedDaemon, Store, ThreadRow},
+    store::{NamedVolume, PinnedDaemon, Store, ThreadRow},
     volume_name::{ThreadId, VolumeName},
 };
 
 /// Why the volumes of a thread are still there, or when and how they went.
 pub async fn explain(config: &Config, thread: ThreadId) -> Explanation {
     let (rows, daemon) = found(config, &thread).await;
-    let volumes = config.volume_names.volumes_of(&thread);
+    let by_template = config.volume_names.volume_of(&thread);
     Explanation::new(Facts {
-        volume: daemon.as_ref().map_or(&volumes[0], |daemon| &SeenVolume::most_telling(&daemon.volumes).volume).clone(),
+        volume: daemon
+            .as_ref()
+            .map_or(&by_template, |daemon| &SeenVolume::most_telling(&daemon.volumes).volume)
+            .clone(),
         thread,
         now: Utc::now(),
         database: rows.map_err(|failure| failure.message),
@@ -45,11 +48,16 @@ impl Explanation {
 
 /// What the database says of the thread, and the host that has its volume.
 async fn found(config: &Config, thread: &ThreadId) -> (Result<Rows, Failure>, Result<Daemon, Failure>) {
-    let volumes = &config.volume_names.volumes_of(thread);
+    let by_template = || config.volume_names.volumes_of(thread);
     let store = match super::store_to_look_at(config).await {
         Ok(store) => store,
-        Err(down) => return (Err(down), daemon(config, None, &[], thread, volumes).await),
+        Err(down) => return (Err(down), daemon(config, None, &[], thread, &by_template()).await),
     };
+    let (volumes, refused) = match store.named_volumes(thread).await {
+        Ok(Some(named)) => checked(config, named),
+        Ok(None) | Err(_) => (Vec::new(), None),
+    };
+    let volumes = &if volumes.is_empty() { by_template() } else { volumes };
     let row = store.look_up_thread(thread).await;
     let host = row.as_ref().ok().and_then(|row| row.as_ref()?.host.clone());
     let pinned = store.pinned_daemons().await.unwrap_or_default();
@@ -58,9 +66,23 @@ async fn found(config: &Config, thread: &ThreadId) -> (Result<Rows, Failure>, Re
         Ok(row) => read_rows(&store, config, thread, row, daemon.as_ref().ok()).await,
         Err(down) => Err(down),
     };
+    let rows = rows.map(|rows| Rows { refused, ..rows });
     // Everything is known; a database that does not say goodbye holds up nobody.
     let _ = store.close().await;
     (rows, daemon)
+}
+
+/// The volumes that rows name, those without a mark first, and why one may not be looked at.
+fn checked(config: &Config, named: Vec<NamedVolume>) -> (Vec<VolumeName>, Option<String>) {
+    let (mut volumes, mut refused) = (Vec::new(), None);
+    for NamedVolume { name, marked } in named {
+        match config.volume_names.check(&name) {
+            Ok(volume) => volumes.push(volume),
+            Err(why) if !marked => refused = refused.or(Some(why)),
+            Err(_) => {}
+        }
+    }
+    (volumes, refused)
 }
 
 async fn read_rows(
@@ -81,6 +103,7 @@ async fn read_rows(
         pause: store.pause(daemon.and_then(|daemon| daemon.host.as_deref())).await?,
         row,
         receipts: store.receipts(thread).await?,
+        refused: None,
         // Of any other it is history that the next sweep forgets.
         failure: failed.filter(|_| is_candidate).map(|failed| Failing::new(failed, config.reconcile_cooldown)),
         pinned: store.pinned_daemon(host.key()).await?.map(|identity| identity.as_str().to_owned()),
@@ -129,6 +152,9 @@ async fn look(
 ) -> Result<Daemon, Failure> {
     let docker = docker(config, host);
     let look = async {
+        let names = &config.volume_names;
+        let is_of_thread =
+            |name: &str| names.is_volume_of(name, thread) || volumes.iter().any(|volume| volume.as_str() == name);
         let mut volumes = docker.look_at_volumes(volumes).await?;
         // After what it is to prove.
         let identity = docker.identify().await?;
@@ -136,7 +162,7 @@ async fn look(
             for user in volumes.iter_mut().flat_map(|seen| &mut seen.users) {
                 user.exited = user.found.as_ref().map(|found| {
                     let found = Container { is_podmans: identity.is_podmans(), ..found.clone() };
-                    rule.may_go(&found, |name| config.volume_names.is_volume_of(name, thread))
+                    rule.may_go(&found, is_of_thread)
                 });
             }
         }

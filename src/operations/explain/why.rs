@@ -31,6 +31,8 @@ pub struct Rows {
     pub pause: Option<Pause>,
     /// Its failed clean-ups, as long as it is closed and unmarked.
     pub failure: Option<Failing>,
+    /// Why one of its unmarked volumes is refused, where rows name them.
+    pub refused: Option<String>,
     /// Who the pinned daemon is.
     pub pinned: Option<String>,
     /// Who sweeps, or swept last.
@@ -95,6 +97,8 @@ pub enum Reason {
     ExitedContainers,
     /// Cleaning up failed.
     Failing,
+    /// A row names a volume that is not ours to remove.
+    RefusedName,
     /// All removal is paused.
     Paused,
     /// Nothing uses the volume; the next sweep removes it.
@@ -120,7 +124,10 @@ pub fn why(facts: &Facts) -> Vec<Reason> {
         Ok(rows) => match &rows.row {
             None => vec![Reason::UnknownThread],
             Some(row) if !row.closed => vec![Reason::NotClosed],
-            Some(row) => of_closed(rows, row.marked, docker),
+            Some(row) => {
+                let refused = rows.refused.as_ref().map(|_| Reason::RefusedName);
+                refused.into_iter().chain(of_closed(rows, row.marked, docker)).collect()
+            }
         },
     };
     if docker.is_none() {
@@ -232,6 +239,7 @@ mod tests {
             due: Due::Now,
             pause: None,
             failure: None,
+            refused: None,
             pinned: Some("ID".to_owned()),
             sweeper: Some(Sweeper { holder: "r1".to_owned(), epoch: 1, expires_at }),
         };

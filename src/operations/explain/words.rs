@@ -47,6 +47,10 @@ impl Reason {
             Self::Referenced => referenced(facts),
             Self::ExitedContainers => exited(facts),
             Self::Failing => failing(facts),
+            Self::RefusedName => {
+                let why = rows.and_then(|rows| rows.refused.as_deref()).unwrap_or_default();
+                format!("a row names a volume of it that is refused, and never removed: {}", Plain(why))
+            }
             Self::Paused => paused(facts),
             Self::Waiting => {
                 format!("its volume {volume} is still there and nothing uses it: the next sweep removes it")

@@ -37,13 +37,17 @@ impl SchemaFacts for MySql {
         let rows = db.rows(format!(
             "SELECT CAST(column_name AS char) AS name FROM information_schema.statistics \
              WHERE {} AND index_name = '{UNMARKED_INDEX}' ORDER BY seq_in_index",
-            is_threads(&threads.names)
+            is_threads(&threads.names.marked())
         ));
         let rows = rows.await?;
         let columns = rows.iter().map(|row| row.try_get("", "name")).collect::<Result<Vec<String>, _>>()?;
-        let names = &threads.names;
+        let names = threads.names.marked();
         // The rest only spares reading the rows.
-        let leading = [&names.status, &names.mark, &names.id];
+        let leading = match threads.names.volumes {
+            None => vec![&names.status, &names.mark, &names.id],
+            // The thread's, in the place of a status.
+            Some(_) => vec![&names.mark, &names.status],
+        };
         Ok(if columns.is_empty() {
             Part::Missing
         } else if columns.iter().take(leading.len()).eq(leading) {
@@ -73,7 +77,7 @@ impl SchemaFacts for MySql {
     }
 
     fn estimate(&self, threads: &Mapping) -> Option<String> {
-        let is_threads = is_threads(&threads.names);
+        let is_threads = is_threads(&threads.names.marked());
         Some(format!("SELECT CAST(table_rows AS signed) AS estimate FROM information_schema.tables WHERE {is_threads}"))
     }
 

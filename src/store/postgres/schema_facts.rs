@@ -29,12 +29,15 @@ impl SchemaFacts for Postgres {
             "SELECT indisvalid AND indisready AS is_valid, coalesce(pg_get_expr(indpred, indrelid), '') AS definition \
              FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid WHERE relname = '{UNMARKED_INDEX}' AND indrelid \
              = {}",
-            regclass(&threads.names)
+            regclass(&threads.names.marked())
         ));
         let rows = rows.await?;
         let Some(row) = rows.first() else { return Ok(Part::Missing) };
         if !row.try_get::<bool>("", "is_valid")? {
             return Ok(Part::Broken("its build was interrupted, so that it is not used".to_owned()));
+        }
+        if threads.names.volumes.is_some() {
+            return Ok(Part::AsOurs);
         }
         Ok(is_for_this_status(threads, &row.try_get::<String>("", "definition")?))
     }
@@ -54,7 +57,7 @@ impl SchemaFacts for Postgres {
     }
 
     fn estimate(&self, threads: &Mapping) -> Option<String> {
-        let table = regclass(&threads.names);
+        let table = regclass(&threads.names.marked());
         Some(format!("SELECT CAST(reltuples AS bigint) AS estimate FROM pg_class WHERE oid = {table}"))
     }
 

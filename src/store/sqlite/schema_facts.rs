@@ -1,6 +1,6 @@
 //! What `doctor` asks SQLite.
 
-use migrations::{Dialect, Mapping, REOPEN_TRIGGER, Sqlite, UNMARKED_INDEX};
+use migrations::{Dialect, Mapping, REOPEN_TRIGGER, Sqlite, ThreadsTable, UNMARKED_INDEX};
 use sea_orm::{DbErr, prelude::async_trait::async_trait};
 
 use crate::store::{
@@ -24,11 +24,16 @@ impl SchemaFacts for Sqlite {
     }
 
     async fn index(&self, db: &Pool, threads: &Mapping) -> Result<Part, DbErr> {
-        part(db, threads, "index", UNMARKED_INDEX).await
+        let Some(definition) = definition_of(db, &threads.names.marked(), "index", UNMARKED_INDEX).await? else {
+            return Ok(Part::Missing);
+        };
+        let has_status = threads.names.volumes.is_none();
+        Ok(if has_status { is_for_this_status(threads, &definition) } else { Part::AsOurs })
     }
 
     async fn trigger(&self, db: &Pool, threads: &Mapping) -> Result<Part, DbErr> {
-        part(db, threads, "trigger", REOPEN_TRIGGER).await
+        let definition = definition_of(db, &threads.names, "trigger", REOPEN_TRIGGER).await?;
+        Ok(definition.map_or(Part::Missing, |definition| is_for_this_status(threads, &definition)))
     }
 
     /// It has no statistics that would speak against the index.
@@ -41,12 +46,11 @@ impl SchemaFacts for Sqlite {
     }
 }
 
-async fn part(db: &Pool, threads: &Mapping, kind: &str, name: &str) -> Result<Part, DbErr> {
-    let table = Sqlite.literal(&threads.names.table);
+async fn definition_of(db: &Pool, of: &ThreadsTable, kind: &str, name: &str) -> Result<Option<String>, DbErr> {
+    let table = Sqlite.literal(&of.table);
     let rows = db.rows(format!(
         "SELECT sql AS definition FROM sqlite_master WHERE type = '{kind}' AND name = '{name}' AND tbl_name = {table}"
     ));
     let rows = rows.await?;
-    let Some(row) = rows.first() else { return Ok(Part::Missing) };
-    Ok(is_for_this_status(threads, &row.try_get::<String>("", "definition")?))
+    rows.first().map(|row| row.try_get("", "definition")).transpose()
 }

@@ -1,13 +1,17 @@
 //! The names of a thread's volumes: each a configured template with the thread's id in it, mostly after a prefix.
 //!
-//! A [`VolumeName`] can only be made from a valid [`ThreadId`] and valid [`VolumeNames`]. Neither can hold a slash, a
-//! percent sign, a question mark or a space, so the name is safe to put into a request path as it is: the Docker client
-//! does not escape it, and a daemon follows `..` to another endpoint.
+//! A [`VolumeName`] can only be made from valid [`VolumeNames`] and a valid [`ThreadId`], or a row's name that is like
+//! one of theirs. None can hold a slash, a percent sign, a question mark or a space, so the name is safe to put into a
+//! request path as it is: the Docker client does not escape it, and a daemon follows `..` to another endpoint.
+
+mod template;
 
 use std::{borrow::Borrow, fmt};
 
 use serde::{Deserialize, Deserializer, Serialize, de::Error};
 use utoipa::ToSchema;
+
+use self::template::{Template, is_name};
 
 /// The id of a thread, as the platform gives it: `[A-Za-z0-9][A-Za-z0-9_.-]{0,127}`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, ToSchema)]
@@ -74,15 +78,8 @@ pub struct VolumeNames {
     templates: Vec<Template>,
     /// Longer prefixes of somebody else's.
     foreign: Vec<String>,
-}
-
-/// What one volume of each thread is called.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Template {
-    /// What is before the id.
-    before: String,
-    /// What is after it; mostly nothing.
-    after: String,
+    /// Rows of a table have the names, each of which only has to look like one of a template.
+    are_in_rows: bool,
 }
 
 impl VolumeNames {
@@ -98,7 +95,7 @@ impl VolumeNames {
     /// One volume a thread, called `prefix` and its id; the error says what is wrong.
     pub fn of_prefix(prefix: &str) -> Result<Self, String> {
         let template = Template::parse(prefix, "")?;
-        Ok(Self { templates: vec![template], foreign: Vec::new() })
+        Ok(Self { templates: vec![template], foreign: Vec::new(), are_in_rows: false })
     }
 
     /// One volume for each of these templates, which are separated by commas; the error says what is wrong.
@@ -120,7 +117,7 @@ impl VolumeNames {
         if templates.len() > Self::MOST {
             return Err(format!("a thread has at most {} volumes by its id", Self::MOST));
         }
-        Ok(Self { templates, foreign: Vec::new() })
+        Ok(Self { templates, foreign: Vec::new(), are_in_rows: false })
     }
 
     /// These names, without what begins with one of these prefixes, which are separated by commas; the error says what
@@ -136,9 +133,44 @@ impl VolumeNames {
         }
     }
 
+    /// These names, where rows of a table say what each volume is called: the template then says what such a name may
+    /// be, with anything in the place of the id.
+    #[must_use]
+    pub fn in_rows(self) -> Self {
+        Self { are_in_rows: true, ..self }
+    }
+
+    /// Whether rows say what each volume is called.
+    #[must_use]
+    pub fn are_in_rows(&self) -> bool {
+        self.are_in_rows
+    }
+
+    /// A name that a row has; the error says why no volume of ours may be called so.
+    pub fn check(&self, volume: &str) -> Result<VolumeName, String> {
+        if !is_name(volume) || volume.len() > VolumeName::MAX_LEN {
+            return Err(format!("{volume:?} is no name that a volume can have"));
+        }
+        if !self.templates.iter().any(|template| template.is_like(volume)) {
+            let templates = self.templates.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            return Err(format!("{volume:?} is not like {templates}, so it may be somebody else's"));
+        }
+        match self.foreign.iter().find(|foreign| volume.starts_with(*foreign)) {
+            None => Ok(VolumeName(volume.to_owned())),
+            Some(foreign) => Err(format!("{volume:?} begins with {foreign:?}, so it is somebody else's")),
+        }
+    }
+
+    /// The thread that a volume would belong to by its name, for people.
+    #[must_use]
+    pub fn thread_by_template(&self, volume: &str) -> Option<ThreadId> {
+        self.templates.iter().find_map(|template| template.thread_of(volume))
+    }
+
     /// Fails if a volume of the thread has a name that is somebody else's; the error says so.
     pub fn owns(&self, thread: &ThreadId) -> Result<(), String> {
-        if self.foreign.is_empty() {
+        // A row's name is looked at by itself.
+        if self.foreign.is_empty() || self.are_in_rows {
             return Ok(());
         }
         let foreign = |volume: &VolumeName| self.foreign.iter().find(|foreign| volume.0.starts_with(*foreign));
@@ -167,13 +199,13 @@ impl VolumeNames {
         common
     }
 
-    /// How many volumes a thread has.
+    /// How many volumes a thread has; at least so many where rows have them.
     #[must_use]
     pub fn per_thread(&self) -> usize {
-        self.templates.len()
+        if self.are_in_rows { 1 } else { self.templates.len() }
     }
 
-    /// The names of the thread's volumes, in the order of the templates.
+    /// The names of the thread's volumes, in the order of the templates. Rows that have them may say otherwise.
     #[must_use]
     pub fn volumes_of(&self, thread: &ThreadId) -> Vec<VolumeName> {
         self.templates.iter().map(|template| template.volume_of(thread)).collect()
@@ -186,16 +218,22 @@ impl VolumeNames {
     }
 
     /// The thread that a volume of this name belongs to; `None` if the name is not made of a template and a valid id,
-    /// or is somebody else's.
+    /// or is somebody else's, or if only rows can say.
     #[must_use]
     pub fn thread_of(&self, volume: &str) -> Option<ThreadId> {
-        let thread = self.templates.iter().find_map(|template| template.thread_of(volume));
+        if self.are_in_rows {
+            return None;
+        }
+        let thread = self.thread_by_template(volume);
         thread.filter(|_| !self.foreign.iter().any(|foreign| volume.starts_with(foreign)))
     }
 
     /// The name, if it is one of ours.
     #[must_use]
     pub fn find(&self, volume: &str) -> Option<VolumeName> {
+        if self.are_in_rows {
+            return self.check(volume).ok();
+        }
         self.thread_of(volume).map(|_| VolumeName(volume.to_owned()))
     }
 
@@ -206,51 +244,15 @@ impl VolumeNames {
     }
 }
 
-impl Template {
-    fn parse(before: &str, after: &str) -> Result<Self, String> {
-        let (least, most) = (VolumeNames::MIN_LEN, VolumeNames::MAX_LEN);
-        if before.len() < least || before.len() + after.len() > most {
-            return Err(format!(
-                "a volume prefix has {least} to {most} characters, so that it never matches volumes that are not ours"
-            ));
-        }
-        if !is_name(&format!("{before}{after}")) {
-            return Err("a volume prefix may hold only ASCII letters, digits, '_', '.' and '-', \
-                 and begins with a letter or a digit"
-                .to_owned());
-        }
-        Ok(Self { before: before.to_owned(), after: after.to_owned() })
-    }
-
-    /// Whether both may make the same name, of whatever ids.
-    fn overlaps(&self, other: &Self) -> bool {
-        let begins = self.before.starts_with(&other.before) || other.before.starts_with(&self.before);
-        let ends = self.after.ends_with(&other.after) || other.after.ends_with(&self.after);
-        begins && ends
-    }
-
-    fn volume_of(&self, thread: &ThreadId) -> VolumeName {
-        VolumeName(format!("{}{thread}{}", self.before, self.after))
-    }
-
-    fn thread_of(&self, volume: &str) -> Option<ThreadId> {
-        let id = volume.strip_prefix(&self.before)?.strip_suffix(&self.after)?;
-        ThreadId::parse(id).ok()
-    }
-}
-
-impl fmt::Display for Template {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}{}{}", self.before, VolumeNames::ID, self.after)
-    }
-}
-
 /// The full name of one volume of a thread.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, ToSchema)]
 #[serde(transparent)]
 pub struct VolumeName(String);
 
 impl VolumeName {
+    /// The longest name, in bytes: a directory has it.
+    pub const MAX_LEN: usize = 255;
+
     /// The name as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -270,12 +272,6 @@ impl Borrow<str> for VolumeName {
     }
 }
 
-/// Docker's own rule for volume names (moby `daemon/names/names.go`).
-fn is_name(text: &str) -> bool {
-    text.starts_with(|c: char| c.is_ascii_alphanumeric())
-        && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-'))
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -292,6 +288,24 @@ mod tests {
         for all in ["ha_ws_", "ha_", "ha_ws_x_,ha"] {
             let prefix = VolumeNames::of_prefix("ha_ws_").expect("valid");
             assert!(prefix.with_foreign(all).is_err(), "{all}");
+        }
+    }
+
+    #[test]
+    fn a_name_in_a_row_is_like_a_template_and_nobody_elses() {
+        let names =
+            VolumeNames::of_templates("ha_ws_{id},ha_u{id}-home").and_then(|names| names.with_foreign("ha_ws_x"));
+        let names = names.expect("valid").in_rows();
+        for ours in ["ha_ws_1", "ha_ws__a.b-c", "ha_u1-home"] {
+            assert_eq!(names.check(ours).expect("ours").as_str(), ours);
+            assert_eq!(names.find(ours).expect("ours").as_str(), ours);
+            assert_eq!(names.thread_of(ours), None);
+        }
+        let long = format!("ha_ws_{}", "a".repeat(250));
+        for other in
+            ["", "ha_ws_", "ha_u-home", "postgres_data", "HA_WS_1", "ha_ws_x1", "ha_ws_../x", "ha_ws_a b", &long]
+        {
+            assert!(names.check(other).is_err() && names.find(other).is_none(), "{other}");
         }
     }
 
