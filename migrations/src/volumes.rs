@@ -115,7 +115,7 @@ impl Mapping {
     /// Whether nothing is left of a thread, where a row is read.
     #[must_use]
     pub fn is_marked(&self) -> Expr {
-        self.has_unmarked_volume().map_or_else(|| self.read_mark().is_not_null(), |unmarked| unmarked.not())
+        self.has_unmarked_volume().map_or_else(|| self.read_mark().is_not_null(), ExprTrait::not)
     }
 
     /// The condition that something is left of a thread.

@@ -13,6 +13,7 @@ use super::{
 use crate::{
     cleanup::exited::ExitedRule,
     tls::{self, Identity},
+    traces::Relation,
 };
 
 pub(super) const SECOND: Duration = Duration::from_secs(1);
@@ -125,6 +126,14 @@ pub(super) fn identity(certificate: Option<PathBuf>, key: Option<PathBuf>) -> Re
         (Some(certificate), Some(key)) => Ok(Some(Identity { certificate, key })),
         (Some(_), None) => lacks("VOLUME_REAPER_AMQP_CERT_FILE", "VOLUME_REAPER_AMQP_KEY_FILE"),
         (None, Some(_)) => lacks("VOLUME_REAPER_AMQP_KEY_FILE", "VOLUME_REAPER_AMQP_CERT_FILE"),
+    }
+}
+
+pub(super) fn trace_relation(text: &str) -> Result<Relation, String> {
+    match text {
+        "link" => Ok(Relation::Link),
+        "parent" => Ok(Relation::Parent),
+        _ => Err("must be link or parent".to_owned()),
     }
 }
 

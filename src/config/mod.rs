@@ -26,6 +26,7 @@ use self::{
     checks::{
         DAY, HOUR, SECOND, amqp_name, boolean, budget, check_mysql, check_postgres_tls, duration, exited_rule, file,
         host_name, identity, number, optional, receipts_keep, removed_exchange, retry_delays, size_interval,
+        trace_relation,
     },
     docker_hosts::docker_hosts,
     naming::{threads_table, volume_names},
@@ -217,11 +218,7 @@ impl Config {
                 "json" => Ok(LogFormat::Json),
                 _ => Err("must be pretty or json".to_owned()),
             })?,
-            trace_relation: values.get("trace_relation", |text| match text {
-                "link" => Ok(Relation::Link),
-                "parent" => Ok(Relation::Parent),
-                _ => Err("must be link or parent".to_owned()),
-            })?,
+            trace_relation: values.get("trace_relation", trace_relation)?,
             warnings: values.file.warning().into_iter().collect(),
         };
         if config.threads.volumes.is_some() {

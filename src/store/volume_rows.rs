@@ -55,7 +55,9 @@ impl Store {
             let of_thread = by_thread.entry(row.try_get("", "thread_id_text")?).or_default();
             of_thread.push(VolumeRow { name: name_of(&row)?, id: row.try_get("", "volume_id_text")? });
         }
-        by_thread.values_mut().for_each(|rows| rows.sort());
+        for rows in by_thread.values_mut() {
+            rows.sort();
+        }
         Ok(Some(by_thread))
     }
 
