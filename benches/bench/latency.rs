@@ -44,7 +44,6 @@ async fn at(setup: &Setup, round: &str, events: usize, apart: Duration) -> Resul
     let ids: Vec<_> = (0..events).map(|number| format!("{round}-{number}")).collect();
     create(&docker()?, &ids.iter().map(|id| format!("ha_ws_{id}")).collect::<Vec<_>>()).await?;
     let rows: Vec<_> = ids.iter().map(|id| format!("('{id}', 'open')")).collect();
-    setup.execute("DELETE FROM volume_removals").await?;
     setup.execute(&format!("INSERT INTO threads (id, status) VALUES {}", rows.join(","))).await?;
     let mut serve = setup.serve().await?;
     let broker = Connection::connect(&variable("AMQP_URL")?, ConnectionProperties::default()).await?;
@@ -59,8 +58,8 @@ async fn at(setup: &Setup, round: &str, events: usize, apart: Duration) -> Resul
         let properties = BasicProperties::default().with_delivery_mode(2);
         channel.basic_publish("threads".into(), "thread.closed".into(), options, body.as_bytes(), properties).await?;
     }
-    let count = "SELECT CAST(count(*) AS text) FROM volume_removals";
-    until("every thread is marked", async || Ok(setup.text(count).await? == events.to_string())).await?;
+    let count = format!("SELECT CAST(count(*) AS text) FROM volume_removals WHERE thread_id LIKE '{round}-%'");
+    until("every thread is marked", async || Ok(setup.text(&count).await? == events.to_string())).await?;
     let took = began.elapsed();
     stop(&mut serve)?;
     let seconds = if setup.is_postgres() {
