@@ -188,6 +188,7 @@ async fn pump(
         }
         let mode = state.borrow().0;
         if let (Mode::Slow(delay), false) = (mode, to_server) {
+            // The fault itself: a daemon that answers late.
             tokio::time::sleep(delay).await;
         }
         if state.wait_for(|(mode, _)| mode.lets_pass(to_server, is_removal.load(Ordering::Relaxed))).await.is_err()

@@ -70,7 +70,7 @@ async fn take(serving: &Serving, state: &str) {
 }
 
 #[tokio::test]
-#[ignore = "for people: make screenshots"]
+#[ignore = "checks nothing: `make screenshots` has it take pictures for people to look at"]
 async fn of_a_new_service_and_of_a_busy_one() {
     let mut new = world(On::Sqlite).await;
     let serving = with_tokens(&mut new).await;
