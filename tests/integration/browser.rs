@@ -176,8 +176,16 @@ impl Browser {
         self.post("/actions", &json!({ "actions": [{ "type": "key", "id": "keyboard", "actions": actions }] })).await;
     }
 
+    /// Returns once an element says this; while a page is on its way it may not be there at all.
     pub(crate) async fn until_text(&self, selector: &str, wanted: &str) {
-        let has = async || self.text(selector).await.contains(wanted).then_some(());
+        let says = json!([selector, wanted]);
+        let script = "const place = document.querySelector(arguments[0]); \
+                      return place !== null && place.checkVisibility() && place.innerText.includes(arguments[1])";
+        let body = json!({ "script": script, "args": says });
+        let has = async || {
+            let answer = self.ask("POST", &format!("{}/execute/sync", self.session), &body).await;
+            (answer == true).then_some(())
+        };
         eventually(&format!("{selector} says {wanted:?}"), has).await;
     }
 

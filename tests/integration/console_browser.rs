@@ -113,6 +113,9 @@ async fn why_a_volume_is_there_is_found_and_removal_paused_with_the_keyboard_alo
     browser.press("?").await;
     browser.until_text("dialog", "find a thread").await;
     browser.press(&ESCAPE.to_string()).await;
+    let is_closed =
+        async || (browser.run("return document.querySelector('dialog[open]') === null").await == true).then_some(());
+    eventually("the list of keys is closed", is_closed).await;
     browser.press(&format!("/waits{ENTER}")).await;
     browser.until_text("h1", "Thread waits").await;
     // From the page's beginning to the brake: its summary opens with Enter, and the next field is the reason.
