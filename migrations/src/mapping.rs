@@ -148,6 +148,14 @@ impl Mapping {
         }
     }
 
+    /// The condition that a column has one of these ids. What can't be an id is none of them.
+    #[must_use]
+    pub fn is_one_of<'a>(&self, column: Expr, ids: impl Iterator<Item = &'a str>) -> Expr {
+        let (ids, values): (Vec<_>, Vec<_>) = ids.filter_map(|id| self.id_value(id).map(|value| (id, value))).unzip();
+        let any = self.dialect.is_any_of(column.clone(), self.id, &ids);
+        any.unwrap_or_else(|| column.is_in(values))
+    }
+
     /// The status for people.
     #[must_use]
     pub fn status_as_text(&self) -> Expr {

@@ -25,6 +25,9 @@ const SWEEP_BUCKETS_SECS: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1
 const REMOVAL_BUCKETS_SECS: &[f64] =
     &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0];
 
+/// How often the histograms take in what they were told.
+const UPKEEP: Duration = Duration::from_secs(5);
+
 /// The gauges that only who sweeps can set.
 const OF_LEADERS: [&str; 7] = [
     "volume_reaper_unmarked_threads",
@@ -57,6 +60,16 @@ pub fn install() -> Result<PrometheusHandle, BuildError> {
     descriptions::describe();
     gauge!("volume_reaper_build_info", "version" => VERSION, "revision" => REVISION).set(1.0);
     Ok(recorder)
+}
+
+/// Takes in, from time to time, what the histograms were told: it is kept sample by sample until then, or until
+/// somebody scrapes them, which nobody may do.
+pub async fn keep_up(recorder: PrometheusHandle) {
+    let mut tick = tokio::time::interval(UPKEEP);
+    loop {
+        tick.tick().await;
+        recorder.run_upkeep();
+    }
 }
 
 /// A clean-up ended.

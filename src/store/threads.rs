@@ -230,7 +230,7 @@ pub(super) fn rows_of(rows: &[QueryResult], wanted: &[ThreadId]) -> Result<Rows,
 }
 
 pub(super) fn is_one_of<'a>(threads: &Mapping, ids: impl Iterator<Item = &'a str>) -> Expr {
-    Expr::col(id(threads)).is_in(ids.filter_map(|id| threads.id_value(id)))
+    threads.is_one_of(Expr::col(id(threads)), ids)
 }
 
 pub(super) fn id(threads: &Mapping) -> Alias {

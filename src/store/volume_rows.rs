@@ -42,12 +42,14 @@ impl Store {
         let threads = self.mapping().await?;
         let Some(volumes) = &threads.names.volumes else { return Ok(None) };
         let mut by_thread: HashMap<String, Vec<VolumeRow>> = HashMap::new();
-        let ids: Vec<_> = ids.filter_map(|id| threads.id_value(id)).collect();
+        let ids: Vec<_> = ids.collect();
         if ids.is_empty() {
             return Ok(Some(by_thread));
         }
         let mut select = select_volumes(threads, volumes);
-        select.and_where(threads.qualified_id().is_in(ids)).cond_where(threads.is_unmarked_volume(volumes));
+        select
+            .and_where(threads.is_one_of(threads.qualified_id(), ids.into_iter()))
+            .cond_where(threads.is_unmarked_volume(volumes));
         if locks {
             threads.dialect.lock_free_rows(&mut select);
         }
@@ -226,12 +228,12 @@ fn select_volumes(threads: &Mapping, volumes: &VolumesTable) -> SelectStatement 
 
 /// Marks the volumes of receipts that have no mark, and whose rows are still those of their threads.
 fn guarded_mark(threads: &Mapping, volumes: &VolumesTable, at: Expr, receipts: &[&Receipt]) -> UpdateStatement {
-    let ids = receipts.iter().filter_map(|receipt| threads.id_value(receipt.thread_id.as_str()));
+    let ids = receipts.iter().map(|receipt| receipt.thread_id.as_str());
     Query::update()
         .table(volumes.table())
         .value(Alias::new(&volumes.mark), at)
         .and_where(is_named(volumes, receipts.iter().map(|receipt| receipt.volume.as_str())))
-        .and_where(Expr::col(Alias::new(&volumes.thread)).is_in(ids))
+        .and_where(threads.is_one_of(Expr::col(Alias::new(&volumes.thread)), ids))
         .and_where(Expr::col(Alias::new(&volumes.mark)).is_null())
         .to_owned()
 }
