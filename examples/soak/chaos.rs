@@ -1,5 +1,5 @@
-//! A fault every second. Rounds of 36 have each kind as often as it is to come; their order is up to the dice, as is how
-//! long each lasts.
+//! A fault every second. Rounds of 36 have each kind as often as it is to come; their order is up to the dice, as is
+//! how long each lasts.
 //!
 //! A server that is being killed, paused or started is left alone by further faults of its own, not by those of others.
 //! `deploy/local/servers` does one thing at a time, so the next server's fault may come some seconds late.

@@ -10,12 +10,12 @@
 //! `target/soak/`.
 //!
 //! Then comes the race: threads that are closed and reopened all the time, none of which may lose its new volume. Then
-//! one row is locked for minutes while an event comes each second. Last a platform writes to SQLite's file while a sweep
-//! removes volumes.
+//! one row is locked for minutes while an event comes each second. Last a platform writes to SQLite's file while a
+//! sweep removes volumes.
 //!
 //! `SOAK_EVENTS`, `SOAK_SECONDS` (of faults), `SOAK_CYCLES` (of the race on PostgreSQL; the others have a share of it),
-//! `SOAK_LOCKED_SECONDS`, `SOAK_VOLUMES` (of the sweep) and `SOAK_SEED` change the run; what has none of its own is left
-//! out. The seed decides on the threads and throws the dice for the faults; what meets what is up to the machine.
+//! `SOAK_LOCKED_SECONDS`, `SOAK_VOLUMES` (of the sweep) and `SOAK_SEED` change the run; what has none of its own is
+//! left out. The seed decides on the threads and throws the dice for the faults; what meets what is up to the machine.
 
 mod account;
 mod broker;

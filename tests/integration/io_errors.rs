@@ -1,7 +1,7 @@
 //! SQLite on a disk that is broken for a while: every read or every write of the file fails with EIO.
 //!
-//! No device does that on request here, so a library that is loaded before libc answers in the disk's place: the program
-//! and SQLite are the real ones, and what they get is what a broken disk gives.
+//! No device does that on request here, so a library that is loaded before libc answers in the disk's place: the
+//! program and SQLite are the real ones, and what they get is what a broken disk gives.
 
 use std::process::Command;
 

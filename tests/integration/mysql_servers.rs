@@ -1,5 +1,5 @@
-//! MySQL and MariaDB as others run them: with a primary key demanded of every table, with logins that want TLS, and with
-//! a database that comes from a dump.
+//! MySQL and MariaDB as others run them: with a primary key demanded of every table, with logins that want TLS, and
+//! with a database that comes from a dump.
 
 use std::{
     path::{Path, PathBuf},
