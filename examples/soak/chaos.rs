@@ -1,4 +1,5 @@
-//! A fault every second: which one is up to the dice, as is how long it lasts.
+//! A fault every second. Rounds of 36 have each kind as often as it is to come; their order is up to the dice, as is
+//! how long each lasts.
 //!
 //! A server that is being killed, paused or started is left alone by further faults of its own, not by those of others.
 //! `deploy/local/servers` does one thing at a time, so the next server's fault may come some seconds late.
@@ -27,6 +28,8 @@ const INTERVAL: Duration = Duration::from_secs(1);
 const LONGEST_DEATH: Duration = Duration::from_secs(2);
 /// Longer than the service's `DOCKER_TIMEOUT` now and then.
 const LONGEST_PAUSE: Duration = Duration::from_secs(7);
+/// After so many rounds every kind of fault has been possible at some moment.
+const ROUNDS_FOR_ALL: usize = 2;
 /// For the broker's queues to be there again after its start.
 const QUEUES_DEADLINE: Duration = Duration::from_secs(30);
 
@@ -86,10 +89,12 @@ impl Fault {
         (Self::DatabaseEmpty, 1),
     ];
 
-    fn any(dice: &mut Dice) -> Self {
-        let all: Vec<_> =
+    /// Each as often as it comes, in random order.
+    fn round(dice: &mut Dice) -> Vec<Self> {
+        let mut all: Vec<_> =
             Self::WEIGHTS.iter().flat_map(|&(fault, weight)| std::iter::repeat_n(fault, weight)).collect();
-        all[dice.below(all.len())]
+        dice.shuffle(&mut all);
+        all
     }
 }
 
@@ -108,23 +113,31 @@ impl Chaos {
     /// Reigns for so long, then lets every fault come to its end. Returns how often each was there.
     pub(crate) async fn reign(self, mut dice: Dice, lasts: Duration) -> BTreeMap<Fault, usize> {
         let mut counts = BTreeMap::new();
+        // The next one comes last.
+        let mut waiting = Vec::new();
         let mut lasting = JoinSet::new();
         let until = Instant::now() + lasts;
         let mut tick = tokio::time::interval_at(Instant::now() + INTERVAL, INTERVAL);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while Instant::now() < until {
             tick.tick().await;
-            // Not every fault is possible at every moment; a cut always is.
+            // Not every fault is possible at every moment: it comes as soon as it is. A cut always is.
             let fault = loop {
-                let fault = Fault::any(&mut dice);
-                if self.strike(fault, &mut dice, &mut lasting) {
-                    break fault;
+                let mut turns = (0..waiting.len()).rev();
+                if let Some(turn) = turns.find(|&turn| self.strike(waiting[turn], &mut dice, &mut lasting)) {
+                    break waiting.remove(turn);
                 }
+                waiting.splice(0..0, Fault::round(&mut dice));
             };
             *counts.entry(fault).or_default() += 1;
             while lasting.try_join_next().is_some() {}
         }
         lasting.join_all().await;
+        if counts.values().sum::<usize>() >= ROUNDS_FOR_ALL * Fault::round(&mut dice).len() {
+            let missing = Fault::WEIGHTS.iter().filter(|(fault, _)| !counts.contains_key(fault));
+            let missing: Vec<_> = missing.map(|(fault, _)| format!("{fault:?}")).collect();
+            self.notes.claim("every kind of fault came", &missing);
+        }
         counts
     }
 

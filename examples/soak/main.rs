@@ -9,16 +9,18 @@
 //! claim that was checked; what does not hold is said, and the exit code is 1. The replicas' logs are kept in
 //! `target/soak/`.
 //!
-//! Then comes the race: threads that are closed and reopened all the time, none of which may lose its new volume. Last
-//! a platform writes to SQLite's file while a sweep removes volumes.
+//! Then comes the race: threads that are closed and reopened all the time, none of which may lose its new volume. Then
+//! one row is locked for minutes while an event comes each second. Last a platform writes to SQLite's file while a
+//! sweep removes volumes.
 //!
 //! `SOAK_EVENTS`, `SOAK_SECONDS` (of faults), `SOAK_CYCLES` (of the race on PostgreSQL; the others have a share of it),
-//! `SOAK_VOLUMES` (of the sweep) and `SOAK_SEED` change the run; what has none of its own is left out. The seed decides
-//! on the threads and throws the dice for the faults; what meets what is up to the machine.
+//! `SOAK_LOCKED_SECONDS`, `SOAK_VOLUMES` (of the sweep) and `SOAK_SEED` change the run; what has none of its own is
+//! left out. The seed decides on the threads and throws the dice for the faults; what meets what is up to the machine.
 
 mod account;
 mod broker;
 mod chaos;
+mod locked;
 mod meanwhile;
 mod others;
 mod plan;
@@ -102,6 +104,7 @@ async fn soak() -> Try {
     let cycles = usize::try_from(number("SOAK_CYCLES", 20_000)?)?;
     let volumes = usize::try_from(number("SOAK_VOLUMES", 3_000)?)?;
     let lasts = Duration::from_secs(number("SOAK_SECONDS", 240)?);
+    let locked = Duration::from_secs(number("SOAK_LOCKED_SECONDS", 300)?);
     println!("\nSOAK_SEED={seed}");
     let notes = Arc::new(Notes::new());
     let place = Place::find()?;
@@ -110,6 +113,9 @@ async fn soak() -> Try {
     }
     if cycles > 0 {
         race::races(cycles, &place, Dice(seed), &notes).await?;
+    }
+    if !locked.is_zero() {
+        locked::lock_a_row(locked, &place, &notes).await?;
     }
     if volumes > 0 {
         writer::write(volumes, place.logs, place.binary, &notes).await?;

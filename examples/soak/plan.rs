@@ -25,7 +25,7 @@ impl Dice {
         limit * u32::try_from(self.below(1001)).unwrap_or_default() / 1000
     }
 
-    fn shuffle<T>(&mut self, things: &mut [T]) {
+    pub(crate) fn shuffle<T>(&mut self, things: &mut [T]) {
         for last in (1..things.len()).rev() {
             things.swap(last, self.below(last + 1));
         }

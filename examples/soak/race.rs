@@ -53,7 +53,7 @@ const CONNECTIONS: [u32; 2] = [150, 8];
 /// From the last reopening until nothing is under way that could still remove something.
 const SETTLE: Duration = Duration::from_secs(5);
 /// A daemon is asked 16 times who it is at the first contact, and may be late each time.
-const START_DEADLINE: Duration = Duration::from_mins(2);
+pub(crate) const START_DEADLINE: Duration = Duration::from_mins(2);
 /// A reopening that waits for this long has been forgotten.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -336,7 +336,7 @@ fn prefix(race: &str) -> String {
     format!("{race}_ws_")
 }
 
-async fn new_database(server: &str, name: &str) -> Try<String> {
+pub(crate) async fn new_database(server: &str, name: &str) -> Try<String> {
     let admin = Database::connect(server).await?;
     admin.execute_unprepared(&format!("CREATE DATABASE {name}")).await?;
     admin.close().await?;
@@ -345,7 +345,7 @@ async fn new_database(server: &str, name: &str) -> Try<String> {
 }
 
 /// Waits until the replica that writes this log is ready. Returns where it answers HTTP.
-async fn until_ready(log: &std::path::Path) -> String {
+pub(crate) async fn until_ready(log: &std::path::Path) -> String {
     loop {
         let text = fs::read_to_string(log).unwrap_or_default();
         let lines = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
@@ -360,7 +360,7 @@ async fn until_ready(log: &std::path::Path) -> String {
 }
 
 /// The response to a GET, with its head.
-async fn get(address: &str, path: &str) -> std::io::Result<String> {
+pub(crate) async fn get(address: &str, path: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(address).await?;
     stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes()).await?;
     let mut response = String::new();

@@ -35,7 +35,7 @@ use crate::{
     operations::{
         doctor, finding::Orphans, fleet_view::Hosts, parked::Parked, require_schema, status::overview::Report,
     },
-    store::{LoggedSweep, Stat, Store},
+    store::{LoggedSweep, Stats, Store},
 };
 
 /// Requests to the API and the pages that are answered at once. Health and metrics do not count.
@@ -71,7 +71,7 @@ pub struct Console {
     orphans: Snapshot<Result<Arc<Orphans>, Failure>>,
     parked: Snapshot<Result<Arc<Parked>, Failure>>,
     /// By range.
-    stats: [Snapshot<Result<Arc<Vec<Stat>>, Failure>>; 4],
+    stats: [Snapshot<Result<Arc<Stats>, Failure>>; 4],
     last_sweep: Snapshot<Result<Option<LoggedSweep>, Failure>>,
     operations: Operations,
     /// The service ends: who waits for news is let go.

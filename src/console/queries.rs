@@ -6,7 +6,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::{
     operations::{finding::Orphan, waiting_list::WaitsFor},
-    store::{ListedHold, ListedReceipt, LoggedAct, LoggedSweep, Stat},
+    store::{ListedHold, ListedReceipt, LoggedAct, LoggedSweep},
 };
 
 /// Which waiting threads.
@@ -138,11 +138,4 @@ pub(super) struct ActionsPage {
     pub(super) actions: Vec<LoggedAct>,
     /// Where the next page begins, if there is one.
     pub(super) next: Option<String>,
-}
-
-/// How many volumes went.
-#[derive(Clone, Debug, Serialize, ToSchema)]
-pub(super) struct Stats {
-    /// By the bucket, host, source and outcome.
-    pub(super) stats: Vec<Stat>,
 }

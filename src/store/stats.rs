@@ -3,14 +3,14 @@
 //! They are counted after the fact, each receipt once, by whoever sweeps: the transaction of a mark has nothing to do
 //! with it, since all of them would wait for one row. What is counted is known by the receipts' ids. An id is given out
 //! before its transaction commits, so that ids become visible out of their order: only receipts are counted that come
-//! after none which may still be uncommitted. Whoever reads adds what was not counted yet.
+//! after none which may still be uncommitted. Whoever reads adds what was not counted yet, up to a bound.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use chrono::{DateTime, DurationRound, SubsecRound, TimeDelta, Utc};
 use sea_orm::{
     ActiveValue::Set, ColumnTrait, Condition, ConnectionTrait, DatabaseTransaction, DbErr, EntityTrait, ExprTrait,
-    QueryFilter, QueryOrder, QuerySelect, sea_query::Expr,
+    FromQueryResult, QueryFilter, QueryOrder, QuerySelect, QueryTrait, sea_query::Expr,
 };
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -23,9 +23,12 @@ use super::{
 use crate::failure::Failure;
 
 /// The row with the latest receipt that was counted.
-const ROLLUP: &str = "stats";
+pub(super) const ROLLUP: &str = "stats";
 /// Receipts that are counted in one transaction. SQLite's others wait for it.
 const RECEIPTS_A_STEP: u64 = 5000;
+/// Receipts that were not counted yet, as far as whoever asks for counts has them read: in a loaded minute there are as
+/// many, and after an upgrade millions wait to be counted.
+pub const UNCOUNTED_RECEIPTS_READ: u64 = 50_000;
 /// How long minutes are kept: nobody looks at those of last week.
 const MINUTES_KEPT: TimeDelta = TimeDelta::days(2);
 /// How long hours and days are kept.
@@ -84,6 +87,39 @@ pub struct Stat {
     pub unsized_receipts: i64,
 }
 
+/// How many volumes went, by the bucket, host, source and outcome.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Stats {
+    /// In the order of time.
+    pub stats: Vec<Stat>,
+    /// Whether there may be more: so many receipts were not counted yet that only the latest were looked at.
+    pub at_least: bool,
+}
+
+/// What is counted of a receipt.
+#[derive(FromQueryResult)]
+struct CountableReceipt {
+    id: i64,
+    removed_at: DateTime<Utc>,
+    host: Option<String>,
+    source: String,
+    outcome: String,
+    bytes: Option<i64>,
+}
+
+/// A row of counts, and the latest receipt that is in any.
+#[derive(FromQueryResult)]
+struct CountedStat {
+    bucket: DateTime<Utc>,
+    host: String,
+    source: String,
+    outcome: String,
+    receipts: i64,
+    bytes: i64,
+    unsized_receipts: i64,
+    counted: Option<i64>,
+}
+
 /// The kind of a receipt.
 type Kind = (DateTime<Utc>, String, String, String);
 
@@ -105,7 +141,7 @@ impl Sums {
         all.unsized_receipts += sum.unsized_receipts;
     }
 
-    fn add_receipt(&mut self, resolution: Resolution, row: &volume_removal::Model) {
+    fn add_receipt(&mut self, resolution: Resolution, row: &CountableReceipt) {
         let kind = (
             resolution.bucket(row.removed_at),
             row.host.clone().unwrap_or_default(),
@@ -144,7 +180,12 @@ impl Store {
         let transaction = self.db.begin_write().await?;
         Entity::insert(free).on_conflict_do_nothing_on([Column::Name]).exec_without_returning(&transaction).await?;
         let counted = counted(&transaction).await?;
-        let rows = receipts_after(counted, Some(up_to), RECEIPTS_A_STEP).all(&transaction).await?;
+        let rows = countable_receipts()
+            .filter(volume_removal::Column::Id.gt(counted))
+            .filter(volume_removal::Column::Id.lte(up_to))
+            .order_by_asc(volume_removal::Column::Id)
+            .limit(RECEIPTS_A_STEP);
+        let rows = rows.into_model::<CountableReceipt>().all(&transaction).await?;
         let Some(last) = rows.last() else {
             transaction.rollback().await?;
             return Ok(false);
@@ -172,29 +213,25 @@ impl Store {
         Ok(rows.len() as u64 == RECEIPTS_A_STEP)
     }
 
-    /// How many volumes went since, by this resolution, in the order of time; what was not counted yet included.
-    pub async fn stats(&self, resolution: Resolution, since: DateTime<Utc>) -> Result<Vec<Stat>, Failure> {
+    /// How many volumes went since, by this resolution; of what was not counted yet, the latest
+    /// [`UNCOUNTED_RECEIPTS_READ`] are added.
+    pub async fn stats(&self, resolution: Resolution, since: DateTime<Utc>) -> Result<Stats, Failure> {
         self.bounded(PAGE_TIMEOUT, async {
-            // One snapshot, as far as it matters: what is counted between the two is counted once or not at all.
-            let mut sums = Sums::default();
             let since = resolution.bucket(since);
-            let mut counted = counted(&self.db).await?;
-            let select = stat::Entity::find()
-                .filter(stat::Column::Resolution.eq(resolution.as_str()))
-                .filter(stat::Column::Bucket.gte(since));
-            for row in select.all(&self.db).await? {
+            let (uncounted, at_least) = self.uncounted_receipts().await?;
+            let mut sums = Sums::default();
+            let mut counted = 0;
+            for row in stats_since(resolution, since).into_model::<CountedStat>().all(&self.db).await? {
+                counted = row.counted.unwrap_or_default();
                 let kind = (row.bucket, row.host, row.source, row.outcome);
                 sums.add(
                     kind,
                     Sum { receipts: row.receipts, bytes: row.bytes, unsized_receipts: row.unsized_receipts },
                 );
             }
-            loop {
-                let rows = receipts_after(counted, None, RECEIPTS_A_STEP).all(&self.db).await?;
-                let Some(last) = rows.last() else { break };
-                counted = last.id;
-                rows.iter().filter(|row| row.removed_at >= since).for_each(|row| sums.add_receipt(resolution, row));
-            }
+            // Those that were counted meanwhile are in the sums already.
+            let uncounted = uncounted.iter().filter(|receipt| receipt.id > counted && receipt.removed_at >= since);
+            uncounted.for_each(|receipt| sums.add_receipt(resolution, receipt));
             let stat = |((bucket, host, source, outcome), sum): (Kind, Sum)| Stat {
                 bucket,
                 host,
@@ -204,9 +241,30 @@ impl Store {
                 bytes: sum.bytes,
                 unsized_receipts: sum.unsized_receipts,
             };
-            Ok(sums.0.into_iter().map(stat).collect())
+            Ok(Stats { stats: sums.0.into_iter().map(stat).collect(), at_least })
         })
         .await
+    }
+
+    /// The latest receipts that were not counted yet, and whether there may be more.
+    async fn uncounted_receipts(&self) -> Result<(Vec<CountableReceipt>, bool), DbErr> {
+        let counted = counted(&self.db).await?;
+        let (mut receipts, mut before) = (Vec::new(), i64::MAX);
+        while (receipts.len() as u64) < UNCOUNTED_RECEIPTS_READ {
+            let step = countable_receipts()
+                .filter(volume_removal::Column::Id.gt(counted))
+                .filter(volume_removal::Column::Id.lt(before))
+                .order_by_desc(volume_removal::Column::Id)
+                .limit(RECEIPTS_A_STEP);
+            let step = step.into_model::<CountableReceipt>().all(&self.db).await?;
+            let is_last = (step.len() as u64) < RECEIPTS_A_STEP;
+            before = step.last().map_or(before, |receipt| receipt.id);
+            receipts.extend(step);
+            if is_last {
+                return Ok((receipts, false));
+            }
+        }
+        Ok((receipts, true))
     }
 
     /// Forgets counts and sweeps that nobody looks at any more.
@@ -227,27 +285,32 @@ impl Store {
     }
 }
 
-impl Store {
-    /// The latest receipt that was counted; 0 if none was.
-    pub(super) async fn counted_receipt(&self) -> Result<i64, DbErr> {
-        counted(&self.db).await
-    }
-}
-
-/// The latest receipt that was counted.
-async fn counted(db: &impl ConnectionTrait) -> Result<i64, DbErr> {
+/// The latest receipt that was counted; 0 if none was.
+pub(super) async fn counted(db: &impl ConnectionTrait) -> Result<i64, DbErr> {
     let row = rollup::Entity::find_by_id(ROLLUP).one(db).await?;
     Ok(row.map(|row| row.receipt_id).unwrap_or_default())
 }
 
-/// Receipts after an id, and up to one, in their order.
-fn receipts_after(after: i64, up_to: Option<i64>, limit: u64) -> sea_orm::Select<volume_removal::Entity> {
+/// What is counted of each receipt.
+fn countable_receipts() -> sea_orm::Select<volume_removal::Entity> {
     use volume_removal::{Column, Entity};
-    let mut select = Entity::find().filter(Column::Id.gt(after)).order_by_asc(Column::Id).limit(limit);
-    if let Some(up_to) = up_to {
-        select = select.filter(Column::Id.lte(up_to));
-    }
-    select
+    Entity::find().select_only().columns([
+        Column::Id,
+        Column::RemovedAt,
+        Column::Host,
+        Column::Source,
+        Column::Outcome,
+        Column::Bytes,
+    ])
+}
+
+/// What was counted, each row with the latest receipt that was: of one moment, since it is one statement.
+fn stats_since(resolution: Resolution, since: DateTime<Utc>) -> sea_orm::Select<stat::Entity> {
+    let latest = rollup::Entity::find_by_id(ROLLUP).select_only().column(rollup::Column::ReceiptId);
+    stat::Entity::find()
+        .column_as(Expr::from(latest.into_query()), "counted")
+        .filter(stat::Column::Resolution.eq(resolution.as_str()))
+        .filter(stat::Column::Bucket.gte(since))
 }
 
 /// Adds to a row, or makes it.

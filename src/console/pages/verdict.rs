@@ -10,6 +10,7 @@ use super::{
 use crate::{
     console::lately::{Lately, Range},
     operations::status::overview::{FailingThread, Report},
+    store::Stats,
     terminal::time,
 };
 
@@ -85,7 +86,7 @@ impl Now {
             verdict,
             is_well: ill.is_empty(),
             figures: figures(report, lately, now),
-            chart: lately.drawn.as_ref().ok().map(|stats| Chart::new(range, stats, now)),
+            chart: lately.drawn.as_ref().ok().map(|stats| Chart::new(range, &stats.stats, now)),
             worst,
             lines,
             at: time(now),
@@ -158,7 +159,7 @@ fn figures(report: &Report, lately: &Lately, now: DateTime<Utc>) -> Vec<Figure> 
     let backlog = report.backlog.as_ref();
     let oldest = backlog.map(|backlog| backlog.oldest_seconds.map_or("none".to_owned(), age));
     let figure = |name, value| Figure { name, value, note: String::new() };
-    let hour = lately.hour.as_deref().ok().map(|stats| Sum::of(stats.iter()));
+    let hour = lately.hour.as_deref().ok().map(|stats| Sum::of(&stats.stats));
     let waiting = backlog.map(|backlog| backlog.unmarked);
     let swept = match &lately.last_sweep {
         Ok(Some(sweep)) => age_of(sweep.began_at, now),
@@ -180,16 +181,18 @@ fn figures(report: &Report, lately: &Lately, now: DateTime<Utc>) -> Vec<Figure> 
     ]
 }
 
-fn removed(name: &'static str, stats: Option<&Vec<crate::store::Stat>>) -> Figure {
-    let Some(sum) = stats.map(|stats| Sum::of(stats.iter())) else {
+fn removed(name: &'static str, stats: Option<&Stats>) -> Figure {
+    let Some(Stats { stats, at_least }) = stats else {
         return Figure { name, value: "unknown".to_owned(), note: String::new() };
     };
+    let sum = Sum::of(stats);
     let note = match (sum.bytes, sum.unsized_ones) {
         (0, _) => String::new(),
         (bytes, 0) => amount(bytes),
         (bytes, unsized_ones) => format!("{}, and {} of unknown size", amount(bytes), count(unsized_ones)),
     };
-    Figure { name, value: count(sum.removed), note }
+    let least = if *at_least { "at least " } else { "" };
+    Figure { name, value: format!("{least}{}", count(sum.removed)), note }
 }
 
 /// When the backlog will be done, if it goes on as in the last hour. Only what nothing is in the way of counts.

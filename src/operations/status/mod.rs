@@ -65,7 +65,7 @@ async fn read_rows(store: &Store, config: &Config) -> Rows {
         removals: store.removals(Utc::now()).await,
         failing,
         threads: threads_left(store).await,
-        pause: store.pause(None).await,
+        pause: pause_of_all(store, config).await,
         pauses: pauses(store, config).await,
         sweeper: store.look_up_lease(SWEEP_LEASE).await,
         daemons: store.pinned_daemons().await,
@@ -80,6 +80,11 @@ async fn threads_left(store: &Store) -> Result<Option<ThreadStates>, Failure> {
 
 fn named(config: &Config) -> impl Iterator<Item = &Host> {
     config.docker_hosts.iter().map(|host| &host.name).filter(|host| !host.is_only())
+}
+
+/// Of several hosts' pauses only that of everything; the doubt about the only host is about everything.
+async fn pause_of_all(store: &Store, config: &Config) -> Result<Option<Pause>, Failure> {
+    if named(config).next().is_some() { store.pause_of_everything().await } else { store.pause(None).await }
 }
 
 async fn pauses(store: &Store, config: &Config) -> Result<BTreeMap<String, Option<Pause>>, Failure> {

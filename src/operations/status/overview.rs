@@ -53,7 +53,7 @@ pub struct Rows {
     pub failing: Result<FailingThreads, Failure>,
     /// What the latest sweeps left, if there were any.
     pub threads: Result<Option<ThreadStates>, Failure>,
-    /// All removal is paused.
+    /// All removal is paused: on the only host, or on every one of several.
     pub pause: Result<Option<Pause>, Failure>,
     /// Removal is paused, everywhere or on one of several hosts, by host.
     pub pauses: Result<BTreeMap<String, Option<Pause>>, Failure>,
@@ -369,7 +369,7 @@ mod tests {
             |removed, not_found| BTreeMap::from([("not_found".to_owned(), not_found), ("removed".to_owned(), removed)]);
         let mut busy = changed(|rows| {
             rows.backlog = Ok(Backlog { unmarked: 1204, oldest_closed_at: Some(ago(90_061)) });
-            rows.removals = Ok(Removals { last_hour: counts(31, 2), last_day: counts(4012, 77) });
+            rows.removals = Ok(Removals { last_hour: counts(31, 2), last_day: counts(4012, 77), at_least: true });
             let worst = vec![failing_thread("t1", 12, "disk full"), failing_thread("t2", 1, "two\nlines")];
             rows.failing = Ok(FailingThreads { threads: 14, worst });
             rows.pause = Ok(Some(paused("the new release removes too much")));

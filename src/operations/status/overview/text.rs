@@ -48,10 +48,12 @@ impl Report {
     }
 
     fn write_removals(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Some(Removals { last_hour, last_day }) = &self.removals else {
+        let Some(Removals { last_hour, last_day, at_least }) = &self.removals else {
             return self.unread(f, "removals");
         };
-        writeln!(f, "{:<9} last hour: {}; last 24 hours: {}", "removals", counts(last_hour), counts(last_day))
+        let least = if *at_least { "at least " } else { "" };
+        let (last_hour, last_day) = (counts(last_hour), counts(last_day));
+        writeln!(f, "{:<9} last hour: {least}{last_hour}; last 24 hours: {least}{last_day}", "removals")
     }
 
     fn write_failing(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -112,7 +114,7 @@ impl Report {
             };
             // That of everything has a line of its own.
             let paused = match pause {
-                Some(pause) if self.pause.is_none() => {
+                Some(pause) if self.pause.as_ref() != Some(pause) => {
                     format!(
                         ", PAUSED since {}: {}; `resume --on {name}` resumes it",
                         time(pause.paused_at),
