@@ -24,6 +24,7 @@ pub mod record;
 mod requests;
 pub mod retention;
 mod runner;
+mod share;
 mod under_way;
 pub mod users;
 mod vanished;

@@ -38,6 +38,7 @@ mod stats;
 mod sweeps;
 mod threads;
 mod verification;
+mod volume_hosts;
 mod volume_rows;
 
 use std::{
