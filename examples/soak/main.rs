@@ -14,9 +14,10 @@
 //!
 //! `SOAK_SHAPE` says how the platform keeps its volumes: one a thread by a `prefix`, two by `templates`, or two with
 //! rows in a `table`. `SOAK_DATABASE` is `postgres`, `mariadb` or `sqlite`: with the latter two, the faults that only
-//! PostgreSQL is prepared for are left out. `SOAK_EVENTS`, `SOAK_SECONDS` (of faults), `SOAK_CYCLES` (of the race on PostgreSQL; the others have a share of it),
-//! `SOAK_VOLUMES` (of the sweep) and `SOAK_SEED` change the run; what has none of its own is left out. The seed decides
-//! on the threads and throws the dice for the faults; what meets what is up to the machine.
+//! PostgreSQL is prepared for are left out. `SOAK_EVENTS`, `SOAK_SECONDS` (of faults), `SOAK_CYCLES` (of the race on
+//! PostgreSQL; the others have a share of it), `SOAK_VOLUMES` (of the sweep) and `SOAK_SEED` change the run; what has
+//! none of its own is left out. The seed decides on the threads and throws the dice for the faults; what meets what is
+//! up to the machine.
 
 mod account;
 mod broker;

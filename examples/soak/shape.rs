@@ -115,7 +115,8 @@ impl Shape {
             format!("threads (id {text} PRIMARY KEY, status {text} NOT NULL, closed_at {time})"),
             format!(
                 "workspace_volumes (id {text} PRIMARY KEY, thread_id {text} NOT NULL, \
-                 volume_name {text} NOT NULL UNIQUE, removed_at {time}, FOREIGN KEY (thread_id) REFERENCES threads (id))"
+                 volume_name {text} NOT NULL UNIQUE, removed_at {time}, \
+                 FOREIGN KEY (thread_id) REFERENCES threads (id))"
             ),
         ] {
             db.execute_unprepared(&format!("CREATE TABLE {table}")).await?;

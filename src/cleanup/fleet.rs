@@ -2,8 +2,9 @@
 //!
 //! A thread is where its row says, or else where its event says, or else nobody knows. Where volumes have rows of
 //! their own, each of these may say another host: then one host after the other cleans up its share, since the
-//! thread's row is locked for each. If nobody knows, all hosts are asked which of them has the volume, and a volume counts as absent only if every host says so, those included that are pinned
-//! in the database and that this process does not ask.
+//! thread's row is locked for each. If nobody knows, all hosts are asked which of them has the volume, and a volume
+//! counts as absent only if every host says so, those included that are pinned in the database and that this process
+//! does not ask.
 //!
 //! No host waits for another. A delivery that needs a host which is down, or for which as many deliveries wait as
 //! may, is not kept: it ends as [`Outcome::Deferred`], its row stays unmarked, and that host's sweep takes care of
@@ -11,20 +12,18 @@
 
 use std::{slice, sync::Arc};
 
-use chrono::SubsecRound;
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tracing::debug;
 
 use super::{
-    Cleaner, Context, Database, Details, Mark, NamedVolumes, Origin, Outcome, Placement, Thread, Volumes, absent,
-    cleaner::actionable, judging::more_telling,
+    Cleaner, Context, Database, NamedVolumes, Origin, Outcome, Placement, Thread, Volumes, cleaner::actionable,
+    judging::more_telling,
 };
 use crate::{
     failure::{Dependency, Failure, Verdict},
     health::Health,
-    metrics,
-    volume_name::{ThreadId, VolumeName},
+    volume_name::ThreadId,
 };
 
 /// What works for one host, and what is known of its daemon.
@@ -236,32 +235,6 @@ impl<V: Volumes, T: Database> Fleet<V, T> {
             None if is_everyone_asked => self.mark_absent(thread, named.volumes.clone(), row, origin).await,
             None => Ok(Outcome::Deferred),
         }
-    }
-
-    /// Marks a thread whose volume is on no host.
-    async fn mark_absent(
-        &self,
-        thread: &ThreadId,
-        volumes: Vec<VolumeName>,
-        row: &Thread,
-        origin: Origin,
-    ) -> Result<Outcome, Failure> {
-        let at = self.context().clock.now().trunc_subsecs(3);
-        let receipts = absent(volumes, thread, &row.close, &origin, &Details::default(), at);
-        let marks = self.threads().mark(&receipts).await?;
-        Ok(match marks.get(thread) {
-            Some(Mark::Set) => {
-                metrics::close_to_mark(row.close.at, at);
-                for receipt in &receipts {
-                    debug!(thread.id = %thread, volume.name = %receipt.volume, "the volume is absent; marked");
-                }
-                Outcome::NotFound
-            }
-            Some(Mark::AlreadySet) => Outcome::AlreadyClean,
-            Some(Mark::Reopened) => Outcome::Reopened,
-            Some(Mark::Busy) => Outcome::Busy,
-            Some(Mark::NoRow) | None => Outcome::UnknownThread,
-        })
     }
 
     fn defer_everywhere(&self) -> Outcome {

@@ -15,6 +15,7 @@ mod identity;
 mod judging;
 mod limiter;
 mod named_volumes;
+mod nowhere;
 mod orphan;
 mod outcome;
 mod placement;

@@ -55,8 +55,8 @@ const MARKS: [&str; 20] = [
     "threadid",
 ];
 
-/// Reads JSON. Of objects, only the fields that we know are there; of lists, nothing but the names of volumes. The error says where it ends to
-/// be JSON, and repeats nothing of it.
+/// Reads JSON. Of objects, only the fields that we know are there; of lists, nothing but the names of volumes. The
+/// error says where it ends to be JSON, and repeats nothing of it.
 pub(crate) fn read(text: &[u8]) -> Result<Value, String> {
     let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
     let text = String::from_utf8_lossy(text);

@@ -160,8 +160,8 @@ fn removal_of_containers(may_remove: &Result<(), RemovalRefused>) -> Check {
         Err(RemovalRefused::Forbidden(why)) => Check::fail(
             name,
             format!("containers can't be removed, as VOLUME_REAPER_EXITED_CONTAINERS says: {why}"),
-            "allow DELETE /containers/* in the socket proxy (EXITED_CONTAINERS=remove) or the authorization plugin before \
-             the daemon, or set VOLUME_REAPER_EXITED_CONTAINERS=off",
+            "allow DELETE /containers/* in the socket proxy (EXITED_CONTAINERS=remove) or the authorization plugin \
+             before the daemon, or set VOLUME_REAPER_EXITED_CONTAINERS=off",
         ),
         Err(RemovalRefused::Other(why)) => Check::fail(
             name,
