@@ -11,6 +11,7 @@ mod latency;
 mod processes;
 mod removals;
 mod setup;
+mod volumes;
 mod waiting;
 
 use crate::setup::Result;
@@ -31,6 +32,9 @@ async fn main() -> Result<()> {
     }
     if wanted("events-files") {
         events::run(&events::FILES).await?;
+    }
+    if wanted("volumes") {
+        volumes::run().await?;
     }
     if wanted("latency") {
         latency::run().await?;
@@ -53,5 +57,15 @@ async fn main() -> Result<()> {
     Ok(())
 }
 
-const PARTS: [&str; 9] =
-    ["events", "events-apart", "events-files", "latency", "waiting", "removals", "first-day", "idle-sweep", "idle"];
+const PARTS: [&str; 10] = [
+    "events",
+    "events-apart",
+    "events-files",
+    "volumes",
+    "latency",
+    "waiting",
+    "removals",
+    "first-day",
+    "idle-sweep",
+    "idle",
+];

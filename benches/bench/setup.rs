@@ -25,6 +25,8 @@ pub(crate) struct Setup {
     pub(crate) name: &'static str,
     pub(crate) db: DatabaseConnection,
     pub(crate) dir: TempDir,
+    /// What the program is told beside the address of the database.
+    pub(crate) settings: Vec<(&'static str, String)>,
     url: String,
 }
 
@@ -51,7 +53,7 @@ impl Setup {
 
     async fn new(name: &'static str, dir: TempDir, url: String) -> Result<Self> {
         let db = Database::connect(quiet(&url)).await?;
-        let setup = Self { name, db, dir, url };
+        let setup = Self { name, db, dir, settings: Vec::new(), url };
         let migrated = setup.reaper(&["migrate"]).status()?.success();
         if migrated { Ok(setup) } else { Err("migrate failed".into()) }
     }
@@ -99,6 +101,7 @@ impl Setup {
             .env("VOLUME_REAPER_HTTP_ADDR", "127.0.0.1:0")
             .env("VOLUME_REAPER_RECONCILE_INTERVAL", "1h")
             .env("VOLUME_REAPER_QUEUE_PREFIX", "bench")
+            .envs(self.settings.iter().map(|(variable, value)| (variable, value)))
             .stdout(Stdio::null());
         if let Ok(log) = std::fs::File::create(self.dir.path().join(format!("{}.log", arguments[0]))) {
             command.stderr(log);

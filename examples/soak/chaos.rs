@@ -149,28 +149,45 @@ impl Chaos {
         let servers = &self.servers;
         let others = Arc::clone(&self.others);
         let begun = match fault {
-            Fault::BrokerKilled => return self.harm(fault, |it| &it.broker, Harm::Server("kill", death), lasting),
-            Fault::DatabaseKilled => return self.harm(fault, |it| &it.postgres, Harm::Server("kill", death), lasting),
-            Fault::DockerKilled => return self.harm(fault, |it| &it.docker, Harm::Server("kill", death), lasting),
-            Fault::DockerPaused => return self.harm(fault, |it| &it.docker, Harm::Server("pause", pause), lasting),
+            Fault::BrokerKilled => {
+                return self.harm(fault, |it| Some(&it.broker), Harm::Server("kill", death), lasting);
+            }
+            Fault::DatabaseKilled => {
+                return self.harm(fault, |it| it.database.as_ref(), Harm::Server("kill", death), lasting);
+            }
+            Fault::DockerKilled => {
+                return self.harm(fault, |it| Some(&it.docker), Harm::Server("kill", death), lasting);
+            }
+            Fault::DockerPaused => {
+                return self.harm(fault, |it| Some(&it.docker), Harm::Server("pause", pause), lasting);
+            }
             Fault::DaemonSwapped => {
-                return self.harm(fault, |it| &it.docker, Harm::Swap(others.wrong.docker.clone(), pause), lasting);
+                return self.harm(
+                    fault,
+                    |it| Some(&it.docker),
+                    Harm::Swap(others.wrong.docker.clone(), pause),
+                    lasting,
+                );
             }
-            Fault::DatabaseSwapped => {
-                return self.harm(fault, |it| &it.postgres, Harm::Swap(others.wrong.lying.clone(), pause), lasting);
+            Fault::DatabaseSwapped | Fault::DatabaseEmpty => {
+                let Some(wrong) = &others.wrong.databases else { return false };
+                let wrong = if fault == Fault::DatabaseEmpty { &wrong.empty } else { &wrong.lying };
+                return self.harm(fault, |it| it.database.as_ref(), Harm::Swap(wrong.clone(), pause), lasting);
             }
-            Fault::DatabaseEmpty => {
-                return self.harm(fault, |it| &it.postgres, Harm::Swap(others.wrong.empty.clone(), pause), lasting);
+            Fault::DatabaseDiskFull if others.disk.is_none() => return false,
+            Fault::DatabaseDiskFull => {
+                return self.harm(fault, |it| it.database.as_ref(), Harm::FullDatabase(pause), lasting);
             }
-            Fault::DatabaseDiskFull => return self.harm(fault, |it| &it.postgres, Harm::FullDatabase(pause), lasting),
-            Fault::BrokerDiskFull => return self.harm(fault, |it| &it.broker, Harm::FullBroker(pause), lasting),
-            Fault::PolicySet => return self.harm(fault, |it| &it.broker, Harm::Policy(pause), lasting),
-            Fault::ExchangeDeleted => return self.harm(fault, |it| &it.broker, Harm::Exchange(death), lasting),
+            Fault::BrokerDiskFull => return self.harm(fault, |it| Some(&it.broker), Harm::FullBroker(pause), lasting),
+            Fault::PolicySet => return self.harm(fault, |it| Some(&it.broker), Harm::Policy(pause), lasting),
+            Fault::ExchangeDeleted => return self.harm(fault, |it| Some(&it.broker), Harm::Exchange(death), lasting),
+            // Only a file has no rows to lock.
+            Fault::RowsLocked if servers.database.is_none() => return false,
             Fault::RowsLocked => {
                 let (chaos, since) = (self.clone(), Utc::now());
                 lasting.spawn(async move {
                     // A database that goes away meanwhile unlocks them.
-                    let _ = lock_rows(&others.database_url, pause).await;
+                    let _ = lock_rows(&others, pause).await;
                     chaos.platform.meanwhile.was(&format!("{fault:?}"), since);
                 });
                 return true;
@@ -186,7 +203,7 @@ impl Chaos {
                 return true;
             }
             Fault::BrokerCut => servers.broker.proxy.cut(),
-            Fault::DatabaseCut => servers.postgres.proxy.cut(),
+            Fault::DatabaseCut => servers.database.as_ref().is_some_and(|database| database.proxy.cut()),
             Fault::DockerCut => servers.docker.proxy.cut(),
             Fault::ReplicaKilled => replica.try_send(Order::Kill(death)).is_ok(),
             Fault::ReplicaStopped => replica.try_send(Order::Stop(death)).is_ok(),
@@ -201,16 +218,16 @@ impl Chaos {
     fn harm(
         &self,
         fault: Fault,
-        which: impl Fn(&Servers) -> &Server + Send + 'static,
+        which: impl Fn(&Servers) -> Option<&Server> + Send + 'static,
         harm: Harm,
         lasting: &mut JoinSet<()>,
     ) -> bool {
-        if which(&self.servers).turn.try_lock().is_err() {
+        if which(&self.servers).is_none_or(|server| server.turn.try_lock().is_err()) {
             return false;
         }
         let chaos = self.clone();
         lasting.spawn(async move {
-            let server = which(&chaos.servers);
+            let Some(server) = which(&chaos.servers) else { return };
             let _turn = server.turn.lock().await;
             let since = Utc::now();
             if let Err(error) = chaos.do_harm(server, &harm).await {
@@ -230,7 +247,10 @@ impl Chaos {
                 server.proxy.swap(&right);
                 Ok(())
             }
-            Harm::FullDatabase(lasts) => self.others.disk.fill(*lasts).await,
+            Harm::FullDatabase(lasts) => match &self.others.disk {
+                Some(disk) => disk.fill(*lasts).await,
+                None => Ok(()),
+            },
             Harm::FullBroker(lasts) => fill_broker(&self.servers, *lasts).await,
             Harm::Policy(lasts) => bound_queues(&self.servers, *lasts).await,
             Harm::Exchange(lasts) => self.platform.broker.make_exchange_anew(*lasts).await,

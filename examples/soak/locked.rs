@@ -23,8 +23,9 @@ use crate::{
     account::{Notes, line},
     broker::Broker,
     given, percentile,
-    race::{START_DEADLINE, get, new_database, until_ready},
+    race::{START_DEADLINE, get, until_ready},
     replica::{Order, Program, Replica},
+    shape::new_database,
     soon,
 };
 
@@ -75,7 +76,7 @@ impl Scene {
     async fn set(name: &str, server: &str, place: &Place, notes: &Arc<Notes>) -> Try<Self> {
         let logs = place.logs.join(name);
         fs::create_dir(&logs)?;
-        let database_url = new_database(&given(server)?, name).await?;
+        let database_url = new_database(server, name).await?;
         let (amqp_url, docker_host) = (given("AMQP_URL")?, given("DOCKER_HOST")?);
         let exchange = format!("{name}.threads");
         let text = str::to_owned;

@@ -13,9 +13,12 @@
 //! one row is locked for minutes while an event comes each second. Last a platform writes to SQLite's file while a
 //! sweep removes volumes.
 //!
-//! `SOAK_EVENTS`, `SOAK_SECONDS` (of faults), `SOAK_CYCLES` (of the race on PostgreSQL; the others have a share of it),
-//! `SOAK_LOCKED_SECONDS`, `SOAK_VOLUMES` (of the sweep) and `SOAK_SEED` change the run; what has none of its own is
-//! left out. The seed decides on the threads and throws the dice for the faults; what meets what is up to the machine.
+//! `SOAK_SHAPE` says how the platform keeps its volumes: one a thread by a `prefix`, two by `templates`, or two with
+//! rows in a `table`. `SOAK_DATABASE` is `postgres`, `mariadb` or `sqlite`: with the latter two, the faults that only
+//! PostgreSQL is prepared for are left out. `SOAK_EVENTS`, `SOAK_SECONDS` (of faults), `SOAK_CYCLES` (of the race on
+//! PostgreSQL; the others have a share of it), `SOAK_LOCKED_SECONDS`, `SOAK_VOLUMES` (of the sweep) and `SOAK_SEED`
+//! change the run; what has none of its own is left out. The seed decides on the threads and throws the dice for the
+//! faults; what meets what is up to the machine.
 
 mod account;
 mod broker;
@@ -31,6 +34,7 @@ mod race;
 mod raw_publisher;
 mod replica;
 mod servers;
+mod shape;
 mod writer;
 
 use std::{
@@ -58,9 +62,10 @@ use crate::{
     chaos::{Chaos, Fault},
     others::Others,
     plan::{Dice, Fate},
-    platform::Platform,
+    platform::{PREFIX, Platform},
     replica::{Life, Order, Program, Replica},
     servers::Servers,
+    shape::{On, Shape, new_database},
 };
 
 const REPLICAS: usize = 2;
@@ -105,14 +110,15 @@ async fn soak() -> Try {
     let volumes = usize::try_from(number("SOAK_VOLUMES", 3_000)?)?;
     let lasts = Duration::from_secs(number("SOAK_SECONDS", 240)?);
     let locked = Duration::from_secs(number("SOAK_LOCKED_SECONDS", 300)?);
-    println!("\nSOAK_SEED={seed}");
+    let (on, shape) = (On::given()?, Shape::given()?);
+    println!("\nSOAK_SEED={seed} SOAK_SHAPE={shape:?} SOAK_DATABASE={on:?}");
     let notes = Arc::new(Notes::new());
     let place = Place::find()?;
     if events > 0 {
-        Box::pin(suffer(events, lasts, &place, Dice(seed), &notes)).await?;
+        Box::pin(suffer(events, (on, shape), lasts, &place, Dice(seed), &notes)).await?;
     }
     if cycles > 0 {
-        race::races(cycles, &place, Dice(seed), &notes).await?;
+        race::races(cycles, shape, &place, Dice(seed), &notes).await?;
     }
     if !locked.is_zero() {
         locked::lock_a_row(locked, &place, &notes).await?;
@@ -130,9 +136,16 @@ async fn soak() -> Try {
 }
 
 /// Events under faults, and their account.
-async fn suffer(events: usize, lasts: Duration, place: &Place, mut dice: Dice, notes: &Arc<Notes>) -> Try {
+async fn suffer(
+    events: usize,
+    on: (On, Shape),
+    lasts: Duration,
+    place: &Place,
+    mut dice: Dice,
+    notes: &Arc<Notes>,
+) -> Try {
     println!("\n{events} events, a fault every second for {lasts:?}, {REPLICAS} replicas");
-    let stage = Stage::set(events, place, notes, &mut dice).await?;
+    let stage = Stage::set(events, on, place, notes, &mut dice).await?;
     let (platform, servers) = (Arc::clone(&stage.platform), Arc::clone(&stage.servers));
 
     println!("\nThe faults begin");
@@ -150,17 +163,17 @@ async fn suffer(events: usize, lasts: Duration, place: &Place, mut dice: Dice, n
         say_what_is_left(&platform, &servers, notes).await;
     }
     println!("\nThe account");
-    check_volumes(&platform.volumes().await?, &platform.threads, true, notes);
+    check_volumes(&platform, true, notes).await?;
     platform.let_go().await?;
     // What of these is not marked is seen below, with the other rows.
     let _ = timeout(SETTLE_DEADLINE, until_unmarked(&platform, &BTreeSet::new())).await;
-    check_volumes(&platform.volumes().await?, &platform.threads, false, notes);
+    check_volumes(&platform, false, notes).await?;
 
     let lives = end(stage.replicas).await?;
     let letters = take_dead_letters(&stage.program, notes).await?;
     let rows = Rows::read(&platform).await?;
     let logs = Logs::read(&lives.iter().flat_map(|life| life.logs.clone()).collect::<Vec<_>>())?;
-    rows.check(&platform.threads, notes);
+    rows.check(&platform.threads, platform.shape.per_thread(), notes);
     check_events(&platform.published(), &letters, &logs, notes);
     logs.print(notes);
     rows.print(&platform.threads);
@@ -218,22 +231,39 @@ struct Stage {
 }
 
 impl Stage {
-    async fn set(events: usize, place: &Place, notes: &Arc<Notes>, dice: &mut Dice) -> Try<Self> {
-        let (amqp_url, database_url) = (given("AMQP_URL")?, given("DATABASE_URL")?);
+    async fn set(
+        events: usize,
+        (on, shape): (On, Shape),
+        place: &Place,
+        notes: &Arc<Notes>,
+        dice: &mut Dice,
+    ) -> Try<Self> {
+        let amqp_url = given("AMQP_URL")?;
+        let database_url = match on {
+            On::Postgres => given("DATABASE_URL")?,
+            On::MariaDb => new_database("MYSQL_URL", "soak").await?,
+            On::Sqlite => format!("sqlite://{}?mode=rwc", place.logs.join("soak.db").display()),
+        };
         let docker_host = given("DOCKER_HOST")?;
         let docker_socket = docker_host.strip_prefix("unix://").ok_or("DOCKER_HOST is not a socket")?;
-        let (amqp, database) = (authority(&amqp_url)?, authority(&database_url)?);
-        let servers = Arc::new(Servers::from_env().await?);
-        let settings = settings(
+        let amqp = authority(&amqp_url)?;
+        let servers = Arc::new(Servers::from_env(&database_url).await?);
+        let of_replicas = match &servers.database {
+            None => database_url.clone(),
+            Some(database) => database_url.replacen(authority(&database_url)?, &database.proxy.address, 1),
+        };
+        let mut settings = settings(
             amqp_url.replacen(amqp, &servers.broker.proxy.address, 1),
-            database_url.replacen(database, &servers.postgres.proxy.address, 1),
+            of_replicas,
             format!("tcp://{}", servers.docker.proxy.address),
         );
+        settings.extend(shape.settings(PREFIX));
         let program = Program { binary: place.binary.clone(), settings, logs: place.logs.clone() };
 
         let threads = plan::threads(events, dice);
-        let platform = Arc::new(Platform::new(threads, &database_url, amqp_url, docker_socket).await?);
+        let platform = Arc::new(Platform::new(threads, (on, shape), &database_url, amqp_url, docker_socket).await?);
         servers.control("import-image", None).await?;
+        platform.make_tables().await?;
         declare(&program, &platform, &servers).await?;
         // From here on an empty database is a wrong one.
         let program = program.with("VOLUME_REAPER_MIGRATE", "false");
@@ -241,7 +271,7 @@ impl Stage {
         let volumes = platform.volumes().await?.len();
         notes.say(&format!("{} threads are open, {volumes} volumes are there", platform.with_row().count()));
 
-        let others = Arc::new(Others::gather(&servers, &program, &platform.threads).await?);
+        let others = Arc::new(Others::gather(&servers, &program, &platform, database_url).await?);
 
         let http = free_addresses().await?;
         let start = |(number, http): (usize, &String)| {

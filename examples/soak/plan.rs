@@ -132,12 +132,6 @@ pub(crate) struct Thread {
     pub(crate) fate: Fate,
 }
 
-impl Thread {
-    pub(crate) fn volume(&self) -> String {
-        format!("ha_ws_{}", self.id)
-    }
-}
-
 /// Threads about which `events` messages are published, in random order.
 pub(crate) fn threads(events: usize, dice: &mut Dice) -> Vec<Thread> {
     let mut fates = Vec::new();

@@ -91,10 +91,16 @@ impl Mapping {
     /// The column with the ids, where others have that name too.
     #[must_use]
     pub fn qualified_id(&self) -> Expr {
-        let (table, id) = (Alias::new(&self.names.table), Alias::new(&self.names.id));
+        self.qualified(&self.names.id)
+    }
+
+    /// One of its columns, where others have that name too.
+    #[must_use]
+    pub fn qualified(&self, column: &str) -> Expr {
+        let (table, column) = (Alias::new(&self.names.table), Alias::new(column));
         match &self.names.schema {
-            Some(schema) => Expr::col((Alias::new(schema), table, id)),
-            None => Expr::col((table, id)),
+            Some(schema) => Expr::col((Alias::new(schema), table, column)),
+            None => Expr::col((table, column)),
         }
     }
 

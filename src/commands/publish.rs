@@ -37,7 +37,16 @@ pub(super) async fn run(config: &Config, thread_ids: Vec<String>, reopened: bool
     let count = stream::iter(threads)
         .map(async |thread_id| {
             let host = config.host.clone();
-            publisher.publish_event(&ThreadEvent { thread_id, closed_at, reopened_at, unreadable: None, host }).await
+            publisher
+                .publish_event(&ThreadEvent {
+                    thread_id,
+                    closed_at,
+                    reopened_at,
+                    unreadable: None,
+                    host,
+                    volumes: Vec::new(),
+                })
+                .await
         })
         .buffer_unordered(UNCONFIRMED)
         .try_fold(0_u64, async |count, ()| Ok(count + 1))

@@ -261,9 +261,11 @@ impl Config {
     /// What a host's own settings are checked against.
     fn check_hosts(&self) -> Result<(), ConfigError> {
         let is_only = self.docker_hosts.iter().any(|host| host.name.is_only());
-        if is_only && let Some(column) = &self.threads.host {
+        let of_volumes = self.threads.volumes.as_ref().and_then(|volumes| volumes.host.as_ref());
+        let columns = [("THREADS", self.threads.host.as_ref()), ("VOLUMES", of_volumes)];
+        if is_only && let Some((of, column)) = columns.iter().find_map(|(of, column)| Some((of, (*column)?))) {
             return Err(ConfigError(format!(
-                "VOLUME_REAPER_THREADS_HOST_COLUMN is {column:?}, and the Docker host has no name: name it in \
+                "VOLUME_REAPER_{of}_HOST_COLUMN is {column:?}, and the Docker host has no name: name it in \
                  VOLUME_REAPER_HOST, or the hosts in VOLUME_REAPER_DOCKER_HOSTS"
             )));
         }

@@ -74,7 +74,14 @@ impl Console {
         }
         let closed_at = row.as_ref().and_then(|row| row.closed_at).or_else(|| Some(Utc::now()));
         let host = row.and_then(|row| row.host).or_else(|| self.config.host.clone());
-        let event = ThreadEvent { thread_id: id.clone(), closed_at, reopened_at: None, unreadable: None, host };
+        let event = ThreadEvent {
+            thread_id: id.clone(),
+            closed_at,
+            reopened_at: None,
+            unreadable: None,
+            host,
+            volumes: Vec::new(),
+        };
         let publisher = Publisher::new(Queues::as_they_are(&self.config));
         let confirmed = publisher.publish_event(&event).await;
         publisher.close().await;

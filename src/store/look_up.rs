@@ -160,6 +160,9 @@ impl Store {
     pub async fn unmarked_by_host(&self) -> Result<BTreeMap<Option<String>, u64>, Failure> {
         self.bounded(PAGE_TIMEOUT, async {
             let threads = self.mapping().await?;
+            if let Some(volumes) = threads.names.volumes.as_ref().filter(|volumes| volumes.host.is_some()) {
+                return self.count_by_host_of_volumes(threads, volumes).await;
+            }
             if threads.names.host.is_none() {
                 return Ok(BTreeMap::from([(None, self.count_backlog().await?.unmarked)]));
             }

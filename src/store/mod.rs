@@ -39,6 +39,7 @@ mod stats;
 mod sweeps;
 mod threads;
 mod verification;
+mod volume_hosts;
 mod volume_rows;
 
 use std::{

@@ -207,17 +207,26 @@ const VOLUMES_TABLE: &str = "VOLUME_REAPER_VOLUMES_TABLE";
 #[tokio::test]
 async fn the_commands_for_a_table_of_volumes_clean_up_after_what_its_rows_name() {
     let thread = "7f1c2a30-9f55-4f0e-8a77-0f6f1f4f1b11";
-    let world = World::without_schema(On::Postgres).await;
-    world.execute(&blocks("adopt.md", "sql")[2]).await;
-    world.execute(&format!("INSERT INTO \"Thread\" (id, status) VALUES ('{thread}', 'closed')")).await;
-    let row = format!("VALUES ('{thread}', '{thread}', '{}')", world.volume("named-otherwise"));
-    world.execute(&format!("INSERT INTO workspace_volumes (id, thread_id, volume_name) {row}")).await;
-    world.create_volume("named-otherwise").await;
+    let tables: Vec<_> =
+        blocks("adopt.md", "sql").into_iter().filter(|sql| sql.contains("workspace_volumes")).collect();
     let commands = blocks("adopt.md", "bash").into_iter().find(|commands| commands.contains(VOLUMES_TABLE));
-    bash(&world, &commands.expect("commands")).await;
-    assert!(!world.has_volume("named-otherwise").await);
-    assert_eq!(world.receipts(thread).await, ["removed/sweep"]);
-    assert_eq!(world.texts("SELECT 'marked' FROM workspace_volumes WHERE removed_at IS NOT NULL").await, ["marked"]);
+    for (on, tables, threads) in [
+        (On::Postgres, &tables[0], "\"Thread\""),
+        (On::Mysql, &tables[1], "`Thread`"),
+        (On::Sqlite, &tables[1], "`Thread`"),
+    ] {
+        let world = World::without_schema(on).await;
+        world.execute(tables).await;
+        world.execute(&format!("INSERT INTO {threads} (id, status) VALUES ('{thread}', 'closed')")).await;
+        let row = format!("VALUES ('{thread}', '{thread}', '{}')", world.volume("named-otherwise"));
+        world.execute(&format!("INSERT INTO workspace_volumes (id, thread_id, volume_name) {row}")).await;
+        world.create_volume("named-otherwise").await;
+        bash(&world, commands.as_ref().expect("commands")).await;
+        assert!(!world.has_volume("named-otherwise").await, "{on:?}");
+        assert_eq!(world.receipts(thread).await, ["removed/sweep"], "{on:?}");
+        let marked = "SELECT 'marked' FROM workspace_volumes WHERE removed_at IS NOT NULL";
+        assert_eq!(world.texts(marked).await, ["marked"], "{on:?}");
+    }
 }
 
 // --- What needs no server ---

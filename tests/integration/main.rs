@@ -1,5 +1,6 @@
 //! The product against real servers: RabbitMQ, PostgreSQL, SQLite and a Docker daemon that `make test` started.
 
+mod adopting_volumes;
 mod adoption;
 mod alerts;
 mod announcements;
@@ -26,6 +27,7 @@ mod fault_proxy;
 mod faults;
 mod fleet;
 mod fleet_hosts;
+mod fleet_volumes;
 mod full_disk;
 mod history;
 mod holds;
