@@ -35,6 +35,9 @@ use super::{done, problem::Problem, reading, told};
         told::clean,
         told::replay,
         told::purge,
+        told::remove_orphans,
+        told::stop_sweep,
+        told::stop,
     ),
     components(schemas(Problem)),
     modifiers(&Common)

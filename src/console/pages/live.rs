@@ -18,6 +18,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{
     looks::Frame,
+    operation,
     verdict::{Live, Now, pauses},
     viewer::Viewer,
 };
@@ -90,6 +91,7 @@ impl Viewing {
             None => None,
         };
         let frame = Frame::new(&self.viewer, self.console.only_looks, pauses(&report));
-        Live { frame, now }.render().unwrap_or_default()
+        let operation = operation(&self.console, &self.viewer, &frame);
+        Live { frame, operation, now }.render().unwrap_or_default()
     }
 }

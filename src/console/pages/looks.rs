@@ -66,6 +66,12 @@ pub(super) struct PauseLine {
 pub(super) struct OperationLine {
     pub(super) text: String,
     pub(super) is_running: bool,
+    /// How far it is, and of how much.
+    pub(super) counts: Option<(u64, u64)>,
+    /// Who looks may end it.
+    pub(super) may_stop: bool,
+    /// A dry run's list can be downloaded.
+    pub(super) has_list: bool,
 }
 
 /// Why a volume is still there.
@@ -154,12 +160,21 @@ impl PauseLine {
 }
 
 impl OperationLine {
-    pub(super) fn new(operation: Operation) -> Self {
-        let Operation { what, who, began_at, ended } = operation;
-        let began = moment(Some(began_at));
-        match ended {
-            None => Self { text: format!("A {what} that {who} asked for runs since {began}"), is_running: true },
-            Some((_, how)) => Self { text: format!("A {what} that {who} asked for {began}: {how}"), is_running: false },
+    pub(super) fn new(operation: Operation, viewer: &Viewer, may_act: bool) -> Self {
+        let Operation { what, who, began_at, ended, how_far, planned } = operation;
+        let (began, is_ones_own) = (moment(Some(began_at)), planned.is_some() && who == viewer.person.name);
+        let is_running = ended.is_none();
+        let stopping = if how_far.is_stopped() { ", and is being stopped" } else { "" };
+        let text = match &ended {
+            None => format!("A {what} that {who} asked for runs since {began}{stopping}"),
+            Some((_, how)) => format!("A {what} that {who} asked for {began}: {how}"),
+        };
+        Self {
+            text,
+            is_running,
+            counts: how_far.counts().filter(|_| is_running),
+            may_stop: is_running && !how_far.is_stopped() && (may_act || is_ones_own),
+            has_list: !is_running && planned.is_some(),
         }
     }
 }
