@@ -3,6 +3,7 @@
 //! is the ratio, since machines differ and drift.
 
 mod bare_client;
+mod console;
 mod events;
 mod first_day;
 mod idle;
@@ -50,8 +51,21 @@ async fn main() -> Result<()> {
     if wanted("idle") {
         idle::run().await?;
     }
+    if wanted("console") {
+        console::run().await?;
+    }
     Ok(())
 }
 
-const PARTS: [&str; 9] =
-    ["events", "events-apart", "events-files", "latency", "waiting", "removals", "first-day", "idle-sweep", "idle"];
+const PARTS: [&str; 10] = [
+    "events",
+    "events-apart",
+    "events-files",
+    "latency",
+    "waiting",
+    "removals",
+    "first-day",
+    "idle-sweep",
+    "idle",
+    "console",
+];

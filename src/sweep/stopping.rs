@@ -4,6 +4,7 @@ use std::{convert::Infallible, time::Duration};
 
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
+use tracing::info;
 
 use crate::cleanup::SweepLog;
 
@@ -30,6 +31,7 @@ impl Stopping {
             tokio::time::sleep(BETWEEN_LOOKS).await;
             // What can't be read now is read at the next look.
             if let Ok(Some(why)) = log.sweep_stopped(id).await {
+                info!(why, "a person stops this sweep");
                 *self.why.lock() = Some(why);
                 self.stop.cancel();
                 return std::future::pending().await;

@@ -39,6 +39,7 @@ mod open_connections;
 mod orphans;
 mod ownership;
 mod packages;
+mod page_costs;
 mod pages;
 mod pauses;
 mod pgbouncer;
