@@ -4,6 +4,7 @@ mod adoption;
 mod alerts;
 mod announcements;
 mod api;
+mod api_described;
 mod asyncapi;
 mod broker_surprises;
 mod browser;
