@@ -68,7 +68,7 @@ impl Modify for Common {
                     .content("application/problem+json", content)
                     .build();
                 if BODY_IS_OPTIONAL.contains(&path.as_str())
-                    && let Some(body) = &mut operation.request_body
+                    && let Some(RefOr::T(body)) = &mut operation.request_body
                 {
                     body.required = Some(Required::False);
                 }

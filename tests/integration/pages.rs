@@ -188,8 +188,7 @@ async fn a_running_sweep_is_stopped_whoever_makes_it() {
     let mut world = world(On::Postgres).await;
     let proxy = CountingProxy::start_holding_removals(world.dir.path());
     world.set("VOLUME_REAPER_RECONCILE_INTERVAL", "1h");
-    world.set("VOLUME_REAPER_LOCK_LIMIT", "5m");
-    world.set("VOLUME_REAPER_DOCKER_TIMEOUT", "10m");
+    world.set("VOLUME_REAPER_LOCK_LIMIT", "1m");
     world.set("DOCKER_HOST", proxy.endpoint());
     let serving = with_tokens(&mut world).await;
     let cookie = log_in(&serving, OPERATOR).await;

@@ -32,6 +32,8 @@ pub(super) struct Frame {
     pub(super) root: String,
     /// From the overview to here.
     pub(super) here: String,
+    /// What news are asked for with: this page, so that what comes leads back here.
+    pub(super) live: String,
     pub(super) pages: Vec<PageLink>,
     pub(super) look: &'static str,
     pub(super) looks: [LookChoice; 3],
@@ -139,6 +141,7 @@ impl Frame {
         Self {
             root: place.root.clone(),
             here: place.here.clone(),
+            live: url::form_urlencoded::Serializer::new(String::new()).append_pair("at", &place.here).finish(),
             pages: PAGES.map(link).into(),
             look: place.look.as_str(),
             looks: Look::ALL.map(|look| LookChoice { name: look.as_str(), is_chosen: look == place.look }),

@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Failing threads that are named.
-const WORST: u64 = 10;
+const WORST: usize = 10;
 
 /// Waiting threads that are counted for who looks at a glance. More are not: that would take the longer the more.
 pub const COUNTED: u64 = 10_000;
@@ -63,7 +63,11 @@ async fn rows(config: &Config, most: Option<u64>) -> Result<Rows, Failure> {
 }
 
 async fn read_rows(store: &Store, config: &Config, most: Option<u64>) -> Rows {
-    let failing = store.worst_failures(WORST).await.map(|(threads, worst)| {
+    let failing = match most {
+        None => store.worst_failures(WORST as u64).await,
+        Some(_) => store.worst_failures_at_a_glance(WORST).await,
+    };
+    let failing = failing.map(|(threads, worst)| {
         let worst = worst.into_iter();
         let failing = |failed| Failing::new(failed, config.reconcile_cooldown);
         FailingThreads {
