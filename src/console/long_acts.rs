@@ -157,6 +157,9 @@ impl Console {
     /// Ends a sweep, whichever replica makes it: it hears of that within seconds.
     pub(super) async fn stop_sweep(&self, person: &Person, id: &str) -> Result<(), Problem> {
         self.check_may(person, Role::Operator)?;
+        if uuid::Uuid::parse_str(id).is_err() {
+            return Err(Problem::new(StatusCode::NOT_FOUND, "no sweep of the list is called so"));
+        }
         let stopped = self.store_of(person).await?.stop_sweep(id, &person.name).await.map_err(Problem::from);
         let done = stopped.and_then(|is_running| {
             let over = || Problem::new(StatusCode::CONFLICT, "this sweep does not run any more");
