@@ -155,8 +155,8 @@ impl MessagesRequest {
     }
 
     pub(super) fn selection(&self) -> Result<(Filter, u64), Problem> {
-        if self.limit == Some(0) {
-            return Err(Problem::invalid("limit must be at least 1"));
+        if self.limit.is_some_and(|limit| limit == 0 || i64::try_from(limit).is_err()) {
+            return Err(Problem::invalid("limit must be at least 1, and below 2^63"));
         }
         let Self { reason, group, thread, older_than, newer_than, .. } = self;
         let [reason, group, thread] = [reason, group, thread].map(Option::as_deref);
