@@ -79,8 +79,9 @@ async fn fill(setup: &Setup) -> Result<()> {
     setup.execute(&format!("{threads} FROM generate_series(1, {WAITING}) n")).await?;
     setup
         .execute(&format!(
-            "INSERT INTO volume_removals (thread_id, volume_name, outcome, source, replica, removed_at) SELECT 'gone' || \
-             n, 'v', 'removed', 'event', 'r', now() - n * interval '5 seconds' FROM generate_series(1, {RECEIPTS}) n"
+            "INSERT INTO volume_removals (thread_id, volume_name, outcome, source, replica, removed_at) \
+             SELECT 'gone' || n, 'v', 'removed', 'event', 'r', now() - n * interval '5 seconds' \
+             FROM generate_series(1, {RECEIPTS}) n"
         ))
         .await?;
     setup
