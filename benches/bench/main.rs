@@ -3,6 +3,7 @@
 //! is the ratio, since machines differ and drift.
 
 mod bare_client;
+mod console;
 mod events;
 mod first_day;
 mod idle;
@@ -54,10 +55,13 @@ async fn main() -> Result<()> {
     if wanted("idle") {
         idle::run().await?;
     }
+    if wanted("console") {
+        console::run().await?;
+    }
     Ok(())
 }
 
-const PARTS: [&str; 10] = [
+const PARTS: [&str; 11] = [
     "events",
     "events-apart",
     "events-files",
@@ -68,4 +72,5 @@ const PARTS: [&str; 10] = [
     "first-day",
     "idle-sweep",
     "idle",
+    "console",
 ];

@@ -202,6 +202,7 @@ fn filter(selection: &Selection) -> Filter {
         age.and_then(|age| Utc::now().checked_sub_signed(age)).unwrap_or(DateTime::<Utc>::MIN_UTC)
     };
     Filter {
+        group: None,
         reason: selection.reason.clone(),
         thread: selection.thread.clone(),
         before: selection.older_than.map(ago),

@@ -245,6 +245,7 @@ impl Parked {
             message_id: message.id.map(str::to_owned),
             trace_id: trace.map(|trace| trace.trace_id.to_owned()),
             replayed: header(headers::REPLAYED).map(str::to_owned),
+            replays: headers::replays(&self.properties),
         }
     }
 

@@ -9,6 +9,7 @@ use tracing::warn;
 
 use super::{
     Sweeper,
+    planned::Would,
     retries::Retries,
     tally::{Fate, Tally},
 };
@@ -56,6 +57,7 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
         let threads = retries.threads();
         if tally.dry_run {
             tally.add(Fate::Removed, threads.len());
+            threads.iter().for_each(|thread| self.plan(thread, None, Would::Remove));
             return Ok(());
         }
         let enough = stop.child_token();

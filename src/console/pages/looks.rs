@@ -32,6 +32,8 @@ pub(super) struct Frame {
     pub(super) root: String,
     /// From the overview to here.
     pub(super) here: String,
+    /// What news are asked for with: this page, so that what comes leads back here.
+    pub(super) live: String,
     pub(super) pages: Vec<PageLink>,
     pub(super) look: &'static str,
     pub(super) looks: [LookChoice; 3],
@@ -66,6 +68,12 @@ pub(super) struct PauseLine {
 pub(super) struct OperationLine {
     pub(super) text: String,
     pub(super) is_running: bool,
+    /// How far it is, and of how much.
+    pub(super) counts: Option<(u64, u64)>,
+    /// Who looks may end it.
+    pub(super) may_stop: bool,
+    /// A dry run's list can be downloaded.
+    pub(super) has_list: bool,
 }
 
 /// Why a volume is still there.
@@ -133,6 +141,7 @@ impl Frame {
         Self {
             root: place.root.clone(),
             here: place.here.clone(),
+            live: url::form_urlencoded::Serializer::new(String::new()).append_pair("at", &place.here).finish(),
             pages: PAGES.map(link).into(),
             look: place.look.as_str(),
             looks: Look::ALL.map(|look| LookChoice { name: look.as_str(), is_chosen: look == place.look }),
@@ -154,12 +163,21 @@ impl PauseLine {
 }
 
 impl OperationLine {
-    pub(super) fn new(operation: Operation) -> Self {
-        let Operation { what, who, began_at, ended } = operation;
-        let began = moment(Some(began_at));
-        match ended {
-            None => Self { text: format!("A {what} that {who} asked for runs since {began}"), is_running: true },
-            Some((_, how)) => Self { text: format!("A {what} that {who} asked for {began}: {how}"), is_running: false },
+    pub(super) fn new(operation: Operation, viewer: &Viewer, may_act: bool) -> Self {
+        let Operation { what, who, began_at, ended, how_far, planned } = operation;
+        let (began, is_ones_own) = (moment(Some(began_at)), planned.is_some() && who == viewer.person.name);
+        let is_running = ended.is_none();
+        let stopping = if how_far.is_stopped() { ", and is being stopped" } else { "" };
+        let text = match &ended {
+            None => format!("A {what} that {who} asked for runs since {began}{stopping}"),
+            Some((_, how)) => format!("A {what} that {who} asked for {began}: {how}"),
+        };
+        Self {
+            text,
+            is_running,
+            counts: how_far.counts().filter(|_| is_running),
+            may_stop: is_running && !how_far.is_stopped() && (may_act || is_ones_own),
+            has_list: !is_running && planned.is_some(),
         }
     }
 }

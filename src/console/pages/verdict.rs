@@ -5,7 +5,7 @@ use chrono::{DateTime, Utc};
 
 use super::{
     chart::{Chart, Sum},
-    looks::{Frame, PauseLine, age, amount, count, found_at},
+    looks::{Frame, OperationLine, PauseLine, age, amount, count, found_at},
 };
 use crate::{
     console::lately::{Lately, Range},
@@ -27,6 +27,7 @@ pub(super) struct Overview {
 #[template(path = "live.html")]
 pub(super) struct Live {
     pub(super) frame: Frame,
+    pub(super) operation: Option<OperationLine>,
     /// Only for the overview.
     pub(super) now: Option<Now>,
 }
@@ -157,10 +158,11 @@ fn parked(report: &Report) -> u64 {
 fn figures(report: &Report, lately: &Lately, now: DateTime<Utc>) -> Vec<Figure> {
     let known = |value: Option<u64>| value.map_or("unknown".to_owned(), count);
     let backlog = report.backlog.as_ref();
-    let oldest = backlog.map(|backlog| backlog.oldest_seconds.map_or("none".to_owned(), age));
+    let oldest = backlog.filter(|backlog| !backlog.and_more);
+    let oldest = oldest.map(|backlog| backlog.oldest_seconds.map_or("none".to_owned(), age));
     let figure = |name, value| Figure { name, value, note: String::new() };
     let hour = lately.hour.as_deref().ok().map(|stats| Sum::of(&stats.stats));
-    let waiting = backlog.map(|backlog| backlog.unmarked);
+    let waiting = waiting(report);
     let swept = match &lately.last_sweep {
         Ok(Some(sweep)) => age_of(sweep.began_at, now),
         Ok(None) => "none yet".to_owned(),
@@ -171,7 +173,7 @@ fn figures(report: &Report, lately: &Lately, now: DateTime<Utc>) -> Vec<Figure> 
     let replica = |holder: &str| holder.rsplit_once('/').map_or(holder, |(replica, _)| replica).to_owned();
     let sweeper = sweeper.map(|sweeper| format!("by {}", replica(&sweeper.sweeper.holder))).unwrap_or_default();
     vec![
-        Figure { name: "Waiting", value: known(waiting), note: done_in(report, hour) },
+        Figure { name: "Waiting", value: waiting, note: done_in(report, hour) },
         figure("Oldest of them", oldest.unwrap_or_else(|| "unknown".to_owned())),
         removed("Removed, last hour", lately.hour.as_deref().ok()),
         removed("Removed, last day", lately.day.as_deref().ok()),
@@ -179,6 +181,17 @@ fn figures(report: &Report, lately: &Lately, now: DateTime<Utc>) -> Vec<Figure> 
         figure("Dead letters", known(report.queues.as_ref().map(|_| parked(report)))),
         Figure { name: "Last sweep", value: swept, note: sweeper },
     ]
+}
+
+/// How many wait: counted now, or at the last sweeps where they are too many for that.
+fn waiting(report: &Report) -> String {
+    let Some(backlog) = &report.backlog else { return "unknown".to_owned() };
+    let left = report.threads.iter().flat_map(|threads| threads.named()).map(|(_, count)| count).sum();
+    match backlog.and_more {
+        false => count(backlog.unmarked),
+        true if left > backlog.unmarked => format!("about {}", count(left)),
+        true => format!("more than {}", count(backlog.unmarked)),
+    }
 }
 
 fn removed(name: &'static str, stats: Option<&Stats>) -> Figure {

@@ -121,6 +121,9 @@ pub(crate) struct Answering {
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct LeftToDo {
     pub(crate) unmarked: u64,
+    /// There are more, which were not counted.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) and_more: bool,
     pub(crate) oldest_closed_at: Option<DateTime<Utc>>,
     pub(crate) oldest_seconds: Option<u64>,
 }
@@ -219,6 +222,18 @@ impl Report {
     }
 }
 
+impl Report {
+    /// The report, where no more than so many waiting threads were counted.
+    #[must_use]
+    pub(super) fn counted_to(mut self, most: u64) -> Self {
+        if let Some(backlog) = self.backlog.as_mut().filter(|backlog| backlog.unmarked > most) {
+            backlog.unmarked = most;
+            backlog.and_more = true;
+        }
+        self
+    }
+}
+
 impl Rows {
     /// What a database says that does not answer.
     fn unread(down: Failure) -> Self {
@@ -252,7 +267,7 @@ impl Sweeping {
 impl LeftToDo {
     fn new(Backlog { unmarked, oldest_closed_at }: Backlog, now: DateTime<Utc>) -> Self {
         let oldest_seconds = oldest_closed_at.map(|at| (now - at).num_seconds().max(0).unsigned_abs());
-        Self { unmarked, oldest_closed_at, oldest_seconds }
+        Self { unmarked, and_more: false, oldest_closed_at, oldest_seconds }
     }
 }
 

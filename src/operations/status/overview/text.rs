@@ -37,10 +37,11 @@ impl Report {
     }
 
     fn write_backlog(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Some(LeftToDo { unmarked, oldest_closed_at, oldest_seconds }) = &self.backlog else {
+        let Some(LeftToDo { unmarked, and_more, oldest_closed_at, oldest_seconds }) = &self.backlog else {
             return self.unread(f, "backlog");
         };
-        write!(f, "{:<9} {unmarked} closed threads are not marked", "backlog")?;
+        let more = if *and_more { "more than " } else { "" };
+        write!(f, "{:<9} {more}{unmarked} closed threads are not marked", "backlog")?;
         if let (Some(at), Some(seconds)) = (oldest_closed_at, oldest_seconds) {
             write!(f, ", the oldest was closed at {}, {} ago", time(*at), age(*seconds))?;
         }
