@@ -1,16 +1,14 @@
 //! What many ask for at once, and is found out once: by a task that the first of them starts. Nobody asks, nothing is
 //! found out.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use futures_util::{
     FutureExt,
     future::{BoxFuture, Shared},
 };
 use parking_lot::Mutex;
+use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::problem::Problem;
@@ -141,7 +139,7 @@ mod tests {
         assert_eq!(snapshot.get(limit, take).await.ok(), Some(2));
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn who_has_something_does_not_wait_for_what_is_newer() {
         let snapshot = Snapshot::new(Duration::ZERO);
         let limit = Duration::from_mins(1);
