@@ -118,8 +118,8 @@ pub(super) fn purged(done: &Result<Purged, Problem>) -> String {
 pub(super) fn orphans_removed(done: &Result<OrphansRemoved, Problem>) -> String {
     told(done, |OrphansRemoved { removed, kept, failed }| {
         let others = [(kept, "kept, since things changed"), (failed, "not removed, which the log explains")];
-        let others = others.iter().filter(|(count, _)| **count > 0).map(|(count, what)| format!("; {count} {what}"));
-        format!("{removed} volumes were removed{}", others.collect::<String>())
+        let others = others.iter().filter(|(count, _)| **count > 0).map(|(count, what)| format!("{count} {what}"));
+        [format!("{removed} volumes were removed")].into_iter().chain(others).collect::<Vec<_>>().join("; ")
     })
 }
 

@@ -182,7 +182,8 @@ pub(super) async fn dead_letters(State(console): Shared, headers: HeaderMap, uri
 }
 
 async fn parked_page(console: &Console, query: &DeadLettersQuery) -> Result<ParkedPage, Problem> {
-    page_of(&*console.parked().await?, query)
+    let parked = console.parked().await?;
+    page_of(&parked, query)
 }
 
 /// The page that is asked for, of what was in the queue.

@@ -1,7 +1,7 @@
 //! A message in the dead-letter queue: what is shown of it, and whether it is one of those that a person means.
 //! Nothing here knows the broker.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt::Write};
 
 use chrono::{DateTime, Utc};
 use ring::digest::{SHA256, digest};
@@ -50,8 +50,18 @@ impl DeadLetter {
         let error = self.error.as_deref().map(normalised);
         let text = format!("{}\0{}", self.reason, error.as_deref().unwrap_or("\0"));
         let digest = digest(&SHA256, text.as_bytes());
-        digest.as_ref()[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+        short_hex(digest.as_ref())
     }
+}
+
+/// The first 8 bytes as text, two digits each.
+#[must_use]
+pub fn short_hex(bytes: &[u8]) -> String {
+    bytes.iter().take(8).fold(String::with_capacity(16), |mut text, byte| {
+        // Into a text, which takes it.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 /// An error without what distinguishes one message from the next: words with digits in them become `…`.

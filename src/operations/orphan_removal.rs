@@ -17,6 +17,7 @@ use super::{
 use crate::{
     cleanup::{Pause, Pauses, fleet::Fleet, fleet::HostWorker},
     config::Config,
+    delivery::dead_letter::short_hex,
     docker::Docker,
     failure::Failure,
     health::Health,
@@ -92,7 +93,7 @@ pub fn seen<'a>(orphans: impl Iterator<Item = &'a Orphan>) -> String {
         orphans.map(|orphan| format!("{}\0{}", orphan.host.as_deref().unwrap_or_default(), orphan.volume)).collect();
     names.sort_unstable();
     let digest = digest(&SHA256, names.join("\0\0").as_bytes());
-    digest.as_ref()[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+    short_hex(digest.as_ref())
 }
 
 /// Removes the volumes without a thread that are so old, for this person; refuses if they are not as many as

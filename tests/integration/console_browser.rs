@@ -313,7 +313,7 @@ impl Nginx {
         drop(free);
         let at = dir.path().display();
         let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
-        let temporary: String = temporary.iter().map(|kind| format!("{kind}_temp_path {at}/{kind};\n")).collect();
+        let temporary = temporary.map(|kind| format!("{kind}_temp_path {at}/{kind};\n")).concat();
         let config = format!(
             "daemon off;\npid {at}/pid;\nerror_log {at}/errors;\nevents {{}}\nhttp {{\naccess_log off;\n{temporary}\
              server {{\nlisten 127.0.0.1:{port};\nlocation {location}\n}}\n}}\n"

@@ -99,7 +99,7 @@ pub(super) async fn removals(State(console): Shared, viewer: Viewer, uri: Uri) -
     let filter = receipt_filter(&query);
     let found = receipt_pages::page(console.store().await?, &filter, after, limit).await;
     let (removals, next) = found.map_err(Problem::from)?;
-    let page = RemovalsPage { removals, next: next.map(|next| next.to_string()) };
+    let page = RemovalsPage { removals, next: next.as_ref().map(ToString::to_string) };
     Ok(rendered(&Removals::new(frame(&console, &viewer).await, form, page)))
 }
 

@@ -186,11 +186,14 @@ fn figures(report: &Report, lately: &Lately, now: DateTime<Utc>) -> Vec<Figure> 
 /// How many wait: counted now, or at the last sweeps where they are too many for that.
 fn waiting(report: &Report) -> String {
     let Some(backlog) = &report.backlog else { return "unknown".to_owned() };
-    let left = report.threads.iter().flat_map(|threads| threads.named()).map(|(_, count)| count).sum();
-    match backlog.and_more {
-        false => count(backlog.unmarked),
-        true if left > backlog.unmarked => format!("about {}", count(left)),
-        true => format!("more than {}", count(backlog.unmarked)),
+    if !backlog.and_more {
+        return count(backlog.unmarked);
+    }
+    let left: u64 = report.threads.as_ref().map_or(0, |threads| threads.named().iter().map(|(_, count)| count).sum());
+    if left > backlog.unmarked {
+        format!("about {}", count(left))
+    } else {
+        format!("more than {}", count(backlog.unmarked))
     }
 }
 
