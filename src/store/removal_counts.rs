@@ -15,7 +15,8 @@ use super::{
     PAGE_TIMEOUT, Store,
     entities::volume_removal::{Column, Entity},
     history_entities::{rollup, stat},
-    stats::{ROLLUP, Resolution, UNCOUNTED_RECEIPTS_READ},
+    stats::{ROLLUP, Resolution},
+    stats_since::UNCOUNTED_RECEIPTS_READ,
 };
 use crate::failure::Failure;
 

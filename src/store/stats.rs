@@ -3,14 +3,15 @@
 //! They are counted after the fact, each receipt once, by whoever sweeps: the transaction of a mark has nothing to do
 //! with it, since all of them would wait for one row. What is counted is known by the receipts' ids. An id is given out
 //! before its transaction commits, so that ids become visible out of their order: only receipts are counted that come
-//! after none which may still be uncommitted. Whoever reads adds what was not counted yet, up to a bound.
+//! after none which may still be uncommitted. Whoever reads adds what was not counted yet, up to a bound, see
+//! `stats_since`.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use chrono::{DateTime, DurationRound, SubsecRound, TimeDelta, Utc};
 use sea_orm::{
     ActiveValue::Set, ColumnTrait, Condition, ConnectionTrait, DatabaseTransaction, DbErr, EntityTrait, ExprTrait,
-    FromQueryResult, QueryFilter, QueryOrder, QuerySelect, QueryTrait, sea_query::Expr,
+    FromQueryResult, QueryFilter, QueryOrder, QuerySelect, sea_query::Expr,
 };
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -25,10 +26,7 @@ use crate::failure::Failure;
 /// The row with the latest receipt that was counted.
 pub(super) const ROLLUP: &str = "stats";
 /// Receipts that are counted in one transaction. SQLite's others wait for it.
-const RECEIPTS_A_STEP: u64 = 5000;
-/// Receipts that were not counted yet, as far as whoever asks for counts has them read: in a loaded minute there are as
-/// many, and after an upgrade millions wait to be counted.
-pub const UNCOUNTED_RECEIPTS_READ: u64 = 50_000;
+pub(super) const RECEIPTS_A_STEP: u64 = 5000;
 /// How long minutes are kept: nobody looks at those of last week.
 const MINUTES_KEPT: TimeDelta = TimeDelta::days(2);
 /// How long hours and days are kept.
@@ -87,61 +85,39 @@ pub struct Stat {
     pub unsized_receipts: i64,
 }
 
-/// How many volumes went, by the bucket, host, source and outcome.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
-pub struct Stats {
-    /// In the order of time.
-    pub stats: Vec<Stat>,
-    /// Whether there may be more: so many receipts were not counted yet that only the latest were looked at.
-    pub at_least: bool,
-}
-
 /// What is counted of a receipt.
 #[derive(FromQueryResult)]
-struct CountableReceipt {
-    id: i64,
-    removed_at: DateTime<Utc>,
+pub(super) struct CountableReceipt {
+    pub(super) id: i64,
+    pub(super) removed_at: DateTime<Utc>,
     host: Option<String>,
     source: String,
     outcome: String,
     bytes: Option<i64>,
 }
 
-/// A row of counts, and the latest receipt that is in any.
-#[derive(FromQueryResult)]
-struct CountedStat {
-    bucket: DateTime<Utc>,
-    host: String,
-    source: String,
-    outcome: String,
-    receipts: i64,
-    bytes: i64,
-    unsized_receipts: i64,
-    counted: Option<i64>,
-}
-
 /// The kind of a receipt.
-type Kind = (DateTime<Utc>, String, String, String);
+pub(super) type Kind = (DateTime<Utc>, String, String, String);
 
 #[derive(Clone, Copy, Default)]
-struct Sum {
-    receipts: i64,
-    bytes: i64,
-    unsized_receipts: i64,
+pub(super) struct Sum {
+    pub(super) receipts: i64,
+    pub(super) bytes: i64,
+    pub(super) unsized_receipts: i64,
 }
 
 #[derive(Default)]
-struct Sums(BTreeMap<Kind, Sum>);
+pub(super) struct Sums(pub(super) BTreeMap<Kind, Sum>);
 
 impl Sums {
-    fn add(&mut self, kind: Kind, sum: Sum) {
+    pub(super) fn add(&mut self, kind: Kind, sum: Sum) {
         let all = self.0.entry(kind).or_default();
         all.receipts += sum.receipts;
         all.bytes = all.bytes.saturating_add(sum.bytes);
         all.unsized_receipts += sum.unsized_receipts;
     }
 
-    fn add_receipt(&mut self, resolution: Resolution, row: &CountableReceipt) {
+    pub(super) fn add_receipt(&mut self, resolution: Resolution, row: &CountableReceipt) {
         let kind = (
             resolution.bucket(row.removed_at),
             row.host.clone().unwrap_or_default(),
@@ -213,60 +189,6 @@ impl Store {
         Ok(rows.len() as u64 == RECEIPTS_A_STEP)
     }
 
-    /// How many volumes went since, by this resolution; of what was not counted yet, the latest
-    /// [`UNCOUNTED_RECEIPTS_READ`] are added.
-    pub async fn stats(&self, resolution: Resolution, since: DateTime<Utc>) -> Result<Stats, Failure> {
-        self.bounded(PAGE_TIMEOUT, async {
-            let since = resolution.bucket(since);
-            let (uncounted, at_least) = self.uncounted_receipts().await?;
-            let mut sums = Sums::default();
-            let mut counted = 0;
-            for row in stats_since(resolution, since).into_model::<CountedStat>().all(&self.db).await? {
-                counted = row.counted.unwrap_or_default();
-                let kind = (row.bucket, row.host, row.source, row.outcome);
-                sums.add(
-                    kind,
-                    Sum { receipts: row.receipts, bytes: row.bytes, unsized_receipts: row.unsized_receipts },
-                );
-            }
-            // Those that were counted meanwhile are in the sums already.
-            let uncounted = uncounted.iter().filter(|receipt| receipt.id > counted && receipt.removed_at >= since);
-            uncounted.for_each(|receipt| sums.add_receipt(resolution, receipt));
-            let stat = |((bucket, host, source, outcome), sum): (Kind, Sum)| Stat {
-                bucket,
-                host,
-                source,
-                outcome,
-                receipts: sum.receipts,
-                bytes: sum.bytes,
-                unsized_receipts: sum.unsized_receipts,
-            };
-            Ok(Stats { stats: sums.0.into_iter().map(stat).collect(), at_least })
-        })
-        .await
-    }
-
-    /// The latest receipts that were not counted yet, and whether there may be more.
-    async fn uncounted_receipts(&self) -> Result<(Vec<CountableReceipt>, bool), DbErr> {
-        let counted = counted(&self.db).await?;
-        let (mut receipts, mut before) = (Vec::new(), i64::MAX);
-        while (receipts.len() as u64) < UNCOUNTED_RECEIPTS_READ {
-            let step = countable_receipts()
-                .filter(volume_removal::Column::Id.gt(counted))
-                .filter(volume_removal::Column::Id.lt(before))
-                .order_by_desc(volume_removal::Column::Id)
-                .limit(RECEIPTS_A_STEP);
-            let step = step.into_model::<CountableReceipt>().all(&self.db).await?;
-            let is_last = (step.len() as u64) < RECEIPTS_A_STEP;
-            before = step.last().map_or(before, |receipt| receipt.id);
-            receipts.extend(step);
-            if is_last {
-                return Ok((receipts, false));
-            }
-        }
-        Ok((receipts, true))
-    }
-
     /// Forgets counts and sweeps that nobody looks at any more.
     pub async fn forget_history(&self) -> Result<(), Failure> {
         let now = Utc::now();
@@ -292,7 +214,7 @@ pub(super) async fn counted(db: &impl ConnectionTrait) -> Result<i64, DbErr> {
 }
 
 /// What is counted of each receipt.
-fn countable_receipts() -> sea_orm::Select<volume_removal::Entity> {
+pub(super) fn countable_receipts() -> sea_orm::Select<volume_removal::Entity> {
     use volume_removal::{Column, Entity};
     Entity::find().select_only().columns([
         Column::Id,
@@ -302,15 +224,6 @@ fn countable_receipts() -> sea_orm::Select<volume_removal::Entity> {
         Column::Outcome,
         Column::Bytes,
     ])
-}
-
-/// What was counted, each row with the latest receipt that was: of one moment, since it is one statement.
-fn stats_since(resolution: Resolution, since: DateTime<Utc>) -> sea_orm::Select<stat::Entity> {
-    let latest = rollup::Entity::find_by_id(ROLLUP).select_only().column(rollup::Column::ReceiptId);
-    stat::Entity::find()
-        .column_as(Expr::from(latest.into_query()), "counted")
-        .filter(stat::Column::Resolution.eq(resolution.as_str()))
-        .filter(stat::Column::Bucket.gte(since))
 }
 
 /// Adds to a row, or makes it.
