@@ -117,7 +117,8 @@ fn removals_since(since: DateTime<Utc>, number_type: &'static str) -> SelectStat
     let removed_at = || Expr::col(Column::RemovedAt);
     let begun = Condition::all().add(removed_at().gte(since)).add(removed_at().lt(whole)).add(id().lte(counted()));
     let begun = receipts(Part::Begun, begun, &[Column::RemovedAt, Column::Id], since, number_type);
-    let uncounted = receipts(Part::Uncounted, Condition::all().add(id().gt(counted())), &[Column::Id], since, number_type);
+    let uncounted =
+        receipts(Part::Uncounted, Condition::all().add(id().gt(counted())), &[Column::Id], since, number_type);
     let mut all = uncounted;
     all.unions([hours, minutes, begun].map(|select| (UnionType::All, select))).to_owned()
 }
