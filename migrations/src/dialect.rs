@@ -62,6 +62,11 @@ pub trait Dialect: Parts + fmt::Debug + Send + Sync {
         "text"
     }
 
+    /// The type that an expression is cast to, to become a whole number of 64 bits.
+    fn number_type(&self) -> &'static str {
+        "bigint"
+    }
+
     /// A condition without a table that is never true, after the list of a `SELECT`.
     fn no_row(&self) -> &'static str {
         "WHERE 1 = 0"

@@ -26,6 +26,7 @@ mod requests;
 pub mod retention;
 mod runner;
 mod share;
+mod swept;
 mod under_way;
 pub mod users;
 mod vanished;
@@ -44,4 +45,5 @@ pub use self::{
         Pauses, Receipt, Receipts, Removal, RestartPolicy, Rows, Scope, Seen, Sighting, Sightings, StatusChange,
         StatusChanges, SweepEnd, SweepLog, Thread, Threads, VolumeRow, Volumes,
     },
+    swept::Swept,
 };

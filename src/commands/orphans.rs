@@ -62,7 +62,7 @@ fn say_host(worker: &Worker) -> Result<(), Failure> {
 }
 
 fn print(Orphans { volumes, foreign, orphans }: &Orphans) -> Result<(), Failure> {
-    orphans.iter().try_for_each(|orphan| say(line_of(orphan)))?;
+    orphans.iter().try_for_each(|orphan| output::list(&(line_of(orphan) + "\n")))?;
     say_counts(orphans.len(), *volumes, *foreign)
 }
 

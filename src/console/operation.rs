@@ -16,6 +16,7 @@ use crate::{
         parking::{Purged, Replayed},
     },
     sweep::{PlannedList, SweepReport},
+    terminal::amount_of,
 };
 
 /// Something that was asked for.
@@ -134,8 +135,10 @@ pub(super) fn sweep_in_words(report: &SweepReport) -> String {
     } else {
         ["removed", "marked, since their volume was absent"]
     };
+    let size = amount_of(report.removed, report.bytes, report.unsized_volumes);
+    let removed = format!("{removed}{size}");
     let counts = [
-        (report.removed, removed),
+        (report.removed, removed.as_str()),
         (report.not_found, marked),
         (report.containers_removed, "exited containers first"),
         (report.referenced, "used by containers"),

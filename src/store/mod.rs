@@ -62,7 +62,7 @@ pub use look_alikes::LookAlike;
 pub use look_up::{PinnedDaemon, Sweeper, ThreadRow, WrittenReceipt};
 pub use outbox::Announcement;
 pub use receipt_list::{ListedReceipt, ReceiptFilter, ReceiptPlace};
-pub use removal_counts::Removals;
+pub use removal_counts::{Reclaimed, Removals};
 pub use schema::MigrationStatus;
 pub use schema_facts::{Inspection, Part, Schema, Unreachable};
 pub use stats::{Resolution, Stat};

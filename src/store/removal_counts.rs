@@ -18,44 +18,77 @@ use super::{
     stats::{ROLLUP, Resolution},
     stats_since::UNCOUNTED_RECEIPTS_READ,
 };
-use crate::failure::Failure;
+use crate::{cleanup::Gone, failure::Failure};
 
-/// How many volumes were found to be gone, by outcome.
+/// How many volumes were found to be gone, by outcome, and what was in those that were removed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Removals {
     /// In the last hour.
     pub last_hour: BTreeMap<String, u64>,
     /// In the last 24 hours, the last one included.
     pub last_day: BTreeMap<String, u64>,
+    /// In the last hour.
+    pub reclaimed_last_hour: Reclaimed,
+    /// In the last 24 hours, the last one included.
+    pub reclaimed_last_day: Reclaimed,
     /// Whether there may be more: so many receipts were not counted yet that only the latest were looked at.
     #[serde(skip_serializing_if = "Not::not")]
     pub at_least: bool,
 }
 
+/// What was in volumes that were removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Reclaimed {
+    /// As far as it is known.
+    pub bytes: u64,
+    /// How many had an unknown size.
+    pub unsized_volumes: u64,
+}
+
+/// What went since some time.
+#[derive(Default)]
+struct Since {
+    by_outcome: BTreeMap<String, u64>,
+    reclaimed: Reclaimed,
+    has_more: bool,
+}
+
 impl Store {
     /// Counts the receipts of the last hour and day before `now`.
     pub async fn removals(&self, now: DateTime<Utc>) -> Result<Removals, Failure> {
-        let (last_hour, hour_has_more) = self.removals_since(now - TimeDelta::hours(1)).await?;
-        let (last_day, day_has_more) = self.removals_since(now - TimeDelta::hours(24)).await?;
-        Ok(Removals { last_hour, last_day, at_least: hour_has_more || day_has_more })
+        let hour = self.removals_since(now - TimeDelta::hours(1)).await?;
+        let day = self.removals_since(now - TimeDelta::hours(24)).await?;
+        Ok(Removals {
+            last_hour: hour.by_outcome,
+            last_day: day.by_outcome,
+            reclaimed_last_hour: hour.reclaimed,
+            reclaimed_last_day: day.reclaimed,
+            at_least: hour.has_more || day.has_more,
+        })
     }
 
     /// The numbers by outcome, and whether there may be more.
-    async fn removals_since(&self, since: DateTime<Utc>) -> Result<(BTreeMap<String, u64>, bool), Failure> {
+    async fn removals_since(&self, since: DateTime<Utc>) -> Result<Since, Failure> {
         self.bounded(PAGE_TIMEOUT, async {
-            let (mut removals, mut has_more) = (BTreeMap::new(), false);
+            let Since { by_outcome: mut removals, mut reclaimed, mut has_more } = Since::default();
+            let number_type = self.engine.dialect().number_type();
             let mut read = BTreeMap::<i64, u64>::new();
-            for row in self.db.query_all(&removals_since(since)).await? {
+            for row in self.db.query_all(&removals_since(since, number_type)).await? {
                 let (part, outcome): (i64, String) = (row.try_get("", "part")?, row.try_get("", "outcome")?);
                 let (volumes, receipts): (i64, i64) = (row.try_get("", "volumes")?, row.try_get("", "receipts_read")?);
                 let of_part = read.entry(part).or_default();
                 *of_part += receipts.unsigned_abs();
                 has_more |= *of_part >= UNCOUNTED_RECEIPTS_READ;
+                let (bytes, sized): (Option<i64>, i64) = (row.try_get("", "bytes")?, row.try_get("", "sized")?);
+                if outcome == Gone::Removed.as_str() {
+                    reclaimed.bytes += bytes.unwrap_or_default().unsigned_abs();
+                    reclaimed.unsized_volumes += (volumes - sized).unsigned_abs();
+                }
                 if volumes > 0 {
                     *removals.entry(outcome).or_default() += volumes.unsigned_abs();
                 }
             }
-            Ok((removals, has_more))
+            Ok(Since { by_outcome: removals, reclaimed, has_more })
         })
         .await
     }
@@ -74,7 +107,7 @@ enum Part {
 
 /// Numbers of volumes by part and outcome, and how many receipts were read for them: of one moment, since it is one
 /// statement.
-fn removals_since(since: DateTime<Utc>) -> SelectStatement {
+fn removals_since(since: DateTime<Utc>, number_type: &'static str) -> SelectStatement {
     let begun = Resolution::Minute.bucket(since);
     let whole = if begun == since { begun } else { begun + TimeDelta::minutes(1) };
     let whole_hour = Resolution::Hour.bucket(since) + TimeDelta::hours(1);
@@ -84,8 +117,9 @@ fn removals_since(since: DateTime<Utc>) -> SelectStatement {
     let id = || Expr::col(Column::Id);
     let removed_at = || Expr::col(Column::RemovedAt);
     let begun = Condition::all().add(removed_at().gte(since)).add(removed_at().lt(whole)).add(id().lte(counted()));
-    let begun = receipts(Part::Begun, begun, &[Column::RemovedAt, Column::Id], since);
-    let uncounted = receipts(Part::Uncounted, Condition::all().add(id().gt(counted())), &[Column::Id], since);
+    let begun = receipts(Part::Begun, begun, &[Column::RemovedAt, Column::Id], since, number_type);
+    let uncounted =
+        receipts(Part::Uncounted, Condition::all().add(id().gt(counted())), &[Column::Id], since, number_type);
     let mut all = uncounted;
     all.unions([hours, minutes, begun].map(|select| (UnionType::All, select))).to_owned()
 }
@@ -96,6 +130,8 @@ fn buckets(resolution: Resolution, condition: Expr) -> SelectStatement {
         .expr_as(Expr::val(Part::Buckets as i64), "part")
         .column(stat::Column::Outcome)
         .expr_as(Expr::col(stat::Column::Receipts), "volumes")
+        .expr_as(Expr::col(stat::Column::Bytes), "bytes")
+        .expr_as(Expr::col(stat::Column::Receipts).sub(Expr::col(stat::Column::UnsizedReceipts)), "sized")
         .expr_as(Expr::val(0_i64), "receipts_read")
         .from(stat::Entity)
         .and_where(Expr::col(stat::Column::Resolution).eq(resolution.as_str()))
@@ -104,9 +140,15 @@ fn buckets(resolution: Resolution, condition: Expr) -> SelectStatement {
 }
 
 /// The numbers of receipts since then among the latest that meet a condition, by outcome, and how many those are.
-fn receipts(part: Part, condition: Condition, order: &[Column], since: DateTime<Utc>) -> SelectStatement {
+fn receipts(
+    part: Part,
+    condition: Condition,
+    order: &[Column],
+    since: DateTime<Utc>,
+    number_type: &'static str,
+) -> SelectStatement {
     let mut latest = Query::select()
-        .columns([Column::Outcome, Column::RemovedAt])
+        .columns([Column::Outcome, Column::RemovedAt, Column::Bytes])
         .from(Entity)
         .cond_where(condition)
         .limit(UNCOUNTED_RECEIPTS_READ)
@@ -114,11 +156,15 @@ fn receipts(part: Part, condition: Condition, order: &[Column], since: DateTime<
     for column in order {
         latest.order_by(*column, Order::Desc);
     }
-    let is_since = CaseStatement::new().case(Expr::col(Column::RemovedAt).gte(since), Expr::val(1_i64));
+    let of_then_on = |what: Expr| CaseStatement::new().case(Expr::col(Column::RemovedAt).gte(since), what);
+    let (is_since, bytes) = (of_then_on(Expr::val(1_i64)), of_then_on(Expr::col(Column::Bytes)));
     Query::select()
         .expr_as(Expr::val(part as i64), "part")
         .column(Column::Outcome)
         .expr_as(Func::count(is_since), "volumes")
+        // A sum of whole numbers is none to every database.
+        .expr_as(Expr::from(Func::sum(bytes.clone())).cast_as(number_type), "bytes")
+        .expr_as(Func::count(bytes), "sized")
         .expr_as(Func::count(Expr::val(1_i64)), "receipts_read")
         .from_subquery(latest, "latest")
         .group_by_col(Column::Outcome)

@@ -40,6 +40,7 @@ mod tally;
 mod unplaced;
 
 pub use self::{
+    logged::observe_backlog,
     pages::pages,
     planned::{Planned, PlannedList, Would},
     report::{SweepReport, ThreadStates},

@@ -98,7 +98,7 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
         let sweep = async |stop: CancellationToken| {
             self.sweep(false, &stop).await;
             if self.cleaner.host.is_only() {
-                observe_backlog(self.cleaner.threads(), self.cleaner.policy().retention).await;
+                observe_backlog(&self.cleaner.context).await;
             }
         };
         schedule.run(|| self.until_ready(), sweep, || self.cleaner.users.sweep_is_due()).await;
@@ -154,8 +154,8 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
             let why = self.cleaner.pause_reason().unwrap_or_default();
             skipped_reason.get_or_insert_with(|| format!("removal is paused: {why}"));
         }
-        let report = tally.report(skipped_reason, began.elapsed());
-        observe(self.cleaner.host.name(), &report);
+        let report = tally.report(skipped_reason, began.elapsed(), self.cleaner.swept());
+        observe(self.cleaner.host.name(), &report, self.cleaner.context.clock.now());
         report.log();
         end_log(self.cleaner.threads(), logged, &report).await;
         report

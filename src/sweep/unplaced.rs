@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     cleanup::{
-        Candidate, Cause, Database, Details, Inventory, Scope, Volumes,
+        Candidate, Cause, Database, Details, Inventory, Scope, Swept, Volumes,
         fleet::{Fleet, HostWorker},
     },
     failure::{Dependency, Failure, Verdict},
@@ -80,7 +80,7 @@ impl<V: Volumes, T: Database> Unplaced<V, T> {
         let sweep = async |stop: CancellationToken| {
             were_all_up.store(self.health.are_all_hosts_up(), std::sync::atomic::Ordering::Relaxed);
             self.sweep(false, &stop).await;
-            observe_backlog(self.fleet.threads(), self.fleet.context().policy.retention).await;
+            observe_backlog(self.fleet.context()).await;
         };
         let due = || async {
             if were_all_up.load(std::sync::atomic::Ordering::Relaxed) {
@@ -111,8 +111,8 @@ impl<V: Volumes, T: Database> Unplaced<V, T> {
         }
         skipped_reason = skipped_reason.or_else(|| stopping.why()).or_else(|| tally.doubt.clone());
         self.log_skipped(skipped_reason.as_ref());
-        let report = tally.report(skipped_reason, began.elapsed());
-        observe(None, &report);
+        let report = tally.report(skipped_reason, began.elapsed(), Swept::default());
+        observe(None, &report, self.fleet.context().clock.now());
         report.log();
         end_log(self.fleet.threads(), logged, &report).await;
         report

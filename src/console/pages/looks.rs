@@ -269,22 +269,6 @@ pub(super) fn count(number: u64) -> String {
     parts.join(",")
 }
 
-/// So many bytes, in the unit that leaves at most four digits.
-pub(super) fn amount(bytes: u64) -> String {
-    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
-    let (mut tenths, mut unit) = (u128::from(bytes) * 10, "bytes");
-    for next in UNITS {
-        if tenths < 10_240 {
-            break;
-        }
-        (tenths, unit) = (tenths / 1024, next);
-    }
-    match (unit, tenths % 10) {
-        ("bytes", _) | (_, 0) => format!("{} {unit}", tenths / 10),
-        (_, tenth) => format!("{}.{tenth} {unit}", tenths / 10),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -292,8 +276,6 @@ mod tests {
     #[test]
     fn numbers_are_written_as_people_read_them() {
         assert_eq!([0, 7, 999, 1000, 1_234_567].map(count), ["0", "7", "999", "1,000", "1,234,567"]);
-        let amounts = [0, 1023, 1024, 1536, 5 << 30, u64::MAX].map(amount);
-        assert_eq!(amounts, ["0 bytes", "1023 bytes", "1 KiB", "1.5 KiB", "5 GiB", "16383.9 PiB"].map(str::to_owned));
         assert_eq!(age(90_061), "1day 1h");
     }
 }

@@ -3,7 +3,7 @@
 use askama::Template;
 use chrono::Utc;
 
-use super::looks::{Frame, OperationLine, address, age, amount, count, found_at, moment};
+use super::looks::{Frame, OperationLine, address, age, count, found_at, moment};
 use crate::{
     console::queries::{HoldsPage, OrphansPage, OrphansQuery},
     operations::{
@@ -13,7 +13,7 @@ use crate::{
         status::COUNTED,
     },
     store::ListedHold,
-    terminal::time,
+    terminal::{amount, time},
 };
 
 /// The Docker hosts.

@@ -4,7 +4,7 @@ use askama::Template;
 use chrono::Utc;
 use serde::Deserialize;
 
-use super::looks::{Frame, OperationLine, address, amount, found_at, moment};
+use super::looks::{Frame, OperationLine, address, found_at, moment};
 use crate::{
     console::{
         operation::sweep_in_words,
@@ -14,6 +14,7 @@ use crate::{
     operations::audit_trail::point,
     store::{ListedReceipt, LoggedAct, LoggedSweep},
     sweep::SweepReport,
+    terminal::amount,
 };
 
 /// Which receipts, as a person types it.

@@ -5,13 +5,13 @@ use chrono::{DateTime, Utc};
 
 use super::{
     chart::{Chart, Sum},
-    looks::{Frame, OperationLine, PauseLine, age, amount, count, found_at},
+    looks::{Frame, OperationLine, PauseLine, age, count, found_at},
 };
 use crate::{
     console::lately::{Lately, Range},
     operations::status::overview::{FailingThread, Report},
     store::Stats,
-    terminal::time,
+    terminal::{amount, time},
 };
 
 /// How things stand.

@@ -384,7 +384,14 @@ mod tests {
             |removed, not_found| BTreeMap::from([("not_found".to_owned(), not_found), ("removed".to_owned(), removed)]);
         let mut busy = changed(|rows| {
             rows.backlog = Ok(Backlog { unmarked: 1204, oldest_closed_at: Some(ago(90_061)) });
-            rows.removals = Ok(Removals { last_hour: counts(31, 2), last_day: counts(4012, 77), at_least: true });
+            let reclaimed = |bytes, unsized_volumes| crate::store::Reclaimed { bytes, unsized_volumes };
+            rows.removals = Ok(Removals {
+                last_hour: counts(31, 2),
+                last_day: counts(4012, 77),
+                reclaimed_last_hour: reclaimed(5 << 30, 0),
+                reclaimed_last_day: reclaimed(6 << 40, 12),
+                at_least: true,
+            });
             let worst = vec![failing_thread("t1", 12, "disk full"), failing_thread("t2", 1, "two\nlines")];
             rows.failing = Ok(FailingThreads { threads: 14, worst });
             rows.pause = Ok(Some(paused("the new release removes too much")));

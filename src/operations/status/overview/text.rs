@@ -4,6 +4,7 @@ use super::{
     BTreeMap, Dependency, Duration, Failing, FailingThread, FailingThreads, Host, HostReport, KnownDaemon, LeftToDo,
     Pause, PinnedDaemon, Plain, QueueCount, Removals, Report, Sweeper, Sweeping, fmt, time, times,
 };
+use crate::{cleanup::Gone, store::Reclaimed, terminal::amount_of};
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -49,12 +50,13 @@ impl Report {
     }
 
     fn write_removals(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Some(Removals { last_hour, last_day, at_least }) = &self.removals else {
+        let Some(Removals { last_hour, last_day, reclaimed_last_hour, reclaimed_last_day, at_least }) = &self.removals
+        else {
             return self.unread(f, "removals");
         };
         let least = if *at_least { "at least " } else { "" };
-        let (last_hour, last_day) = (counts(last_hour), counts(last_day));
-        writeln!(f, "{:<9} last hour: {least}{last_hour}; last 24 hours: {least}{last_day}", "removals")
+        let (hour, day) = (counts(last_hour, *reclaimed_last_hour), counts(last_day, *reclaimed_last_day));
+        writeln!(f, "{:<9} last hour: {least}{hour}; last 24 hours: {least}{day}", "removals")
     }
 
     fn write_failing(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -193,11 +195,13 @@ pub(super) fn age(seconds: u64) -> String {
     humantime::format_duration(Duration::from_secs(seconds - seconds % unit)).to_string()
 }
 
-/// Counts by outcome, such as `3 removed, 1 not_found`.
-fn counts(by_outcome: &BTreeMap<String, u64>) -> String {
+/// Counts by outcome, such as `1 not_found, 3 removed, 5 GiB`.
+fn counts(by_outcome: &BTreeMap<String, u64>, reclaimed: Reclaimed) -> String {
     if by_outcome.is_empty() {
         return "none".to_owned();
     }
     let counts: Vec<_> = by_outcome.iter().map(|(outcome, count)| format!("{count} {}", Plain(outcome))).collect();
-    counts.join(", ")
+    let Reclaimed { bytes, unsized_volumes } = reclaimed;
+    let removed = by_outcome.get(Gone::Removed.as_str()).copied().unwrap_or_default();
+    counts.join(", ") + &amount_of(removed, bytes, unsized_volumes)
 }
