@@ -154,14 +154,15 @@ impl<V: Volumes, T: Database> Fleet<V, T> {
                 // The reaper of that host has a sweep for it.
                 Placement::On(host) if !is_alone && self.worker(&host).is_none() => Ok(Outcome::Deferred),
                 Placement::On(host) => self.clean_at(&host, thread, claimed_host, origin.clone()).await,
-                Placement::Unknown | Placement::Only => match any.hindrance(row, rows.pause.as_deref()) {
-                    Some(outcome) => Ok(outcome),
-                    None => {
+                Placement::Unknown | Placement::Only => {
+                    if let Some(outcome) = any.hindrance(row, rows.pause.as_deref()) {
+                        Ok(outcome)
+                    } else {
                         let mut row = row.clone();
                         row.keep_volumes(&any.host, claimed_host, |placement| *placement == Placement::Unknown);
                         self.clean_anywhere(thread, &row, rows.unserved_host.is_none(), origin.clone()).await
                     }
-                },
+                }
             };
             result = Some(match result {
                 None => share,

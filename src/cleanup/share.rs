@@ -81,7 +81,7 @@ mod tests {
 
     /// What a thread with volumes on these hosts, or without rows of them, has on host `a`: all, and what is unplaced.
     fn share(hosts: Option<&[Option<&str>]>, of_thread: Option<&str>, claimed: Option<&str>) -> Result<String, String> {
-        let row = |host: &Option<&str>| VolumeRow {
+        let row = |host: Option<&str>| VolumeRow {
             name: format!("ha_ws_{}", host.unwrap_or("none")),
             id: String::new(),
             host: host.map(str::to_owned),
@@ -92,7 +92,7 @@ mod tests {
             close: Close::default(),
             held: false,
             host: of_thread.map(str::to_owned),
-            volumes: hosts.map(|hosts| hosts.iter().map(row).collect()),
+            volumes: hosts.map(|hosts| hosts.iter().copied().map(row).collect()),
         };
         let names = VolumeNames::of_prefix("ha_ws_").expect("valid");
         let names = if hosts.is_some() { names.in_rows() } else { names };

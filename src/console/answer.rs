@@ -69,6 +69,10 @@ pub(super) fn body<T: DeserializeOwned>(headers: &HeaderMap, body: &[u8]) -> Res
         let detail = "the body must be JSON, and say so: Content-Type: application/json";
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
     }
+    // serde would take a list for an object, by the order of its fields.
+    if !body.trim_ascii_start().starts_with(b"{") {
+        return Err(Problem::invalid("the body must be a JSON object"));
+    }
     serde_json::from_slice(body).map_err(|error| Problem::invalid(format!("the body: {error}")))
 }
 

@@ -32,6 +32,9 @@ struct Found<T> {
 /// What is being found out. Nothing if the task panicked.
 type Taking<T> = Shared<BoxFuture<'static, Option<Arc<Found<T>>>>>;
 
+/// What is being found out, and what was found out before, if that is not too old to be shown meanwhile.
+type Replacing<T> = (Taking<T>, Option<Arc<Found<T>>>);
+
 /// The latest of something that is found out when it is asked for.
 pub(super) struct Snapshot<T> {
     /// How old it may be.
@@ -74,7 +77,7 @@ impl<T: Clone + Send + Sync + 'static> Snapshot<T> {
     }
 
     /// What can be had now, or is being found out, with what it may be replaced by until then.
-    fn latest_or_new<F>(&self, take: impl FnOnce() -> F) -> Result<Arc<Found<T>>, (Taking<T>, Option<Arc<Found<T>>>)>
+    fn latest_or_new<F>(&self, take: impl FnOnce() -> F) -> Result<Arc<Found<T>>, Replacing<T>>
     where
         F: Future<Output = T> + Send + 'static,
     {

@@ -79,7 +79,7 @@ async fn sweep_fleet<T: DatabasePort, G>(
     };
     let sweepers: Vec<_> = fleet.workers().iter().map(sweeper).collect();
     let shown = begun(fleet.threads().backlog().await?.unmarked, sweepers.iter().map(Sweeper::progress).collect());
-    let report = sweep_hosts(&fleet, &sweepers, config.host.is_some(), planned, stop).await;
+    let report = Box::pin(sweep_hosts(&fleet, &sweepers, config.host.is_some(), planned, stop)).await;
     drop(shown);
     let report = report?;
     fleet.threads().as_ref().close().await?;

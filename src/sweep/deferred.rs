@@ -89,7 +89,9 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
         let absent = deferred.wait_or_absent(&self.cleaner.context.names, inventory, tally);
         if tally.dry_run {
             tally.add(Fate::NotFound, absent.len());
-            absent.iter().for_each(|row| self.plan(&row.thread, Some(&row.volumes), Would::Mark));
+            for row in &absent {
+                self.plan(&row.thread, Some(&row.volumes), Would::Mark);
+            }
             return Ok(());
         }
         let unmarked = self.mark_if_proven(absent, inventory, tally).await?;

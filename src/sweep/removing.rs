@@ -57,7 +57,9 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
         let threads = retries.threads();
         if tally.dry_run {
             tally.add(Fate::Removed, threads.len());
-            threads.iter().for_each(|thread| self.plan(thread, None, Would::Remove));
+            for thread in &threads {
+                self.plan(thread, None, Would::Remove);
+            }
             return Ok(());
         }
         let enough = stop.child_token();

@@ -262,7 +262,9 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
         if tally.dry_run {
             if proves_absence(inventory, absent.len(), tally) {
                 tally.add(Fate::NotFound, absent.len());
-                absent.iter().for_each(|row| self.plan(&row.thread, Some(&row.volumes), Would::Mark));
+                for row in &absent {
+                    self.plan(&row.thread, Some(&row.volumes), Would::Mark);
+                }
             }
             let would_be = if self.cleaner.pause_reason().is_some() { Fate::Paused } else { Fate::Removed };
             tally.add(would_be, removable.len());

@@ -171,7 +171,9 @@ impl<V: Volumes, T: Database> Unplaced<V, T> {
         if tally.dry_run {
             tally.add(Fate::NotFound, absent.len());
             if let Some(planned) = &self.planned {
-                absent.iter().for_each(|row| planned.add(None, &row.thread, &row.volumes, Would::Mark));
+                for row in &absent {
+                    planned.add(None, &row.thread, &row.volumes, Would::Mark);
+                }
             }
             return Ok(());
         }

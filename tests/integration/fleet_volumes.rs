@@ -73,8 +73,14 @@ async fn each_volume_is_cleaned_on_its_own_host_by_event_and_by_sweep() {
         assert_eq!(unmarked.collect::<Vec<_>>(), [json!(1), json!(1)], "{on:?} {listed}");
 
         let report = world.sweep().await;
-        // Each host has its share of the thread.
-        let counts = ["candidates", "removed", "not_found", "failed", "orphans"].map(|field| report[field].clone());
+        // Each host has its share of the thread; who finds its row locked by the other leaves it for the next sweep.
+        let mut counts = ["candidates", "removed", "not_found", "failed", "orphans"].map(|field| report[field].clone());
+        if report["cooling_down"] == 1 {
+            counts[1] = json!(
+                report["removed"].as_u64().expect("removed")
+                    + world.sweep().await["removed"].as_u64().expect("removed")
+            );
+        }
         assert_eq!(counts, [2, 2, 0, 0, 0].map(Value::from), "{on:?} {report}");
         assert_eq!(marked(&world).await, ["s1", "s2", "s3"], "{on:?}");
         assert_eq!(there(&world, hosts, &["s1", "s2", "s3"]).await, [(false, true), (true, false), (true, false)]);

@@ -65,7 +65,8 @@ impl Podman {
     }
 
     async fn import(&self, tag: &str, tarball: Vec<u8>) {
-        let image = CreateImageOptionsBuilder::default().from_src("-").repo(IMAGE).tag(tag).build();
+        // Podman 4 takes no tag beside the name.
+        let image = CreateImageOptionsBuilder::default().from_src("-").repo(&format!("{IMAGE}:{tag}")).build();
         let imported = self.client().create_image(Some(image), Some(body_full(tarball.into())), None);
         imported.for_each(|step| async { drop(step.expect("imported")) }).await;
     }
