@@ -49,6 +49,7 @@ impl Shown {
 pub struct Waiting(Option<AbortOnDropHandle<()>>);
 
 /// Shows on standard error, if that is a terminal, that work goes on.
+#[must_use]
 pub fn wait() -> Waiting {
     let show = async {
         tokio::time::sleep(SOON).await;
