@@ -44,7 +44,7 @@ async fn report(config: &Config, dry_run: bool) -> Result<SweepReport, Failure> 
         progress::show(total);
         AbortOnDropHandle::new(tokio::spawn(show_progress(of_hosts)))
     };
-    let report = sweeping::sweep(config, &person(), dry_run, &stop, show).await;
+    let report = Box::pin(sweeping::sweep(config, &person(), dry_run, &stop, show)).await;
     drop(interrupted);
     progress::clear();
     // What could not begin did nothing, and often for want of the database that it would be written to.

@@ -54,7 +54,8 @@ impl Console {
                 shown.begin(total);
                 AbortOnDropHandle::new(tokio::spawn(show(of_hosts, shown)))
             };
-            let swept = sweeping::sweep_listing(&console.config, &by.name, planned, how_far.stopping(), show).await;
+            let sweep = sweeping::sweep_listing(&console.config, &by.name, planned, how_far.stopping(), show);
+            let swept = Box::pin(sweep).await;
             let done = swept.map_err(Problem::from);
             if dry_run {
                 return done;

@@ -120,7 +120,7 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
     /// One sweep. With `dry_run`, only says what it would do.
     pub async fn sweep(&self, dry_run: bool, stop: &CancellationToken) -> SweepReport {
         let span = traces::sweep(self.cleaner.host.name());
-        let report = self.sweep_once(dry_run, stop).instrument(span.clone()).await;
+        let report = Box::pin(self.sweep_once(dry_run, stop)).instrument(span.clone()).await;
         report.record_in(&span);
         report
     }

@@ -110,7 +110,7 @@ impl Prometheus {
         Self::start(&format!("global: {{scrape_interval: 1s}}\nscrape_configs:\n{scraped}\n"), dir)
     }
 
-    /// One that scrapes nothing, and has these samples, as OpenMetrics has them.
+    /// One that scrapes nothing, and has these samples, as `OpenMetrics` has them.
     pub(crate) async fn with_samples(samples: &str, dir: &Path) -> Self {
         std::fs::write(dir.join("samples"), samples).expect("written");
         let mut promtool = Command::new("promtool");

@@ -158,7 +158,9 @@ async fn what_is_marked_while_the_broker_is_away_is_told_when_it_is_back_in_orde
         expected.entry(subject(&event)).or_default().push(id(&event));
     }
     // The first of each was told before.
-    heard.values_mut().for_each(|ids| drop(ids.remove(0)));
+    for ids in heard.values_mut() {
+        ids.remove(0);
+    }
     assert_eq!(heard, expected, "each thread's in their order, and none is missing");
     connection.close(200, "done".into()).await.expect("closed");
     world.delete_queue(&queue).await;

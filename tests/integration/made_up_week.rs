@@ -139,7 +139,7 @@ pub(crate) struct Week {
     pub(crate) began: DateTime<Utc>,
     pub(crate) ended: DateTime<Utc>,
     pub(crate) truth: Truth,
-    /// What a Prometheus would have that had scraped the service all the time, as OpenMetrics has it.
+    /// What a Prometheus would have that had scraped the service all the time, as `OpenMetrics` has it.
     pub(crate) samples: String,
     /// What the service's metrics say at the end.
     pub(crate) metrics: String,
@@ -207,7 +207,9 @@ pub(crate) async fn live(world: &World) -> Week {
     let context = Context::new(store, names.clone(), Policy::default(), limits).with_clock(Clock::new(now));
     let cleaner = Arc::new(Cleaner::new(Host::Only, Daemon::default(), 8, Arc::new(context)));
     let health = Arc::new(Health::new());
-    Dependency::ALL.into_iter().for_each(|dependency| health.up(dependency));
+    for dependency in Dependency::ALL {
+        health.up(dependency);
+    }
     let sweeper = Sweeper::new(Arc::clone(&cleaner), Arc::clone(&health), Duration::ZERO);
     let fleet = Arc::new(Fleet::new(vec![Arc::clone(&cleaner)], &health, 128));
     let consumer = Consumer { fleet, health, retry_delays: vec![Duration::from_secs(1)] };

@@ -49,7 +49,11 @@ async fn every_section_says_how_things_stand() {
         assert_eq!(report["backlog"]["oldest_closed_at"], json!("2020-01-01T00:00:00Z"), "{on:?}");
         assert!(report["backlog"]["oldest_seconds"].as_u64().expect("seconds") > 5 * 365 * 24 * 3600);
         let removed = json!({"removed": 1});
-        assert_eq!(report["removals"], json!({"last_hour": removed, "last_day": removed}), "{on:?}");
+        let unknown = json!({"bytes": 0, "unsized_volumes": 1});
+        let expected = json!({
+            "last_hour": removed, "last_day": removed, "reclaimed_last_hour": unknown, "reclaimed_last_day": unknown,
+        });
+        assert_eq!(report["removals"], expected, "{on:?}");
         assert_eq!(report["failing"]["threads"], json!(1));
         let worst = &report["failing"]["worst"][0];
         assert_eq!((&worst["thread_id"], &worst["attempts"]), (&json!("failing"), &json!(1)));
@@ -76,8 +80,8 @@ async fn for_people_it_says_the_same() {
     for line in [
         "broker    answers\ndatabase  answers\ndocker    answers\nbacklog   1 closed threads are not marked, the \
          oldest ",
-        "\nremovals  last hour: 1 removed; last 24 hours: 1 removed\nfailing   1 threads\n  failing  once, next try \
-         at 2",
+        "\nremovals  last hour: 1 removed, sizes unknown; last 24 hours: 1 removed, sizes unknown\nfailing   1 threads\n",
+        "\n  failing  once, next try at 2",
         "\nsweeper   nobody; the last one was replica-1/",
         "\ndaemons   default: ",
         "\nqueues\n",

@@ -130,6 +130,8 @@ async fn the_report_has_the_fields_of_the_contract() {
         "candidates",
         "containers_removed",
         "removed",
+        "bytes",
+        "unsized_volumes",
         "not_found",
         "referenced",
         "not_due",

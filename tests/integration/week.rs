@@ -109,6 +109,7 @@ fn metric(metrics: &str, series: &str) -> u64 {
     line.unwrap_or_else(|| panic!("no {series} in {metrics}")).parse().expect("a whole number")
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "they are made for this")]
 fn same<T: PartialEq + Debug>(what: &str, on: On, found: T, expected: T) {
     assert_eq!(found, expected, "{on:?}: {what}");
 }
