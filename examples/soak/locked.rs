@@ -131,10 +131,10 @@ impl Scene {
         while began.elapsed() < lasts {
             pace.tick().await;
             let (scene, id) = (Arc::clone(&scene), format!("t{number}"));
-            let look = Arc::clone(&scene);
+            let replica = Arc::clone(&scene);
             others.spawn(async move { scene.close(&id).await });
             number += 1;
-            let ready = soon("/readyz", get(&look.http, "/readyz")).await?;
+            let ready = soon("/readyz", get(&replica.http, "/readyz")).await?;
             if !ready.starts_with("HTTP/1.1 200") {
                 not_ready.push(ready.lines().last().unwrap_or_default().to_owned());
             }

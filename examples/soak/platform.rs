@@ -280,7 +280,7 @@ impl Platform {
     pub(crate) async fn volumes(&self) -> Try<BTreeSet<String>> {
         let volumes = soon("docker", self.docker.list_volumes(None::<ListVolumesOptions>)).await?.volumes;
         let names = volumes.unwrap_or_default().into_iter().map(|volume| volume.name);
-        Ok(names.filter(|name| self.shape.is_ours(PREFIX, name)).collect())
+        Ok(names.filter(|name| Shape::is_ours(PREFIX, name)).collect())
     }
 
     /// Removes the containers, so that nothing holds a volume any more.

@@ -88,7 +88,7 @@ impl Shape {
     }
 
     /// Whether a volume may be called so.
-    pub(crate) fn is_ours(self, prefix: &str, volume: &str) -> bool {
+    pub(crate) fn is_ours(prefix: &str, volume: &str) -> bool {
         ["ws", "cache"].iter().any(|kind| volume.starts_with(&format!("{prefix}_{kind}_")))
     }
 
