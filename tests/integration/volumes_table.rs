@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::{
     locks::{reopened_while_removing, serving, stays_when_its_event_comes_again},
-    world::{On, World, connect, eventually},
+    world::{On, World, eventually},
 };
 
 /// A uuid as the databases write it, but for its last digit.
@@ -395,24 +395,15 @@ async fn a_sweep_over_many_marked_volumes_reads_no_table_as_a_whole() {
     world.execute(&format!("{marked_volumes} SELECT {number}, {number}, 'ha_ws_' || number, now() {many}")).await;
     world.execute("UPDATE workspace_volumes SET removed_at = NULL WHERE volume_name IN ('ha_ws_7', 'ha_ws_77')").await;
     world.execute("ANALYZE").await;
-    // Scans are counted for certain once the connections that made them have ended.
-    let looking = connect(&world.settings["DATABASE_URL"]).await;
-    std::mem::replace(&mut world.db, looking).close().await.expect("closed");
-    let scans = async |what: &str| {
+    world.until_alone().await;
+    let scans = async |world: &World, what: &str| {
         let sum = format!("SELECT CAST(sum({what}) AS text) FROM pg_stat_user_tables");
         world.texts(&format!("{sum} WHERE relname IN ('Thread', 'workspace_volumes')")).await
     };
-    let alone = async || {
-        let others = "SELECT CAST(count(*) AS text) FROM pg_stat_activity WHERE datname = current_database() AND \
-                      backend_type = 'client backend' AND query NOT LIKE '%pg_stat_activity%' AND query NOT LIKE \
-                      '%pg_stat_user_tables%'";
-        (world.texts(others).await == ["0"]).then_some(())
-    };
-    eventually("the migration's connections have ended", alone).await;
-    let (whole, by_index) = (scans("seq_scan").await, scans("idx_scan").await);
+    let (whole, by_index) = (scans(&world, "seq_scan").await, scans(&world, "idx_scan").await);
     let report = world.sweep().await;
     assert_eq!(counts(&report), json!([2, 0, 0, 0, 2]), "{report}");
-    eventually("the sweep's connections have ended", alone).await;
-    assert_ne!(scans("idx_scan").await, by_index, "it is counted");
-    assert_eq!(scans("seq_scan").await, whole);
+    world.until_alone().await;
+    assert_ne!(scans(&world, "idx_scan").await, by_index, "it is counted");
+    assert_eq!(scans(&world, "seq_scan").await, whole);
 }

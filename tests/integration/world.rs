@@ -237,6 +237,16 @@ impl World {
         rows.iter().map(|row| row.try_get_by_index::<Option<String>>(0).expect("text").unwrap_or_default()).collect()
     }
 
+    /// Waits until whatever was connected to this database of PostgreSQL's has ended: only then all that it read is
+    /// counted.
+    pub(crate) async fn until_alone(&mut self) {
+        let looking = connect(&self.settings["DATABASE_URL"]).await;
+        std::mem::replace(&mut self.db, looking).close().await.expect("closed");
+        let others = "SELECT CAST(count(*) AS text) FROM pg_stat_activity WHERE datname = current_database() AND \
+                      backend_type = 'client backend' AND query NOT LIKE '%pg_stat_%'";
+        eventually("others have ended", async || (self.texts(others).await == ["0"]).then_some(())).await;
+    }
+
     /// Whether the MySQL of this world is MariaDB.
     pub(crate) async fn is_mariadb(&self) -> bool {
         self.texts("SELECT version()").await.iter().any(|version| version.contains("MariaDB"))
