@@ -212,7 +212,7 @@ impl Chaos {
         match harm {
             Harm::Server(action, lasts) => kill_and_start(&self.servers, server, action, *lasts).await,
             Harm::Swap(target, lasts) => {
-                let right = server.proxy.swap(target);
+                let right = server.proxy.swap(std::slice::from_ref(target));
                 tokio::time::sleep(*lasts).await;
                 server.proxy.swap(&right);
                 Ok(())

@@ -148,7 +148,7 @@ async fn owner_of(dir: &Path) -> Try<String> {
     Ok(String::from_utf8(output.stdout)?.trim().to_owned())
 }
 
-async fn as_root(command: &[&str]) -> Try {
+pub(crate) async fn as_root(command: &[&str]) -> Try {
     let is_root = Command::new("id").arg("-u").output().await?.stdout.starts_with(b"0\n");
     let command = if is_root { command.to_vec() } else { [&["sudo"][..], command].concat() };
     let output = Command::new(command[0]).args(&command[1..]).stdin(Stdio::null()).output().await?;
@@ -211,7 +211,7 @@ impl Drop for WrongServers {
 }
 
 /// What the servers in a directory export.
-async fn exported(dir: &Path, name: &str) -> Try<String> {
+pub(crate) async fn exported(dir: &Path, name: &str) -> Try<String> {
     let text = fs::read_to_string(dir.join("env")).await?;
     let value = text.lines().find_map(|line| line.strip_prefix("export ")?.strip_prefix(name)?.strip_prefix('='));
     Ok(value.ok_or_else(|| format!("{}: no {name}", dir.display()))?.to_owned())

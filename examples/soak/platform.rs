@@ -28,6 +28,7 @@ use crate::{
     plan::{Dice, Fate, Thread, garbage},
     poison::{Message, dressed, poison},
     soon,
+    stories::Stories,
 };
 
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -43,8 +44,10 @@ pub(crate) struct Platform {
     pub(crate) threads: Vec<Thread>,
     pub(crate) broker: Broker,
     pub(crate) meanwhile: Meanwhile,
+    pub(crate) stories: Stories,
     db: DatabaseConnection,
-    docker: Docker,
+    /// One for each host.
+    daemons: Vec<Docker>,
     published: Mutex<Vec<Published>>,
     /// Closes that are committed.
     pub(crate) closed: AtomicUsize,
@@ -58,6 +61,7 @@ pub(crate) struct Published {
     pub(crate) fate: Fate,
     /// The reason that the dead-letter queue has to give for it; `None` if it does not belong there.
     pub(crate) dead_letter: Option<&'static str>,
+    pub(crate) names_host: bool,
     /// What is odd about it.
     pub(crate) kind: Option<String>,
     /// The client library can't read it any more once the broker has added to its headers, or is not asked to when it
@@ -66,15 +70,25 @@ pub(crate) struct Published {
 }
 
 impl Platform {
-    pub(crate) async fn new(threads: Vec<Thread>, database_url: &str, broker_url: String, docker: &str) -> Try<Self> {
+    /// With the sockets of its hosts' daemons.
+    pub(crate) async fn new(
+        threads: Vec<Thread>,
+        database_url: &str,
+        broker_url: String,
+        sockets: &[&str],
+    ) -> Try<Self> {
         let mut options = ConnectOptions::new(database_url);
         options.sqlx_logging(false).max_connections(16).acquire_timeout(ATTEMPT_TIMEOUT).connect_lazy(true);
         Ok(Self {
             threads,
             broker: Broker::new(broker_url, EXCHANGE.to_owned()),
             meanwhile: Meanwhile::default(),
+            stories: Stories::default(),
             db: Database::connect(options).await?,
-            docker: Docker::connect_with_unix(docker, 60, bollard::API_DEFAULT_VERSION)?,
+            daemons: sockets
+                .iter()
+                .map(|socket| Docker::connect_with_unix(socket, 60, bollard::API_DEFAULT_VERSION))
+                .collect::<Result<_, _>>()?,
             published: Mutex::default(),
             closed: AtomicUsize::new(0),
         })
@@ -89,10 +103,11 @@ impl Platform {
             let insert = format!("INSERT INTO threads (id, status) VALUES {}", rows.join(","));
             soon("database", self.db.execute_unprepared(&insert)).await?;
         }
-        let volumes = self.with_row().filter(|thread| thread.fate.has_volume()).map(Thread::volume);
-        let volumes: Vec<_> = volumes.chain(ORPHANS.map(str::to_owned)).collect();
-        stream::iter(volumes)
-            .map(|volume| soon("docker", self.docker.create_volume(request(&volume))))
+        let volumes = self.with_row().filter(|thread| thread.fate.has_volume());
+        let volumes = volumes.map(|thread| (self.daemon(thread), thread.volume()));
+        let orphans = ORPHANS.map(|orphan| (&self.daemons[0], orphan.to_owned()));
+        stream::iter(volumes.chain(orphans).collect::<Vec<_>>())
+            .map(|(daemon, volume)| soon("docker", daemon.create_volume(request(&volume))))
             .buffer_unordered(8)
             .try_for_each(async |_| Ok(()))
             .await?;
@@ -107,7 +122,7 @@ impl Platform {
                 }),
                 ..ContainerCreateBody::default()
             };
-            soon("docker", self.docker.create_container(Some(options), body)).await?;
+            soon("docker", self.daemon(thread).create_container(Some(options), body)).await?;
         }
         Ok(())
     }
@@ -168,7 +183,9 @@ impl Platform {
         }
         let id = &thread.id;
         self.execute(&format!("UPDATE threads SET status = 'open', closed_at = NULL WHERE id = '{id}'")).await;
-        again(|| self.docker.create_volume(request(&thread.volume()))).await;
+        self.stories.add(id, "reopened");
+        again(|| self.daemon(thread).create_volume(request(&thread.volume()))).await;
+        self.stories.add(id, "its volume is there again");
         self.publish_event(thread, 2).await;
         if thread.fate == Fate::ClosedAgain {
             tokio::time::sleep(wait).await;
@@ -181,11 +198,12 @@ impl Platform {
     async fn close(&self, thread: &Thread) {
         let close = "UPDATE threads SET status = 'closed', closed_at = now()";
         self.execute(&format!("{close} WHERE id = '{}' AND status = 'open'", thread.id)).await;
+        self.stories.add(&thread.id, "closed");
         self.closed.fetch_add(1, Ordering::Relaxed);
     }
 
     async fn publish_event(&self, thread: &Thread, number: usize) {
-        let body = format!(r#"{{"thread_id": "{}"}}"#, thread.id);
+        let body = thread.event();
         let dead_letter = (thread.fate == Fate::Unknown).then_some("unknown_thread");
         self.publish(thread, number, body.as_bytes(), dead_letter).await;
     }
@@ -215,8 +233,9 @@ impl Platform {
         kind: Option<String>,
         may_be_unreadable: bool,
     ) {
-        let (thread, fate) = (thread.id.clone(), thread.fate);
-        self.published.lock().push(Published { id, thread, fate, dead_letter, kind, may_be_unreadable });
+        self.stories.add(&thread.id, &format!("{id} is published: {}", kind.as_deref().unwrap_or("an event")));
+        let (thread, fate, names_host) = (thread.id.clone(), thread.fate, thread.names_host);
+        self.published.lock().push(Published { id, thread, fate, dead_letter, names_host, kind, may_be_unreadable });
     }
 
     async fn is_marked(&self, thread: &Thread) -> bool {
@@ -247,17 +266,27 @@ impl Platform {
 
     /// The volumes with our prefix.
     pub(crate) async fn volumes(&self) -> Try<BTreeSet<String>> {
-        let volumes = soon("docker", self.docker.list_volumes(None::<ListVolumesOptions>)).await?.volumes;
-        let names = volumes.unwrap_or_default().into_iter().map(|volume| volume.name);
-        Ok(names.filter(|name| name.starts_with("ha_ws_")).collect())
+        let mut ours = BTreeSet::new();
+        for daemon in &self.daemons {
+            let volumes = soon("docker", daemon.list_volumes(None::<ListVolumesOptions>)).await?.volumes;
+            let names = volumes.unwrap_or_default().into_iter().map(|volume| volume.name);
+            ours.extend(names.filter(|name| name.starts_with("ha_ws_")));
+        }
+        Ok(ours)
     }
 
     /// Removes the containers, so that nothing holds a volume any more.
     pub(crate) async fn let_go(&self) -> Try {
         for thread in self.with(Fate::Held) {
-            soon("docker", self.docker.remove_container(&container(thread), None::<RemoveContainerOptions>)).await?;
+            let name = container(thread);
+            let remove = self.daemon(thread).remove_container(&name, None::<RemoveContainerOptions>);
+            soon("docker", remove).await?;
         }
         Ok(())
+    }
+
+    fn daemon(&self, thread: &Thread) -> &Docker {
+        &self.daemons[thread.host]
     }
 
     pub(crate) fn with(&self, fate: Fate) -> impl Iterator<Item = &Thread> {
