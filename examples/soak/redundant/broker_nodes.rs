@@ -142,6 +142,18 @@ impl Nodes {
         Ok(())
     }
 
+    pub(crate) async fn version(&self) -> Try<String> {
+        Ok(self.rabbitmqctl(0, &["version"]).await?.trim().to_owned())
+    }
+
+    /// For whoever wants to know what the brokers thought.
+    pub(crate) fn keep_logs(&self, place: &Path) -> Try {
+        for (number, Node { dir, .. }) in self.nodes.iter().enumerate() {
+            fs::copy(dir.join("broker/log"), place.join(format!("broker-{}.log", number + 1)))?;
+        }
+        Ok(())
+    }
+
     async fn rabbitmqctl(&self, which: usize, arguments: &[&str]) -> Try<String> {
         let Node { dir, network, .. } = &self.nodes[which];
         let mut command = Command::new("ip");

@@ -85,14 +85,17 @@ const KINDS: [(Kind, usize, [u64; 2], u64); 21] = [
     (Kind::ClientsHalfOpen, 2, [0, 5], 2),
 ];
 
-/// All faults of a run.
-pub(crate) fn plan(dice: &mut Dice, lasts: Duration, replicas: usize) -> Vec<Planned> {
+/// All faults of a run; `may_part` says whether brokers may lose sight of each other.
+pub(crate) fn plan(dice: &mut Dice, lasts: Duration, replicas: usize, may_part: bool) -> Vec<Planned> {
     let by_weight: Vec<_> = KINDS.iter().flat_map(|kind| std::iter::repeat_n(kind, kind.1)).collect();
     let mut free_at: BTreeMap<Target, Duration> = BTreeMap::new();
     let mut plan = Vec::new();
     let mut at = INTERVAL;
     while at < lasts {
         let (kind, _, [shortest, longest], over) = *by_weight[dice.below(by_weight.len())];
+        if !may_part && matches!(kind, Kind::BrokerCutOff | Kind::BrokerFrozen) {
+            continue;
+        }
         let which = dice.below(6);
         let targets = targets(kind, which, replicas);
         // What is taken is drawn again; a cut is always possible.
@@ -117,13 +120,13 @@ fn targets(kind: Kind, which: usize, replicas: usize) -> Vec<Target> {
         Kind::PrimaryKilled | Kind::StandbyKilled | Kind::StandbyAsked => vec![Target::Databases],
         Kind::DaemonKilled | Kind::DaemonFrozen | Kind::DaemonDiskFull => vec![Target::Daemon(which % 2)],
         Kind::DaemonsSwapped => vec![Target::Daemon(0), Target::Daemon(1)],
-        Kind::ReplicaKilled | Kind::ReplicaStopped | Kind::ReplicaFrozen | Kind::ClockJumped => {
-            vec![Target::Replica(which % replicas)]
+        Kind::ReplicaKilled
+        | Kind::ReplicaStopped
+        | Kind::ReplicaFrozen
+        | Kind::ClockJumped
+        | Kind::ClientsHalfOpen => vec![Target::Replica(which % replicas)],
+        Kind::BrokerConnectionsCut | Kind::DatabaseConnectionsCut | Kind::RowsLocked | Kind::DaemonConnectionsCut => {
+            vec![Target::Nothing]
         }
-        Kind::BrokerConnectionsCut
-        | Kind::DatabaseConnectionsCut
-        | Kind::RowsLocked
-        | Kind::DaemonConnectionsCut
-        | Kind::ClientsHalfOpen => vec![Target::Nothing],
     }
 }

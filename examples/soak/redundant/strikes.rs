@@ -25,6 +25,7 @@ use crate::{
     replica::Order,
 };
 
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Where a replica's clock jumps to.
 const JUMPS: [&str; 6] = ["+2h", "-2h", "+40d", "-40d", "+90", "-90"];
 
@@ -84,14 +85,17 @@ impl Strikes {
             Kind::DaemonsSwapped => {
                 vec![self.daemons.turns[0].lock().await, self.daemons.turns[1].lock().await]
             }
-            Kind::ReplicaKilled | Kind::ReplicaStopped | Kind::ReplicaFrozen | Kind::ClockJumped => {
+            Kind::ReplicaKilled
+            | Kind::ReplicaStopped
+            | Kind::ReplicaFrozen
+            | Kind::ClockJumped
+            | Kind::ClientsHalfOpen => {
                 vec![self.replica_turns[which % self.replicas.len()].lock().await]
             }
             Kind::BrokerConnectionsCut
             | Kind::DatabaseConnectionsCut
             | Kind::RowsLocked
-            | Kind::DaemonConnectionsCut
-            | Kind::ClientsHalfOpen => vec![],
+            | Kind::DaemonConnectionsCut => vec![],
         }
     }
 
@@ -121,7 +125,10 @@ impl Strikes {
             Kind::DaemonConnectionsCut => drop(daemons.proxies[which % 2].cut()),
             Kind::ReplicaKilled => self.order(replica, Order::Kill(lasts)).await?,
             Kind::ReplicaStopped => self.order(replica, Order::Stop(lasts)).await?,
-            Kind::ReplicaFrozen => self.order(replica, Order::Freeze(lasts)).await?,
+            Kind::ReplicaFrozen => {
+                self.order(replica, Order::Freeze(lasts)).await?;
+                sleep(lasts).await;
+            }
             Kind::ClockJumped => self.have_clock_jump(replica, which, lasts).await?,
             Kind::ClientsHalfOpen => open_halves(&self.http[replica], lasts).await?,
         }
@@ -134,8 +141,14 @@ impl Strikes {
         self.nodes.control(which, "start").await
     }
 
+    /// Until the replica has begun to obey, which it does when it has done what it was told before.
     async fn order(&self, replica: usize, order: Order) -> Try {
-        Ok(self.replicas[replica].send(order).await?)
+        let orders = &self.replicas[replica];
+        orders.send(order).await?;
+        while orders.capacity() < orders.max_capacity() {
+            sleep(LOOK_EVERY).await;
+        }
+        Ok(())
     }
 
     async fn have_clock_jump(&self, replica: usize, which: usize, lasts: Duration) -> Try {
