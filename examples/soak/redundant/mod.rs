@@ -61,7 +61,7 @@ pub(crate) async fn suffer() -> Try {
     let plan = fault_plan::plan(&mut for_plan, lasts, REPLICAS, may_part);
     println!("\n{} faults within {lasts:?}, {REPLICAS} replicas, RabbitMQ {version}", plan.len());
     if !may_part {
-        println!("No broker is frozen or cut off: before 4.2 that loses messages that were confirmed");
+        println!("No broker is frozen or cut off: before 4.2 that can lose messages");
     }
     Box::pin(stage.play(&plan, lasts, dice, &notes)).await?;
     conclude(&notes, &run)
@@ -151,8 +151,7 @@ impl Stage {
 }
 
 /// Whether a partition of the cluster loses nothing. Before 4.2, a channel whose send was lost in one does not send it
-/// again, and what it sends afterwards is confirmed and waits for the lost one, until the channel is gone
-/// (rabbitmq-server, pull request 14589).
+/// again, and what it sends afterwards is accepted and never gets into the queue (rabbitmq-server, pull request 14589).
 fn keeps_messages_when_parted(version: &str) -> bool {
     let mut numbers = version.split('.').map(|number| number.parse::<u32>().unwrap_or_default());
     (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default()) >= (4, 2)
