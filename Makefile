@@ -62,7 +62,8 @@ fuzz: ## messages, headers, settings, servers' answers, the limiter by chance, M
 			-max_total_time=$$(($(or $(MINUTES),10) * 60)) || exit 1; \
 	done
 
-soak: ## 20,000 events with a fault every second, 20,000 reopenings; SOAK_EVENTS=2000 SOAK_SECONDS=40 SOAK_CYCLES=500 for less
+# SOAK_EVENTS=2000 SOAK_SECONDS=80 SOAK_CYCLES=500 SOAK_LOCKED_SECONDS=30 for less.
+soak: ## 20,000 events with a fault every second, 20,000 reopenings, a row that stays locked for five minutes
 	deploy/local/install rabbitmq-server docker.io postgresql mariadb-server
 	cargo build --locked --release --bins --example soak
 	deploy/local/servers run -- cargo run --locked --release --quiet --example soak

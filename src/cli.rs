@@ -3,7 +3,6 @@
 mod command_actions;
 mod receipts_selection;
 mod selection;
-mod server_flag;
 
 use std::path::PathBuf;
 
@@ -13,11 +12,10 @@ pub use self::{
     command_actions::{DeadLettersAction, Direction, HostsAction, OrphansAction, ReceiptsAction},
     receipts_selection::ReceiptsSelection,
     selection::Selection,
-    server_flag::Server,
 };
 use crate::{
     build_info,
-    config::{CONFIG_ENV, Config, ConfigError, SERVER_ENV, SERVER_TOKEN_ENV, SETTINGS, environment, flag_of},
+    config::{CONFIG_ENV, Config, ConfigError, SETTINGS, environment, flag_of},
 };
 
 /// Removes the Docker volumes of closed threads, once, and remembers it.
@@ -177,8 +175,6 @@ pub enum Command {
 pub struct Invocation {
     /// What to do.
     pub command: Command,
-    /// The service that does it in our place.
-    pub server: Option<Server>,
     /// The checked settings.
     pub config: Config,
 }
@@ -194,7 +190,6 @@ pub fn read() -> Result<Invocation, ConfigError> {
     let given = [flag(&matches, "config"), env.get(CONFIG_ENV).cloned()].into_iter().flatten();
     let file = given.map(|path| path.trim().to_owned()).find(|path| !path.is_empty()).map(PathBuf::from);
     let file = file.map(|path| Config::read_file(&path).map(|text| (path, text))).transpose()?;
-    let server = Server::given(|key| flag(&matches, key), &env)?;
     // To `receipts` it is a condition, and names no host that this process would serve.
     let mut is_condition = false;
     if let Command::Receipts { selection, .. } = &mut command {
@@ -203,7 +198,7 @@ pub fn read() -> Result<Invocation, ConfigError> {
     }
     let flag = |key: &str| if is_condition && key == "host" { None } else { flag(&matches, key) };
     let config = Config::load(flag, &env, file)?;
-    Ok(Invocation { command, server, config })
+    Ok(Invocation { command, config })
 }
 
 /// The whole command line, settings included.
@@ -214,15 +209,6 @@ pub fn command() -> clap::Command {
         .global(true)
         .value_name("FILE")
         .help(format!("A TOML file with settings [env: {CONFIG_ENV}]"));
-    let server =
-        Arg::new("server").long("server").global(true).value_name("URL").help(format!(
-            "Ask the service at this address, in place of broker, database and Docker [env: {SERVER_ENV}]"
-        ));
-    let token = Arg::new("server_token")
-        .long("server-token")
-        .global(true)
-        .value_name("TOKEN")
-        .help(format!("What it is shown; others on this machine can read a flag [env: {SERVER_TOKEN_ENV}]"));
     let settings = SETTINGS.iter().map(|setting| {
         let default =
             if setting.default.is_empty() { String::new() } else { format!(" [default: {}]", setting.default) };
@@ -234,7 +220,7 @@ pub fn command() -> clap::Command {
             .help_heading("Settings (flag, environment, --config file, default)")
             .help(format!("{} [env: {}]{default}", setting.help, setting.env))
     });
-    CommandLine::command().arg(config).arg(server).arg(token).args(settings)
+    CommandLine::command().arg(config).args(settings)
 }
 
 fn flag(matches: &ArgMatches, key: &str) -> Option<String> {

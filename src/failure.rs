@@ -46,6 +46,18 @@ pub enum Verdict {
     Permanent,
 }
 
+impl Verdict {
+    /// The name in traces.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unavailable(dependency) => dependency.as_str(),
+            Self::Transient => "transient",
+            Self::Permanent => "permanent",
+        }
+    }
+}
+
 /// A failed call to a dependency.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]

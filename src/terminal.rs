@@ -35,9 +35,75 @@ pub fn time(at: DateTime<Utc>) -> String {
     at.to_rfc3339_opts(SecondsFormat::Secs, true)
 }
 
+/// How many columns the terminal has that standard output is; none if it is something else, which takes lines of any
+/// length.
+#[must_use]
+pub fn columns() -> Option<usize> {
+    let terminal = console::Term::stdout();
+    terminal
+        .is_term()
+        .then(|| terminal.size_checked())
+        .flatten()
+        .map(|(_, columns)| columns.into())
+        .filter(|it| *it > 0)
+}
+
+/// A line that is not longer than so many columns: what is over is an ellipsis.
+#[must_use]
+pub fn cut(line: &str, columns: usize) -> String {
+    if line.chars().count() <= columns {
+        return line.to_owned();
+    }
+    line.chars().take(columns.saturating_sub(1)).chain(['…']).collect()
+}
+
+/// So many bytes, in the unit that leaves at most four digits.
+#[must_use]
+pub fn amount(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
+    let (mut tenths, mut unit) = (u128::from(bytes) * 10, "bytes");
+    for next in UNITS {
+        if tenths < 10_240 {
+            break;
+        }
+        (tenths, unit) = (tenths / 1024, next);
+    }
+    match (unit, tenths % 10) {
+        ("bytes", _) | (_, 0) => format!("{} {unit}", tenths / 10),
+        (_, tenth) => format!("{}.{tenth} {unit}", tenths / 10),
+    }
+}
+
+/// What was in so many removed volumes, as far as it is known, to stand behind their number.
+#[must_use]
+pub fn amount_of(removed: u64, bytes: u64, unsized_volumes: u64) -> String {
+    match (removed, bytes, unsized_volumes) {
+        (0, ..) | (_, 0, 0) => String::new(),
+        (_, bytes, 0) => format!(", {}", amount(bytes)),
+        (_, 0, _) => ", sizes unknown".to_owned(),
+        (_, bytes, unsized_volumes) => format!(", {} and {unsized_volumes} of unknown size", amount(bytes)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_line_that_is_too_long_ends_where_the_terminal_does() {
+        let cuts =
+            [("", 3), ("abc", 3), ("abcd", 3), ("äöüß", 3), ("abc", 1)].map(|(line, columns)| cut(line, columns));
+        assert_eq!(cuts, ["", "abc", "ab…", "äö…", "…"]);
+    }
+
+    #[test]
+    fn amounts_are_written_as_people_read_them() {
+        let amounts = [0, 1023, 1024, 1536, 5 << 30, u64::MAX].map(amount);
+        assert_eq!(amounts, ["0 bytes", "1023 bytes", "1 KiB", "1.5 KiB", "5 GiB", "16383.9 PiB"].map(str::to_owned));
+        let of = |removed, bytes, unsized_volumes| amount_of(removed, bytes, unsized_volumes);
+        let amounts = [of(0, 0, 0), of(2, 2048, 0), of(2, 0, 2), of(2, 1024, 1)];
+        assert_eq!(amounts, ["", ", 2 KiB", ", sizes unknown", ", 1 KiB and 1 of unknown size"].map(str::to_owned));
+    }
 
     #[test]
     fn what_a_terminal_would_obey_is_written_out() {

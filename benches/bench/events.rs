@@ -9,21 +9,43 @@ use crate::{
     setup::{Result, Setup, create, docker, fill, float, rate, send, spread, stop, until},
 };
 
-/// What a volume holds, how many there are in a round, and which cores the processes have.
+/// What a volume holds, how many there are in a round and of each thread, and which cores the processes have.
 pub(crate) struct Case {
     title: &'static str,
-    rounds: usize,
-    volumes: usize,
+    pub(crate) rounds: usize,
+    pub(crate) volumes: usize,
+    per_thread: usize,
     files: usize,
     daemon_has_a_core: bool,
 }
 
 pub(crate) const EMPTY: Case =
-    Case { title: "empty volumes", rounds: 5, volumes: 1500, files: 0, daemon_has_a_core: false };
+    Case { title: "empty volumes", rounds: 5, volumes: 1500, per_thread: 1, files: 0, daemon_has_a_core: false };
 pub(crate) const APART: Case =
     Case { title: "empty volumes, the daemon on a core of its own", rounds: 3, daemon_has_a_core: true, ..EMPTY };
 pub(crate) const FILES: Case =
     Case { title: "300 files of 2 KB in each volume", rounds: 3, volumes: 100, files: 300, ..EMPTY };
+
+/// As many volumes, three of each thread.
+pub(crate) const THREE: Case = Case { title: "three empty volumes a thread", per_thread: 3, ..EMPTY };
+
+impl Case {
+    /// How the program knows what the volumes of a thread are called.
+    pub(crate) fn settings(&self) -> Vec<(&'static str, String)> {
+        match self.per_thread {
+            1 => Vec::new(),
+            several => {
+                let names: Vec<_> = (0..several).map(|number| name_of(number, "{id}")).collect();
+                vec![("VOLUME_REAPER_VOLUME_NAMES", names.join(","))]
+            }
+        }
+    }
+}
+
+/// What a volume of a thread is called.
+fn name_of(number: usize, id: &str) -> String {
+    if number == 0 { format!("ha_ws_{id}") } else { format!("ha_more{number}_{id}") }
+}
 
 pub(crate) async fn run(case: &Case) -> Result<()> {
     println!("\nEvents: {} rounds of {}, {}", case.rounds, case.volumes, case.title);
@@ -41,7 +63,8 @@ async fn compare(case: &Case) -> Result<()> {
         let (mut alone, mut ours, mut costs) = (Vec::new(), Vec::new(), Vec::new());
         let mut own_cost = Vec::new();
         for round in 0..case.rounds {
-            let names = make_volumes(case, &format!("bench_own_{round}")).await?;
+            let names: Vec<_> = (0..case.volumes).map(|number| format!("bench_own_{round}-{number}")).collect();
+            make_volumes(case, &names).await?;
             let (rate, cost) = bare_client::remove(&names).await?;
             alone.push(rate);
             own_cost.push(cost);
@@ -66,24 +89,24 @@ async fn compare(case: &Case) -> Result<()> {
     Ok(())
 }
 
-struct Done {
-    rate: f64,
-    used: Used,
+pub(crate) struct Done {
+    pub(crate) rate: f64,
+    pub(crate) used: Used,
     calls: Option<u64>,
 }
 
-async fn make_volumes(case: &Case, prefix: &str) -> Result<Vec<String>> {
-    let names: Vec<_> = (0..case.volumes).map(|number| format!("{prefix}-{number}")).collect();
-    create(&docker()?, &names).await?;
+async fn make_volumes(case: &Case, names: &[String]) -> Result<()> {
+    create(&docker()?, names).await?;
     if case.files > 0 {
-        fill(&docker()?, &names, case.files).await?;
+        fill(&docker()?, names, case.files).await?;
     }
-    Ok(names)
+    Ok(())
 }
 
-async fn through_the_reaper(setup: &Setup, case: &Case, round: usize, counts_calls: bool) -> Result<Done> {
-    let names = make_volumes(case, &format!("ha_ws_r{round}")).await?;
-    let ids: Vec<_> = names.iter().map(|name| name.trim_start_matches("ha_ws_").to_owned()).collect();
+pub(crate) async fn through_the_reaper(setup: &Setup, case: &Case, round: usize, counts_calls: bool) -> Result<Done> {
+    let ids: Vec<_> = (0..case.volumes / case.per_thread).map(|number| format!("r{round}-{number}")).collect();
+    let names: Vec<_> = ids.iter().flat_map(|id| (0..case.per_thread).map(move |number| name_of(number, id))).collect();
+    make_volumes(case, &names).await?;
     let rows: Vec<_> = ids.iter().map(|id| format!("('{id}', 'open')")).collect();
     setup.execute("DELETE FROM volume_removals").await?;
     setup.execute("DELETE FROM threads").await?;

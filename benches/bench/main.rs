@@ -3,6 +3,7 @@
 //! is the ratio, since machines differ and drift.
 
 mod bare_client;
+mod console;
 mod events;
 mod first_day;
 mod idle;
@@ -11,6 +12,7 @@ mod latency;
 mod processes;
 mod removals;
 mod setup;
+mod volumes;
 mod waiting;
 
 use crate::setup::Result;
@@ -32,6 +34,9 @@ async fn main() -> Result<()> {
     if wanted("events-files") {
         events::run(&events::FILES).await?;
     }
+    if wanted("volumes") {
+        volumes::run().await?;
+    }
     if wanted("latency") {
         latency::run().await?;
     }
@@ -50,8 +55,22 @@ async fn main() -> Result<()> {
     if wanted("idle") {
         idle::run().await?;
     }
+    if wanted("console") {
+        console::run().await?;
+    }
     Ok(())
 }
 
-const PARTS: [&str; 9] =
-    ["events", "events-apart", "events-files", "latency", "waiting", "removals", "first-day", "idle-sweep", "idle"];
+const PARTS: [&str; 11] = [
+    "events",
+    "events-apart",
+    "events-files",
+    "volumes",
+    "latency",
+    "waiting",
+    "removals",
+    "first-day",
+    "idle-sweep",
+    "idle",
+    "console",
+];

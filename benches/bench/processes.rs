@@ -79,9 +79,18 @@ impl Used {
         self.ours
     }
 
+    pub(crate) fn all(self) -> Duration {
+        self.docker + self.broker + self.postgres + self.ours
+    }
+
+    /// Milliseconds of all for each of `count`.
+    pub(crate) fn all_each(self, count: usize) -> f64 {
+        self.all().as_secs_f64() * 1000.0 / float(count as u64)
+    }
+
     /// Milliseconds for each of `count`.
     pub(crate) fn each(self, count: usize) -> String {
-        let all = self.docker + self.broker + self.postgres + self.ours;
+        let all = self.all();
         let parts = [
             ("daemon", self.docker),
             ("broker", self.broker),

@@ -25,6 +25,8 @@ pub(crate) struct Setup {
     pub(crate) name: &'static str,
     pub(crate) db: DatabaseConnection,
     pub(crate) dir: TempDir,
+    /// What the program is told beside the address of the database.
+    pub(crate) settings: Vec<(&'static str, String)>,
     url: String,
 }
 
@@ -51,7 +53,7 @@ impl Setup {
 
     async fn new(name: &'static str, dir: TempDir, url: String) -> Result<Self> {
         let db = Database::connect(quiet(&url)).await?;
-        let setup = Self { name, db, dir, url };
+        let setup = Self { name, db, dir, settings: Vec::new(), url };
         let migrated = setup.reaper(&["migrate"]).status()?.success();
         if migrated { Ok(setup) } else { Err("migrate failed".into()) }
     }
@@ -99,6 +101,7 @@ impl Setup {
             .env("VOLUME_REAPER_HTTP_ADDR", "127.0.0.1:0")
             .env("VOLUME_REAPER_RECONCILE_INTERVAL", "1h")
             .env("VOLUME_REAPER_QUEUE_PREFIX", "bench")
+            .envs(self.settings.iter().map(|(variable, value)| (variable, value)))
             .stdout(Stdio::null());
         if let Ok(log) = std::fs::File::create(self.dir.path().join(format!("{}.log", arguments[0]))) {
             command.stderr(log);
@@ -111,14 +114,19 @@ impl Setup {
         let serve = self.reaper(&["serve"]).spawn()?;
         let log = self.dir.path().join("serve.log");
         until("serve receives", async || Ok(std::fs::read_to_string(&log)?.contains("receiving"))).await?;
-        let lines = std::fs::read_to_string(&log)?;
-        let (_, address) = lines.split_once(" http=").ok_or("no address in the log")?;
-        let address = address.split_whitespace().next().unwrap_or_default().trim_matches('"');
+        let address = self.address()?;
         until("its first sweep is over", async || {
-            Ok(get(address, "/metrics")?.contains("volume_reaper_sweep_seconds_count"))
+            Ok(get(&address, "/metrics")?.contains("volume_reaper_sweep_seconds_count"))
         })
         .await?;
         Ok(serve)
+    }
+
+    /// Where the `serve` that was started last answers HTTP.
+    pub(crate) fn address(&self) -> Result<String> {
+        let lines = std::fs::read_to_string(self.dir.path().join("serve.log"))?;
+        let (_, address) = lines.split_once(" http=").ok_or("no address in the log")?;
+        Ok(address.split_whitespace().next().unwrap_or_default().trim_matches('"').to_owned())
     }
 
     /// Publishes the events of closed threads.
@@ -149,7 +157,7 @@ impl Setup {
 }
 
 /// The answer to a request, head and body.
-fn get(address: &str, path: &str) -> Result<String> {
+pub(crate) fn get(address: &str, path: &str) -> Result<String> {
     let mut stream = std::net::TcpStream::connect(address)?;
     write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
     Ok(std::io::read_to_string(stream)?)

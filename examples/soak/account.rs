@@ -16,6 +16,7 @@ use crate::{
     meanwhile::is_good,
     plan::{Fate, Thread},
     platform::{ORPHANS, Platform, Published},
+    shape::time,
 };
 
 /// What happened that should not have, printed at once and kept for the end.
@@ -68,17 +69,21 @@ pub(crate) struct Rows(HashMap<String, Row>);
 
 impl Rows {
     pub(crate) async fn read(platform: &Platform) -> Try<Self> {
-        let select = "SELECT id, status = 'open', closed_at, workspace_volume_removed_at, \
-                      (SELECT count(*) FROM volume_removals WHERE thread_id = threads.id) FROM threads";
+        let select = format!(
+            "SELECT id, status, closed_at, {}, (SELECT count(*) FROM volume_removals WHERE thread_id = threads.id) \
+             FROM threads",
+            platform.shape.mark()
+        );
         let mut rows = HashMap::new();
-        for row in platform.query(select).await? {
+        for row in platform.query(&select).await? {
             let receipts: i64 = row.try_get_by_index(4)?;
+            let status: String = row.try_get_by_index(1)?;
             rows.insert(
                 row.try_get_by_index(0)?,
                 Row {
-                    open: row.try_get_by_index(1)?,
-                    closed_at: row.try_get_by_index(2)?,
-                    marked_at: row.try_get_by_index(3)?,
+                    open: status == "open",
+                    closed_at: time(&row, 2),
+                    marked_at: time(&row, 3),
                     receipts: usize::try_from(receipts)?,
                 },
             );
@@ -87,7 +92,7 @@ impl Rows {
     }
 
     /// Every thread is as its fate says, with its receipts.
-    pub(crate) fn check(&self, threads: &[Thread], notes: &Notes) {
+    pub(crate) fn check(&self, threads: &[Thread], volumes: usize, notes: &Notes) {
         let broken = |is_as_it_should: &dyn Fn(&Thread, &Row) -> bool| -> Vec<String> {
             let known = threads.iter().filter(|thread| thread.fate.has_row());
             let wrong = known.filter(|thread| !self.0.get(&thread.id).is_some_and(|row| is_as_it_should(thread, row)));
@@ -103,10 +108,10 @@ impl Rows {
         );
         // The platform's own repetitions can make a volume twice; the second one is removed with a receipt too.
         notes.claim(
-            "every close has one receipt, and there are no others but where a volume was made anew",
+            "every close has one receipt for each volume, and there are no others but where one was made anew",
             &broken(&|thread, row| {
-                row.receipts == thread.fate.closes()
-                    || thread.fate == Fate::ClosedAgain && row.receipts > thread.fate.closes()
+                let expected = thread.fate.closes() * volumes;
+                row.receipts == expected || thread.fate == Fate::ClosedAgain && row.receipts > expected
             }),
         );
     }
@@ -229,7 +234,9 @@ impl Logs {
 
 /// An error without what differs from thread to thread.
 fn kind(error: &str) -> String {
-    let words = error.split_whitespace().filter(|word| !word.contains("ha_ws_") && !word.contains("127.0.0.1"));
+    let words = error
+        .split_whitespace()
+        .filter(|word| !["ha_ws_", "ha_cache_"].iter().any(|ours| word.contains(ours)) && !word.contains("127.0.0.1"));
     words.take(12).collect::<Vec<_>>().join(" ")
 }
 
@@ -288,16 +295,23 @@ pub(crate) fn check_events(published: &[Published], letters: &[DeadLetter], logs
 }
 
 /// What is left in Docker are the volumes of open threads, those that are held, and those that are nobody's.
-pub(crate) fn check_volumes(there: &BTreeSet<String>, threads: &[Thread], are_held: bool, notes: &Notes) {
-    let stays = |thread: &&Thread| {
-        thread.fate.is_open_at_the_end() && thread.fate.has_volume() || are_held && thread.fate == Fate::Held
-    };
-    let expected: BTreeSet<_> =
-        threads.iter().filter(stays).map(Thread::volume).chain(ORPHANS.map(str::to_owned)).collect();
-    let missing: Vec<_> = expected.difference(there).cloned().collect();
+pub(crate) async fn check_volumes(platform: &Platform, are_held: bool, notes: &Notes) -> Try {
+    let there = platform.volumes().await?;
+    let stays = |thread: &&Thread| thread.fate.is_open_at_the_end() && thread.fate.has_volume();
+    let held = platform.with(Fate::Held).filter(|_| are_held).map(|thread| platform.held_volume(thread));
+    let expected: BTreeSet<_> = platform
+        .threads
+        .iter()
+        .filter(stays)
+        .flat_map(|thread| platform.volumes_of(thread))
+        .chain(held)
+        .chain(ORPHANS.map(str::to_owned))
+        .collect();
+    let missing: Vec<_> = expected.difference(&there).cloned().collect();
     let left: Vec<_> = there.difference(&expected).cloned().collect();
     notes.claim("no volume is missing: not an open thread's, not a held one, not one that is nobody's", &missing);
     notes.claim(&format!("of all others, none is left ({} are there)", there.len()), &left);
+    Ok(())
 }
 
 /// A line of the table.

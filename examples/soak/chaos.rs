@@ -1,4 +1,5 @@
-//! A fault every second: which one is up to the dice, as is how long it lasts.
+//! A fault every second. Rounds of 36 have each kind as often as it is to come; their order is up to the dice, as is
+//! how long each lasts.
 //!
 //! A server that is being killed, paused or started is left alone by further faults of its own, not by those of others.
 //! `deploy/local/servers` does one thing at a time, so the next server's fault may come some seconds late.
@@ -27,6 +28,8 @@ const INTERVAL: Duration = Duration::from_secs(1);
 const LONGEST_DEATH: Duration = Duration::from_secs(2);
 /// Longer than the service's `DOCKER_TIMEOUT` now and then.
 const LONGEST_PAUSE: Duration = Duration::from_secs(7);
+/// After so many rounds every kind of fault has been possible at some moment.
+const ROUNDS_FOR_ALL: usize = 2;
 /// For the broker's queues to be there again after its start.
 const QUEUES_DEADLINE: Duration = Duration::from_secs(30);
 
@@ -86,10 +89,12 @@ impl Fault {
         (Self::DatabaseEmpty, 1),
     ];
 
-    fn any(dice: &mut Dice) -> Self {
-        let all: Vec<_> =
+    /// Each as often as it comes, in random order.
+    fn round(dice: &mut Dice) -> Vec<Self> {
+        let mut all: Vec<_> =
             Self::WEIGHTS.iter().flat_map(|&(fault, weight)| std::iter::repeat_n(fault, weight)).collect();
-        all[dice.below(all.len())]
+        dice.shuffle(&mut all);
+        all
     }
 }
 
@@ -108,23 +113,31 @@ impl Chaos {
     /// Reigns for so long, then lets every fault come to its end. Returns how often each was there.
     pub(crate) async fn reign(self, mut dice: Dice, lasts: Duration) -> BTreeMap<Fault, usize> {
         let mut counts = BTreeMap::new();
+        // The next one comes last.
+        let mut waiting = Vec::new();
         let mut lasting = JoinSet::new();
         let until = Instant::now() + lasts;
         let mut tick = tokio::time::interval_at(Instant::now() + INTERVAL, INTERVAL);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while Instant::now() < until {
             tick.tick().await;
-            // Not every fault is possible at every moment; a cut always is.
+            // Not every fault is possible at every moment: it comes as soon as it is. A cut always is.
             let fault = loop {
-                let fault = Fault::any(&mut dice);
-                if self.strike(fault, &mut dice, &mut lasting) {
-                    break fault;
+                let mut turns = (0..waiting.len()).rev();
+                if let Some(turn) = turns.find(|&turn| self.strike(waiting[turn], &mut dice, &mut lasting)) {
+                    break waiting.remove(turn);
                 }
+                waiting.splice(0..0, Fault::round(&mut dice));
             };
             *counts.entry(fault).or_default() += 1;
             while lasting.try_join_next().is_some() {}
         }
         lasting.join_all().await;
+        if counts.values().sum::<usize>() >= ROUNDS_FOR_ALL * Fault::round(&mut dice).len() {
+            let missing = Fault::WEIGHTS.iter().filter(|(fault, _)| !counts.contains_key(fault));
+            let missing: Vec<_> = missing.map(|(fault, _)| format!("{fault:?}")).collect();
+            self.notes.claim("every kind of fault came", &missing);
+        }
         counts
     }
 
@@ -136,28 +149,45 @@ impl Chaos {
         let servers = &self.servers;
         let others = Arc::clone(&self.others);
         let begun = match fault {
-            Fault::BrokerKilled => return self.harm(fault, |it| &it.broker, Harm::Server("kill", death), lasting),
-            Fault::DatabaseKilled => return self.harm(fault, |it| &it.postgres, Harm::Server("kill", death), lasting),
-            Fault::DockerKilled => return self.harm(fault, |it| &it.docker, Harm::Server("kill", death), lasting),
-            Fault::DockerPaused => return self.harm(fault, |it| &it.docker, Harm::Server("pause", pause), lasting),
+            Fault::BrokerKilled => {
+                return self.harm(fault, |it| Some(&it.broker), Harm::Server("kill", death), lasting);
+            }
+            Fault::DatabaseKilled => {
+                return self.harm(fault, |it| it.database.as_ref(), Harm::Server("kill", death), lasting);
+            }
+            Fault::DockerKilled => {
+                return self.harm(fault, |it| Some(&it.docker), Harm::Server("kill", death), lasting);
+            }
+            Fault::DockerPaused => {
+                return self.harm(fault, |it| Some(&it.docker), Harm::Server("pause", pause), lasting);
+            }
             Fault::DaemonSwapped => {
-                return self.harm(fault, |it| &it.docker, Harm::Swap(others.wrong.docker.clone(), pause), lasting);
+                return self.harm(
+                    fault,
+                    |it| Some(&it.docker),
+                    Harm::Swap(others.wrong.docker.clone(), pause),
+                    lasting,
+                );
             }
-            Fault::DatabaseSwapped => {
-                return self.harm(fault, |it| &it.postgres, Harm::Swap(others.wrong.lying.clone(), pause), lasting);
+            Fault::DatabaseSwapped | Fault::DatabaseEmpty => {
+                let Some(wrong) = &others.wrong.databases else { return false };
+                let wrong = if fault == Fault::DatabaseEmpty { &wrong.empty } else { &wrong.lying };
+                return self.harm(fault, |it| it.database.as_ref(), Harm::Swap(wrong.clone(), pause), lasting);
             }
-            Fault::DatabaseEmpty => {
-                return self.harm(fault, |it| &it.postgres, Harm::Swap(others.wrong.empty.clone(), pause), lasting);
+            Fault::DatabaseDiskFull if others.disk.is_none() => return false,
+            Fault::DatabaseDiskFull => {
+                return self.harm(fault, |it| it.database.as_ref(), Harm::FullDatabase(pause), lasting);
             }
-            Fault::DatabaseDiskFull => return self.harm(fault, |it| &it.postgres, Harm::FullDatabase(pause), lasting),
-            Fault::BrokerDiskFull => return self.harm(fault, |it| &it.broker, Harm::FullBroker(pause), lasting),
-            Fault::PolicySet => return self.harm(fault, |it| &it.broker, Harm::Policy(pause), lasting),
-            Fault::ExchangeDeleted => return self.harm(fault, |it| &it.broker, Harm::Exchange(death), lasting),
+            Fault::BrokerDiskFull => return self.harm(fault, |it| Some(&it.broker), Harm::FullBroker(pause), lasting),
+            Fault::PolicySet => return self.harm(fault, |it| Some(&it.broker), Harm::Policy(pause), lasting),
+            Fault::ExchangeDeleted => return self.harm(fault, |it| Some(&it.broker), Harm::Exchange(death), lasting),
+            // Only a file has no rows to lock.
+            Fault::RowsLocked if servers.database.is_none() => return false,
             Fault::RowsLocked => {
                 let (chaos, since) = (self.clone(), Utc::now());
                 lasting.spawn(async move {
                     // A database that goes away meanwhile unlocks them.
-                    let _ = lock_rows(&others.database_url, pause).await;
+                    let _ = lock_rows(&chaos.platform, &others.database_url, pause).await;
                     chaos.platform.meanwhile.was(&format!("{fault:?}"), since);
                 });
                 return true;
@@ -173,7 +203,7 @@ impl Chaos {
                 return true;
             }
             Fault::BrokerCut => servers.broker.proxy.cut(),
-            Fault::DatabaseCut => servers.postgres.proxy.cut(),
+            Fault::DatabaseCut => servers.database.as_ref().is_some_and(|database| database.proxy.cut()),
             Fault::DockerCut => servers.docker.proxy.cut(),
             Fault::ReplicaKilled => replica.try_send(Order::Kill(death)).is_ok(),
             Fault::ReplicaStopped => replica.try_send(Order::Stop(death)).is_ok(),
@@ -188,16 +218,16 @@ impl Chaos {
     fn harm(
         &self,
         fault: Fault,
-        which: impl Fn(&Servers) -> &Server + Send + 'static,
+        which: impl Fn(&Servers) -> Option<&Server> + Send + 'static,
         harm: Harm,
         lasting: &mut JoinSet<()>,
     ) -> bool {
-        if which(&self.servers).turn.try_lock().is_err() {
+        if which(&self.servers).is_none_or(|server| server.turn.try_lock().is_err()) {
             return false;
         }
         let chaos = self.clone();
         lasting.spawn(async move {
-            let server = which(&chaos.servers);
+            let Some(server) = which(&chaos.servers) else { return };
             let _turn = server.turn.lock().await;
             let since = Utc::now();
             if let Err(error) = chaos.do_harm(server, &harm).await {
@@ -217,7 +247,10 @@ impl Chaos {
                 server.proxy.swap(&right);
                 Ok(())
             }
-            Harm::FullDatabase(lasts) => self.others.disk.fill(*lasts).await,
+            Harm::FullDatabase(lasts) => match &self.others.disk {
+                Some(disk) => disk.fill(*lasts).await,
+                None => Ok(()),
+            },
             Harm::FullBroker(lasts) => fill_broker(&self.servers, *lasts).await,
             Harm::Policy(lasts) => bound_queues(&self.servers, *lasts).await,
             Harm::Exchange(lasts) => self.platform.broker.make_exchange_anew(*lasts).await,

@@ -9,12 +9,16 @@
 //! claim that was checked; what does not hold is said, and the exit code is 1. The replicas' logs are kept in
 //! `target/soak/`.
 //!
-//! Then comes the race: threads that are closed and reopened all the time, none of which may lose its new volume. Last
-//! a platform writes to SQLite's file while a sweep removes volumes.
+//! Then comes the race: threads that are closed and reopened all the time, none of which may lose its new volume. Then
+//! one row is locked for minutes while an event comes each second. Last a platform writes to SQLite's file while a
+//! sweep removes volumes.
 //!
-//! `SOAK_EVENTS`, `SOAK_SECONDS` (of faults), `SOAK_CYCLES` (of the race on PostgreSQL; the others have a share of it),
-//! `SOAK_VOLUMES` (of the sweep) and `SOAK_SEED` change the run; what has none of its own is left out. The seed decides
-//! on the threads and throws the dice for the faults; what meets what is up to the machine.
+//! `SOAK_SHAPE` says how the platform keeps its volumes: one a thread by a `prefix`, two by `templates`, or two with
+//! rows in a `table`. `SOAK_DATABASE` is `postgres`, `mariadb` or `sqlite`: with the latter two, the faults that only
+//! PostgreSQL is prepared for are left out. `SOAK_EVENTS`, `SOAK_SECONDS` (of faults), `SOAK_CYCLES` (of the race on
+//! PostgreSQL; the others have a share of it), `SOAK_LOCKED_SECONDS`, `SOAK_VOLUMES` (of the sweep) and `SOAK_SEED`
+//! change the run; what has none of its own is left out. The seed decides on the threads and throws the dice for the
+//! faults; what meets what is up to the machine.
 //!
 //! `make chaos` runs the same account over a cluster of three brokers, a database with a standby and two Docker hosts:
 //! see [`redundant`].
@@ -22,6 +26,7 @@
 mod account;
 mod broker;
 mod chaos;
+mod locked;
 mod meanwhile;
 mod others;
 mod plan;
@@ -33,6 +38,7 @@ mod raw_publisher;
 mod redundant;
 mod replica;
 mod servers;
+mod shape;
 mod stories;
 mod writer;
 
@@ -61,9 +67,10 @@ use crate::{
     chaos::Chaos,
     others::Others,
     plan::{Dice, Fate},
-    platform::Platform,
+    platform::{PREFIX, Platform},
     replica::{Life, Order, Program, Replica},
     servers::Servers,
+    shape::{On, Shape, new_database},
 };
 
 const REPLICAS: usize = 2;
@@ -114,14 +121,19 @@ async fn soak() -> Try {
     let cycles = usize::try_from(number("SOAK_CYCLES", 20_000)?)?;
     let volumes = usize::try_from(number("SOAK_VOLUMES", 3_000)?)?;
     let lasts = Duration::from_secs(number("SOAK_SECONDS", 240)?);
-    println!("\nSOAK_SEED={seed}");
+    let locked = Duration::from_secs(number("SOAK_LOCKED_SECONDS", 300)?);
+    let (on, shape) = (On::given()?, Shape::given()?);
+    println!("\nSOAK_SEED={seed} SOAK_SHAPE={shape:?} SOAK_DATABASE={on:?}");
     let notes = Arc::new(Notes::new());
     let place = Place::find()?;
     if events > 0 {
-        Box::pin(suffer(events, lasts, &place, Dice(seed), &notes)).await?;
+        Box::pin(suffer(events, (on, shape), lasts, &place, Dice(seed), &notes)).await?;
     }
     if cycles > 0 {
-        race::races(cycles, &place, Dice(seed), &notes).await?;
+        race::races(cycles, shape, &place, Dice(seed), &notes).await?;
+    }
+    if !locked.is_zero() {
+        locked::lock_a_row(locked, &place, &notes).await?;
     }
     if volumes > 0 {
         writer::write(volumes, place.logs, place.binary, &notes).await?;
@@ -145,9 +157,16 @@ fn conclude(notes: &Notes, run: &str) -> Try {
 }
 
 /// Events under faults, and their account.
-async fn suffer(events: usize, lasts: Duration, place: &Place, mut dice: Dice, notes: &Arc<Notes>) -> Try {
+async fn suffer(
+    events: usize,
+    on: (On, Shape),
+    lasts: Duration,
+    place: &Place,
+    mut dice: Dice,
+    notes: &Arc<Notes>,
+) -> Try {
     println!("\n{events} events, a fault every second for {lasts:?}, {REPLICAS} replicas");
-    let stage = Stage::set(events, place, notes, &mut dice).await?;
+    let stage = Stage::set(events, on, place, notes, &mut dice).await?;
     let (platform, servers) = (Arc::clone(&stage.platform), Arc::clone(&stage.servers));
 
     println!("\nThe faults begin");
@@ -181,17 +200,17 @@ struct End {
 /// Lets go of the held volumes, stops the replicas, and checks what is left in Docker, the database and the broker.
 async fn account_for(platform: &Platform, program: &Program, replicas: Vec<Replica>, notes: &Notes) -> Try<End> {
     println!("\nThe account");
-    check_volumes(&platform.volumes().await?, &platform.threads, true, notes);
+    check_volumes(platform, true, notes).await?;
     platform.let_go().await?;
     // What of these is not marked is seen below, with the other rows.
-    let _ = timeout(SETTLE_DEADLINE, until_unmarked(&platform, &BTreeSet::new())).await;
-    check_volumes(&platform.volumes().await?, &platform.threads, false, notes);
+    let _ = timeout(SETTLE_DEADLINE, until_unmarked(platform, &BTreeSet::new())).await;
+    check_volumes(platform, false, notes).await?;
 
     let lives = end(replicas).await?;
     let letters = take_dead_letters(program, notes).await?;
     let rows = Rows::read(platform).await?;
     let logs = Logs::read(&lives.iter().flat_map(|life| life.logs.clone()).collect::<Vec<_>>())?;
-    rows.check(&platform.threads, notes);
+    rows.check(&platform.threads, platform.shape.per_thread(), notes);
     check_events(&platform.published(), &letters, &logs, notes);
     Ok(End { lives, letters, rows, logs })
 }
@@ -244,29 +263,44 @@ struct Stage {
 }
 
 impl Stage {
-    async fn set(events: usize, place: &Place, notes: &Arc<Notes>, dice: &mut Dice) -> Try<Self> {
-        let (amqp_url, database_url) = (given("AMQP_URL")?, given("DATABASE_URL")?);
+    async fn set(
+        events: usize,
+        (on, shape): (On, Shape),
+        place: &Place,
+        notes: &Arc<Notes>,
+        dice: &mut Dice,
+    ) -> Try<Self> {
+        let amqp_url = given("AMQP_URL")?;
+        let database_url = match on {
+            On::Postgres => given("DATABASE_URL")?,
+            On::MariaDb => new_database("MYSQL_URL", "soak").await?,
+            On::Sqlite => format!("sqlite://{}?mode=rwc", place.logs.join("soak.db").display()),
+        };
         let docker_host = given("DOCKER_HOST")?;
         let docker_socket = docker_host.strip_prefix("unix://").ok_or("DOCKER_HOST is not a socket")?;
-        let (amqp, database) = (authority(&amqp_url)?, authority(&database_url)?);
-        let servers = Arc::new(Servers::from_env().await?);
-        let mut settings = settings(
-            amqp_url.replacen(amqp, &servers.broker.proxy.address, 1),
-            database_url.replacen(database, &servers.postgres.proxy.address, 1),
-        );
+        let amqp = authority(&amqp_url)?;
+        let servers = Arc::new(Servers::from_env(&database_url).await?);
+        let of_replicas = match &servers.database {
+            None => database_url.clone(),
+            Some(database) => database_url.replacen(authority(&database_url)?, &database.proxy.address, 1),
+        };
+        let mut settings = settings(amqp_url.replacen(amqp, &servers.broker.proxy.address, 1), of_replicas);
         settings.insert("DOCKER_HOST", format!("tcp://{}", servers.docker.proxy.address));
+        settings.extend(shape.settings(PREFIX));
         let program = Program { binary: place.binary.clone(), settings, logs: place.logs.clone() };
 
         let threads = plan::threads(events, 1, dice);
-        let platform = Arc::new(Platform::new(threads, &database_url, amqp_url, &[docker_socket]).await?);
+        let platform = Platform::new(threads, (on, shape), &database_url, amqp_url, &[docker_socket]).await?;
+        let platform = Arc::new(platform);
         servers.control("import-image", None).await?;
+        platform.make_tables().await?;
         declare(&program, &platform, async || servers.waiting().await).await?;
         servers.write_down_queues().await?;
         // From here on an empty database is a wrong one.
         let program = program.with("VOLUME_REAPER_MIGRATE", "false");
         open(&platform, notes).await?;
 
-        let others = Arc::new(Others::gather(&servers, &program, &platform.threads).await?);
+        let others = Arc::new(Others::gather(&servers, &program, &platform, database_url).await?);
 
         let http = free_addresses(REPLICAS).await?;
         let start = |(number, http): (usize, &String)| {

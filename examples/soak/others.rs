@@ -18,10 +18,11 @@ use tokio::{
 };
 
 use crate::{
-    Try, authority, given,
-    plan::Thread,
+    Try, authority,
+    platform::{PREFIX, Platform},
     replica::Program,
     servers::{SCRIPT, Servers, control},
+    shape::On,
     soon,
 };
 
@@ -38,12 +39,13 @@ const LIVE_WITHIN: Duration = Duration::from_secs(5);
 const DISK_MIB: usize = 64;
 
 /// Locks rows, those that wait to be marked first, for so long.
-pub(crate) async fn lock_rows(database_url: &str, lasts: Duration) -> Try {
+pub(crate) async fn lock_rows(platform: &Platform, database_url: &str, lasts: Duration) -> Try {
     let db = soon("database", Database::connect(database_url)).await?;
     let lock = soon("database", db.begin()).await?;
+    let chance = if platform.on == On::MariaDb { "rand()" } else { "random()" };
     let select = format!(
-        "SELECT id FROM threads WHERE workspace_volume_removed_at IS NULL ORDER BY status, random() \
-         LIMIT {LOCKED_ROWS} FOR UPDATE SKIP LOCKED"
+        "SELECT id FROM threads WHERE {} IS NULL ORDER BY status, {chance} LIMIT {LOCKED_ROWS} FOR UPDATE SKIP LOCKED",
+        platform.shape.mark()
     );
     soon("database", lock.execute_unprepared(&select)).await?;
     sleep(lasts).await;
@@ -164,42 +166,61 @@ pub(crate) struct WrongServers {
     dirs: [PathBuf; 2],
     /// The path of the daemon's socket.
     pub(crate) docker: String,
-    /// `host:port` of the database that lies.
+    /// Of PostgreSQL.
+    pub(crate) databases: Option<WrongDatabases>,
+}
+
+pub(crate) struct WrongDatabases {
+    /// `host:port` of the one that lies.
     pub(crate) lying: String,
     /// `host:port` of the empty one.
     pub(crate) empty: String,
 }
 
 impl WrongServers {
-    pub(crate) async fn start(dir: &Path, program: &Program, threads: &[Thread]) -> Try<Self> {
+    async fn start(dir: &Path, program: &Program, platform: &Platform) -> Try<Self> {
         let dirs = ["wrong", "empty"].map(|name| PathBuf::from(format!("{}-{name}", dir.display())));
-        let mut wrong = Self { dirs, docker: String::new(), lying: String::new(), empty: String::new() };
-        control(&wrong.dirs[0], "start", &["docker", "postgres"]).await?;
-        control(&wrong.dirs[1], "start", &["postgres"]).await?;
-        let lying_url = exported(&wrong.dirs[0], "DATABASE_URL").await?;
-        authority(&lying_url)?.clone_into(&mut wrong.lying);
-        authority(&exported(&wrong.dirs[1], "DATABASE_URL").await?)?.clone_into(&mut wrong.empty);
+        let mut wrong = Self { dirs, docker: String::new(), databases: None };
+        let has_databases = platform.on == On::Postgres;
+        let servers = if has_databases { &["docker", "postgres"][..] } else { &["docker"] };
+        control(&wrong.dirs[0], "start", servers).await?;
         exported(&wrong.dirs[0], "DOCKER_HOST").await?.trim_start_matches("unix://").clone_into(&mut wrong.docker);
-        wrong.have_it_lie(&lying_url, program, threads).await?;
+        if has_databases {
+            control(&wrong.dirs[1], "start", &["postgres"]).await?;
+            let lying_url = exported(&wrong.dirs[0], "DATABASE_URL").await?;
+            let empty_url = exported(&wrong.dirs[1], "DATABASE_URL").await?;
+            wrong.databases = Some(WrongDatabases {
+                lying: authority(&lying_url)?.to_owned(),
+                empty: authority(&empty_url)?.to_owned(),
+            });
+            have_it_lie(&lying_url, program, platform).await?;
+        }
         Ok(wrong)
     }
+}
 
-    async fn have_it_lie(&self, url: &str, program: &Program, threads: &[Thread]) -> Try {
-        let mut migrate = Command::new(&program.binary);
-        migrate.arg("migrate").env_clear().env("DATABASE_URL", url).stdin(Stdio::null());
-        if !migrate.output().await?.status.success() {
-            return Err("the wrong database can't be migrated".into());
-        }
-        let db = soon("wrong database", Database::connect(url)).await?;
-        let rows: Vec<_> = threads.iter().map(|thread| format!("('{}', 'closed', now())", thread.id)).collect();
-        for rows in rows.chunks(1000) {
-            let insert = format!("INSERT INTO threads (id, status, closed_at) VALUES {}", rows.join(","));
+async fn have_it_lie(url: &str, program: &Program, platform: &Platform) -> Try {
+    let db = soon("wrong database", Database::connect(url)).await?;
+    platform.shape.make_tables(platform.on, &db).await?;
+    let mut migrate = Command::new(&program.binary);
+    migrate.arg("migrate").env_clear().env("DATABASE_URL", url).stdin(Stdio::null());
+    migrate.envs(platform.shape.settings(PREFIX));
+    if !migrate.output().await?.status.success() {
+        return Err("the wrong database can't be migrated".into());
+    }
+    let ids: Vec<_> = platform.threads.iter().map(|thread| thread.id.as_str()).collect();
+    for ids in ids.chunks(500) {
+        for insert in platform.shape.insert_threads(PREFIX, ids) {
             soon("wrong database", db.execute_unprepared(&insert)).await?;
         }
-        let read_only = "ALTER DATABASE postgres SET default_transaction_read_only = on";
-        soon("wrong database", db.execute_unprepared(read_only)).await?;
-        Ok(())
     }
+    for lie in [
+        "UPDATE threads SET status = 'closed', closed_at = now()",
+        "ALTER DATABASE postgres SET default_transaction_read_only = on",
+    ] {
+        soon("wrong database", db.execute_unprepared(lie)).await?;
+    }
+    Ok(())
 }
 
 impl Drop for WrongServers {
@@ -220,21 +241,32 @@ pub(crate) async fn exported(dir: &Path, name: &str) -> Try<String> {
 /// All that they need.
 pub(crate) struct Others {
     pub(crate) wrong: WrongServers,
-    pub(crate) disk: SmallDisk,
+    /// Only PostgreSQL can have the receipts on a disk of their own.
+    pub(crate) disk: Option<SmallDisk>,
     pub(crate) database_url: String,
 }
 
 impl Others {
-    pub(crate) async fn gather(servers: &Arc<Servers>, program: &Program, threads: &[Thread]) -> Try<Self> {
-        let database_url = given("DATABASE_URL")?;
-        let wrong = WrongServers::start(&servers.dir, program, threads).await?;
-        let db = soon("database", Database::connect(&database_url)).await?;
-        let disk = SmallDisk::mount(&servers.dir, &db).await?;
+    pub(crate) async fn gather(
+        servers: &Arc<Servers>,
+        program: &Program,
+        platform: &Platform,
+        database_url: String,
+    ) -> Try<Self> {
+        let wrong = WrongServers::start(&servers.dir, program, platform).await?;
+        let disk = match platform.on {
+            On::Postgres => {
+                let db = soon("database", Database::connect(&database_url)).await?;
+                Some(SmallDisk::mount(&servers.dir, &db).await?)
+            }
+            On::MariaDb | On::Sqlite => None,
+        };
         Ok(Self { wrong, disk, database_url })
     }
 
     pub(crate) async fn leave(&self) -> Try {
+        let Some(disk) = &self.disk else { return Ok(()) };
         let db = soon("database", Database::connect(&self.database_url)).await?;
-        self.disk.unmount(&db).await
+        disk.unmount(&db).await
     }
 }

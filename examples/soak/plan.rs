@@ -133,17 +133,13 @@ impl Fate {
 pub(crate) struct Thread {
     pub(crate) id: String,
     pub(crate) fate: Fate,
-    /// Which daemon has its volume.
+    /// Which daemon has its volumes.
     pub(crate) host: usize,
     /// Its events say so.
     pub(crate) names_host: bool,
 }
 
 impl Thread {
-    pub(crate) fn volume(&self) -> String {
-        format!("ha_ws_{}", self.id)
-    }
-
     pub(crate) fn event(&self) -> String {
         let id = &self.id;
         if self.names_host {
@@ -167,7 +163,7 @@ pub(crate) fn threads(events: usize, hosts: usize, dice: &mut Dice) -> Vec<Threa
         id: format!("t{number:06}"),
         fate,
         host: number % hosts,
-        names_host: hosts > 1 && number / hosts % 2 == 0,
+        names_host: hosts > 1 && (number / hosts).is_multiple_of(2),
     };
     fates.into_iter().enumerate().map(thread).collect()
 }

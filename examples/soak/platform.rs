@@ -18,7 +18,7 @@ use bollard::{
 };
 use futures_util::{StreamExt, TryStreamExt, stream};
 use parking_lot::Mutex;
-use sea_orm::{ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbBackend, QueryResult, Statement};
+use sea_orm::{ConnectOptions, ConnectionTrait, Database, DatabaseConnection, QueryResult, Statement};
 use tokio::{task::JoinSet, time::timeout};
 
 use crate::{
@@ -27,6 +27,7 @@ use crate::{
     meanwhile::Meanwhile,
     plan::{Dice, Fate, Thread, garbage},
     poison::{Message, dressed, poison},
+    shape::{On, Shape},
     soon,
     stories::Stories,
 };
@@ -39,12 +40,16 @@ const A_WHILE: Duration = Duration::from_secs(4);
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Volumes of our prefix that belong to no thread.
 pub(crate) const ORPHANS: [&str; 3] = ["ha_ws_orphan-1", "ha_ws_orphan-2", "ha_ws_orphan-3"];
+/// What the names of the volumes begin with.
+pub(crate) const PREFIX: &str = "ha";
 
 pub(crate) struct Platform {
     pub(crate) threads: Vec<Thread>,
     pub(crate) broker: Broker,
     pub(crate) meanwhile: Meanwhile,
     pub(crate) stories: Stories,
+    pub(crate) on: On,
+    pub(crate) shape: Shape,
     db: DatabaseConnection,
     /// One for each host.
     daemons: Vec<Docker>,
@@ -73,6 +78,7 @@ impl Platform {
     /// With the sockets of its hosts' daemons.
     pub(crate) async fn new(
         threads: Vec<Thread>,
+        (on, shape): (On, Shape),
         database_url: &str,
         broker_url: String,
         sockets: &[&str],
@@ -80,6 +86,8 @@ impl Platform {
         let mut options = ConnectOptions::new(database_url);
         options.sqlx_logging(false).max_connections(16).acquire_timeout(ATTEMPT_TIMEOUT).connect_lazy(true);
         Ok(Self {
+            on,
+            shape,
             threads,
             broker: Broker::new(broker_url, EXCHANGE.to_owned()),
             meanwhile: Meanwhile::default(),
@@ -96,17 +104,28 @@ impl Platform {
 
     // --- Before the faults ---
 
+    /// The tables that the service does not make.
+    pub(crate) async fn make_tables(&self) -> Try {
+        self.shape.make_tables(self.on, &self.db).await
+    }
+
+    /// The names of a thread's volumes.
+    pub(crate) fn volumes_of(&self, thread: &Thread) -> Vec<String> {
+        self.shape.volumes(PREFIX, &thread.id)
+    }
+
     /// All threads, open, with their volumes, and the containers that hold some of them.
     pub(crate) async fn open_threads(&self) -> Try {
-        let rows: Vec<_> = self.with_row().map(|thread| format!("('{}', 'open')", thread.id)).collect();
-        for rows in rows.chunks(1000) {
-            let insert = format!("INSERT INTO threads (id, status) VALUES {}", rows.join(","));
-            soon("database", self.db.execute_unprepared(&insert)).await?;
+        let ids: Vec<_> = self.with_row().map(|thread| thread.id.as_str()).collect();
+        for ids in ids.chunks(500) {
+            for insert in self.shape.insert_threads(PREFIX, ids) {
+                soon("database", self.db.execute_unprepared(&insert)).await?;
+            }
         }
         let volumes = self.with_row().filter(|thread| thread.fate.has_volume());
-        let volumes = volumes.map(|thread| (self.daemon(thread), thread.volume()));
+        let on_daemon = |thread| self.volumes_of(thread).into_iter().map(move |volume| (self.daemon(thread), volume));
         let orphans = ORPHANS.map(|orphan| (&self.daemons[0], orphan.to_owned()));
-        stream::iter(volumes.chain(orphans).collect::<Vec<_>>())
+        stream::iter(volumes.flat_map(on_daemon).chain(orphans).collect::<Vec<_>>())
             .map(|(daemon, volume)| soon("docker", daemon.create_volume(request(&volume))))
             .buffer_unordered(8)
             .try_for_each(async |_| Ok(()))
@@ -117,7 +136,7 @@ impl Platform {
                 image: Some("volume-reaper-empty:latest".to_owned()),
                 cmd: Some(vec!["never-started".to_owned()]),
                 host_config: Some(HostConfig {
-                    binds: Some(vec![format!("{}:/workspace", thread.volume())]),
+                    binds: Some(vec![format!("{}:/workspace", self.held_volume(thread))]),
                     ..HostConfig::default()
                 }),
                 ..ContainerCreateBody::default()
@@ -125,6 +144,11 @@ impl Platform {
             soon("docker", self.daemon(thread).create_container(Some(options), body)).await?;
         }
         Ok(())
+    }
+
+    /// The volume of a thread's that a container holds.
+    pub(crate) fn held_volume(&self, thread: &Thread) -> String {
+        self.volumes_of(thread).swap_remove(0)
     }
 
     // --- During the faults ---
@@ -184,8 +208,10 @@ impl Platform {
         let id = &thread.id;
         self.execute(&format!("UPDATE threads SET status = 'open', closed_at = NULL WHERE id = '{id}'")).await;
         self.stories.add(id, "reopened");
-        again(|| self.daemon(thread).create_volume(request(&thread.volume()))).await;
-        self.stories.add(id, "its volume is there again");
+        for volume in self.volumes_of(thread) {
+            again(|| self.daemon(thread).create_volume(request(&volume))).await;
+        }
+        self.stories.add(id, "its volumes are there again");
         self.publish_event(thread, 2).await;
         if thread.fate == Fate::ClosedAgain {
             tokio::time::sleep(wait).await;
@@ -196,7 +222,7 @@ impl Platform {
 
     /// Done again, it changes nothing: the time is that of the close, not of the last try.
     async fn close(&self, thread: &Thread) {
-        let close = "UPDATE threads SET status = 'closed', closed_at = now()";
+        let close = format!("UPDATE threads SET status = 'closed', closed_at = {}", self.on.now());
         self.execute(&format!("{close} WHERE id = '{}' AND status = 'open'", thread.id)).await;
         self.stories.add(&thread.id, "closed");
         self.closed.fetch_add(1, Ordering::Relaxed);
@@ -239,9 +265,8 @@ impl Platform {
     }
 
     async fn is_marked(&self, thread: &Thread) -> bool {
-        let select = format!("SELECT workspace_volume_removed_at IS NOT NULL FROM threads WHERE id = '{}'", thread.id);
-        let rows = again(|| self.query(&select)).await;
-        rows.first().and_then(|row| row.try_get_by_index(0).ok()).unwrap_or(false)
+        let select = format!("SELECT id FROM threads WHERE id = '{}' AND {} IS NOT NULL", thread.id, self.shape.mark());
+        !again(|| self.query(&select)).await.is_empty()
     }
 
     async fn execute(&self, sql: &str) {
@@ -255,13 +280,13 @@ impl Platform {
     }
 
     pub(crate) async fn query(&self, sql: &str) -> Try<Vec<QueryResult>> {
-        soon("database", self.db.query_all_raw(Statement::from_string(DbBackend::Postgres, sql))).await
+        soon("database", self.db.query_all_raw(Statement::from_string(self.on.backend(), sql))).await
     }
 
     /// Closed threads that are not marked.
     pub(crate) async fn unmarked(&self) -> Try<BTreeSet<String>> {
-        let select = "SELECT id FROM threads WHERE status = 'closed' AND workspace_volume_removed_at IS NULL";
-        self.query(select).await?.iter().map(|row| Ok(row.try_get_by_index(0)?)).collect()
+        let select = format!("SELECT id FROM threads WHERE status = 'closed' AND {} IS NULL", self.shape.mark());
+        self.query(&select).await?.iter().map(|row| Ok(row.try_get_by_index(0)?)).collect()
     }
 
     /// The volumes with our prefix.
@@ -270,7 +295,7 @@ impl Platform {
         for daemon in &self.daemons {
             let volumes = soon("docker", daemon.list_volumes(None::<ListVolumesOptions>)).await?.volumes;
             let names = volumes.unwrap_or_default().into_iter().map(|volume| volume.name);
-            ours.extend(names.filter(|name| name.starts_with("ha_ws_")));
+            ours.extend(names.filter(|name| Shape::is_ours(PREFIX, name)));
         }
         Ok(ours)
     }

@@ -8,7 +8,6 @@
 use std::{
     collections::{BTreeSet, HashMap},
     fmt, fs,
-    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -36,6 +35,7 @@ use crate::{
     plan::Dice,
     replica::{Order, Program, Replica},
     servers::{Proxy, Servers},
+    shape::{On, Shape, new_database},
     soon,
     writer::rate,
 };
@@ -53,16 +53,9 @@ const CONNECTIONS: [u32; 2] = [150, 8];
 /// From the last reopening until nothing is under way that could still remove something.
 const SETTLE: Duration = Duration::from_secs(5);
 /// A daemon is asked 16 times who it is at the first contact, and may be late each time.
-const START_DEADLINE: Duration = Duration::from_mins(2);
+pub(crate) const START_DEADLINE: Duration = Duration::from_mins(2);
 /// A reopening that waits for this long has been forgotten.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum On {
-    Postgres,
-    MariaDb,
-    Sqlite,
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Daemon {
@@ -83,12 +76,13 @@ const RACES: [(On, Daemon, usize); 7] = [
 ];
 
 /// Runs all races, the longest with so many cycles.
-pub(crate) async fn races(cycles: usize, place: &Place, mut dice: Dice, notes: &Arc<Notes>) -> Try {
+pub(crate) async fn races(cycles: usize, shape: Shape, place: &Place, mut dice: Dice, notes: &Arc<Notes>) -> Try {
     for (number, (on, daemon, share)) in RACES.into_iter().enumerate() {
         let name = format!("race{number}");
         let logs = place.logs.join(&name);
         fs::create_dir(&logs)?;
-        let race = Race::set(&name, on, daemon, logs, place.binary.clone(), notes).await?;
+        let program = Program { binary: place.binary.clone(), settings: HashMap::new(), logs };
+        let race = Race::set(&name, (on, shape), daemon, program, notes).await?;
         race.run(cycles * share / 1000, &mut dice).await?;
     }
     Ok(())
@@ -109,6 +103,7 @@ struct Race {
 struct Course {
     name: String,
     on: On,
+    shape: Shape,
     db: DatabaseConnection,
     docker: Docker,
     broker: Broker,
@@ -136,33 +131,43 @@ impl fmt::Display for Race {
 }
 
 impl Race {
-    async fn set(name: &str, on: On, daemon: Daemon, logs: PathBuf, binary: PathBuf, notes: &Arc<Notes>) -> Try<Self> {
-        let servers = Servers::from_env().await?;
+    async fn set(
+        name: &str,
+        (on, shape): (On, Shape),
+        daemon: Daemon,
+        mut program: Program,
+        notes: &Arc<Notes>,
+    ) -> Try<Self> {
+        let servers = Servers::from_env(&given("DATABASE_URL")?).await?;
         let socket = given("DOCKER_HOST")?.trim_start_matches("unix://").to_owned();
         let docker_host = match daemon {
             Daemon::Prompt | Daemon::Frozen => format!("unix://{socket}"),
             Daemon::Late => format!("tcp://{}", Proxy::start(&socket, LATE_BY).await?.address),
         };
         let database_url = match on {
-            On::Postgres => new_database(&given("DATABASE_URL")?, name).await?,
-            On::MariaDb => new_database(&given("MYSQL_URL")?, name).await?,
-            On::Sqlite => format!("sqlite://{}?mode=rwc", logs.join("race.db").display()),
+            On::Postgres => new_database("DATABASE_URL", name).await?,
+            On::MariaDb => new_database("MYSQL_URL", name).await?,
+            On::Sqlite => format!("sqlite://{}?mode=rwc", program.logs.join("race.db").display()),
         };
         let (amqp_url, exchange) = (given("AMQP_URL")?, format!("{name}.threads"));
-        let settings = HashMap::from([
+        program.settings = HashMap::from([
             ("AMQP_URL", amqp_url.clone()),
             ("DATABASE_URL", database_url.clone()),
             ("DOCKER_HOST", docker_host),
             ("VOLUME_REAPER_EXCHANGE", exchange.clone()),
             ("VOLUME_REAPER_QUEUE_PREFIX", name.to_owned()),
-            ("VOLUME_REAPER_VOLUME_PREFIX", prefix(name)),
             ("VOLUME_REAPER_RETRY_DELAYS", "200ms,1s".to_owned()),
             ("VOLUME_REAPER_RECONCILE_INTERVAL", "1s".to_owned()),
             ("VOLUME_REAPER_HTTP_ADDR", "127.0.0.1:0".to_owned()),
             ("VOLUME_REAPER_LOG_FORMAT", "json".to_owned()),
             ("RUST_LOG", "info,lapin=off".to_owned()),
         ]);
-        let program = Program { binary, settings, logs };
+        program.settings.extend(shape.settings(name));
+        let mut options = ConnectOptions::new(&database_url);
+        let connections = CONNECTIONS[usize::from(on == On::Sqlite)];
+        options.sqlx_logging(false).max_connections(connections).acquire_timeout(STATEMENT_TIMEOUT);
+        let db = Database::connect(options).await?;
+        shape.make_tables(on, &db).await?;
         // One after the other: they make the schema and the queues.
         let (mut replicas, mut addresses) = (Vec::new(), Vec::new());
         for number in 1..=REPLICAS {
@@ -171,13 +176,11 @@ impl Race {
             let ready = timeout(START_DEADLINE, until_ready(&log)).await;
             addresses.push(ready.map_err(|_| format!("a replica is not ready after {START_DEADLINE:?}"))?);
         }
-        let mut options = ConnectOptions::new(&database_url);
-        let connections = CONNECTIONS[usize::from(on == On::Sqlite)];
-        options.sqlx_logging(false).max_connections(connections).acquire_timeout(STATEMENT_TIMEOUT);
         let course = Course {
             name: name.to_owned(),
             on,
-            db: Database::connect(options).await?,
+            shape,
+            db,
             docker: Docker::connect_with_unix(&socket, 60, bollard::API_DEFAULT_VERSION)?,
             broker: Broker::new(amqp_url, exchange),
             left: AtomicUsize::new(0),
@@ -230,7 +233,7 @@ impl Race {
     async fn account(&self, cycles: usize, freezes: usize, took: Duration) -> Try {
         let (course, notes) = (&self.course, &self.notes);
         let there = course.volumes().await?;
-        let expected = (0..THREADS).map(|number| course.volume(&format!("t{number}")));
+        let expected = (0..THREADS).flat_map(|number| course.volumes_of(&format!("t{number}")));
         let mut lost = course.lost.lock().clone();
         lost.extend(expected.filter(|volume| !there.contains(volume)).map(|volume| format!("{volume} at the end")));
         let mut reopenings = course.reopenings.lock().clone();
@@ -256,7 +259,8 @@ impl Race {
             // Its lock is the whole file's, and so many writers without a pause do not queue up for it.
             On::Sqlite => line("statements that were made again: the file was locked", failed.len()),
         }
-        let wrong = "SELECT id FROM threads WHERE status <> 'open' OR workspace_volume_removed_at IS NOT NULL";
+        let has_a_mark = course.shape.has_a_mark();
+        let wrong = format!("SELECT id FROM threads WHERE status <> 'open' OR {has_a_mark}");
         let wrong = course.db.query_all_raw(Statement::from_string(course.db.get_database_backend(), wrong)).await?;
         let wrong: Result<Vec<String>, _> = wrong.iter().map(|row| row.try_get_by_index(0)).collect();
         notes.claim("every thread is open, and none is marked", &wrong?);
@@ -278,15 +282,13 @@ impl Race {
 impl Course {
     /// The life of a thread: open at the beginning and at the end.
     async fn thread(&self, id: &str, mut dice: Dice) {
-        self.execute(&format!("INSERT INTO threads (id, status) VALUES ('{id}', 'open')")).await;
-        self.create_volume(id).await;
+        for insert in self.shape.insert_threads(&self.name, &[id]) {
+            self.execute(&insert).await;
+        }
+        self.create_volumes(id).await;
         let take = |left: usize| left.checked_sub(1);
         while let Ok(left) = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take) {
-            let now = match self.on {
-                On::Postgres => "now()",
-                On::MariaDb => "now(3)",
-                On::Sqlite => "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')",
-            };
+            let now = self.on.now();
             self.execute(&format!("UPDATE threads SET status = 'closed', closed_at = {now} WHERE id = '{id}'")).await;
             let event = format!(r#"{{"thread_id": "{id}"}}"#);
             self.broker.publish(&format!("{id}/{left}"), event.as_bytes()).await;
@@ -294,25 +296,33 @@ impl Course {
             let began = Instant::now();
             self.execute(&format!("UPDATE threads SET status = 'open', closed_at = NULL WHERE id = '{id}'")).await;
             self.reopenings.lock().push(began.elapsed());
-            self.create_volume(id).await;
+            self.create_volumes(id).await;
             tokio::time::sleep(dice.up_to(LONGEST_WAIT)).await;
-            match self.docker.inspect_volume(&self.volume(id)).await {
-                Ok(_) => {}
-                Err(DockerResponseServerError { status_code: 404, .. }) => {
-                    self.lost.lock().push(self.volume(id));
-                    self.create_volume(id).await;
+            for volume in self.volumes_of(id) {
+                match self.docker.inspect_volume(&volume).await {
+                    Ok(_) => {}
+                    Err(DockerResponseServerError { status_code: 404, .. }) => {
+                        self.create_volume(&volume).await;
+                        self.lost.lock().push(volume);
+                    }
+                    Err(error) => self.failed.lock().push(error.to_string()),
                 }
-                Err(error) => self.failed.lock().push(error.to_string()),
             }
         }
     }
 
-    fn volume(&self, id: &str) -> String {
-        format!("{}{id}", prefix(&self.name))
+    fn volumes_of(&self, id: &str) -> Vec<String> {
+        self.shape.volumes(&self.name, id)
     }
 
-    async fn create_volume(&self, id: &str) {
-        let request = VolumeCreateRequest { name: Some(self.volume(id)), ..VolumeCreateRequest::default() };
+    async fn create_volumes(&self, id: &str) {
+        for volume in self.volumes_of(id) {
+            self.create_volume(&volume).await;
+        }
+    }
+
+    async fn create_volume(&self, volume: &str) {
+        let request = VolumeCreateRequest { name: Some(volume.to_owned()), ..VolumeCreateRequest::default() };
         if let Err(error) = self.docker.create_volume(request).await {
             self.failed.lock().push(error.to_string());
         }
@@ -331,21 +341,8 @@ impl Course {
     }
 }
 
-/// What the volumes of a race begin with.
-fn prefix(race: &str) -> String {
-    format!("{race}_ws_")
-}
-
-async fn new_database(server: &str, name: &str) -> Try<String> {
-    let admin = Database::connect(server).await?;
-    admin.execute_unprepared(&format!("CREATE DATABASE {name}")).await?;
-    admin.close().await?;
-    let (server, _) = server.rsplit_once('/').ok_or("no database in the URL")?;
-    Ok(format!("{server}/{name}"))
-}
-
 /// Waits until the replica that writes this log is ready. Returns where it answers HTTP.
-async fn until_ready(log: &std::path::Path) -> String {
+pub(crate) async fn until_ready(log: &std::path::Path) -> String {
     loop {
         let text = fs::read_to_string(log).unwrap_or_default();
         let lines = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
@@ -360,7 +357,7 @@ async fn until_ready(log: &std::path::Path) -> String {
 }
 
 /// The response to a GET, with its head.
-async fn get(address: &str, path: &str) -> std::io::Result<String> {
+pub(crate) async fn get(address: &str, path: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(address).await?;
     stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes()).await?;
     let mut response = String::new();

@@ -32,13 +32,14 @@ pub(crate) struct Server {
 pub(crate) struct Servers {
     pub(crate) dir: PathBuf,
     pub(crate) broker: Server,
-    pub(crate) postgres: Server,
+    /// None for a file.
+    pub(crate) database: Option<Server>,
     pub(crate) docker: Server,
 }
 
 impl Servers {
-    /// The servers that this process was started with.
-    pub(crate) async fn from_env() -> Try<Self> {
+    /// The servers that this process was started with, of which that of this database counts.
+    pub(crate) async fn from_env(database_url: &str) -> Try<Self> {
         let server = async |name, target: &str| {
             let proxy = Proxy::start(target, Duration::ZERO).await?;
             Ok::<_, io::Error>(Server { name, turn: Mutex::new(()), proxy })
@@ -46,7 +47,11 @@ impl Servers {
         Ok(Self {
             dir: PathBuf::from(given("VOLUME_REAPER_TEST_SERVERS")?),
             broker: server("broker", authority(&given("AMQP_URL")?)?).await?,
-            postgres: server("postgres", authority(&given("DATABASE_URL")?)?).await?,
+            database: match database_url.split_once(':') {
+                Some(("sqlite", _)) => None,
+                Some(("mysql", _)) => Some(server("mariadb", authority(database_url)?).await?),
+                Some(_) | None => Some(server("postgres", authority(database_url)?).await?),
+            },
             docker: server("docker", given("DOCKER_HOST")?.trim_start_matches("unix://")).await?,
         })
     }

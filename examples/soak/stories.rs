@@ -12,9 +12,12 @@ const TOLD: usize = 5;
 /// A fault is felt for a while.
 const FELT: Duration = Duration::seconds(20);
 
+/// What happened when.
+type Story = Vec<(DateTime<Utc>, String)>;
+
 /// What the platform did, by thread.
 #[derive(Default)]
-pub(crate) struct Stories(Mutex<HashMap<String, Vec<(DateTime<Utc>, String)>>>);
+pub(crate) struct Stories(Mutex<HashMap<String, Story>>);
 
 impl Stories {
     pub(crate) fn add(&self, thread: &str, what: &str) {

@@ -8,7 +8,7 @@ use sea_orm_migration::{
     sea_orm::{DbBackend, QueryResult},
 };
 
-use crate::{Column, Found, Mapping, MarkType, Takes, ThreadsTable, VolumesTable};
+use crate::{Column, Found, IdType, Mapping, MarkType, Takes, ThreadsTable, VolumesTable};
 
 /// The SQL of what we add to a database.
 pub trait Parts {
@@ -62,6 +62,11 @@ pub trait Dialect: Parts + fmt::Debug + Send + Sync {
         "text"
     }
 
+    /// The type that an expression is cast to, to become a whole number of 64 bits.
+    fn number_type(&self) -> &'static str {
+        "bigint"
+    }
+
     /// A condition without a table that is never true, after the list of a `SELECT`.
     fn no_row(&self) -> &'static str {
         "WHERE 1 = 0"
@@ -113,6 +118,17 @@ pub trait Dialect: Parts + fmt::Debug + Send + Sync {
     /// A text that is a uuid as a value of that type.
     fn uuid_value(&self, uuid: &str) -> Expr {
         Expr::val(uuid)
+    }
+
+    /// The condition that a column has one of these ids, with all of them as one parameter, where there are arrays: the
+    /// statement is the same for one and for a thousand, and its plan is made once.
+    fn is_any_of(&self, _column: Expr, _id: IdType, _ids: &[&str]) -> Option<Expr> {
+        None
+    }
+
+    /// An insert of rows with a parameter for each column, where there are arrays.
+    fn insert_arrays(&self, _table: &str, _columns: Vec<(&str, Value)>) -> Option<InsertStatement> {
+        None
     }
 
     /// A boolean for people.

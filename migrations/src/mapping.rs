@@ -91,10 +91,16 @@ impl Mapping {
     /// The column with the ids, where others have that name too.
     #[must_use]
     pub fn qualified_id(&self) -> Expr {
-        let (table, id) = (Alias::new(&self.names.table), Alias::new(&self.names.id));
+        self.qualified(&self.names.id)
+    }
+
+    /// One of its columns, where others have that name too.
+    #[must_use]
+    pub fn qualified(&self, column: &str) -> Expr {
+        let (table, column) = (Alias::new(&self.names.table), Alias::new(column));
         match &self.names.schema {
-            Some(schema) => Expr::col((Alias::new(schema), table, id)),
-            None => Expr::col((table, id)),
+            Some(schema) => Expr::col((Alias::new(schema), table, column)),
+            None => Expr::col((table, column)),
         }
     }
 
@@ -146,6 +152,14 @@ impl Mapping {
             IdType::Integer => id.parse().ok().filter(|number: &i64| number.to_string() == id).map(Expr::val),
             IdType::Unsigned => id.parse().ok().filter(|number: &u64| number.to_string() == id).map(Expr::val),
         }
+    }
+
+    /// The condition that a column has one of these ids. What can't be an id is none of them.
+    #[must_use]
+    pub fn is_one_of<'a>(&self, column: Expr, ids: impl Iterator<Item = &'a str>) -> Expr {
+        let (ids, values): (Vec<_>, Vec<_>) = ids.filter_map(|id| self.id_value(id).map(|value| (id, value))).unzip();
+        let any = self.dialect.is_any_of(column.clone(), self.id, &ids);
+        any.unwrap_or_else(|| column.is_in(values))
     }
 
     /// The status for people.

@@ -33,6 +33,10 @@ impl Dialect for MySql {
         "char"
     }
 
+    fn number_type(&self) -> &'static str {
+        "signed"
+    }
+
     /// Older servers have no condition without a table.
     fn no_row(&self) -> &'static str {
         "FROM DUAL WHERE 1 = 0"

@@ -6,10 +6,10 @@ mod parts;
 use sea_orm_migration::{
     prelude::*,
     sea_orm::{DbBackend, QueryResult},
-    sea_query::{LockBehavior, LockType},
+    sea_query::{ArrayType, LockBehavior, LockType, extension::postgres::PgFunc},
 };
 
-use crate::{Column, Dialect, MarkType, Takes, ThreadsTable};
+use crate::{Column, Dialect, IdType, MarkType, Takes, ThreadsTable};
 
 /// PostgreSQL.
 #[derive(Debug)]
@@ -34,6 +34,31 @@ impl Dialect for Postgres {
     /// The inner cast says how the parameter is sent, the outer one what it becomes.
     fn uuid_value(&self, uuid: &str) -> Expr {
         Expr::val(uuid).cast_as("text").cast_as("uuid")
+    }
+
+    fn is_any_of(&self, column: Expr, id: IdType, ids: &[&str]) -> Option<Expr> {
+        let array = |kind, values: Vec<Value>| Expr::val(Value::Array(kind, Some(Box::new(values))));
+        let texts = || array(ArrayType::String, ids.iter().map(|id| Value::from(*id)).collect());
+        let ids = match id {
+            IdType::Text => texts(),
+            IdType::Blanked => texts().cast_as("text[]").cast_as("bpchar[]"),
+            IdType::Uuid => texts().cast_as("text[]").cast_as("uuid[]"),
+            IdType::Integer => {
+                let numbers = ids.iter().filter_map(|id| id.parse().ok());
+                array(ArrayType::BigInt, numbers.map(|number: i64| Value::from(number)).collect())
+            }
+            IdType::Unsigned => return None,
+        };
+        Some(column.eq(PgFunc::any(ids)))
+    }
+
+    fn insert_arrays(&self, table: &str, columns: Vec<(&str, Value)>) -> Option<InsertStatement> {
+        let (names, arrays): (Vec<_>, Vec<_>) = columns.into_iter().unzip();
+        let rows = Func::cust("unnest").args(arrays.into_iter().map(Expr::val));
+        let rows = Query::select().column(Asterisk).from_function(rows, "row").to_owned();
+        let mut insert = Query::insert();
+        insert.into_table(Alias::new(table)).columns(names.into_iter().map(Alias::new));
+        insert.select_from(rows).ok().map(|insert| insert.to_owned())
     }
 
     /// Infinities and what lies outside of the calendar's four digits.

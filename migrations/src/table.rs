@@ -103,7 +103,7 @@ impl Table {
     pub(crate) fn fit(&self, names: &ThreadsTable) -> Result<Mapping, DbErr> {
         self.fit_kind("VOLUME_REAPER_THREADS_TABLE")?;
         self.fit_closed_at(names)?;
-        self.fit_host(names)?;
+        self.fit_host(names.host.as_ref(), "VOLUME_REAPER_THREADS_HOST_COLUMN")?;
         let has_volumes = names.volumes.is_some();
         Ok(Mapping {
             dialect: self.dialect,
@@ -191,9 +191,9 @@ impl Table {
         }
     }
 
-    fn fit_host(&self, names: &ThreadsTable) -> Result<(), DbErr> {
-        let Some(name) = &names.host else { return Ok(()) };
-        let column = self.needed(name, "VOLUME_REAPER_THREADS_HOST_COLUMN, which may be empty")?;
+    pub(crate) fn fit_host(&self, name: Option<&String>, setting: &str) -> Result<(), DbErr> {
+        let Some(name) = name else { return Ok(()) };
+        let column = self.needed(name, &format!("{setting}, which may be empty"))?;
         if matches!(column.takes, Takes::Text | Takes::Anything) {
             return Ok(());
         }

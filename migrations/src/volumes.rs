@@ -28,6 +28,8 @@ pub struct VolumesTable {
     pub name: String,
     /// When it was known to be gone: its mark.
     pub mark: String,
+    /// The name of the Docker host that it is on, where that may be another than its thread's.
+    pub host: Option<String>,
 }
 
 impl VolumesTable {
@@ -102,12 +104,20 @@ impl Mapping {
 
     /// The condition that a thread has an unmarked volume; `None` if its own row has the mark.
     fn has_unmarked_volume(&self) -> Option<Expr> {
+        self.has_unmarked_volume_that(Condition::all())
+    }
+
+    /// The condition that a thread has an unmarked volume for whose row another one holds, in which a column is first
+    /// one of that row's; `None` if its own row has the mark.
+    #[must_use]
+    pub fn has_unmarked_volume_that(&self, holds: Condition) -> Option<Expr> {
         let volumes = self.names.volumes.as_ref()?;
         let unmarked = Query::select()
             .expr(Expr::val(1))
             .from(volumes.table())
             .and_where(volumes.column(&volumes.thread).eq(self.qualified_id()))
             .cond_where(self.is_unmarked_volume(volumes))
+            .cond_where(holds)
             .to_owned();
         Some(Expr::exists(unmarked))
     }
@@ -153,6 +163,7 @@ impl Table {
                 "no two rows may name the same volume, and there is no unique index over this column alone",
             );
         }
+        self.fit_host(volumes.host.as_ref(), "VOLUME_REAPER_VOLUMES_HOST_COLUMN")?;
         self.fit_mark(&volumes.mark, VOLUMES_MARK)
     }
 }

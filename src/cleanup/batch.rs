@@ -23,7 +23,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::Instrument;
 
 use super::{
-    Close, Database, Locked, NamedVolumes, Outcome, Placement, Removal, Rows, Volumes,
+    Close, Database, Locked, NamedVolumes, Outcome, Removal, Rows, Volumes,
     breaker::{Reservation, Reserved},
     cleaner::{Cleaner, actionable},
     freeing::Removals,
@@ -31,6 +31,7 @@ use super::{
     limiter::Permit,
     requests::Request,
     runner::Turn,
+    share::Share,
     under_way::UnderWay,
 };
 use crate::{
@@ -70,8 +71,8 @@ pub(super) struct Job {
     pub(super) volumes: Vec<VolumeName>,
     /// Why others of the thread can't be, if there are any.
     pub(super) refused: Option<String>,
-    /// Whether it is enough that this daemon does not have the volume.
-    pub(super) proves_absence: bool,
+    /// Of these, those for which it is not enough that this daemon does not have them.
+    pub(super) unplaced: HashSet<VolumeName>,
     /// One for each volume.
     pub(super) reservations: Vec<Reservation>,
     pub(super) began: Instant,
@@ -138,7 +139,7 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
         for request in requests {
             match self.decide(&request, &rows, &busy) {
                 Err(result) => request.answer(result),
-                Ok(Allowed { close, volumes, refused, proves_absence }) => {
+                Ok(Allowed { close, volumes, refused, unplaced }) => {
                     let mut reservations: Vec<_> = reservations.by_ref().take(volumes.len()).collect();
                     // Only its rows say how many volumes a thread has.
                     match self.context.hour.reserve_at_once(volumes.len() - reservations.len()) {
@@ -153,16 +154,7 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
                         }
                     }
                     let began = Instant::now();
-                    jobs.push_back(Job {
-                        request,
-                        close,
-                        volumes,
-                        refused,
-                        proves_absence,
-                        reservations,
-                        began,
-                        took: None,
-                    });
+                    jobs.push_back(Job { request, close, volumes, refused, unplaced, reservations, began, took: None });
                 }
             }
         }
@@ -189,22 +181,18 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
         if busy.contains(&request.thread) {
             return Err(Ok(Outcome::Busy));
         }
-        let proves_absence = match Placement::of(&self.host, row.host.as_deref(), request.claimed_host.as_deref()) {
-            Placement::Only => true,
-            Placement::On(host) if Some(&*host) == self.host.name() => true,
-            Placement::On(host) => return Err(Ok(Outcome::Elsewhere { host })),
-            Placement::Unknown => false,
-        };
+        let (names, claimed_host) = (&self.context.names, request.claimed_host.as_deref());
+        let Share { named, unplaced } = Share::of(&self.host, names, &request.thread, row, claimed_host)
+            .map_err(|host| Ok(Outcome::Elsewhere { host }))?;
         if let Some(outcome) = self.hindrance(row, rows.pause.as_deref()) {
             return Err(Ok(outcome));
         }
-        let NamedVolumes { volumes, refused } =
-            NamedVolumes::of(&self.context.names, &request.thread, row.volumes.as_deref());
+        let NamedVolumes { volumes, refused } = named;
         match refused {
             Some(refused) if volumes.is_empty() => Err(Err(Failure::permanent(refused))),
             // Its rows were marked in this moment.
             None if volumes.is_empty() => Err(Ok(Outcome::AlreadyClean)),
-            refused => Ok(Allowed { close: row.close.clone(), volumes, refused, proves_absence }),
+            refused => Ok(Allowed { close: row.close.clone(), volumes, refused, unplaced }),
         }
     }
 
@@ -279,7 +267,7 @@ struct Allowed {
     close: Close,
     volumes: Vec<VolumeName>,
     refused: Option<String>,
-    proves_absence: bool,
+    unplaced: HashSet<VolumeName>,
 }
 
 fn answer_all(requests: Vec<Request>, failure: &Failure) {

@@ -7,10 +7,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
 };
 
 use parking_lot::Mutex;
@@ -26,6 +23,7 @@ use super::{
     requests::{Request, Requests},
     retention::Due,
     runner::Runner,
+    swept::{Swept, SweptCounts},
     users::Users,
 };
 use crate::{
@@ -109,8 +107,8 @@ pub struct Cleaner<V, T> {
     pub(super) unmarked: Mutex<HashMap<VolumeName, UnmarkedRemoval>>,
     /// What the removals of containers leave to be done.
     pub(super) container_receipts: ContainerReceipts,
-    /// How many volumes were removed for sweeps.
-    pub(super) swept: AtomicU64,
+    /// What was removed for sweeps.
+    pub(super) swept: SweptCounts,
 }
 
 impl<V: Volumes, T: Database> Cleaner<V, T> {
@@ -129,7 +127,7 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
             detached: Mutex::default(),
             unmarked: Mutex::default(),
             container_receipts: ContainerReceipts::default(),
-            swept: AtomicU64::new(0),
+            swept: SweptCounts::default(),
         }
     }
 
@@ -244,9 +242,9 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
         self.unmarked.lock().get(volume).filter(|removal| removal.close == *close).cloned()
     }
 
-    /// How many volumes this process has removed for sweeps, so far.
-    pub fn swept(&self) -> u64 {
-        self.swept.load(Ordering::Relaxed)
+    /// What this process has removed for sweeps, so far.
+    pub fn swept(&self) -> Swept {
+        self.swept.so_far()
     }
 
     /// Why the volume of a closed thread may not be removed now, if it may not, by its row.

@@ -15,7 +15,8 @@ use serde_json::json;
 
 use super::{
     Backlog, Candidate, ContainerReceipt, Database, Failures, Gone, Locked, Mark, Origin, Outcome, Pause, Pauses,
-    Receipt, Receipts, Rows, Scope, Seen, Sighting, Sightings, SweepLog, Thread, Threads, failing::FailedCleanup,
+    Receipt, Receipts, Rows, Scope, Seen, Sighting, Sightings, SweepLog, Thread, Threads, VolumeRow,
+    failing::FailedCleanup,
 };
 use crate::{
     failure::Failure,
@@ -34,8 +35,8 @@ pub struct DryRun<T> {
 /// What would be otherwise if this were no dry run.
 #[derive(Default)]
 struct WouldBe {
-    /// Whether a thread is marked.
-    marked: HashMap<ThreadId, bool>,
+    /// Of threads those volumes that would be marked (true), or whose marks would be withdrawn.
+    marks: HashMap<ThreadId, HashMap<VolumeName, bool>>,
     /// When volumes and containers were removed; the last hour's.
     removals: Vec<DateTime<Utc>>,
     /// By host; `None` is everything.
@@ -43,6 +44,23 @@ struct WouldBe {
 }
 
 impl WouldBe {
+    /// Makes of a row what it would be.
+    fn change(&self, thread: &ThreadId, row: &mut Thread) {
+        let Some(marks) = self.marks.get(thread) else { return };
+        let Some(volumes) = &mut row.volumes else {
+            row.marked = marks.values().all(|marked| *marked);
+            return;
+        };
+        // Each has a mark of its own.
+        volumes.retain(|volume| !marks.iter().any(|(name, marked)| *marked && name.as_str() == volume.name));
+        for (name, _) in marks.iter().filter(|(_, marked)| !**marked) {
+            if !volumes.iter().any(|volume| volume.name == name.as_str()) {
+                volumes.push(VolumeRow { name: name.to_string(), id: String::new(), host: row.host.clone() });
+            }
+        }
+        row.marked = volumes.is_empty();
+    }
+
     fn pause(&self, host: Option<&str>) -> Option<&Pause> {
         self.pauses.get(&None).or_else(|| self.pauses.get(&host.map(str::to_owned)))
     }
@@ -70,7 +88,10 @@ impl<T: Database> DryRun<T> {
             if !of_thread.completes {
                 return None;
             }
-            would_be.marked.insert(of_thread.thread_id.clone(), true) != Some(true)
+            let marks = would_be.marks.entry(of_thread.thread_id.clone()).or_default();
+            let complete = receipts.iter().filter(|receipt| receipt.completes);
+            let news = complete.filter(|receipt| marks.insert(receipt.volume.clone(), true) != Some(true));
+            news.count() > 0
         };
         // What an event came to is in the journal with all else about it.
         if is_news && !matches!(of_thread.origin, Origin::Event(_)) {
@@ -96,9 +117,9 @@ impl<T: Database> Threads for DryRun<T> {
         for (thread, row) in &mut rows.threads {
             if !row.closed {
                 // Reopened: its next close is another one.
-                would_be.marked.remove(thread);
+                would_be.marks.remove(thread);
             }
-            row.marked = would_be.marked.get(thread).copied().unwrap_or(row.marked);
+            would_be.change(thread, row);
         }
         rows.pause = rows.pause.or_else(|| would_be.pause(host).map(|pause| pause.reason.clone()));
         Ok(rows)
@@ -121,8 +142,8 @@ impl<T: Database> Threads for DryRun<T> {
         self.inner.candidates(scope, after, limit).await
     }
 
-    async fn unmark(&self, thread: &ThreadId, _volume: &VolumeName) -> Result<bool, Failure> {
-        self.would_be.lock().marked.insert(thread.clone(), false);
+    async fn unmark(&self, thread: &ThreadId, volume: &VolumeName) -> Result<bool, Failure> {
+        self.would_be.lock().marks.entry(thread.clone()).or_default().insert(volume.clone(), false);
         self.journal.write(json!({ "thread_id": thread, "source": "sweep", "outcome": "mark_withdrawn" }));
         Ok(true)
     }

@@ -1,11 +1,6 @@
 //! The end of a batch: what its removals mean, the marks and receipts in one transaction, and the answers.
 
-use std::{
-    collections::HashMap,
-    pin::pin,
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{collections::HashMap, pin::pin, sync::Arc, time::Duration};
 
 use chrono::SubsecRound;
 use tracing::{debug, error, info, warn};
@@ -233,6 +228,9 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
             match receipt.gone {
                 Gone::Removed => {
                     metrics::reclaimed(self.host.name(), receipt.details.bytes);
+                    if job.request.origin == Origin::Sweep {
+                        self.swept.written(receipt.details.bytes);
+                    }
                     let took = receipt.details.duration.unwrap_or_else(|| job.began.elapsed());
                     let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
                     info!(thread.id = %thread, volume.name = %volume, source, took_ms, "removed the volume");
@@ -251,7 +249,7 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
         for (_, reservation) in news.zip(job.reservations) {
             reservation.removed();
             if is_sweeps {
-                self.swept.fetch_add(1, Ordering::Relaxed);
+                self.swept.removed();
             }
         }
         job.request.answer(result);

@@ -1,8 +1,10 @@
 //! The Docker hosts of this process, and the way of a thread to the right one.
 //!
-//! A thread is where its row says, or else where its event says, or else nobody knows. Then all hosts are asked which
-//! of them has the volume, and a volume counts as absent only if every host says so, those included that are pinned
-//! in the database and that this process does not ask.
+//! A thread is where its row says, or else where its event says, or else nobody knows. Where volumes have rows of
+//! their own, each of these may say another host: then one host after the other cleans up its share, since the
+//! thread's row is locked for each. If nobody knows, all hosts are asked which of them has the volume, and a volume
+//! counts as absent only if every host says so, those included that are pinned in the database and that this process
+//! does not ask.
 //!
 //! No host waits for another. A delivery that needs a host which is down, or for which as many deliveries wait as
 //! may, is not kept: it ends as [`Outcome::Deferred`], its row stays unmarked, and that host's sweep takes care of
@@ -10,20 +12,18 @@
 
 use std::{slice, sync::Arc};
 
-use chrono::SubsecRound;
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tracing::debug;
 
 use super::{
-    Cleaner, Context, Database, Details, Mark, NamedVolumes, Origin, Outcome, Placement, Thread, Volumes, absent,
-    cleaner::actionable,
+    Cleaner, Context, Database, NamedVolumes, Origin, Outcome, Placement, Thread, Volumes, cleaner::actionable,
+    judging::more_telling,
 };
 use crate::{
     failure::{Dependency, Failure, Verdict},
     health::Health,
-    metrics,
-    volume_name::{ThreadId, VolumeName},
+    volume_name::ThreadId,
 };
 
 /// What works for one host, and what is known of its daemon.
@@ -109,7 +109,9 @@ impl<V: Volumes, T: Database> Fleet<V, T> {
         origin: Origin,
     ) -> Result<Outcome, Failure> {
         self.context().names.owns(thread).map_err(Failure::permanent)?;
-        let served = claimed_host.and_then(|host| self.worker(host));
+        // Each row of a volume may name a host of its own.
+        let are_together = !self.context().names.are_in_rows();
+        let served = claimed_host.filter(|_| are_together).and_then(|host| self.worker(host));
         let outcome = match served {
             // Its batch reads the row, and says so if that names another host.
             Some(worker) => {
@@ -143,15 +145,31 @@ impl<V: Volumes, T: Database> Fleet<V, T> {
             Ok(row) => row,
             Err(outcome) => return Ok(outcome),
         };
-        match Placement::of(&self.workers[0].cleaner.host, row.host.as_deref(), claimed_host) {
-            Placement::On(host) => self.clean_at(&host, thread, claimed_host, origin).await,
-            Placement::Unknown | Placement::Only => {
-                if let Some(outcome) = self.workers[0].cleaner.hindrance(row, rows.pause.as_deref()) {
-                    return Ok(outcome);
-                }
-                self.clean_anywhere(thread, row, rows.unserved_host.is_none(), origin).await
-            }
+        let any = &self.workers[0].cleaner;
+        let placements = row.placements(&any.host, claimed_host);
+        let is_alone = placements.len() == 1;
+        let mut result = None;
+        for placement in placements {
+            let share = match placement {
+                // The reaper of that host has a sweep for it.
+                Placement::On(host) if !is_alone && self.worker(&host).is_none() => Ok(Outcome::Deferred),
+                Placement::On(host) => self.clean_at(&host, thread, claimed_host, origin.clone()).await,
+                Placement::Unknown | Placement::Only => match any.hindrance(row, rows.pause.as_deref()) {
+                    Some(outcome) => Ok(outcome),
+                    None => {
+                        let mut row = row.clone();
+                        row.keep_volumes(&any.host, claimed_host, |placement| *placement == Placement::Unknown);
+                        self.clean_anywhere(thread, &row, rows.unserved_host.is_none(), origin.clone()).await
+                    }
+                },
+            };
+            result = Some(match result {
+                None => share,
+                Some(before) => more_telling(before, share),
+            });
         }
+        // Its volumes were marked in this moment.
+        result.unwrap_or(Ok(Outcome::AlreadyClean))
     }
 
     async fn clean_at(
@@ -217,32 +235,6 @@ impl<V: Volumes, T: Database> Fleet<V, T> {
             None if is_everyone_asked => self.mark_absent(thread, named.volumes.clone(), row, origin).await,
             None => Ok(Outcome::Deferred),
         }
-    }
-
-    /// Marks a thread whose volume is on no host.
-    async fn mark_absent(
-        &self,
-        thread: &ThreadId,
-        volumes: Vec<VolumeName>,
-        row: &Thread,
-        origin: Origin,
-    ) -> Result<Outcome, Failure> {
-        let at = self.context().clock.now().trunc_subsecs(3);
-        let receipts = absent(volumes, thread, &row.close, &origin, &Details::default(), at);
-        let marks = self.threads().mark(&receipts).await?;
-        Ok(match marks.get(thread) {
-            Some(Mark::Set) => {
-                metrics::close_to_mark(row.close.at, at);
-                for receipt in &receipts {
-                    debug!(thread.id = %thread, volume.name = %receipt.volume, "the volume is absent; marked");
-                }
-                Outcome::NotFound
-            }
-            Some(Mark::AlreadySet) => Outcome::AlreadyClean,
-            Some(Mark::Reopened) => Outcome::Reopened,
-            Some(Mark::Busy) => Outcome::Busy,
-            Some(Mark::NoRow) | None => Outcome::UnknownThread,
-        })
     }
 
     fn defer_everywhere(&self) -> Outcome {

@@ -42,7 +42,7 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
                     gone.push((volume, Gone::Removed));
                     continue;
                 }
-                Ok(Removal::NotFound) if job.proves_absence => {
+                Ok(Removal::NotFound) if !job.unplaced.contains(volume) => {
                     gone.push((volume, Gone::NotFound));
                     continue;
                 }
@@ -133,14 +133,16 @@ pub(super) fn is_to_come_again(removed: &[Removed]) -> bool {
     removed.contains(&Ok(Removal::NotSent)) && removed.iter().all(Result::is_ok)
 }
 
-/// Of two results of one thread's removals the one that says more: what failed, or else who uses a volume.
-fn more_telling(one: Result<Outcome, Failure>, other: Result<Outcome, Failure>) -> Result<Outcome, Failure> {
+/// Of two results of one thread's removals the one that says more: what failed, or else what is to come again, or else
+/// who uses a volume.
+pub(super) fn more_telling(one: Result<Outcome, Failure>, other: Result<Outcome, Failure>) -> Result<Outcome, Failure> {
     match (one, other) {
         (Err(one), Err(other)) => {
             let is_outage = |failure: &Failure| matches!(failure.verdict, Verdict::Unavailable(_));
             Err(if is_outage(&other) && !is_outage(&one) { other } else { one })
         }
         (Err(failure), Ok(_)) | (Ok(_), Err(failure)) => Err(failure),
+        (Ok(Outcome::Busy), Ok(_)) | (Ok(_), Ok(Outcome::Busy)) => Ok(Outcome::Busy),
         (Ok(Outcome::Referenced { mut containers }), Ok(Outcome::Referenced { containers: more })) => {
             containers.extend(more);
             Ok(Outcome::Referenced { containers })
@@ -148,6 +150,8 @@ fn more_telling(one: Result<Outcome, Failure>, other: Result<Outcome, Failure>) 
         (Ok(referenced @ Outcome::Referenced { .. }), Ok(_)) | (Ok(_), Ok(referenced @ Outcome::Referenced { .. })) => {
             Ok(referenced)
         }
+        // Of two hosts: one of them removed something.
+        (Ok(Outcome::NotFound | Outcome::AlreadyClean), Ok(other)) => Ok(other),
         (Ok(one), Ok(_)) => Ok(one),
     }
 }
@@ -166,6 +170,8 @@ mod tests {
             (uses("a"), uses("b"), both),
             (Ok(Outcome::NotHere), uses("a"), uses("a")),
             (Ok(Outcome::Deferred), Ok(Outcome::NotHere), Ok(Outcome::Deferred)),
+            (uses("a"), Ok(Outcome::Busy), Ok(Outcome::Busy)),
+            (Ok(Outcome::NotFound), Ok(Outcome::Removed), Ok(Outcome::Removed)),
             (uses("a"), Err(failed.clone()), Err(failed.clone())),
             (Err(failed), Err(down.clone()), Err(down)),
         ] {

@@ -17,6 +17,7 @@ mod identity;
 mod judging;
 mod limiter;
 mod named_volumes;
+mod nowhere;
 mod orphan;
 mod outcome;
 mod placement;
@@ -26,6 +27,8 @@ pub mod record;
 mod requests;
 pub mod retention;
 mod runner;
+mod share;
+mod swept;
 mod under_way;
 pub mod users;
 mod vanished;
@@ -44,4 +47,5 @@ pub use self::{
         Pauses, Receipt, Receipts, Removal, RestartPolicy, Rows, Scope, Seen, Sighting, Sightings, StatusChange,
         StatusChanges, SweepEnd, SweepLog, Thread, Threads, VolumeRow, Volumes,
     },
+    swept::Swept,
 };

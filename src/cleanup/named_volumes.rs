@@ -23,7 +23,7 @@ impl NamedVolumes {
             return Self { volumes: names.volumes_of(thread), refused: None };
         }
         let (mut volumes, mut refused) = (Vec::new(), None);
-        for VolumeRow { name, id } in rows.unwrap_or_default() {
+        for VolumeRow { name, id, .. } in rows.unwrap_or_default() {
             match names.check(name) {
                 Ok(volume) => volumes.push(volume),
                 Err(why) => {
@@ -58,7 +58,7 @@ mod tests {
     fn a_row_that_names_somebody_elses_volume_is_refused_and_the_others_are_not() {
         let names = VolumeNames::of_prefix("ha_ws_").expect("valid");
         let thread = ThreadId::parse("t1").expect("valid");
-        let row = |name: &str| VolumeRow { name: name.to_owned(), id: format!("id of {name}") };
+        let row = |name: &str| VolumeRow { name: name.to_owned(), id: format!("id of {name}"), host: None };
         let rows = [row("ha_ws_9"), row("postgres_data"), row("ha_ws_../x")];
         let by_template = NamedVolumes::of(&names, &thread, None);
         assert_eq!(by_template, NamedVolumes { volumes: names.volumes_of(&thread), refused: None });

@@ -190,6 +190,10 @@ impl<T: Database + StatusChanges> SweepLog for Recording<T> {
     async fn sweep_ended(&self, id: &str, end: SweepEnd) -> Result<(), Failure> {
         self.inner.sweep_ended(id, end).await
     }
+
+    async fn sweep_stopped(&self, id: &str) -> Result<Option<String>, Failure> {
+        self.inner.sweep_stopped(id).await
+    }
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use self::shown_message::Message;
 use super::{
     acting::{act, noted_if_there},
-    output::{confirm, json, require_terminal, say, write},
+    output::{confirm, json, list as list_lines, require_terminal, say, write},
 };
 use crate::{
     cli::{DeadLettersAction, Selection},
@@ -82,10 +82,10 @@ pub(super) fn line(
 /// Says the list, and how many are not in it.
 pub(super) fn say_lines(lines: impl ExactSizeIterator<Item = String>, more: u64) -> Result<(), Failure> {
     if lines.len() > 0 {
-        say(format!("\n{:<36}  {:<17}  {:>8}  {:>10}  error", "thread", "reason", "attempts", "age"))?;
+        list_lines(&format!("\n{:<36}  {:<17}  {:>8}  {:>10}  error\n", "thread", "reason", "attempts", "age"))?;
     }
     for line in lines {
-        say(line)?;
+        list_lines(&(line + "\n"))?;
     }
     match more {
         0 => Ok(()),
@@ -154,11 +154,7 @@ async fn replay(letters: &DeadLetters, selection: &Selection) -> Result<u64, Fai
     if selection.json {
         say(json(&replayed))?;
     } else {
-        say(format!("\nreplayed {} messages", replayed.replayed))?;
-        if replayed.no_event > 0 {
-            let left = replayed.no_event;
-            say(format!("left {left} that are no event and would come back; --reason replays them all the same"))?;
-        }
+        say_replayed(replayed.replayed, replayed.no_event)?;
     }
     ended?;
     letters.give_back().await?;
@@ -182,9 +178,23 @@ async fn purge(letters: &DeadLetters, selection: &Selection, yes: bool) -> Resul
     if selection.json {
         say(json(&Purged { counts, purged }))?;
     } else {
-        say(format!("\npurged {purged} messages"))?;
+        say_purged(purged as u64)?;
     }
     Ok(purged as u64)
+}
+
+/// Says what came of a replay.
+pub(super) fn say_replayed(replayed: u64, no_event: u64) -> Result<(), Failure> {
+    say(format!("\nreplayed {replayed} messages"))?;
+    match no_event {
+        0 => Ok(()),
+        left => say(format!("left {left} that are no event and would come back; --reason replays them all the same")),
+    }
+}
+
+/// Says what came of a purge.
+pub(super) fn say_purged(purged: u64) -> Result<(), Failure> {
+    say(format!("\npurged {purged} messages"))
 }
 
 fn warn_of_readers(counts: &Counts) {
@@ -202,6 +212,7 @@ fn filter(selection: &Selection) -> Filter {
         age.and_then(|age| Utc::now().checked_sub_signed(age)).unwrap_or(DateTime::<Utc>::MIN_UTC)
     };
     Filter {
+        group: None,
         reason: selection.reason.clone(),
         thread: selection.thread.clone(),
         before: selection.older_than.map(ago),

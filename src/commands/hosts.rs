@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::{
     acting::{act, noted},
-    output::{self, confirm, require_terminal, say, write},
+    output::{self, confirm, require_terminal, say},
 };
 use crate::{
     cleanup::{Details, Mark, NamedVolumes, Origin, Scope, Threads, absent},
@@ -45,7 +45,7 @@ pub(super) async fn run(config: &Config, action: HostsAction) -> Result<ExitCode
 
 async fn list(config: &Config, store: &Store, as_json: bool) -> Result<(), Failure> {
     let hosts = fleet_view::hosts(config, store).await?;
-    if as_json { say(output::json(&hosts)) } else { write(&listing(&hosts)) }
+    if as_json { say(output::json(&hosts)) } else { output::list(&listing(&hosts)) }
 }
 
 /// The hosts of the configuration with what was found there, and then what only the database knows.

@@ -26,12 +26,15 @@ use std::process::ExitCode;
 use crate::{
     cli::{Command, Invocation},
     failure::Failure,
+    progress,
 };
 
 /// Runs a command. An error is one line for standard error and exit code 1.
-pub async fn run(Invocation { command, server, config }: Invocation) -> Result<ExitCode, Failure> {
-    if let Some(server) = server {
-        return remote::run(&server, command).await;
+pub async fn run(Invocation { command, config }: Invocation) -> Result<ExitCode, Failure> {
+    // `serve` says in its log what it does.
+    let _waiting = (!matches!(command, Command::Serve { .. })).then(progress::wait);
+    if let Some(server) = &config.server {
+        return remote::run(server, command).await;
     }
     match command {
         Command::Serve { dry_run: false } => serve::run(config).await,

@@ -11,10 +11,7 @@ use super::{
     output::{self, confirm, require_terminal, say},
 };
 use crate::{
-    cleanup::{
-        Pause, Pauses,
-        fleet::{Fleet, HostWorker},
-    },
+    cleanup::fleet::{Fleet, HostWorker},
     cli::OrphansAction,
     config::Config,
     docker::Docker,
@@ -22,7 +19,10 @@ use crate::{
     health::Health,
     operations::{
         finding::{self, Fate, Orphan, Orphans, Worker, find},
-        fleet, read_only_fleet, require_schema,
+        fleet,
+        how_far::HowFar,
+        orphan_removal::{Due, OrphansRemoved, check_not_paused, due_of, remove_due},
+        read_only_fleet, require_schema,
     },
     store::Store,
     volume_name::VolumeName,
@@ -62,7 +62,7 @@ fn say_host(worker: &Worker) -> Result<(), Failure> {
 }
 
 fn print(Orphans { volumes, foreign, orphans }: &Orphans) -> Result<(), Failure> {
-    orphans.iter().try_for_each(|orphan| say(line_of(orphan)))?;
+    orphans.iter().try_for_each(|orphan| output::list(&(line_of(orphan) + "\n")))?;
     say_counts(orphans.len(), *volumes, *foreign)
 }
 
@@ -95,12 +95,7 @@ async fn remove(
     yes: bool,
 ) -> Result<bool, Failure> {
     let mut due = show_due(find(fleet, config).await?, older_than)?;
-    for (worker, _) in &due {
-        if let Some(Pause { reason, .. }) = fleet.threads().pause(worker.cleaner.host.name()).await? {
-            let what = format!("removal is paused ({reason}): `volume-reaper resume` first");
-            return Err(Failure::permanent(what));
-        }
-    }
+    check_not_paused(fleet.threads(), &due).await?;
     while !yes && !due.is_empty() {
         confirm(&format!("This removes {} volumes with all that is in them", due.len()), due.len()).await?;
         // What was shown may be no longer true.
@@ -111,45 +106,26 @@ async fn remove(
         say("meanwhile these have changed:")?;
         due = show_due(find(fleet, config).await?, older_than)?;
     }
-    let budget = config.policy.budgets.per_sweep.unwrap_or(u64::MAX);
-    let (mut failed, mut removed) = (0, 0);
-    for (HostWorker { cleaner, .. }, orphan) in &due {
+    let how_far = HowFar::default();
+    let removing = remove_due(config, &due, &how_far, |HostWorker { cleaner, .. }, orphan, fate| {
         let volume = &orphan.volume;
-        if removed == budget {
-            cleaner.pause(&format!("the budget of {budget} removals per sweep is used up")).await?;
-        }
-        match finding::remove(cleaner, orphan).await {
-            Ok(Fate::Removed) => {
-                removed += 1;
-                say(format!("{volume}  removed"))?;
-            }
-            Ok(Fate::Gone) => say(format!("{volume}  is gone already"))?,
-            Ok(Fate::Referenced) => say(format!("{volume}  kept: a container uses it now"))?,
-            Ok(Fate::HasThread) => say(format!("{volume}  kept: it has a thread now"))?,
-            Ok(Fate::Held) => say(format!("{volume}  kept: its thread is held"))?,
+        say(match fate {
+            Ok(Fate::Removed) => format!("{volume}  removed"),
+            Ok(Fate::Gone) => format!("{volume}  is gone already"),
+            Ok(Fate::Referenced) => format!("{volume}  kept: a container uses it now"),
+            Ok(Fate::HasThread) => format!("{volume}  kept: it has a thread now"),
+            Ok(Fate::Held) => format!("{volume}  kept: its thread is held"),
             Ok(Fate::Paused) => {
-                say(format!("{volume}  kept: removal is paused ({})", cleaner.pause_reason().unwrap_or_default()))?;
-                failed += 1;
+                format!("{volume}  kept: removal is paused ({})", cleaner.pause_reason().unwrap_or_default())
             }
-            Err(failure) => {
-                say(format!("{volume}  failed: {failure}"))?;
-                failed += 1;
-            }
-        }
-    }
+            Err(failure) => format!("{volume}  failed: {failure}"),
+        })
+    });
+    let OrphansRemoved { removed, failed, .. } = removing.await?;
     let details = json!({
         "older_than_seconds": older_than.as_secs(), "selected": due.len(), "removed": removed, "failed": failed,
     });
     noted(fleet.threads(), &act("orphans remove", None, details), Ok(failed == 0)).await
-}
-
-type Due<'a> = Vec<(&'a Worker, Orphan)>;
-
-/// What is old enough and not held.
-fn due_of(found: Vec<(&Worker, Orphans)>, older_than: Duration) -> Due<'_> {
-    let is_due = |orphan: &Orphan| orphan.is_removable(older_than, Utc::now());
-    let of_host = |(worker, orphans): (_, Orphans)| orphans.orphans.into_iter().map(move |orphan| (worker, orphan));
-    found.into_iter().flat_map(of_host).filter(|(_, orphan)| is_due(orphan)).collect()
 }
 
 fn names<'a>(due: &'a Due<'_>) -> Vec<(&'a str, &'a VolumeName)> {

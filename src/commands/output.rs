@@ -7,7 +7,7 @@ use std::{
 
 use serde::Serialize;
 
-use crate::failure::Failure;
+use crate::{failure::Failure, progress, terminal};
 
 static READER_IS_GONE: AtomicBool = AtomicBool::new(false);
 
@@ -21,8 +21,11 @@ pub(super) fn write(text: &str) -> Result<(), Failure> {
     if reader_is_gone() {
         return Ok(());
     }
-    let mut output = io::stdout().lock();
-    match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
+    let written = progress::beside(|| {
+        let mut output = io::stdout().lock();
+        output.write_all(text.as_bytes()).and_then(|()| output.flush())
+    });
+    match written {
         Ok(()) => Ok(()),
         // What was begun is ended all the same, and its exit code says how.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
@@ -30,6 +33,14 @@ pub(super) fn write(text: &str) -> Result<(), Failure> {
             Ok(())
         }
         Err(error) => Err(Failure::permanent(format!("standard output: {error}"))),
+    }
+}
+
+/// Prints lines of a list, as much of each as fits the terminal; `--json` has all of it.
+pub(super) fn list(text: &str) -> Result<(), Failure> {
+    match terminal::columns() {
+        Some(columns) => write(&text.lines().map(|line| terminal::cut(line, columns) + "\n").collect::<String>()),
+        None => write(text),
     }
 }
 
@@ -53,6 +64,7 @@ pub(super) fn require_terminal(what: &str) -> Result<(), Failure> {
 
 /// Has the person at the terminal type `count`; fails if something else is typed.
 pub(super) async fn confirm(what: &str, count: usize) -> Result<(), Failure> {
+    progress::quiet();
     eprint!("{what}. Type {count} to continue: ");
     let read = || {
         let mut line = String::new();

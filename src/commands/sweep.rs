@@ -16,6 +16,7 @@ use crate::{
     operations::{person, sweeping},
     progress,
     sweep::SweepReport,
+    terminal::amount_of,
 };
 
 pub(super) async fn run(config: &Config, dry_run: bool, as_json: bool) -> Result<ExitCode, Failure> {
@@ -74,6 +75,7 @@ async fn show_progress(mut of_hosts: Vec<watch::Receiver<u64>>) {
 fn text(report: &SweepReport) -> String {
     let SweepReport { candidates, removed, not_found, referenced, cooling_down, failed, drift, orphans, .. } = report;
     let SweepReport { not_due, held, paused, removing, misplaced, duration_ms, .. } = report;
+    let size = amount_of(*removed, report.bytes, report.unsized_volumes);
     let containers = match report.containers_removed {
         0 => String::new(),
         removed => format!("  containers  {removed} that had exited were removed before their volumes\n"),
@@ -82,7 +84,7 @@ fn text(report: &SweepReport) -> String {
     let ended = report.skipped_reason.as_ref().map(|reason| format!("ended early: {reason}\n")).unwrap_or_default();
     format!(
         "{candidates} closed threads were not marked{would}
-  removed     {removed}
+  removed     {removed}{size}
   not found   {not_found}
   referenced  {referenced}
   not due     {not_due}
@@ -108,6 +110,8 @@ mod tests {
         SweepReport {
             candidates: 91,
             removed: 21,
+            bytes: 3 << 20,
+            unsized_volumes: 14,
             containers_removed: 13,
             not_found: 2,
             referenced: 3,
@@ -131,7 +135,7 @@ mod tests {
     fn a_report_reads_well() {
         insta::assert_snapshot!("report", text(&report()));
         let skipped_reason = Some("host \"b\": docker at unix:///b.sock: connection refused".to_owned());
-        let cut_short = SweepReport { dry_run: true, skipped_reason, ..report() };
+        let cut_short = SweepReport { dry_run: true, bytes: 0, unsized_volumes: 0, skipped_reason, ..report() };
         insta::assert_snapshot!("report_of_a_dry_run_that_ended_early", text(&cut_short));
     }
 }

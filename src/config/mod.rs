@@ -10,6 +10,7 @@ mod endpoint;
 mod http_tokens;
 mod naming;
 mod secret_url;
+mod server_address;
 mod settings;
 mod sources;
 
@@ -30,6 +31,7 @@ use self::{
     },
     docker_hosts::docker_hosts,
     naming::{threads_table, volume_names},
+    server_address::server,
     sources::{FileValues, Values, refuse_unknown_variables},
 };
 pub use self::{
@@ -38,8 +40,9 @@ pub use self::{
     endpoint::Endpoint,
     http_tokens::{HttpToken, Role, digest_of, read_tokens},
     secret_url::SecretUrl,
+    server_address::Server,
     settings::{SETTINGS, Setting, flag_of},
-    sources::{SERVER_ENV, SERVER_TOKEN_ENV, environment},
+    sources::environment,
 };
 use crate::{
     cleanup::{Policy, breaker::Budgets, retention::Retention},
@@ -92,11 +95,10 @@ pub struct Config {
     pub http_addr: SocketAddr,
     pub http_connections: u16,
     pub http_timeout: Duration,
-    /// Who may use the console and the API. Without it nobody may change anything, and only who asks on the same
-    /// machine may look.
     pub http_tokens_file: Option<PathBuf>,
     pub migrate: bool,
     pub replica: String,
+    pub server: Option<Server>,
     pub threads: ThreadsTable,
     pub log_filter: String,
     pub log_format: LogFormat,
@@ -208,6 +210,7 @@ impl Config {
             http_tokens_file: values.get("http_tokens_file", |text| file(text, read_tokens))?,
             migrate: values.get("migrate", boolean)?,
             replica: values.get("replica", |text| Ok(if text.is_empty() { host_name() } else { text.to_owned() }))?,
+            server: server(values)?,
             threads: threads_table(values)?,
             log_filter: values.get("log_filter", |text| {
                 let filter = tracing_subscriber::EnvFilter::try_new(text);
@@ -261,9 +264,11 @@ impl Config {
     /// What a host's own settings are checked against.
     fn check_hosts(&self) -> Result<(), ConfigError> {
         let is_only = self.docker_hosts.iter().any(|host| host.name.is_only());
-        if is_only && let Some(column) = &self.threads.host {
+        let of_volumes = self.threads.volumes.as_ref().and_then(|volumes| volumes.host.as_ref());
+        let columns = [("THREADS", self.threads.host.as_ref()), ("VOLUMES", of_volumes)];
+        if is_only && let Some((of, column)) = columns.iter().find_map(|(of, column)| Some((of, (*column)?))) {
             return Err(ConfigError(format!(
-                "VOLUME_REAPER_THREADS_HOST_COLUMN is {column:?}, and the Docker host has no name: name it in \
+                "VOLUME_REAPER_{of}_HOST_COLUMN is {column:?}, and the Docker host has no name: name it in \
                  VOLUME_REAPER_HOST, or the hosts in VOLUME_REAPER_DOCKER_HOSTS"
             )));
         }

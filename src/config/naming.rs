@@ -35,7 +35,8 @@ fn volumes_table<F: Fn(&str) -> Option<String>>(values: &Values<'_, F>) -> Resul
     let thread = values.get("volumes_thread_column", not_empty)?;
     let name = values.get("volumes_name_column", not_empty)?;
     let mark = values.get("volumes_mark_column", not_empty)?;
-    Ok(table.map(|table| VolumesTable { schema, table, id, thread, name, mark }))
+    let host = values.get("volumes_host_column", optional)?;
+    Ok(table.map(|table| VolumesTable { schema, table, id, thread, name, mark, host }))
 }
 
 /// What the volumes of threads are called: by the templates, or else by the prefix.

@@ -9,10 +9,8 @@ use std::{
 
 use super::{CONFIG_ENV, ConfigError, SETTINGS, flag_of};
 
-/// Where the service is that a command asks.
-pub const SERVER_ENV: &str = "VOLUME_REAPER_SERVER";
-/// What it is shown.
-pub const SERVER_TOKEN_ENV: &str = "VOLUME_REAPER_SERVER_TOKEN";
+/// A secret that is no URL.
+const SERVER_TOKEN: &str = "server_token";
 
 /// The values of one start, each with the place that it comes from.
 pub(super) struct Values<'a, F> {
@@ -159,7 +157,9 @@ impl FileValues {
             };
             values.insert(key, value);
         }
-        let keeps_secrets = !values.values().any(|value| holds_password(value)) || !is_readable_by_all(&path);
+        let is_secret =
+            |(key, value): (&String, &String)| (key == SERVER_TOKEN && !value.is_empty()) || holds_password(value);
+        let keeps_secrets = !values.iter().any(is_secret) || !is_readable_by_all(&path);
         Ok(Self { path, values, hosts, keeps_secrets })
     }
 
@@ -198,18 +198,11 @@ pub fn environment(
     Ok(environment)
 }
 
-impl ConfigError {
-    /// An error about what is no setting.
-    pub(crate) fn new(what: String) -> Self {
-        Self(what)
-    }
-}
-
 /// A misspelt variable would otherwise be a setting that silently does nothing.
 pub(super) fn refuse_unknown_variables(env: &HashMap<String, String>) -> Result<(), ConfigError> {
     let unknown = env.keys().filter(|name| {
         name.starts_with("VOLUME_REAPER_")
-            && ![CONFIG_ENV, SERVER_ENV, SERVER_TOKEN_ENV].contains(&name.as_str())
+            && *name != CONFIG_ENV
             && !is_service_link(name)
             && !SETTINGS.iter().any(|setting| setting.env == *name)
     });

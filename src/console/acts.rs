@@ -1,19 +1,15 @@
 //! What the console does when it is told to. Who may is said first, then it is done as the commands do it, then it is
 //! logged with who did it.
 
-use std::sync::Arc;
-
 use axum::http::StatusCode;
 use chrono::Utc;
 use serde_json::{Value, json};
-use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{
     Console, OVER_HTTP,
     access::Person,
-    bodies::{CleanRequested, HoldRequest, MessagesRequest, PauseRequest, ResumeRequest, SweepRequest},
-    operation,
+    bodies::{CleanRequested, HoldRequest, PauseRequest, ResumeRequest},
     problem::Problem,
 };
 use crate::{
@@ -22,13 +18,10 @@ use crate::{
     failure::Failure,
     operations::{
         holding::{self, HoldReleased, HoldSet},
-        parking::{self, Purged, Replayed},
         pausing::{self, PauseSet, Resumed},
-        sweeping,
     },
     queue::{Publisher, Queues},
     store::Act,
-    sweep::SweepReport,
     volume_name::ThreadId,
 };
 
@@ -74,7 +67,14 @@ impl Console {
         }
         let closed_at = row.as_ref().and_then(|row| row.closed_at).or_else(|| Some(Utc::now()));
         let host = row.and_then(|row| row.host).or_else(|| self.config.host.clone());
-        let event = ThreadEvent { thread_id: id.clone(), closed_at, reopened_at: None, unreadable: None, host };
+        let event = ThreadEvent {
+            thread_id: id.clone(),
+            closed_at,
+            reopened_at: None,
+            unreadable: None,
+            host,
+            volumes: Vec::new(),
+        };
         let publisher = Publisher::new(Queues::as_they_are(&self.config));
         let confirmed = publisher.publish_event(&event).await;
         publisher.close().await;
@@ -109,25 +109,8 @@ impl Console {
         Ok(resumed)
     }
 
-    /// Sweeps, beside the service's own sweeps, whichever replica makes them: every mark is guarded by itself.
-    pub(super) async fn sweep(&self, person: &Person, asked: &SweepRequest) -> Result<Option<SweepReport>, Problem> {
-        self.check_may(person, if asked.dry_run { Role::Viewer } else { Role::Operator })?;
-        let (config, dry_run) = (Arc::clone(&self.config), asked.dry_run);
-        info!(actor = person.name, dry_run, "a sweep was asked for over HTTP");
-        let who = person.name.clone();
-        let work = async move { sweeping::sweep(&config, &who, dry_run, &CancellationToken::new(), |_, _| ()).await };
-        let what = (if dry_run { "dry run" } else { "sweep" }, person.name.as_str());
-        let swept = self.operations.run(self.limit(), what, work, operation::swept).await;
-        let done = swept.and_then(|swept| Ok(swept.transpose()?));
-        if dry_run {
-            return done;
-        }
-        let report = done.as_ref().ok().and_then(|report| serde_json::to_value(report).ok()).unwrap_or_default();
-        self.noted(person, "sweep", None, report, done).await
-    }
-
     /// Writes down what was done and how it went, and passes that on. What can't be written down was done all the same.
-    async fn noted<R>(
+    pub(super) async fn noted<R>(
         &self,
         person: &Person,
         action: &'static str,
@@ -147,38 +130,6 @@ impl Console {
             warn!(error = problem.detail, action, "it can't be written down who did this");
         }
         done
-    }
-
-    pub(super) async fn replay(&self, person: &Person, asked: &MessagesRequest) -> Result<Option<Replayed>, Problem> {
-        self.check_may(person, Role::Operator)?;
-        let (filter, limit) = asked.selection()?;
-        let (config, expected) = (Arc::clone(&self.config), asked.expected);
-        info!(actor = person.name, ?filter, "a replay of dead letters was asked for over HTTP");
-        let work = async move { parking::replay_once(&config, filter, limit, expected).await };
-        let what = ("replay of dead letters", person.name.as_str());
-        let replayed = self.operations.run(self.limit(), what, work, operation::replayed).await;
-        self.parked.forget();
-        let done = replayed.and_then(|replayed| Ok(replayed.transpose()?));
-        let messages = done.as_ref().ok().and_then(|done| done.as_ref().map(|done| done.replayed));
-        let details = asked.details(messages);
-        self.noted(person, "dead-letters replay", None, details, done).await
-    }
-
-    pub(super) async fn purge(&self, person: &Person, asked: &MessagesRequest) -> Result<Option<Purged>, Problem> {
-        self.check_may(person, Role::Admin)?;
-        let (filter, limit) = asked.selection()?;
-        let Some(expected) = asked.expected else {
-            return Err(Problem::invalid("expected is missing: say how many messages are to be deleted"));
-        };
-        let config = Arc::clone(&self.config);
-        info!(actor = person.name, ?filter, expected, "a purge of dead letters was asked for over HTTP");
-        let work = async move { parking::purge_once(&config, filter, limit, expected).await };
-        let what = ("deletion of dead letters", person.name.as_str());
-        let purged = self.operations.run(self.limit(), what, work, operation::purged).await;
-        self.parked.forget();
-        let done = purged.and_then(|purged| Ok(purged.transpose()?));
-        let messages = done.as_ref().ok().and_then(|done| done.as_ref().map(|done| done.purged as u64));
-        self.noted(person, "dead-letters purge", None, asked.details(messages), done).await
     }
 }
 

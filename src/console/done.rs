@@ -9,10 +9,10 @@ use chrono::{TimeDelta, Utc};
 use super::{
     Console, answer,
     problem::Problem,
-    queries::{ActionsPage, PageQuery, Stats, StatsQuery, SweepsPage},
+    queries::{ActionsPage, PageQuery, StatsQuery, SweepsPage},
     reading::{Answer, Shared, cut},
 };
-use crate::store::Resolution;
+use crate::store::{Resolution, Stats};
 
 /// The sweeps, the latest first.
 #[utoipa::path(get, path = "/api/v1/sweeps", params(PageQuery), responses((status = 200, body = SweepsPage)))]
@@ -54,5 +54,5 @@ pub(super) async fn stats(State(console): Shared, headers: HeaderMap, uri: Uri) 
     };
     let since = query.since.unwrap_or_else(|| Utc::now() - TimeDelta::days(1));
     let stats = console.store().await?.stats(resolution, since).await?;
-    Ok(answer::json(&headers, &Stats { stats }))
+    Ok(answer::json(&headers, &stats))
 }

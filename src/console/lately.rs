@@ -6,7 +6,7 @@ use chrono::{DateTime, DurationRound, TimeDelta, Utc};
 use serde::Deserialize;
 
 use super::{Console, problem::Problem};
-use crate::store::{LoggedSweep, Resolution, Stat};
+use crate::store::{LoggedSweep, Resolution, Stats};
 
 /// How far back is looked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -63,10 +63,10 @@ impl Range {
 
 /// What the overview says besides the status.
 pub(super) struct Lately {
-    pub(super) hour: Result<Arc<Vec<Stat>>, Problem>,
-    pub(super) day: Result<Arc<Vec<Stat>>, Problem>,
+    pub(super) hour: Result<Arc<Stats>, Problem>,
+    pub(super) day: Result<Arc<Stats>, Problem>,
     /// Of the range that is drawn.
-    pub(super) drawn: Result<Arc<Vec<Stat>>, Problem>,
+    pub(super) drawn: Result<Arc<Stats>, Problem>,
     pub(super) last_sweep: Result<Option<LoggedSweep>, Problem>,
 }
 
@@ -77,7 +77,7 @@ impl Console {
         Lately { hour, day, drawn, last_sweep }
     }
 
-    async fn counted(&self, range: Range) -> Result<Arc<Vec<Stat>>, Problem> {
+    async fn counted(&self, range: Range) -> Result<Arc<Stats>, Problem> {
         let store = self.shared_store().await?;
         let take = || async move { store.stats(range.resolution(), range.begins(Utc::now())).await.map(Arc::new) };
         Ok(self.stats[range as usize].get(self.limit(), take).await??)

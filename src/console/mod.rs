@@ -10,6 +10,7 @@ mod bodies;
 mod done;
 pub mod http;
 mod lately;
+mod long_acts;
 pub mod openapi;
 mod operation;
 mod pages;
@@ -35,7 +36,7 @@ use crate::{
     operations::{
         doctor, finding::Orphans, fleet_view::Hosts, parked::Parked, require_schema, status::overview::Report,
     },
-    store::{LoggedSweep, Stat, Store},
+    store::{LoggedSweep, Stats, Store},
 };
 
 /// Requests to the API and the pages that are answered at once. Health and metrics do not count.
@@ -50,6 +51,8 @@ const CONNECTIONS: u32 = 4;
 const FRESH: Duration = Duration::from_secs(2);
 /// Of what takes a walk through a queue, or lists of a daemon.
 const RECENT: Duration = Duration::from_secs(10);
+/// How long a page waits for a walk through the dead letters before it says that there is one.
+const WAITED_FOR: Duration = Duration::from_millis(500);
 /// What is left of a connection's time for the answer itself.
 const TIME_TO_ANSWER: Duration = Duration::from_millis(1500);
 
@@ -71,7 +74,7 @@ pub struct Console {
     orphans: Snapshot<Result<Arc<Orphans>, Failure>>,
     parked: Snapshot<Result<Arc<Parked>, Failure>>,
     /// By range.
-    stats: [Snapshot<Result<Arc<Vec<Stat>>, Failure>>; 4],
+    stats: [Snapshot<Result<Arc<Stats>, Failure>>; 4],
     last_sweep: Snapshot<Result<Option<LoggedSweep>, Failure>>,
     operations: Operations,
     /// The service ends: who waits for news is let go.
@@ -140,31 +143,41 @@ impl Console {
 
     async fn report(&self) -> Result<Arc<Report>, Problem> {
         let config = Arc::clone(&self.config);
-        let take = || async move { Arc::new(crate::operations::status::status(&config).await) };
-        self.status.get(self.limit(), take).await
+        let take = || async move { Arc::new(crate::operations::status::at_a_glance(&config).await) };
+        self.status.soon(self.limit(), take).await
     }
 
     async fn findings(&self) -> Result<Arc<doctor::findings::Report>, Problem> {
         let config = Arc::clone(&self.config);
-        self.doctor.get(self.limit(), || async move { Arc::new(doctor::examine(&config).await) }).await
+        self.doctor.soon(self.limit(), || async move { Arc::new(doctor::examine(&config).await) }).await
     }
 
     async fn hosts(&self) -> Result<Hosts, Problem> {
         let config = Arc::clone(&self.config);
         let take = || async move { crate::operations::fleet_view::hosts_once(&config).await };
-        Ok(self.hosts.get(self.limit(), take).await??)
+        Ok(self.hosts.soon(self.limit(), take).await??)
     }
 
     async fn orphans(&self) -> Result<Arc<Orphans>, Problem> {
         let config = Arc::clone(&self.config);
         let take = || async move { crate::operations::finding::orphans(&config).await.map(Arc::new) };
-        Ok(self.orphans.get(self.limit(), take).await??)
+        Ok(self.orphans.soon(self.limit(), take).await??)
     }
 
     async fn parked(&self) -> Result<Arc<Parked>, Problem> {
         let config = Arc::clone(&self.config);
         let take = || async move { Parked::take(&config).await.map(Arc::new) };
-        Ok(self.parked.get(self.limit(), take).await??)
+        Ok(self.parked.soon(self.limit(), take).await??)
+    }
+
+    /// What is parked, if that is known or found out in a moment; a long queue takes its time.
+    async fn parked_by_now(&self) -> Result<Option<Arc<Parked>>, Problem> {
+        let config = Arc::clone(&self.config);
+        let take = || async move { Parked::take(&config).await.map(Arc::new) };
+        match self.parked.soon(WAITED_FOR, take).await {
+            Ok(found) => Ok(Some(found?)),
+            Err(_) => Ok(None),
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use utoipa::{
     Modify, OpenApi,
     openapi::{
-        self, ContentBuilder, Ref, RefOr, ResponseBuilder,
+        self, ContentBuilder, Ref, RefOr, Required, ResponseBuilder,
         security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme},
     },
 };
@@ -35,11 +35,17 @@ use super::{done, problem::Problem, reading, told};
         told::clean,
         told::replay,
         told::purge,
+        told::remove_orphans,
+        told::stop_sweep,
+        told::stop,
     ),
     components(schemas(Problem)),
     modifiers(&Common)
 )]
 struct Api;
+
+/// What is told to do something without a body too.
+const BODY_IS_OPTIONAL: [&str; 3] = ["/api/v1/sweep", "/api/v1/resume", "/api/v1/dead-letters/replay"];
 
 /// What all of them have: who may, and how errors look.
 struct Common;
@@ -54,13 +60,18 @@ impl Modify for Common {
         }
         let requirement = |name: &str| SecurityRequirement::new(name, [""; 0]);
         api.security = Some(vec![requirement("bearer"), requirement("basic")]);
-        for item in api.paths.paths.values_mut() {
+        for (path, item) in &mut api.paths.paths {
             for operation in [&mut item.get, &mut item.post].into_iter().flatten() {
                 let content = ContentBuilder::new().schema(Some(RefOr::Ref(Ref::from_schema_name("Problem")))).build();
                 let problem = ResponseBuilder::new()
                     .description("Why it was not done")
                     .content("application/problem+json", content)
                     .build();
+                if BODY_IS_OPTIONAL.contains(&path.as_str())
+                    && let Some(RefOr::T(body)) = &mut operation.request_body
+                {
+                    body.required = Some(Required::False);
+                }
                 operation.responses.responses.insert("default".to_owned(), problem.into());
             }
         }

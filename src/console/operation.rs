@@ -1,7 +1,7 @@
-//! What may take longer than an answer: a sweep, or a walk through the dead letters, that somebody asked for here. One
+//! What may take longer than an answer: a sweep, a walk through the dead letters, a removal of orphans. One
 //! at a time; the latest one is remembered, so that whoever comes back finds out how it ended.
 
-use std::{fmt::Display, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use axum::http::StatusCode;
 use chrono::{DateTime, Utc};
@@ -10,8 +10,13 @@ use tokio_util::task::TaskTracker;
 
 use super::problem::Problem;
 use crate::{
-    operations::parking::{Purged, Replayed},
-    sweep::SweepReport,
+    operations::{
+        how_far::HowFar,
+        orphan_removal::OrphansRemoved,
+        parking::{Purged, Replayed},
+    },
+    sweep::{PlannedList, SweepReport},
+    terminal::amount_of,
 };
 
 /// Something that was asked for.
@@ -24,6 +29,16 @@ pub(super) struct Operation {
     pub(super) began_at: DateTime<Utc>,
     /// When it ended, and how; none while it runs.
     pub(super) ended: Option<(DateTime<Utc>, String)>,
+    pub(super) how_far: HowFar,
+    /// What a dry run would do.
+    pub(super) planned: Option<PlannedList>,
+}
+
+/// What is asked for, and by whom.
+pub(super) struct Asking<'a> {
+    pub(super) what: &'static str,
+    pub(super) who: &'a str,
+    pub(super) planned: Option<PlannedList>,
 }
 
 /// What was asked for at this replica.
@@ -46,22 +61,30 @@ impl Operations {
     }
 
     /// Does it, and says in words how it ended. Nothing if it is not done after `limit`; it goes on by itself.
-    pub(super) async fn run<T: Send + 'static>(
+    pub(super) async fn run<T, W>(
         &self,
         limit: Duration,
-        (what, who): (&'static str, &str),
-        work: impl Future<Output = T> + Send + 'static,
+        asking: Asking<'_>,
+        work: impl FnOnce(HowFar) -> W,
         in_words: fn(&T) -> String,
-    ) -> Result<Option<T>, Problem> {
+    ) -> Result<Option<T>, Problem>
+    where
+        T: Send + 'static,
+        W: Future<Output = T> + Send + 'static,
+    {
         let Ok(turn) = Arc::clone(&self.turn).try_lock_owned() else {
-            let detail = "another sweep, replay or purge that was asked for here is not done yet";
+            let detail = "something else that was asked for here is not done yet: see how far it is, or stop it";
             return Err(Problem::new(StatusCode::CONFLICT, detail));
         };
-        let began = Operation { what, who: who.to_owned(), began_at: Utc::now(), ended: None };
+        let Asking { what, who, planned } = asking;
+        let how_far = HowFar::default();
+        let (began_at, ended) = (Utc::now(), None);
+        let began = Operation { what, who: who.to_owned(), began_at, ended, how_far: how_far.clone(), planned };
         *self.latest.lock() = Some(began.clone());
         let latest = Arc::clone(&self.latest);
+        let working = work(how_far);
         let task = self.tasks.spawn(async move {
-            let done = work.await;
+            let done = working.await;
             *latest.lock() = Some(Operation { ended: Some((Utc::now(), in_words(&done))), ..began });
             drop(turn);
             done
@@ -75,12 +98,12 @@ impl Operations {
 }
 
 /// How a sweep ended.
-pub(super) fn swept<E: Display>(done: &Result<SweepReport, E>) -> String {
+pub(super) fn swept(done: &Result<SweepReport, Problem>) -> String {
     told(done, sweep_in_words)
 }
 
 /// How a replay ended.
-pub(super) fn replayed<E: Display>(done: &Result<Replayed, E>) -> String {
+pub(super) fn replayed(done: &Result<Replayed, Problem>) -> String {
     told(done, |done| match done.no_event {
         0 => format!("{} messages were published again", done.replayed),
         left => format!("{} messages were published again; {left} are no event and were left", done.replayed),
@@ -88,12 +111,21 @@ pub(super) fn replayed<E: Display>(done: &Result<Replayed, E>) -> String {
 }
 
 /// How a purge ended.
-pub(super) fn purged<E: Display>(done: &Result<Purged, E>) -> String {
+pub(super) fn purged(done: &Result<Purged, Problem>) -> String {
     told(done, |done| format!("{} messages were deleted", done.purged))
 }
 
-fn told<R, E: Display>(done: &Result<R, E>, in_words: impl Fn(&R) -> String) -> String {
-    done.as_ref().map_or_else(|error| format!("it failed: {error}"), in_words)
+/// How the removal of volumes without a thread ended.
+pub(super) fn orphans_removed(done: &Result<OrphansRemoved, Problem>) -> String {
+    told(done, |OrphansRemoved { removed, kept, failed }| {
+        let others = [(kept, "kept, since things changed"), (failed, "not removed, which the log explains")];
+        let others = others.iter().filter(|(count, _)| **count > 0).map(|(count, what)| format!("{count} {what}"));
+        [format!("{removed} volumes were removed")].into_iter().chain(others).collect::<Vec<_>>().join("; ")
+    })
+}
+
+fn told<R>(done: &Result<R, Problem>, in_words: impl Fn(&R) -> String) -> String {
+    done.as_ref().map_or_else(|problem| format!("it was not done: {}", problem.detail), in_words)
 }
 
 /// What a sweep did, or would do; only what is not nothing.
@@ -103,8 +135,10 @@ pub(super) fn sweep_in_words(report: &SweepReport) -> String {
     } else {
         ["removed", "marked, since their volume was absent"]
     };
+    let size = amount_of(report.removed, report.bytes, report.unsized_volumes);
+    let removed = format!("{removed}{size}");
     let counts = [
-        (report.removed, removed),
+        (report.removed, removed.as_str()),
         (report.not_found, marked),
         (report.containers_removed, "exited containers first"),
         (report.referenced, "used by containers"),
@@ -134,11 +168,17 @@ mod tests {
         let (finish, finished) = tokio::sync::oneshot::channel::<u32>();
         let limit = Duration::from_secs(1);
         let number = |number: &Result<u32, _>| format!("{}", number.clone().unwrap_or_default());
-        let begun = operations.run(limit, ("a sweep", "ann"), finished, number).await;
+        let asking = |what, who| Asking { what, who, planned: None };
+        let work = |how_far: HowFar| {
+            how_far.begin(9);
+            finished
+        };
+        let begun = operations.run(limit, asking("a sweep", "ann"), work, number).await;
         assert!(begun.expect("it began").is_none());
         let running = operations.latest().expect("one");
         assert_eq!((running.what, running.who.as_str(), running.ended.is_none()), ("a sweep", "ann", true));
-        let refused = operations.run(limit, ("a purge", "bob"), async {}, |()| String::new()).await;
+        assert_eq!(running.how_far.counts(), Some((0, 9)));
+        let refused = operations.run(limit, asking("a purge", "bob"), |_| async {}, |()| String::new()).await;
         assert_eq!(refused.expect_err("one at a time").code(), StatusCode::CONFLICT);
         finish.send(7).expect("it listens");
         operations.tasks.close();

@@ -6,7 +6,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::{
     operations::{finding::Orphan, waiting_list::WaitsFor},
-    store::{ListedHold, ListedReceipt, LoggedAct, LoggedSweep, Stat},
+    store::{ListedHold, ListedReceipt, LoggedAct, LoggedSweep},
 };
 
 /// Which waiting threads.
@@ -57,12 +57,27 @@ pub(super) struct RemovalsQuery {
 pub(super) struct DeadLettersQuery {
     /// Only those that were parked for this reason.
     pub(super) reason: Option<String>,
+    /// Only those that failed alike: the `id` of their group.
+    pub(super) group: Option<String>,
     /// Only those about this thread.
     pub(super) thread: Option<String>,
     /// Only those that were parked longer ago, such as `2h`.
     pub(super) older_than: Option<String>,
     /// Only those that were parked more recently, such as `1d`.
     pub(super) newer_than: Option<String>,
+    /// At most so many; 100 if it is not given, 1000 at most.
+    pub(super) limit: Option<usize>,
+    /// What the page before called `next`.
+    pub(super) after: Option<String>,
+}
+
+/// Which volumes without a thread.
+#[derive(Clone, Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+pub(super) struct OrphansQuery {
+    /// Only those that nothing uses, and that were created longer ago, such as `30d`.
+    pub(super) older_than: Option<String>,
     /// At most so many; 100 if it is not given, 1000 at most.
     pub(super) limit: Option<usize>,
     /// What the page before called `next`.
@@ -105,6 +120,10 @@ pub(super) struct OrphansPage {
     pub(super) volumes: usize,
     /// How many of them are somebody else's: no thread can have such an id.
     pub(super) foreign: usize,
+    /// How many of those without a thread are meant.
+    pub(super) matching: usize,
+    /// Names exactly those, for who has them removed.
+    pub(super) seen: String,
     /// Those without a thread, by host, the oldest first.
     pub(super) orphans: Vec<Orphan>,
     /// Where the next page begins, if there is one.
@@ -138,11 +157,4 @@ pub(super) struct ActionsPage {
     pub(super) actions: Vec<LoggedAct>,
     /// Where the next page begins, if there is one.
     pub(super) next: Option<String>,
-}
-
-/// How many volumes went.
-#[derive(Clone, Debug, Serialize, ToSchema)]
-pub(super) struct Stats {
-    /// By the bucket, host, source and outcome.
-    pub(super) stats: Vec<Stat>,
 }

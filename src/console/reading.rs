@@ -12,15 +12,19 @@ use chrono::{DateTime, TimeDelta, Utc};
 use super::{
     Console, answer,
     problem::Problem,
-    queries::{DeadLettersQuery, HoldsPage, OrphansPage, PageQuery, RemovalsPage, RemovalsQuery, ThreadsQuery},
+    queries::{
+        DeadLettersQuery, HoldsPage, OrphansPage, OrphansQuery, PageQuery, RemovalsPage, RemovalsQuery, ThreadsQuery,
+    },
 };
 use crate::{
     delivery::dead_letter::{Filter, reasons},
     operations::{
         doctor::findings::Report as DoctorReport,
         explain::{self, explanation::Explanation},
+        finding::Orphan,
         fleet_view::Hosts,
-        parked::ParkedPage,
+        orphan_removal,
+        parked::{Parked, ParkedPage},
         status::overview::Report as StatusReport,
         waiting_list::{self, WaitingFilter, WaitingPage},
     },
@@ -52,23 +56,29 @@ pub(super) async fn hosts(State(console): Shared, headers: HeaderMap) -> Answer 
 }
 
 /// Volumes without a thread: what `orphans --json` prints, page by page.
-#[utoipa::path(get, path = "/api/v1/orphans", params(PageQuery), responses((status = 200, body = OrphansPage)))]
+#[utoipa::path(get, path = "/api/v1/orphans", params(OrphansQuery), responses((status = 200, body = OrphansPage)))]
 pub(super) async fn orphans(State(console): Shared, headers: HeaderMap, uri: Uri) -> Answer {
-    let query: PageQuery = answer::query(&uri)?;
+    let query: OrphansQuery = answer::query(&uri)?;
     Ok(answer::json(&headers, &orphans_page(&console, &query).await?))
 }
 
-pub(super) async fn orphans_page(console: &Console, query: &PageQuery) -> Result<OrphansPage, Problem> {
+pub(super) async fn orphans_page(console: &Console, query: &OrphansQuery) -> Result<OrphansPage, Problem> {
+    let older_than = answer::duration("older_than", query.older_than.as_deref())?;
     let limit = answer::limit(query.limit)?;
     let found = console.orphans().await?;
+    let now = Utc::now();
+    let is_meant = |orphan: &&Orphan| older_than.is_none_or(|older_than| orphan.is_removable(older_than, now));
+    let meant: Vec<_> = found.orphans.iter().filter(is_meant).collect();
     let begin = match query.after.as_deref() {
         None => 0,
         Some(after) => after.parse().map_err(|_| not_an_after())?,
     };
-    let orphans: Vec<_> = found.orphans.iter().skip(begin).take(limit).cloned().collect();
+    let orphans: Vec<_> = meant.iter().skip(begin).take(limit).map(|orphan| (*orphan).clone()).collect();
     let end = begin.saturating_add(orphans.len());
-    let next = (end < found.orphans.len()).then(|| end.to_string());
-    Ok(OrphansPage { volumes: found.volumes, foreign: found.foreign, orphans, next })
+    let next = (end < meant.len()).then(|| end.to_string());
+    let (volumes, foreign, matching) = (found.volumes, found.foreign, meant.len());
+    let seen = orphan_removal::seen(meant.into_iter());
+    Ok(OrphansPage { volumes, foreign, matching, seen, orphans, next })
 }
 
 /// Closed threads that are not marked, by their ids.
@@ -118,12 +128,17 @@ pub(super) async fn removals(State(console): Shared, headers: HeaderMap, uri: Ur
 
 pub(super) async fn removals_page(console: &Console, query: &RemovalsQuery) -> Result<RemovalsPage, Problem> {
     let limit = answer::limit(query.limit)?;
-    let before = query.after.as_deref().filter(|after| !after.is_empty());
-    let before = before.map(str::parse::<ReceiptPlace>).transpose().map_err(|_| not_an_after())?;
+    let before = receipts_after(query)?;
     let removals = console.store().await?.list_receipts(&receipt_filter(query), before, limit as u64 + 1).await?;
     let (removals, has_more) = cut(removals, limit);
     let next = removals.last().filter(|_| has_more).map(|last| last.place().to_string());
     Ok(RemovalsPage { removals, next })
+}
+
+/// The place behind which the page begins.
+pub(super) fn receipts_after(query: &RemovalsQuery) -> Result<Option<ReceiptPlace>, Problem> {
+    let after = query.after.as_deref().filter(|after| !after.is_empty());
+    after.map(str::parse).transpose().map_err(|_| not_an_after())
 }
 
 /// Which receipts are meant. What is empty says nothing.
@@ -166,18 +181,25 @@ pub(super) async fn dead_letters(State(console): Shared, headers: HeaderMap, uri
     Ok(answer::json(&headers, &parked_page(&console, &query).await?))
 }
 
-pub(super) async fn parked_page(console: &Console, query: &DeadLettersQuery) -> Result<ParkedPage, Problem> {
+async fn parked_page(console: &Console, query: &DeadLettersQuery) -> Result<ParkedPage, Problem> {
+    let parked = console.parked().await?;
+    page_of(&parked, query)
+}
+
+/// The page that is asked for, of what was in the queue.
+pub(super) fn page_of(parked: &Parked, query: &DeadLettersQuery) -> Result<ParkedPage, Problem> {
     let limit = answer::limit(query.limit)?;
-    let DeadLettersQuery { reason, thread, older_than, newer_than, after, .. } = query;
-    let filter = message_filter(reason.as_deref(), thread.as_deref(), older_than.as_deref(), newer_than.as_deref())?;
+    let DeadLettersQuery { reason, group, thread, older_than, newer_than, after, .. } = query;
+    let [reason, group, thread] = [reason, group, thread].map(Option::as_deref);
+    let filter = message_filter((reason, group), thread, older_than.as_deref(), newer_than.as_deref())?;
     let begin = after.as_deref().filter(|after| !after.is_empty());
     let begin = begin.map(str::parse).transpose().map_err(|_| not_an_after())?;
-    Ok(console.parked().await?.page(&filter, begin.unwrap_or(0), limit))
+    Ok(parked.page(&filter, begin.unwrap_or(0), limit))
 }
 
 /// Which messages of the dead-letter queue are meant. What is empty says nothing.
 pub(super) fn message_filter(
-    reason: Option<&str>,
+    (reason, group): (Option<&str>, Option<&str>),
     thread: Option<&str>,
     older_than: Option<&str>,
     newer_than: Option<&str>,
@@ -189,8 +211,13 @@ pub(super) fn message_filter(
         let known = reasons().collect::<Vec<_>>().join(", ");
         return Err(Problem::invalid(format!("there is no reason {reason:?}; there are {known}")));
     }
+    let group = group.filter(|group| !group.is_empty());
+    if group.is_some_and(|group| group.len() != 16 || !group.bytes().all(|byte| byte.is_ascii_hexdigit())) {
+        return Err(Problem::invalid("group must be the id of a group in the list of dead letters"));
+    }
     Ok(Filter {
         reason: reason.map(str::to_owned),
+        group: group.map(str::to_owned),
         thread: thread.filter(|thread| !thread.is_empty()).map(thread_id).transpose()?,
         before: ago(answer::duration("older_than", older_than)?),
         after: ago(answer::duration("newer_than", newer_than)?),

@@ -1,33 +1,52 @@
 //! What many ask for at once, and is found out once: by a task that the first of them starts. Nobody asks, nothing is
 //! found out.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use futures_util::{
     FutureExt,
     future::{BoxFuture, Shared},
 };
 use parking_lot::Mutex;
+use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::problem::Problem;
 
-/// What was found out, and when. Nothing if the task panicked.
-type Found<T> = Option<Arc<(Instant, T)>>;
+/// How long is rested after something was found out, by how long that took: at most a twentieth of the time goes to it.
+const RESTS: u32 = 19;
+/// The longest rest.
+const LONGEST_REST: Duration = Duration::from_secs(30);
+/// How long a page waits for news, if it has what was found out before.
+const PATIENCE: Duration = Duration::from_millis(50);
+/// How old that may be besides.
+const MOST_STALE: Duration = Duration::from_secs(10);
+
+/// What was found out.
+struct Found<T> {
+    at: Instant,
+    took: Duration,
+    value: T,
+}
+
+/// What is being found out. Nothing if the task panicked.
+type Taking<T> = Shared<BoxFuture<'static, Option<Arc<Found<T>>>>>;
 
 /// The latest of something that is found out when it is asked for.
 pub(super) struct Snapshot<T> {
     /// How old it may be.
     max_age: Duration,
-    latest: Mutex<Option<Shared<BoxFuture<'static, Found<T>>>>>,
+    latest: Mutex<Latest<T>>,
+}
+
+struct Latest<T> {
+    found: Option<Arc<Found<T>>>,
+    taking: Option<Taking<T>>,
 }
 
 impl<T: Clone + Send + Sync + 'static> Snapshot<T> {
     pub(super) fn new(max_age: Duration) -> Self {
-        Self { max_age, latest: Mutex::new(None) }
+        Self { max_age, latest: Mutex::new(Latest { found: None, taking: None }) }
     }
 
     /// The latest one, or a new one from `take`, for which nobody waits longer than `limit`.
@@ -35,41 +54,68 @@ impl<T: Clone + Send + Sync + 'static> Snapshot<T> {
     where
         F: Future<Output = T> + Send + 'static,
     {
-        let shared = {
-            let mut latest = self.latest.lock();
-            if let Some(shared) = latest.as_ref().filter(|shared| self.is_fresh(shared)) {
-                shared.clone()
-            } else {
-                let taking = take();
-                let task = tokio::spawn(async move {
-                    let found = taking.await;
-                    (Instant::now(), found)
-                });
-                let found = AbortOnDropHandle::new(task).map(|ended| ended.ok().map(Arc::new));
-                let shared = found.boxed().shared();
-                *latest = Some(shared.clone());
-                shared
-            }
-        };
-        match tokio::time::timeout(limit, shared).await {
-            Ok(Some(found)) => Ok(found.1.clone()),
-            Ok(None) | Err(_) => Err(Problem::not_yet()),
+        match self.latest_or_new(take) {
+            Ok(found) => Ok(found.value.clone()),
+            Err((taking, _)) => wait(taking, limit).await.ok_or_else(Problem::not_yet),
         }
+    }
+
+    /// The latest one, also if it is not quite new, while a new one is found out for who comes next. Only if there is
+    /// none at all it is waited for, no longer than `limit`.
+    pub(super) async fn soon<F>(&self, limit: Duration, take: impl FnOnce() -> F) -> Result<T, Problem>
+    where
+        F: Future<Output = T> + Send + 'static,
+    {
+        match self.latest_or_new(take) {
+            Ok(found) => Ok(found.value.clone()),
+            Err((taking, None)) => wait(taking, limit).await.ok_or_else(Problem::not_yet),
+            Err((taking, Some(stale))) => Ok(wait(taking, PATIENCE).await.unwrap_or_else(|| stale.value.clone())),
+        }
+    }
+
+    /// What can be had now, or is being found out, with what it may be replaced by until then.
+    fn latest_or_new<F>(&self, take: impl FnOnce() -> F) -> Result<Arc<Found<T>>, (Taking<T>, Option<Arc<Found<T>>>)>
+    where
+        F: Future<Output = T> + Send + 'static,
+    {
+        let mut latest = self.latest.lock();
+        // It may have ended while nobody waited for it.
+        if let Some(ended) = latest.taking.clone().and_then(FutureExt::now_or_never) {
+            latest.taking = None;
+            latest.found = ended.or(latest.found.take());
+        }
+        if let Some(found) = latest.found.as_ref().filter(|found| self.is_fresh(found)) {
+            return Ok(Arc::clone(found));
+        }
+        let taking = latest.taking.get_or_insert_with(|| {
+            let (began, taking) = (Instant::now(), take());
+            let task = tokio::spawn(async move {
+                let value = taking.await;
+                Found { at: Instant::now(), took: began.elapsed(), value }
+            });
+            AbortOnDropHandle::new(task).map(|ended| ended.ok().map(Arc::new)).boxed().shared()
+        });
+        let taking = taking.clone();
+        Err((taking, latest.found.clone().filter(|found| found.at.elapsed() < self.rest(found) + MOST_STALE)))
     }
 
     /// Forgets the latest one: something was changed.
     pub(super) fn forget(&self) {
-        *self.latest.lock() = None;
+        *self.latest.lock() = Latest { found: None, taking: None };
     }
 
-    fn is_fresh(&self, shared: &Shared<BoxFuture<'static, Found<T>>>) -> bool {
-        match shared.peek() {
-            // It is being found out.
-            None => true,
-            Some(None) => false,
-            Some(Some(found)) => found.0.elapsed() < self.max_age,
-        }
+    fn is_fresh(&self, found: &Found<T>) -> bool {
+        found.at.elapsed() < self.rest(found)
     }
+
+    fn rest(&self, found: &Found<T>) -> Duration {
+        self.max_age.max(found.took.saturating_mul(RESTS).min(LONGEST_REST))
+    }
+}
+
+async fn wait<T: Clone>(taking: Taking<T>, limit: Duration) -> Option<T> {
+    let found = tokio::time::timeout(limit, taking).await.ok().flatten()?;
+    Some(found.value.clone())
 }
 
 #[cfg(test)]
@@ -91,6 +137,19 @@ mod tests {
         assert_eq!((one.ok(), other.ok()), (Some(1), Some(1)));
         snapshot.forget();
         assert_eq!(snapshot.get(limit, take).await.ok(), Some(2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_has_something_does_not_wait_for_what_is_newer() {
+        let snapshot = Snapshot::new(Duration::ZERO);
+        let limit = Duration::from_mins(1);
+        assert_eq!(snapshot.soon(limit, || async { 1 }).await.ok(), Some(1), "there is none to have meanwhile");
+        let (finish, finished) = tokio::sync::oneshot::channel();
+        let slow = || async { finished.await.expect("sent") };
+        assert_eq!(snapshot.soon(limit, slow).await.ok(), Some(1));
+        finish.send(2).expect("it is being found out, though nobody waits");
+        let next = snapshot.get(limit, || async { unreachable!("it is being found out") }).await;
+        assert_eq!(next.ok(), Some(2));
     }
 
     #[tokio::test(start_paused = true)]

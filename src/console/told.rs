@@ -14,13 +14,17 @@ use super::{
     Console,
     access::Person,
     answer,
-    bodies::{self, CleanRequested, GoesOn, HoldRequest, MessagesRequest, PauseRequest, ResumeRequest, SweepRequest},
+    bodies::{
+        self, CleanRequested, GoesOn, HoldRequest, MessagesRequest, OrphansRequest, PauseRequest, ResumeRequest,
+        StopRequested, SweepRequest,
+    },
     problem::Problem,
     reading::{Answer, Shared, thread_id},
 };
 use crate::{
     operations::{
         holding::{HoldReleased, HoldSet},
+        orphan_removal::OrphansRemoved,
         parking::{Purged, Replayed},
         pausing::{PauseSet, Resumed},
     },
@@ -163,4 +167,39 @@ pub(super) async fn replay(State(console): Shared, asked: Asked<MessagesRequest>
 pub(super) async fn purge(State(console): Shared, asked: Asked<MessagesRequest>) -> Answer {
     let done = console.purge(&asked.person, &asked.body).await?;
     Ok(asked.answer(done.as_ref()))
+}
+
+/// Removes volumes without a thread that nothing uses, if they are as many as `expected`.
+#[utoipa::path(
+    post,
+    path = "/api/v1/orphans/remove",
+    request_body = OrphansRequest,
+    responses((status = 200, body = OrphansRemoved), (status = 202, body = GoesOn))
+)]
+pub(super) async fn remove_orphans(State(console): Shared, asked: Asked<OrphansRequest>) -> Answer {
+    let done = console.remove_orphans(&asked.person, &asked.body).await?;
+    Ok(asked.answer(done.as_ref()))
+}
+
+/// Ends a sweep that runs, whichever replica makes it.
+#[utoipa::path(
+    post,
+    path = "/api/v1/sweeps/{id}/stop",
+    params(("id" = String, Path, description = "The sweep, as the list calls it")),
+    responses((status = 202, body = StopRequested))
+)]
+pub(super) async fn stop_sweep(
+    State(console): Shared,
+    Extension(person): Extension<Person>,
+    Path(id): Path<String>,
+) -> Answer {
+    console.stop_sweep(&person, &id).await?;
+    Ok((StatusCode::ACCEPTED, axum::Json(StopRequested { stopping: true })).into_response())
+}
+
+/// Ends what was asked for at this replica and runs: a dry run, a sweep, a replay, a purge, a removal.
+#[utoipa::path(post, path = "/api/v1/operation/stop", responses((status = 202, body = StopRequested)))]
+pub(super) async fn stop(State(console): Shared, Extension(person): Extension<Person>) -> Answer {
+    console.stop_operation(&person).await?;
+    Ok((StatusCode::ACCEPTED, axum::Json(StopRequested { stopping: true })).into_response())
 }

@@ -25,6 +25,10 @@ const FIELDS: [&str; 11] = [
 ];
 /// Of these, those that may be of a form that we can't even parse, such as the number `1e400`.
 const TIMES: [&str; 2] = ["closed_at", "reopened_at"];
+/// The field whose list of texts is kept, as far as it goes.
+const VOLUMES: &str = "volumes";
+/// A list is kept no further: a hint for a log needs no more.
+const MOST_TEXTS: usize = 16;
 /// The field with an event inside.
 const DATA: &str = "data";
 /// Marks of others' envelopes, kept without their values.
@@ -51,8 +55,8 @@ const MARKS: [&str; 20] = [
     "threadid",
 ];
 
-/// Reads JSON. Of objects, only the fields that we know are there; of lists, nothing. The error says where it ends to
-/// be JSON, and repeats nothing of it.
+/// Reads JSON. Of objects, only the fields that we know are there; of lists, nothing but the names of volumes. The
+/// error says where it ends to be JSON, and repeats nothing of it.
 pub(crate) fn read(text: &[u8]) -> Result<Value, String> {
     let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
     let text = String::from_utf8_lossy(text);
@@ -110,6 +114,8 @@ enum Kept {
     Fields,
     /// That it is one: where a text or a number should be.
     Nothing,
+    /// Of a list its texts; all else as above.
+    Texts,
 }
 
 /// Reads a value of which only what is ours is kept.
@@ -159,15 +165,23 @@ impl<'de> Visitor<'de> for Lenient {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Value, A::Error> {
+        let mut texts = Vec::new();
+        while self.kept == Kept::Texts && texts.len() < MOST_TEXTS {
+            match list.next_element_seed(Self { kept: Kept::Nothing, ..self })? {
+                Some(text @ Value::String(_)) => texts.push(text),
+                Some(_) => {}
+                None => return Ok(Value::Array(texts)),
+            }
+        }
         while list.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(Value::Array(Vec::new()))
+        Ok(Value::Array(texts))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
         let mut fields = Map::new();
         while let Some(name) = map.next_key::<Cow<'de, str>>()? {
             let name = name.as_ref();
-            let value = if self.kept == Kept::Nothing {
+            let value = if matches!(self.kept, Kept::Nothing | Kept::Texts) {
                 map.next_value::<IgnoredAny>()?;
                 continue;
             } else if TIMES.contains(&name) && !self.are_times_read {
@@ -176,6 +190,8 @@ impl<'de> Visitor<'de> for Lenient {
                 Value::Bool(false)
             } else if FIELDS.contains(&name) {
                 map.next_value_seed(Self { kept: Kept::Nothing, ..self })?
+            } else if name == VOLUMES && self.are_times_read {
+                map.next_value_seed(Self { kept: Kept::Texts, ..self })?
             } else if name == DATA && self.kept == Kept::FieldsAndData {
                 map.next_value_seed(Self { kept: Kept::Fields, ..self })?
             } else {
@@ -215,6 +231,22 @@ mod tests {
         let body = br#"{"data":{"thread_id":"t-1","data":{"thread_id":"t-2"},"id":{"a":1},"host":["a"]}}"#;
         let expected = json!({ "data": { "thread_id": "t-1", "id": {}, "host": [] } });
         assert_eq!(read(body), Ok(expected));
+    }
+
+    #[test]
+    fn of_the_list_of_volumes_the_first_texts_are_kept() {
+        let list =
+            (0..40).map(|number| format!(r#""v{number}",{number},["x"],{{"a":"b"}}"#)).collect::<Vec<_>>().join(",");
+        let kept = read(format!(r#"{{"thread_id":"t-1","volumes":[{list}]}}"#).as_bytes()).expect("JSON");
+        let expected: Vec<_> = (0..16).map(|number| format!("v{number}")).collect();
+        assert_eq!(kept, json!({ "thread_id": "t-1", "volumes": expected }));
+        for (other, expected) in [(r#""v""#, json!("v")), ("{\"a\":1}", json!({})), ("7", json!(7))] {
+            let kept = read(format!(r#"{{"volumes":{other}}}"#).as_bytes());
+            assert_eq!(kept, Ok(json!({ "volumes": expected })));
+        }
+        // What can't be parsed in it decides nothing.
+        let kept = read(br#"{"thread_id":"t-1","volumes":["a",1e400]}"#);
+        assert_eq!(kept, Ok(json!({ "thread_id": "t-1" })));
     }
 
     #[test]

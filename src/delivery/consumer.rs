@@ -3,6 +3,7 @@
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures_util::FutureExt;
+use tracing::debug;
 
 use crate::{
     cleanup::{Database, Origin, Outcome, Volumes, fleet::Fleet},
@@ -59,6 +60,10 @@ impl<V: Volumes, T: Database> Consumer<V, T> {
             Err(invalid) => return settlement::refuse(&invalid),
         };
         tracing::Span::current().record("thread.id", event.thread_id.as_str());
+        if !event.volumes.is_empty() {
+            let volumes = event.volumes.join(" ");
+            debug!(thread.id = %event.thread_id, volumes, "the event names volumes: a hint, and nothing is done by it");
+        }
         let id = message.id.or(cloud_event_id.as_deref()).map(receipt_id);
         let act = self.act(&event, message, Origin::Event(id));
         // A bug that shows with one thread must not take the others with it: that delivery is tried again.

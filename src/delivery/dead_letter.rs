@@ -1,9 +1,10 @@
 //! A message in the dead-letter queue: what is shown of it, and whether it is one of those that a person means.
 //! Nothing here knows the broker.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt::Write};
 
 use chrono::{DateTime, Utc};
+use ring::digest::{SHA256, digest};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -14,6 +15,9 @@ use crate::{delivery::settlement::Reason, terminal::Plain, volume_name::ThreadId
 const BROKER_REASONS: [&str; 4] = ["delivery_limit", "expired", "maxlen", "rejected"];
 /// The reason of a message that somebody else put there.
 const UNKNOWN: &str = "unknown";
+
+/// Characters of an error by which messages are grouped.
+const GROUPED: usize = 160;
 
 /// A message in the dead-letter queue, without its body.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -34,6 +38,41 @@ pub struct DeadLetter {
     pub trace_id: Option<String>,
     /// When it was last replayed, if ever.
     pub replayed: Option<String>,
+    /// How often it was replayed, and came back.
+    pub replays: u64,
+}
+
+impl DeadLetter {
+    /// Names the messages that failed alike, by their reason and their error without what is particular to each:
+    /// 16 digits of a hash.
+    #[must_use]
+    pub fn group(&self) -> String {
+        let error = self.error.as_deref().map(normalised);
+        let text = format!("{}\0{}", self.reason, error.as_deref().unwrap_or("\0"));
+        let digest = digest(&SHA256, text.as_bytes());
+        short_hex(digest.as_ref())
+    }
+}
+
+/// The first 8 bytes as text, two digits each.
+#[must_use]
+pub fn short_hex(bytes: &[u8]) -> String {
+    bytes.iter().take(8).fold(String::with_capacity(16), |mut text, byte| {
+        // Into a text, which takes it.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// An error without what distinguishes one message from the next: words with digits in them become `…`.
+#[must_use]
+pub fn normalised(error: &str) -> String {
+    let words = error.split_whitespace().map(|word| {
+        let is_particular = word.chars().any(|c| c.is_ascii_digit());
+        if is_particular { "…" } else { word }
+    });
+    let text = words.collect::<Vec<_>>().join(" ");
+    text.chars().take(GROUPED).collect()
 }
 
 /// Which messages are meant: those for which all that is set is true.
@@ -41,6 +80,8 @@ pub struct DeadLetter {
 pub struct Filter {
     /// With this reason.
     pub reason: Option<String>,
+    /// In this group of messages that failed alike: see [`DeadLetter::group`].
+    pub group: Option<String>,
     /// About this thread.
     pub thread: Option<ThreadId>,
     /// Put there before. A message that does not say when is neither before nor after.
@@ -76,6 +117,7 @@ impl Filter {
             wanted.is_none_or(|wanted| letter.parked_at.is_some_and(|parked| ordered(&parked, &wanted)))
         };
         self.reason.as_ref().is_none_or(|reason| reason == letter.reason)
+            && self.group.as_ref().is_none_or(|group| *group == letter.group())
             && self.thread.as_ref().is_none_or(|thread| letter.thread_id.as_ref() == Some(thread))
             && is(self.before, PartialOrd::lt)
             && is(self.after, PartialOrd::gt)
@@ -127,6 +169,7 @@ mod tests {
             message_id: None,
             trace_id: None,
             replayed: None,
+            replays: 0,
         }
     }
 
@@ -148,6 +191,18 @@ mod tests {
         assert!(Filter { before: Some(now), ..Filter::default() }.matches(&letter()));
         assert!(!Filter { after: Some(now), ..Filter::default() }.matches(&letter()));
         assert!(!Filter { before: Some(now), ..thread("t2") }.matches(&letter()));
+    }
+
+    #[test]
+    fn a_group_is_what_failed_alike() {
+        let failed = |error: &str| DeadLetter { error: Some(error.to_owned()), ..letter() };
+        let group = failed("volume ha_ws_1 is stuck").group();
+        let filter = Filter { group: Some(group), ..Filter::default() };
+        assert!(filter.matches(&failed("volume ha_ws_2 is stuck")));
+        for other in [failed("no such driver"), letter(), DeadLetter { reason: "permanent", ..failed("a 1 is stuck") }]
+        {
+            assert!(!filter.matches(&other), "{other:?}");
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::{
     cleanup::ClaimedStatus,
     delivery::{envelope, event_time, foreign_envelope},
-    volume_name::{InvalidThreadId, ThreadId},
+    volume_name::{InvalidThreadId, ThreadId, VolumeName},
 };
 
 /// The largest body that is read, in bytes. An event has some hundred; more is somebody else's message.
@@ -31,6 +31,9 @@ pub struct ThreadEvent {
     pub unreadable: Option<&'static str>,
     /// The Docker host that its volume is on, if the event says so.
     pub host: Option<String>,
+    /// What its volumes are called by the event, as far as these are names: a hint for the log. The database says which
+    /// they are.
+    pub volumes: Vec<String>,
 }
 
 /// Why a body is no event. None of these gets better by trying again.
@@ -74,7 +77,9 @@ impl ThreadEvent {
         let (closed_at, reopened_at) = (time("closed_at"), time("reopened_at"));
         // Of another form it is a field of the platform's own, like any that we don't know.
         let host = fields.get("host").and_then(Value::as_str).filter(|host| !host.is_empty()).map(str::to_owned);
-        Ok(Self { thread_id, closed_at, reopened_at, unreadable, host })
+        let volumes = fields.get("volumes").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+        let volumes = volumes.filter(|name| VolumeName::is_legal(name)).map(str::to_owned).collect();
+        Ok(Self { thread_id, closed_at, reopened_at, unreadable, host, volumes })
     }
 
     /// The status that the event claims its thread to have.
@@ -96,6 +101,9 @@ impl ThreadEvent {
         if let Some(host) = &self.host {
             body["host"] = host.as_str().into();
         }
+        if !self.volumes.is_empty() {
+            body["volumes"] = self.volumes.as_slice().into();
+        }
         body.to_string().into_bytes()
     }
 }
@@ -114,6 +122,7 @@ mod tests {
             reopened_at: Some("2026-01-01T03:04:05.678Z".parse().expect("valid")),
             unreadable: None,
             host: Some("docker-1".to_owned()),
+            volumes: vec!["ha_ws_t-1".to_owned(), "ha_cache_t-1".to_owned()],
         };
         assert_eq!(ThreadEvent::decode(&event.encode()).expect("decodes"), event);
     }
@@ -125,6 +134,19 @@ mod tests {
             let event = ThreadEvent::decode(body).expect("an event all the same");
             let refused = event.claimed_status(false).change(Utc::now()).expect_err("refused");
             assert!(refused.message.contains("_at is not a time that we can read"), "{}", refused.message);
+        }
+    }
+
+    #[test]
+    fn of_hinted_volumes_what_is_a_name_is_kept_and_nothing_else_of_them_matters() {
+        for (hint, expected) in [
+            (r#"["ha_ws_1","../x","",7,null,"a b","x.y-z_0"]"#, &["ha_ws_1", "x.y-z_0"][..]),
+            (r#""ha_ws_1""#, &[]),
+            ("null", &[]),
+            (r#"[["ha_ws_1"],{"volumes":["ha_ws_1"]}]"#, &[]),
+        ] {
+            let body = format!(r#"{{"thread_id":"t-1","volumes":{hint}}}"#);
+            assert_eq!(ThreadEvent::decode(body.as_bytes()).expect("an event").volumes, expected, "{hint}");
         }
     }
 

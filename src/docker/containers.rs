@@ -49,6 +49,9 @@ pub struct SeenVolume {
     pub found: Option<FoundVolume>,
     /// The containers that reference it.
     pub users: Vec<VolumeUser>,
+    /// What the host is called where it was looked for; none if there is only one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
 }
 
 impl SeenVolume {
@@ -100,7 +103,7 @@ impl Docker {
         let mut seen = Vec::new();
         for volume in volumes {
             let found = self.find_volume(volume).await?;
-            seen.push(SeenVolume { volume: volume.clone(), found, users: self.users(volume).await? });
+            seen.push(SeenVolume { volume: volume.clone(), found, users: self.users(volume).await?, host: None });
         }
         Ok(seen)
     }

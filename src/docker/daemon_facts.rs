@@ -5,13 +5,15 @@ use std::time::Duration;
 use bollard::{
     errors::Error,
     models::SystemInfo,
-    query_parameters::{ListContainersOptionsBuilder, ListVolumesOptionsBuilder, RemoveVolumeOptions},
+    query_parameters::{
+        ListContainersOptionsBuilder, ListVolumesOptionsBuilder, RemoveContainerOptions, RemoveVolumeOptions,
+    },
 };
 use chrono::{DateTime, Utc};
 
 use super::{
     Docker, Identity, PING_TIMEOUT,
-    answers::{cause, refused_removal},
+    answers::{cause, is_no_such_container, refused_removal},
     inventory::name_filter,
 };
 use crate::{
@@ -41,6 +43,8 @@ pub struct Inspection {
     pub lists: Result<Vec<String>, Failure>,
     /// Whether it would remove a volume.
     pub may_remove: Result<(), RemovalRefused>,
+    /// Whether it would remove a container; `None` if none is ever removed.
+    pub may_remove_containers: Option<Result<(), RemovalRefused>>,
 }
 
 /// Why a removal would not be done, with the daemon's text.
@@ -81,16 +85,18 @@ impl Docker {
         Ok(facts.collect())
     }
 
-    /// Looks at the daemon. Takes less than twenty seconds, and changes nothing: what it is asked to remove is a
-    /// volume that can't be there.
-    pub async fn inspect(&self, names: &VolumeNames) -> Result<Inspection, Failure> {
+    /// Looks at the daemon, and with `removes_containers` whether that is allowed. Takes less than twenty seconds, and
+    /// changes nothing: what it is asked to remove is a volume, and a container, that can't be there.
+    pub async fn inspect(&self, names: &VolumeNames, removes_containers: bool) -> Result<Inspection, Failure> {
         let version = {
             let link = self.link()?;
             self.call("version", PING_TIMEOUT, link.version()).await?
         };
         let is_podman = version.components.iter().flatten().any(|part| part.name.contains("Podman"));
-        let ((identity, clock), lists, may_remove) =
-            tokio::join!(self.who(is_podman), self.lists(names), self.may_remove(names));
+        let may_remove_containers =
+            async { if removes_containers { Some(self.may_remove_containers().await) } else { None } };
+        let ((identity, clock), lists, may_remove, may_remove_containers) =
+            tokio::join!(self.who(is_podman), self.lists(names), self.may_remove(names), may_remove_containers);
         let said = |text: Option<String>| text.unwrap_or_else(|| "unknown".to_owned());
         Ok(Inspection {
             is_podman,
@@ -100,6 +106,7 @@ impl Docker {
             clock,
             lists,
             may_remove,
+            may_remove_containers,
         })
     }
 
@@ -153,6 +160,25 @@ impl Docker {
             }
             Err(error) => Err(RemovalRefused::Other(cause(&error))),
             Ok(()) => Err(other(&"it said yes to the removal of a volume that can't be there")),
+        }
+    }
+
+    async fn may_remove_containers(&self) -> Result<(), RemovalRefused> {
+        let other = |error: &dyn std::fmt::Display| RemovalRefused::Other(error.to_string());
+        // As long as ids are.
+        let nobodys = [uuid::Uuid::new_v4(), uuid::Uuid::new_v4()].map(|half| half.simple().to_string()).concat();
+        let link = self.link().map_err(|failure| other(&failure))?;
+        self.call("ping", PING_TIMEOUT, link.ping()).await.map_err(|failure| other(&failure))?;
+        let request = link.remove_container(&nobodys, None::<RemoveContainerOptions>);
+        match tokio::time::timeout(INSPECTION_TIMEOUT, request).await.unwrap_or(Err(Error::RequestTimeoutError)) {
+            Err(Error::DockerResponseServerError { status_code: 404, message }) if is_no_such_container(&message) => {
+                Ok(())
+            }
+            Err(Error::DockerResponseServerError { status_code: status @ (401 | 403), message }) => {
+                Err(RemovalRefused::Forbidden(format!("{status} {message}")))
+            }
+            Err(error) => Err(RemovalRefused::Other(cause(&error))),
+            Ok(()) => Err(other(&"it said yes to the removal of a container that can't be there")),
         }
     }
 }

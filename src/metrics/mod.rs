@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use chrono::{DateTime, Utc};
 use metrics::{Label, counter, gauge, histogram};
-use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use parking_lot::Mutex;
 
 use crate::{
@@ -24,6 +24,9 @@ const SWEEP_BUCKETS_SECS: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1
 /// From an empty volume to one with millions of files.
 const REMOVAL_BUCKETS_SECS: &[f64] =
     &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0];
+
+/// How often the histograms take in what they were told.
+const UPKEEP: Duration = Duration::from_secs(5);
 
 /// The gauges that only who sweeps can set.
 const OF_LEADERS: [&str; 7] = [
@@ -46,17 +49,39 @@ static LEADS: Mutex<BTreeMap<Option<String>, Option<DateTime<Utc>>>> = Mutex::ne
 
 /// Installs the recorder for this process; the handle writes what `/metrics` serves.
 pub fn install() -> Result<PrometheusHandle, BuildError> {
-    let recorder = PrometheusBuilder::new()
+    let recorder = recorder()?;
+    let handle = recorder.handle();
+    metrics::set_global_recorder(recorder)?;
+    begin();
+    Ok(handle)
+}
+
+/// A recorder that has our histograms' buckets, and is nobody's yet.
+pub fn recorder() -> Result<PrometheusRecorder, BuildError> {
+    Ok(PrometheusBuilder::new()
         .set_buckets_for_metric(
             Matcher::Full("volume_reaper_close_to_mark_seconds".to_owned()),
             CLOSE_TO_MARK_BUCKETS_SECS,
         )?
         .set_buckets_for_metric(Matcher::Full("volume_reaper_sweep_seconds".to_owned()), SWEEP_BUCKETS_SECS)?
         .set_buckets_for_metric(Matcher::Full("volume_reaper_removal_seconds".to_owned()), REMOVAL_BUCKETS_SECS)?
-        .install_recorder()?;
+        .build_recorder())
+}
+
+/// Says to a recorder what it will hear of.
+pub fn begin() {
     descriptions::describe();
     gauge!("volume_reaper_build_info", "version" => VERSION, "revision" => REVISION).set(1.0);
-    Ok(recorder)
+}
+
+/// Takes in, from time to time, what the histograms were told: it is kept sample by sample until then, or until
+/// somebody scrapes them, which nobody may do.
+pub async fn keep_up(recorder: PrometheusHandle) {
+    let mut tick = tokio::time::interval(UPKEEP);
+    loop {
+        tick.tick().await;
+        recorder.run_upkeep();
+    }
 }
 
 /// A clean-up ended.
@@ -118,11 +143,11 @@ pub fn lock_given_up() {
     counter!("volume_reaper_locks_given_up_total").increment(1);
 }
 
-/// What is left to do: `unmarked` closed threads, the first of which was closed at `oldest_closed_at`.
-pub fn backlog(unmarked: u64, oldest_closed_at: Option<DateTime<Utc>>) {
+/// What is left to do now: `unmarked` closed threads, the first of which was closed at `oldest_closed_at`.
+pub fn backlog(unmarked: u64, oldest_closed_at: Option<DateTime<Utc>>, now: DateTime<Utc>) {
     #[expect(clippy::cast_precision_loss, reason = "a gauge is a float, exact up to 2^53 threads")]
     gauge!("volume_reaper_unmarked_threads").set(unmarked as f64);
-    let oldest = oldest_closed_at.and_then(|closed_at| (Utc::now() - closed_at).to_std().ok());
+    let oldest = oldest_closed_at.and_then(|closed_at| (now - closed_at).to_std().ok());
     gauge!("volume_reaper_oldest_unmarked_seconds").set(oldest.unwrap_or_default().as_secs_f64());
 }
 
@@ -137,15 +162,15 @@ pub fn threads(host: Option<&str>, states: impl IntoIterator<Item = (&'static st
 }
 
 /// The longest closed thread that nobody holds was closed then, and its volume is kept for so long after that.
-pub fn oldest_due(closed_at: Option<DateTime<Utc>>, kept: Duration) {
-    let closed = closed_at.and_then(|closed_at| (Utc::now() - closed_at).to_std().ok()).unwrap_or_default();
+pub fn oldest_due(closed_at: Option<DateTime<Utc>>, kept: Duration, now: DateTime<Utc>) {
+    let closed = closed_at.and_then(|closed_at| (now - closed_at).to_std().ok()).unwrap_or_default();
     gauge!("volume_reaper_oldest_due_seconds").set(closed.saturating_sub(kept).as_secs_f64());
 }
 
 /// A sweep was done to its end.
-pub fn swept_well(host: Option<&str>) {
+pub fn swept_well(host: Option<&str>, at: DateTime<Utc>) {
     #[expect(clippy::cast_precision_loss, reason = "exact for as long as there are such clocks")]
-    gauge!("volume_reaper_sweep_last_success_timestamp_seconds", of_host(host)).set(Utc::now().timestamp() as f64);
+    gauge!("volume_reaper_sweep_last_success_timestamp_seconds", of_host(host)).set(at.timestamp() as f64);
 }
 
 /// Messages are ready in a queue of ours.

@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{docker, read_only_store, require_schema};
+use super::{docker, read_only_store, require_schema, status::COUNTED};
 use crate::{
     cleanup::{Identity, Volumes},
     config::{Config, DockerHost},
@@ -22,6 +22,9 @@ pub struct Hosts {
     pub hosts: Vec<HostView>,
     /// Closed and unmarked threads whose row names no host.
     pub unmarked_without_host: u64,
+    /// There are too many to count them for a page.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub too_many_to_count: bool,
 }
 
 /// A Docker host.
@@ -43,11 +46,11 @@ pub struct HostView {
     pub error: Option<String>,
 }
 
-/// Opens the database, looks at all hosts and closes it.
+/// Opens the database, looks at all hosts for a page, and closes it.
 pub async fn hosts_once(config: &Config) -> Result<Hosts, Failure> {
     let store = read_only_store(config).await?;
     require_schema(&store, config).await?;
-    let hosts = hosts(config, &store).await;
+    let hosts = at_a_glance(config, &store).await;
     // Everything is known; a database that does not say goodbye holds up nobody.
     let _ = store.close().await;
     hosts
@@ -56,9 +59,25 @@ pub async fn hosts_once(config: &Config) -> Result<Hosts, Failure> {
 /// Looks at all hosts.
 pub async fn hosts(config: &Config, store: &Store) -> Result<Hosts, Failure> {
     let unmarked = store.unmarked_by_host().await?;
+    view(config, store, Some(unmarked)).await
+}
+
+/// Looks at all hosts, without counting more threads than [`COUNTED`].
+async fn at_a_glance(config: &Config, store: &Store) -> Result<Hosts, Failure> {
+    let unmarked = store.unmarked_by_host_to(COUNTED).await?;
+    view(config, store, unmarked).await
+}
+
+async fn view(
+    config: &Config,
+    store: &Store,
+    unmarked: Option<BTreeMap<Option<String>, u64>>,
+) -> Result<Hosts, Failure> {
+    let is_counted = unmarked.is_some();
     let pinned = store.pinned_daemons().await?;
     let found = join_all(config.docker_hosts.iter().map(|host| look(config, host))).await;
-    Ok(Hosts::new(&config.docker_hosts, found, pinned, unmarked))
+    let hosts = Hosts::new(&config.docker_hosts, found, pinned, unmarked.unwrap_or_default());
+    Ok(Hosts { too_many_to_count: !is_counted, ..hosts })
 }
 
 /// Who answers, and how many volumes of ours it has.
@@ -113,6 +132,6 @@ impl Hosts {
         for (name, threads) in unmarked.into_iter().filter(|(_, threads)| *threads > 0) {
             hosts.extend(name.map(|name| unknown(name, None, Some(threads))));
         }
-        Self { hosts, unmarked_without_host }
+        Self { hosts, unmarked_without_host, too_many_to_count: false }
     }
 }

@@ -8,9 +8,12 @@ pub mod explain;
 pub mod finding;
 pub mod fleet_view;
 pub mod holding;
+pub mod how_far;
+pub mod orphan_removal;
 pub mod parked;
 pub mod parking;
 pub mod pausing;
+pub mod receipt_pages;
 pub mod status;
 pub mod sweeping;
 pub mod waiting_list;
@@ -41,10 +44,15 @@ const CONNECTIONS_A_HOST: u32 = 2;
 const MOST_CONNECTIONS: u32 = 40;
 
 pub(crate) async fn store(config: &Config) -> Result<Store, Failure> {
+    store_for(config, person()).await
+}
+
+/// The database for what this person asks for.
+pub(crate) async fn store_for(config: &Config, person: String) -> Result<Store, Failure> {
     let threads = config.threads.clone();
     let store = Store::new(&config.database_url, threads, config.replica.clone(), connections(config)).await?;
     let store = store.announcing(config.removed_exchange.is_some());
-    Ok(store.with_hosts(config.host_names()).acting_for(person()))
+    Ok(store.with_hosts(config.host_names()).acting_for(person))
 }
 
 pub(crate) fn connections(config: &Config) -> u32 {
@@ -91,6 +99,15 @@ pub(crate) async fn read_only_fleet(config: &Config, health: &Health) -> Result<
 
 pub(crate) async fn fleet(config: &Config, health: &Health) -> Result<Fleet<Docker, Store>, Failure> {
     Ok(fleet_of(config, health, store(config).await?, |host| docker(config, host)))
+}
+
+/// The hosts for what this person asks for.
+pub(crate) async fn fleet_for(
+    config: &Config,
+    health: &Health,
+    person: String,
+) -> Result<Fleet<Docker, Store>, Failure> {
+    Ok(fleet_of(config, health, store_for(config, person).await?, |host| docker(config, host)))
 }
 
 /// The hosts where threads are known from events alone.

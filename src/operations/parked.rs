@@ -9,18 +9,18 @@ use utoipa::ToSchema;
 use super::parking;
 use crate::{
     config::Config,
-    delivery::dead_letter::{Counts, DeadLetter, Filter},
+    delivery::dead_letter::{Counts, DeadLetter, Filter, normalised},
     failure::Failure,
 };
 
 /// Messages that are kept to be shown, the oldest ones: a few megabytes.
 const KEPT: usize = 10_000;
-/// Characters of an error by which messages are grouped.
-const GROUPED: usize = 160;
 
 /// Messages that failed alike.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Group {
+    /// Names it where messages are selected.
+    pub id: String,
     /// Why they are there.
     pub reason: &'static str,
     /// What went wrong, without the numbers and names that distinguish one message from the next.
@@ -29,6 +29,8 @@ pub struct Group {
     pub messages: u64,
     /// How many of them came back after a replay.
     pub came_back: u64,
+    /// How often one of them came back at most.
+    pub most_replays: u64,
     /// When the first of them was put there.
     pub oldest: Option<DateTime<Utc>>,
     /// When the last of them was put there.
@@ -63,13 +65,15 @@ pub struct Parked {
 impl Parked {
     /// Looks at the whole queue once.
     pub async fn take(config: &Config) -> Result<Self, Failure> {
-        let listed = parking::list_once(config, Filter::default(), KEPT).await?;
-        Ok(Self {
-            taken_at: Utc::now(),
-            groups: groups(&listed.messages),
-            counts: listed.counts,
-            messages: listed.messages,
-        })
+        let (counts, seen) = parking::look_through(config, Seen::add).await?;
+        Ok(Self::new(counts, seen))
+    }
+
+    fn new(counts: Counts, mut seen: Seen) -> Self {
+        seen.keep_oldest();
+        let mut groups: Vec<_> = seen.groups.into_values().collect();
+        groups.sort_by_key(|group| std::cmp::Reverse(group.messages));
+        Self { taken_at: Utc::now(), groups, counts, messages: seen.kept }
     }
 
     /// The next page after another; `after` is where that one said that it begins.
@@ -77,48 +81,62 @@ impl Parked {
     pub fn page(&self, filter: &Filter, after: usize, limit: usize) -> ParkedPage {
         let matching: Vec<_> = self.messages.iter().filter(|letter| filter.matches(letter)).collect();
         let mut counts = self.counts.clone();
-        // Of more than are kept, those that are not are taken to be meant only if all are.
-        counts.matching = match (self.counts.total, self.messages.len() as u64) {
-            (total, kept) if total > kept && matching.len() as u64 == kept => total,
-            _ => matching.len() as u64,
-        };
+        counts.matching = self.counted(filter).unwrap_or(matching.len() as u64);
         let end = after.saturating_add(limit).min(matching.len());
         let messages = matching.get(after..end).unwrap_or_default().iter().map(|letter| (*letter).clone()).collect();
         let next = (end < matching.len()).then(|| end.to_string());
         ParkedPage { taken_at: self.taken_at, counts, groups: self.groups.clone(), messages, next }
     }
+
+    /// How many messages the filter means, those included that are not kept; none where only the kept ones say it.
+    fn counted(&self, filter: &Filter) -> Option<u64> {
+        let Filter { reason, group, thread, before, after } = filter;
+        if thread.is_some() || before.is_some() || after.is_some() {
+            return None;
+        }
+        let is_meant = |counted: &&Group| {
+            reason.as_ref().is_none_or(|reason| reason == counted.reason)
+                && group.as_ref().is_none_or(|group| *group == counted.id)
+        };
+        Some(self.groups.iter().filter(is_meant).map(|group| group.messages).sum())
+    }
 }
 
-fn groups(letters: &[DeadLetter]) -> Vec<Group> {
-    let mut groups: BTreeMap<(&'static str, Option<String>), Group> = BTreeMap::new();
-    for letter in letters {
-        let error = letter.error.as_deref().map(normalised);
-        let group = groups.entry((letter.reason, error.clone())).or_insert_with(|| Group {
+/// What a walk through the queue has seen.
+#[derive(Default)]
+struct Seen {
+    groups: BTreeMap<String, Group>,
+    kept: Vec<DeadLetter>,
+}
+
+impl Seen {
+    fn add(&mut self, letter: DeadLetter) {
+        let id = letter.group();
+        let group = self.groups.entry(id.clone()).or_insert_with(|| Group {
+            id,
             reason: letter.reason,
-            error,
+            error: letter.error.as_deref().map(normalised),
             messages: 0,
             came_back: 0,
+            most_replays: 0,
             oldest: None,
             newest: None,
         });
         group.messages += 1;
-        group.came_back += u64::from(letter.replayed.is_some());
+        group.came_back += u64::from(letter.replays > 0);
+        group.most_replays = group.most_replays.max(letter.replays);
         group.oldest = group.oldest.into_iter().chain(letter.parked_at).min();
         group.newest = group.newest.max(letter.parked_at);
+        self.kept.push(letter);
+        if self.kept.len() >= 2 * KEPT {
+            self.keep_oldest();
+        }
     }
-    let mut groups: Vec<_> = groups.into_values().collect();
-    groups.sort_by_key(|group| std::cmp::Reverse(group.messages));
-    groups
-}
 
-/// An error without what distinguishes one message from the next: words with digits in them become `…`.
-fn normalised(error: &str) -> String {
-    let words = error.split_whitespace().map(|word| {
-        let is_particular = word.chars().any(|c| c.is_ascii_digit());
-        if is_particular { "…" } else { word }
-    });
-    let text = words.collect::<Vec<_>>().join(" ");
-    text.chars().take(GROUPED).collect()
+    fn keep_oldest(&mut self) {
+        self.kept.sort_by_key(|letter| letter.parked_at);
+        self.kept.truncate(KEPT);
+    }
 }
 
 #[cfg(test)]
@@ -136,7 +154,17 @@ mod tests {
             message_id: None,
             trace_id: None,
             replayed: None,
+            replays: 0,
         }
+    }
+
+    fn parked(letters: Vec<DeadLetter>) -> Parked {
+        let (mut counts, mut seen) = (Counts::default(), Seen::default());
+        for letter in letters {
+            counts.add(&letter, true);
+            seen.add(letter);
+        }
+        Parked::new(counts, seen)
     }
 
     #[test]
@@ -146,7 +174,7 @@ mod tests {
             letter("permanent", "no such driver", 30),
             letter("exhausted", "volume ha_ws_2 is stuck", 10),
         ];
-        let groups = groups(&letters);
+        let groups = parked(letters.into()).groups;
         assert_eq!(groups.len(), 2);
         assert_eq!(groups[0].error.as_deref(), Some("volume … is stuck"));
         assert_eq!((groups[0].messages, groups[0].reason), (2, "exhausted"));
@@ -157,13 +185,16 @@ mod tests {
     #[test]
     fn pages_go_through_what_a_filter_means() {
         let messages: Vec<_> = (0..5).map(|n| letter(if n == 2 { "permanent" } else { "exhausted" }, "e", n)).collect();
-        let counts = Counts { total: 5, matching: 5, ..Counts::default() };
-        let parked = Parked { taken_at: Utc::now(), counts, groups: Vec::new(), messages };
+        let parked = parked(messages);
         let filter = Filter { reason: Some("exhausted".to_owned()), ..Filter::default() };
         let first = parked.page(&filter, 0, 3);
         assert_eq!((first.messages.len(), first.next.as_deref(), first.counts.matching), (3, Some("3"), 4));
         let second = parked.page(&filter, 3, 3);
         assert_eq!((second.messages.len(), second.next), (1, None));
         assert_eq!(parked.page(&filter, 99, 3).messages.len(), 0);
+        let of_group = Filter { group: Some(parked.groups[1].id.clone()), ..Filter::default() };
+        assert_eq!(parked.page(&of_group, 0, 3).counts.matching, 1);
+        let contradiction = Filter { reason: Some("exhausted".to_owned()), ..of_group };
+        assert_eq!(parked.page(&contradiction, 0, 3).counts.matching, 0);
     }
 }

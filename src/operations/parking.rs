@@ -6,7 +6,7 @@ use serde::Serialize;
 use tokio::runtime::Handle;
 use utoipa::ToSchema;
 
-use super::Refusal;
+use super::{Refusal, how_far::HowFar};
 use crate::{
     config::Config,
     delivery::dead_letter::{Counts, DeadLetter, Filter},
@@ -35,7 +35,7 @@ pub struct Replayed {
     pub counts: Counts,
     /// Messages that were published to the work queue again.
     pub replayed: u64,
-    /// Messages that are no event and would come straight back: left alone, unless their reason is named.
+    /// Messages that are no event and would come straight back: left alone, unless their reason or group is named.
     pub no_event: u64,
 }
 
@@ -49,9 +49,18 @@ pub struct Purged {
     pub purged: usize,
 }
 
-/// Opens the queue, lists and closes.
-pub async fn list_once(config: &Config, filter: Filter, limit: usize) -> Result<Listed, Failure> {
-    with_letters(config, async move |letters| list(letters, &filter, limit).await).await
+/// Opens the queue, hands each message to `seen`, and closes. Gives all back. Returns what was seen.
+pub(crate) async fn look_through<T: Default + Send + 'static>(
+    config: &Config,
+    seen: fn(&mut T, DeadLetter),
+) -> Result<(Counts, T), Failure> {
+    with_letters(config, async move |letters| {
+        let mut found = T::default();
+        let counts = survey(letters, &Filter::default(), |_, letter| seen(&mut found, letter)).await?;
+        letters.give_back().await?;
+        Ok((counts, found))
+    })
+    .await
 }
 
 /// Opens the queue, replays and closes. Fails if there are not as many as `expected`, where that is said.
@@ -60,12 +69,14 @@ pub async fn replay_once(
     filter: Filter,
     limit: u64,
     expected: Option<u64>,
+    how_far: HowFar,
 ) -> Result<Replayed, Refusal> {
     let replayed = async move |letters: &DeadLetters| {
-        let counts = survey(letters, &filter, |_, _| {}).await?;
+        let counts = survey_showing(letters, &filter, &how_far, |_, _| {}).await?;
         letters.give_back().await?;
         check_expected(&counts, limit, expected)?;
-        let (replayed, ended) = replay(letters, &filter, limit, counts).await;
+        how_far.begin(counts.matching.min(limit));
+        let (replayed, ended) = replay_showing(letters, &filter, limit, counts, &how_far).await;
         ended?;
         letters.give_back().await?;
         Ok(replayed)
@@ -74,14 +85,26 @@ pub async fn replay_once(
 }
 
 /// Opens the queue, deletes and closes. Fails if there are not as many as `expected`.
-pub async fn purge_once(config: &Config, filter: Filter, limit: u64, expected: u64) -> Result<Purged, Refusal> {
+pub async fn purge_once(
+    config: &Config,
+    filter: Filter,
+    limit: u64,
+    expected: u64,
+    how_far: HowFar,
+) -> Result<Purged, Refusal> {
     let purged = async move |letters: &DeadLetters| {
-        let (counts, selected) = select(letters, &filter, limit).await?;
+        let (counts, selected) = select_showing(letters, &filter, limit, &how_far).await?;
         if let Err(refused) = check_expected(&counts, limit, Some(expected)) {
             letters.give_back().await?;
             return Err(refused);
         }
+        if how_far.is_stopped() {
+            letters.give_back().await?;
+            return Ok(Purged { counts, purged: 0 });
+        }
+        how_far.begin(selected.len() as u64);
         remove(letters, &selected).await?;
+        how_far.advance_to(selected.len() as u64);
         Ok(Purged { counts, purged: selected.len() })
     };
     with_letters(config, purged).await
@@ -147,19 +170,34 @@ pub(crate) async fn replay(
     limit: u64,
     counts: Counts,
 ) -> (Replayed, Result<(), Failure>) {
+    replay_showing(letters, filter, limit, counts, &HowFar::default()).await
+}
+
+/// Replays, and says how far it is; until it is stopped.
+async fn replay_showing(
+    letters: &DeadLetters,
+    filter: &Filter,
+    limit: u64,
+    counts: Counts,
+    how_far: &HowFar,
+) -> (Replayed, Result<(), Failure>) {
     let (mut replayed, mut no_event) = (0, 0);
     let walk = letters.walk(most(&counts), async |parked| {
+        if how_far.is_stopped() {
+            return Ok(Then::End);
+        }
         let letter = parked.read();
         if !filter.matches(&letter) {
             return Ok(Then::Keep);
         }
         // It would come straight back; who names the reason knows that, or has a consumer that can read it.
-        if letter.thread_id.is_none() && filter.reason.is_none() {
+        if letter.thread_id.is_none() && filter.reason.is_none() && filter.group.is_none() {
             no_event += 1;
             return Ok(Then::Keep);
         }
         letters.replay(parked).await?;
         replayed += 1;
+        how_far.advance();
         Ok(if replayed < limit { Then::Settled } else { Then::End })
     });
     let mut ended = walk.await.map(drop);
@@ -175,8 +213,17 @@ pub(crate) async fn select(
     filter: &Filter,
     limit: u64,
 ) -> Result<(Counts, Vec<Unacked>), Failure> {
+    select_showing(letters, filter, limit, &HowFar::default()).await
+}
+
+async fn select_showing(
+    letters: &DeadLetters,
+    filter: &Filter,
+    limit: u64,
+    how_far: &HowFar,
+) -> Result<(Counts, Vec<Unacked>), Failure> {
     let mut selected = Vec::new();
-    let counts = survey(letters, filter, |unacked, _| {
+    let counts = survey_showing(letters, filter, how_far, |unacked, _| {
         if (selected.len() as u64) < limit {
             selected.push(unacked);
         }
@@ -198,12 +245,23 @@ pub(crate) async fn remove(letters: &DeadLetters, selected: &[Unacked]) -> Resul
 pub(crate) async fn survey(
     letters: &DeadLetters,
     filter: &Filter,
+    matching: impl FnMut(Unacked, DeadLetter),
+) -> Result<Counts, Failure> {
+    survey_showing(letters, filter, &HowFar::default(), matching).await
+}
+
+async fn survey_showing(
+    letters: &DeadLetters,
+    filter: &Filter,
+    how_far: &HowFar,
     mut matching: impl FnMut(Unacked, DeadLetter),
 ) -> Result<Counts, Failure> {
     let size = letters.size().await?;
+    how_far.begin(size.ready.into());
     let mut counts = Counts { other_readers: size.readers, ..Counts::default() };
     letters
         .walk(size.ready, async |parked| {
+            how_far.advance();
             let letter = parked.read();
             let matches = filter.matches(&letter);
             counts.add(&letter, matches);

@@ -35,7 +35,12 @@ pub async fn pause(store: &Store, config: &Config, reason: &str, host: Option<&s
     }
     check_host(config, store, host).await?;
     let is_new = store.pause_removal(host, reason).await?;
-    Ok(PauseSet { is_new, pause: store.pause(host).await? })
+    let pause = match host {
+        Some(_) => store.pause(host).await?,
+        // The doubt about a host is no pause of everything.
+        None => store.pause_of_everything().await?,
+    };
+    Ok(PauseSet { is_new, pause })
 }
 
 /// Resumes removal on this host, or everywhere.

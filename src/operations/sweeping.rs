@@ -18,7 +18,7 @@ use crate::{
     docker::Docker,
     failure::{Dependency, Failure, Verdict},
     health::Health,
-    sweep::{SweepReport, Sweeper, Unplaced},
+    sweep::{PlannedList, SweepReport, Sweeper, Unplaced},
 };
 
 /// Sweeps all hosts once for this person, until it is done or `stop` is cancelled. `begun` hears how many threads there
@@ -30,6 +30,18 @@ pub async fn sweep<G>(
     stop: &CancellationToken,
     begun: impl FnOnce(u64, Vec<watch::Receiver<u64>>) -> G,
 ) -> Result<SweepReport, Failure> {
+    sweep_listing(config, person, dry_run.then(PlannedList::default), stop, begun).await
+}
+
+/// Sweeps all hosts once for this person; with a list as a dry run, which writes into it what would be done.
+pub async fn sweep_listing<G>(
+    config: &Config,
+    person: &str,
+    planned: Option<PlannedList>,
+    stop: &CancellationToken,
+    begun: impl FnOnce(u64, Vec<watch::Receiver<u64>>) -> G,
+) -> Result<SweepReport, Failure> {
+    let dry_run = planned.is_some();
     let health = Health::of_hosts(config.host_names());
     let docker = |host: &DockerHost| docker(config, host);
     let store = if dry_run {
@@ -44,10 +56,10 @@ pub async fn sweep<G>(
     health.up(Dependency::Database);
     match config.unknown_threads {
         UnknownThreads::Reject => {
-            sweep_fleet(config, fleet_of(config, &health, store, docker), dry_run, stop, begun).await
+            sweep_fleet(config, fleet_of(config, &health, store, docker), planned, stop, begun).await
         }
         UnknownThreads::Record => {
-            sweep_fleet(config, fleet_of(config, &health, Recording::new(store), docker), dry_run, stop, begun).await
+            sweep_fleet(config, fleet_of(config, &health, Recording::new(store), docker), planned, stop, begun).await
         }
     }
 }
@@ -55,17 +67,19 @@ pub async fn sweep<G>(
 async fn sweep_fleet<T: DatabasePort, G>(
     config: &Config,
     fleet: Fleet<Docker, T>,
-    dry_run: bool,
+    planned: Option<PlannedList>,
     stop: &CancellationToken,
     begun: impl FnOnce(u64, Vec<watch::Receiver<u64>>) -> G,
 ) -> Result<SweepReport, Failure> {
     let fleet = Arc::new(fleet);
     let sweeper = |worker: &HostWorker<Docker, T>| {
-        Sweeper::new(Arc::clone(&worker.cleaner), Arc::clone(&worker.health), config.reconcile_cooldown).for_a_person()
+        Sweeper::new(Arc::clone(&worker.cleaner), Arc::clone(&worker.health), config.reconcile_cooldown)
+            .for_a_person()
+            .listing(planned.clone())
     };
     let sweepers: Vec<_> = fleet.workers().iter().map(sweeper).collect();
     let shown = begun(fleet.threads().backlog().await?.unmarked, sweepers.iter().map(Sweeper::progress).collect());
-    let report = sweep_hosts(&fleet, &sweepers, config.host.is_some(), dry_run, stop).await;
+    let report = sweep_hosts(&fleet, &sweepers, config.host.is_some(), planned, stop).await;
     drop(shown);
     let report = report?;
     fleet.threads().as_ref().close().await?;
@@ -78,9 +92,10 @@ async fn sweep_hosts<T: DatabasePort>(
     fleet: &Arc<Fleet<Docker, T>>,
     sweepers: &[Sweeper<Docker, T>],
     one_of_several: bool,
-    dry_run: bool,
+    planned: Option<PlannedList>,
     stop: &CancellationToken,
 ) -> Result<SweepReport, Failure> {
+    let dry_run = planned.is_some();
     let one = async |(worker, sweeper): (&HostWorker<Docker, T>, &Sweeper<Docker, T>)| {
         let prepared = prepare_docker(&worker.cleaner).await;
         match prepared {
@@ -101,7 +116,7 @@ async fn sweep_hosts<T: DatabasePort>(
     let mut report = reports.into_iter().reduce(SweepReport::and).unwrap_or_default();
     if fleet.only().is_none() && !stop.is_cancelled() {
         let unplaced = Unplaced::new(Arc::clone(fleet), Arc::clone(&fleet.workers()[0].health), one_of_several);
-        let unplaced = unplaced.for_a_person();
+        let unplaced = unplaced.for_a_person().listing(planned);
         report = report.and(unplaced.sweep(dry_run, stop).await);
         report.duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
     }

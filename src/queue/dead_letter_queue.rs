@@ -37,6 +37,7 @@ use crate::{
         settlement::Reason,
     },
     failure::Failure,
+    progress,
 };
 
 /// Messages that one subscription keeps; then it is cancelled and the next begins. A single one could not keep them
@@ -122,6 +123,7 @@ impl DeadLetters {
                     break;
                 };
                 walked += 1;
+                progress::at(walked.into(), most.into());
                 match visit(&parked).await? {
                     Then::Keep => {
                         unacked += 1;
@@ -245,6 +247,7 @@ impl Parked {
             message_id: message.id.map(str::to_owned),
             trace_id: trace.map(|trace| trace.trace_id.to_owned()),
             replayed: header(headers::REPLAYED).map(str::to_owned),
+            replays: headers::replays(&self.properties),
         }
     }
 

@@ -21,6 +21,8 @@ pub(super) const FIRST_SEEN: &str = "volume-reaper-first-seen";
 pub(super) const PARKED_AT: &str = "volume-reaper-parked-at";
 /// When it was last replayed, RFC 3339; stays on the message from then on.
 pub(super) const REPLAYED: &str = "volume-reaper-replayed";
+/// How often it was replayed; stays on the message too.
+const REPLAYS: &str = "volume-reaper-replays";
 
 /// Set on the event of a thread that was reopened, whose routing key is lost on its way: that is the delay queue's.
 pub(super) const REOPENED: &str = "volume-reaper-reopened";
@@ -30,7 +32,7 @@ const HOST: &str = "volume-reaper-host";
 /// All headers of a message are in one frame: if they are larger, the broker closes the connection.
 pub(super) const MAX_ERROR_BYTES: usize = 1024;
 /// The headers that we set.
-pub(super) const OURS: [&str; 8] = [ATTEMPT, REASON, ERROR, FIRST_SEEN, PARKED_AT, REPLAYED, REOPENED, HOST];
+pub(super) const OURS: [&str; 9] = [ATTEMPT, REASON, ERROR, FIRST_SEEN, PARKED_AT, REPLAYED, REPLAYS, REOPENED, HOST];
 /// More attempts than any retry schedule has: what a forged header says beyond that changes nothing.
 const MOST_ATTEMPTS: usize = 1000;
 /// Persistent: a retry survives the broker's restart.
@@ -109,12 +111,21 @@ pub(super) fn replay(original: &BasicProperties) -> BasicProperties {
     let is_past = |key: &str| key.starts_with(OUR_PREFIX) && ![REOPENED, HOST].contains(&key);
     let mut headers = headers_without(original, |key| is_the_brokers(key) || is_past(key));
     headers.insert(REPLAYED.into(), now());
+    let replays = i64::try_from(replays(original)).unwrap_or(i64::MAX).saturating_add(1);
+    headers.insert(REPLAYS.into(), AMQPValue::LongLongInt(replays));
     same_message(original, headers)
 }
 
 /// When the message was last replayed, if ever.
 pub(super) fn replayed(properties: &BasicProperties) -> Option<&str> {
     text(properties.headers().as_ref()?.inner().get(REPLAYED)?)
+}
+
+/// How often the message was replayed; once, if it only says when.
+pub(super) fn replays(properties: &BasicProperties) -> u64 {
+    let said = properties.headers().as_ref().and_then(|headers| headers.inner().get(REPLAYS)).and_then(integer);
+    let said = said.and_then(|replays| u64::try_from(replays).ok()).unwrap_or(0);
+    said.max(u64::from(replayed(properties).is_some()))
 }
 
 /// Why and when the broker dead-lettered the message by itself, if it did. The newest death is the first of the list

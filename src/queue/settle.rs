@@ -13,18 +13,21 @@ use lapin::{
     message::Delivery,
     options::{BasicAckOptions, BasicNackOptions, BasicRejectOptions},
 };
-use tokio::time::{error::Elapsed, timeout};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::{Instrument, debug, warn};
 
 use super::{Publisher, Queues, connection::REQUEST_TIMEOUT, headers};
-use crate::{delivery::settlement::Settlement, metrics, reconnect::Delays};
+use crate::{delivery::settlement::Settlement, metrics, reconnect::Delays, traces};
 
 /// For publishing one delivery that is given back: there is another way, and many may wait.
 const GIVE_BACK_TIMEOUT: Duration = Duration::from_secs(2);
 /// A body over this is not sent through our memory a second time: the broker moves the message as it is, and the
 /// dead-letter queue's `x-death` says `rejected`.
 const MOST_PUBLISHED_BYTES: usize = 1024 * 1024;
+
+/// A delivery whose channel was gone before the broker was told.
+const LOST_CHANNEL: &str = "lost_channel";
 
 /// Executes `settlement`. Gives up on publishing when `stop` is cancelled or the delivery's channel is gone.
 ///
@@ -46,7 +49,7 @@ pub(super) async fn execute(
         Settlement::Ack | Settlement::Stale => None,
         Settlement::DeadLetter { .. } if delivery.data.len() > MOST_PUBLISHED_BYTES => {
             let reject = delivery.acker.reject(BasicRejectOptions { requeue: false });
-            settled(settlement, &timeout(REQUEST_TIMEOUT, reject).await);
+            settled(settlement, told("reject", queues, reject).await);
             return None;
         }
         Settlement::Retry { delay, error } => {
@@ -65,8 +68,10 @@ pub(super) async fn execute(
     if let Some((queue, properties)) = next_stop {
         let mut delays = Delays::new();
         loop {
+            let span = traces::send(&queue);
             let publish = publisher.publish_to_queue(&queue, properties.clone(), &delivery.data);
-            let Err(failure) = publish.await else { break };
+            let Err(failure) = publish.instrument(span.clone()).await else { break };
+            span.record("error.type", failure.verdict.as_str());
             warn!(queue, error = %failure, "can't move the delivery on; it stays where it is until that works");
             if !delivery.acker.usable() {
                 return None;
@@ -78,18 +83,29 @@ pub(super) async fn execute(
         }
     }
     let acknowledge = delivery.acker.ack(BasicAckOptions::default());
-    settled(settlement, &timeout(REQUEST_TIMEOUT, acknowledge).await);
+    settled(settlement, told("ack", queues, acknowledge).await);
     None
 }
 
+/// Tells the broker what becomes of a delivery. Whether it was told.
+async fn told(operation: &'static str, queues: &Queues, tell: impl Future<Output = lapin::Result<bool>>) -> bool {
+    let span = traces::settle(operation, &queues.work());
+    let sent = timeout(REQUEST_TIMEOUT, tell).instrument(span.clone()).await;
+    let is_told = matches!(sent, Ok(Ok(true)));
+    if !is_told {
+        span.record("error.type", LOST_CHANNEL);
+    }
+    is_told
+}
+
 /// Counts a settlement, by what came of it.
-fn settled(settlement: &Settlement, sent: &Result<lapin::Result<bool>, Elapsed>) {
-    if let Ok(Ok(true)) = sent {
+fn settled(settlement: &Settlement, is_told: bool) {
+    if is_told {
         metrics::settlement(settlement.as_str());
     } else {
         // The channel is gone, and with it the tag: the broker delivers the message again, as a duplicate.
         debug!(settlement = settlement.as_str(), "the channel was gone before the acknowledgement");
-        metrics::settlement("lost_channel");
+        metrics::settlement(LOST_CHANNEL);
     }
 }
 
@@ -109,6 +125,7 @@ pub(super) async fn give_back(deliveries: &[Delivery], queues: &Queues, publishe
             let properties = headers::handed_back(&delivery.properties, came_as_reopened(delivery, queues), host);
             let queue = queues.work();
             let publish = publisher.publish_to_queue(&queue, properties, &delivery.data);
+            let publish = publish.instrument(traces::send(&queue));
             is_taken = matches!(timeout(GIVE_BACK_TIMEOUT, publish).await, Ok(Ok(())));
         }
         // If the channel is gone, the broker has it back already.
@@ -119,7 +136,7 @@ pub(super) async fn give_back(deliveries: &[Delivery], queues: &Queues, publishe
                 delivery.acker.nack(BasicNackOptions { requeue: true, ..BasicNackOptions::default() }).await
             }
         };
-        let _ = timeout(REQUEST_TIMEOUT, settled).await;
+        told(if is_taken { "ack" } else { "nack" }, queues, settled).await;
         metrics::settlement("hand_back");
     }
 }

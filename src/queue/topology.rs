@@ -128,9 +128,12 @@ async fn bind(channel: &Channel, queues: &Queues) -> Result<(), Failure> {
         );
         let bound = bounded(&queues.url, REQUEST_TIMEOUT, &format!("bind queue {:?}", queues.work()), bind).await;
         // Both were there a moment ago: whoever deleted one since does not keep us from starting.
-        bound.map_err(|failure| match failure.message.contains("NOT_FOUND") {
-            true => Failure::unavailable(Dependency::Broker, failure.message),
-            false => failure,
+        bound.map_err(|failure| {
+            if failure.message.contains("NOT_FOUND") {
+                Failure::unavailable(Dependency::Broker, failure.message)
+            } else {
+                failure
+            }
         })?;
     }
     Ok(())

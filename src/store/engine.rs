@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use migrations::{Dialect, Mapping, MySql, Postgres, Sqlite, ThreadsTable};
 use sea_orm::{
-    ConnectOptions, DatabaseTransaction, DbErr, TransactionOptions, prelude::async_trait::async_trait,
-    sqlx::error::DatabaseError,
+    ConnectOptions, DatabaseTransaction, DbErr, TransactionOptions,
+    prelude::async_trait::async_trait,
+    sqlx::{self, error::DatabaseError},
 };
 
 use super::{
@@ -155,6 +156,11 @@ pub(super) trait Errors {
 
     /// What helps, where the server's own words name no way out.
     fn remedy(&self, _error: &dyn DatabaseError) -> Option<&'static str> {
+        None
+    }
+
+    /// What an error of the client library means, where its words are for who builds with it.
+    fn plain_words(&self, _error: &sqlx::Error) -> Option<&'static str> {
         None
     }
 }

@@ -66,6 +66,9 @@ fn describe(engine: &dyn Engine, error: &DbErr) -> String {
     if let Some(remedy) = database_error(error).and_then(|error| engine.remedy(error)) {
         return format!("{}: {remedy}", own_words(error));
     }
+    if let Some(words) = sqlx_error(error).and_then(|error| engine.plain_words(error)) {
+        return words.to_owned();
+    }
     own_words(error)
 }
 

@@ -14,10 +14,18 @@ use super::{
     entities::failure::{ActiveModel, Column, Entity, Model},
 };
 use crate::{
-    cleanup::failing::{FailedCleanup, error_to_keep},
+    cleanup::{
+        Rows,
+        failing::{FailedCleanup, error_to_keep},
+    },
     failure::Failure,
     volume_name::ThreadId,
 };
+
+/// Failures whose threads are looked at for a page.
+const LOOKED_AT: u64 = 1000;
+/// Failures that are counted for a page.
+const COUNTED: u64 = 10_000;
 
 impl Store {
     /// Counts the closed and unmarked threads whose clean-up failed, and returns the `limit` with the most attempts.
@@ -28,6 +36,35 @@ impl Store {
             let rows = worst.all(&self.db).await?;
             let rows = rows.into_iter().map(|row| (row.thread_id.clone(), row.into()));
             Ok((failing.count(&self.db).await?, rows.collect()))
+        })
+        .await
+    }
+
+    /// The failures for who looks at a glance. Of more than [`LOOKED_AT`] it is not looked whether their threads still
+    /// wait: that would take a look at all that wait.
+    pub async fn worst_failures_at_a_glance(
+        &self,
+        limit: usize,
+    ) -> Result<(u64, Vec<(String, FailedCleanup)>), Failure> {
+        self.bounded(PAGE_TIMEOUT, async {
+            let worst = Entity::find().order_by_desc(Column::Attempts).order_by_asc(Column::ThreadId).limit(LOOKED_AT);
+            let worst = worst.all(&self.db).await?;
+            let are_all = (worst.len() as u64) < LOOKED_AT;
+            let ids: Vec<_> = worst.iter().filter_map(|row| ThreadId::parse(&row.thread_id).ok()).collect();
+            let rows = if ids.is_empty() { Rows::default() } else { self.read_rows(&ids, None).await? };
+            let waits = |row: &Model| {
+                let thread = ThreadId::parse(&row.thread_id).ok().and_then(|id| rows.threads.get(&id));
+                thread.is_some_and(|thread| thread.closed && !thread.marked)
+            };
+            let mut worst: Vec<_> = worst.into_iter().filter(waits).collect();
+            let failing = if are_all {
+                worst.len() as u64
+            } else {
+                let some = Entity::find().select_only().column(Column::ThreadId).limit(COUNTED).into_tuple::<String>();
+                some.all(&self.db).await?.len() as u64
+            };
+            worst.truncate(limit);
+            Ok((failing, worst.into_iter().map(|row| (row.thread_id.clone(), row.into())).collect()))
         })
         .await
     }

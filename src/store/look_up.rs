@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use sea_orm::{
-    ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, ExprTrait, QueryFilter, QueryOrder, QuerySelect,
-    sea_query::{Expr, Func, Query, SelectStatement, UnionType},
+    ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
+    sea_query::{Expr, Func, Query},
 };
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -13,9 +13,7 @@ use utoipa::ToSchema;
 use super::{
     PAGE_TIMEOUT, ROW_TIMEOUT, Store,
     entities::{daemon, lease, volume_removal},
-    history_entities::{rollup, stat},
     rows::{host, time},
-    stats::Resolution,
     threads::host_column,
 };
 use crate::{failure::Failure, volume_name::ThreadId};
@@ -81,15 +79,6 @@ pub struct PinnedDaemon {
     pub identity: String,
     /// Since when.
     pub pinned_at: DateTime<Utc>,
-}
-
-/// How many volumes were found to be gone, by outcome.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
-pub struct Removals {
-    /// In the last hour.
-    pub last_hour: BTreeMap<String, u64>,
-    /// In the last 24 hours, the last one included.
-    pub last_day: BTreeMap<String, u64>,
 }
 
 impl Store {
@@ -171,6 +160,9 @@ impl Store {
     pub async fn unmarked_by_host(&self) -> Result<BTreeMap<Option<String>, u64>, Failure> {
         self.bounded(PAGE_TIMEOUT, async {
             let threads = self.mapping().await?;
+            if let Some(volumes) = threads.names.volumes.as_ref().filter(|volumes| volumes.host.is_some()) {
+                return self.count_by_host_of_volumes(threads, volumes).await;
+            }
             if threads.names.host.is_none() {
                 return Ok(BTreeMap::from([(None, self.count_backlog().await?.unmarked)]));
             }
@@ -191,76 +183,6 @@ impl Store {
         })
         .await
     }
-
-    /// Counts the receipts of the last hour and day before `now`.
-    pub async fn removals(&self, now: DateTime<Utc>) -> Result<Removals, Failure> {
-        Ok(Removals {
-            last_hour: self.removals_since(now - TimeDelta::hours(1)).await?,
-            last_day: self.removals_since(now - TimeDelta::hours(24)).await?,
-        })
-    }
-
-    /// Adds up the minutes that were counted, and counts only what lies before the first whole one, or was not counted
-    /// yet: a day may have had millions.
-    async fn removals_since(&self, since: DateTime<Utc>) -> Result<BTreeMap<String, u64>, Failure> {
-        self.bounded(PAGE_TIMEOUT, async {
-            loop {
-                let counted = self.counted_receipt().await?;
-                let rows = self.db.query_all(&removals_since(since, counted)).await?;
-                let mut removals = BTreeMap::new();
-                let mut is_counted_still = counted == 0;
-                for row in rows {
-                    let (outcome, number): (String, i64) = (row.try_get("", "outcome")?, row.try_get("", "volumes")?);
-                    if outcome.is_empty() {
-                        is_counted_still = number == counted;
-                    } else {
-                        *removals.entry(outcome).or_default() += number.unsigned_abs();
-                    }
-                }
-                // Otherwise somebody has counted more meanwhile, which would count twice here.
-                if is_counted_still {
-                    return Ok(removals);
-                }
-            }
-        })
-        .await
-    }
-}
-
-/// Numbers of volumes by outcome, of which each may have several, and the latest receipt that was counted without one.
-fn removals_since(since: DateTime<Utc>, counted: i64) -> SelectStatement {
-    use volume_removal::{Column, Entity};
-    let begun = Resolution::Minute.bucket(since);
-    let whole = if begun == since { begun } else { begun + TimeDelta::minutes(1) };
-    let receipts = |condition: Condition| {
-        Query::select()
-            .column(Column::Outcome)
-            .expr_as(Func::count(Expr::col(Column::Id)), "volumes")
-            .from(Entity)
-            .cond_where(condition)
-            .group_by_col(Column::Outcome)
-            .to_owned()
-    };
-    let removed_at = || Expr::col(Column::RemovedAt);
-    let begun = Condition::all()
-        .add(removed_at().gte(since))
-        .add(removed_at().lt(whole))
-        .add(Expr::col(Column::Id).lte(counted));
-    let uncounted = Condition::all().add(Expr::col(Column::Id).gt(counted)).add(removed_at().gte(since));
-    let minutes = Query::select()
-        .column(stat::Column::Outcome)
-        .expr_as(Expr::col(stat::Column::Receipts), "volumes")
-        .from(stat::Entity)
-        .and_where(Expr::col(stat::Column::Resolution).eq(Resolution::Minute.as_str()))
-        .and_where(Expr::col(stat::Column::Bucket).gte(whole))
-        .to_owned();
-    let latest = Query::select()
-        .expr_as(Expr::val(""), "outcome")
-        .expr_as(Expr::col(rollup::Column::ReceiptId), "volumes")
-        .from(rollup::Entity)
-        .to_owned();
-    let rest = [minutes, receipts(begun), latest].map(|select| (UnionType::All, select));
-    receipts(uncounted).unions(rest).to_owned()
 }
 
 impl Sweeper {

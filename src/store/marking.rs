@@ -136,7 +136,9 @@ impl Store {
             // A row that was renamed meanwhile is another volume's, and one that is locked is not waited for.
             unchanged.retain(|receipt| {
                 let mut rows = free.get(receipt.thread_id.as_str()).into_iter().flatten();
-                rows.any(|row| row.name == receipt.volume.as_str())
+                // Nor is one that was moved to another host meanwhile.
+                let is_there = |host: &Option<String>| host.is_none() || *host == receipt.details.host;
+                rows.any(|row| row.name == receipt.volume.as_str() && is_there(&row.host))
             });
         }
         if !unchanged.is_empty() {

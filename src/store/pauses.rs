@@ -39,6 +39,14 @@ impl Store {
         Ok(doubts.into_iter().chain(everything).chain(of_host).find_map(in_force))
     }
 
+    /// The pause of all removal, on every host.
+    pub async fn pause_of_everything(&self) -> Result<Option<Pause>, Failure> {
+        if self.is_bare() {
+            return Ok(None);
+        }
+        Ok(self.bounded(ROW_TIMEOUT, self.pause_row()).await?.and_then(in_force))
+    }
+
     /// Pauses removal on this host, or all, unless that is paused already. Whether this call did it.
     pub(super) async fn set_pause(&self, host: Option<&str>, reason: &str) -> Result<bool, Failure> {
         self.set_pause_row(&row_of(host), reason).await

@@ -9,6 +9,7 @@ use super::{
     PAGE_TIMEOUT, Store,
     entities::volume_removal::{Column, Entity},
     history_entities::chain,
+    stats::counted,
 };
 use crate::failure::Failure;
 
@@ -31,7 +32,7 @@ impl Store {
     async fn forget_step(&self, kept: Duration) -> Result<u64, DbErr> {
         let kept = TimeDelta::from_std(kept).unwrap_or(TimeDelta::MAX);
         let Some(before) = Utc::now().checked_sub_signed(kept) else { return Ok(0) };
-        let counted = self.counted_receipt().await?;
+        let counted = counted(&self.db).await?;
         let transaction = self.db.begin_write().await?;
         let oldest = Entity::find()
             .filter(Column::RemovedAt.lt(before))

@@ -4,10 +4,10 @@ use std::collections::{HashMap, HashSet};
 
 use chrono::{DateTime, SubsecRound, Utc};
 use sea_orm::{
-    ActiveValue,
+    ActiveModelTrait, ActiveValue,
     ActiveValue::{NotSet, Set},
-    ConnectionTrait, DbErr, EntityTrait, ExprTrait,
-    sea_query::{Expr, Query},
+    ConnectionTrait, DbErr, EntityName, EntityTrait, ExprTrait, IdenStatic, Iterable, Value,
+    sea_query::{ArrayType, Expr, Query},
 };
 
 use super::{Store, chains::Linked, entities::volume_removal, history_entities::chain, rows::time};
@@ -43,6 +43,10 @@ impl Store {
         let linked = self.chains.link(&mut rows);
         if let Some(chain) = linked.row_if_new(&self.replica, Utc::now().trunc_subsecs(3)) {
             chain::Entity::insert(chain).exec_without_returning(db).await?;
+        }
+        if let Some(insert) = self.engine.dialect().insert_arrays(volume_removal::Entity.table_name(), columns(&rows)) {
+            db.execute(&insert).await?;
+            return Ok(Some(linked));
         }
         while !rows.is_empty() {
             let rest = rows.split_off(rows.len().min(ROWS_A_STATEMENT));
@@ -125,6 +129,36 @@ impl Store {
             chain_hash: NotSet,
         }
     }
+}
+
+/// Rows by their columns, but for the id, which the database gives.
+fn columns(rows: &[volume_removal::ActiveModel]) -> Vec<(&'static str, Value)> {
+    use volume_removal::Column;
+    let array = |column: Column| {
+        let (kind, null) = match column {
+            Column::Id | Column::Bytes | Column::DurationMs | Column::ChainSequence => {
+                (ArrayType::BigInt, Value::BigInt(None))
+            }
+            Column::RemovedAt => (ArrayType::ChronoDateTimeUtc, Value::ChronoDateTimeUtc(None)),
+            Column::ThreadId
+            | Column::VolumeName
+            | Column::Outcome
+            | Column::Source
+            | Column::EventId
+            | Column::Replica
+            | Column::Host
+            | Column::Daemon
+            | Column::Actor
+            | Column::ContainerId
+            | Column::ContainerName
+            | Column::ChainId
+            | Column::ChainHash => (ArrayType::String, Value::String(None)),
+        };
+        let values = rows.iter().map(|row| row.get(column).into_value().unwrap_or_else(|| null.clone())).collect();
+        (column.as_str(), Value::Array(kind, Some(Box::new(values))))
+    };
+    let is_written = |column: &Column| !matches!(column, Column::Id);
+    Column::iter().filter(is_written).map(array).collect()
 }
 
 /// Leaves out the absent volumes that were removed after the close of their thread, and have a receipt of that, when

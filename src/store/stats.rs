@@ -3,14 +3,15 @@
 //! They are counted after the fact, each receipt once, by whoever sweeps: the transaction of a mark has nothing to do
 //! with it, since all of them would wait for one row. What is counted is known by the receipts' ids. An id is given out
 //! before its transaction commits, so that ids become visible out of their order: only receipts are counted that come
-//! after none which may still be uncommitted. Whoever reads adds what was not counted yet.
+//! after none which may still be uncommitted. Whoever reads adds what was not counted yet, up to a bound, see
+//! `stats_since`.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use chrono::{DateTime, DurationRound, SubsecRound, TimeDelta, Utc};
 use sea_orm::{
     ActiveValue::Set, ColumnTrait, Condition, ConnectionTrait, DatabaseTransaction, DbErr, EntityTrait, ExprTrait,
-    QueryFilter, QueryOrder, QuerySelect, sea_query::Expr,
+    FromQueryResult, QueryFilter, QueryOrder, QuerySelect, sea_query::Expr,
 };
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -23,9 +24,9 @@ use super::{
 use crate::failure::Failure;
 
 /// The row with the latest receipt that was counted.
-const ROLLUP: &str = "stats";
+pub(super) const ROLLUP: &str = "stats";
 /// Receipts that are counted in one transaction. SQLite's others wait for it.
-const RECEIPTS_A_STEP: u64 = 5000;
+pub(super) const RECEIPTS_A_STEP: u64 = 5000;
 /// How long minutes are kept: nobody looks at those of last week.
 const MINUTES_KEPT: TimeDelta = TimeDelta::days(2);
 /// How long hours and days are kept.
@@ -84,28 +85,39 @@ pub struct Stat {
     pub unsized_receipts: i64,
 }
 
+/// What is counted of a receipt.
+#[derive(FromQueryResult)]
+pub(super) struct CountableReceipt {
+    pub(super) id: i64,
+    pub(super) removed_at: DateTime<Utc>,
+    host: Option<String>,
+    source: String,
+    outcome: String,
+    bytes: Option<i64>,
+}
+
 /// The kind of a receipt.
-type Kind = (DateTime<Utc>, String, String, String);
+pub(super) type Kind = (DateTime<Utc>, String, String, String);
 
 #[derive(Clone, Copy, Default)]
-struct Sum {
-    receipts: i64,
-    bytes: i64,
-    unsized_receipts: i64,
+pub(super) struct Sum {
+    pub(super) receipts: i64,
+    pub(super) bytes: i64,
+    pub(super) unsized_receipts: i64,
 }
 
 #[derive(Default)]
-struct Sums(BTreeMap<Kind, Sum>);
+pub(super) struct Sums(pub(super) BTreeMap<Kind, Sum>);
 
 impl Sums {
-    fn add(&mut self, kind: Kind, sum: Sum) {
+    pub(super) fn add(&mut self, kind: Kind, sum: Sum) {
         let all = self.0.entry(kind).or_default();
         all.receipts += sum.receipts;
         all.bytes = all.bytes.saturating_add(sum.bytes);
         all.unsized_receipts += sum.unsized_receipts;
     }
 
-    fn add_receipt(&mut self, resolution: Resolution, row: &volume_removal::Model) {
+    pub(super) fn add_receipt(&mut self, resolution: Resolution, row: &CountableReceipt) {
         let kind = (
             resolution.bucket(row.removed_at),
             row.host.clone().unwrap_or_default(),
@@ -144,7 +156,12 @@ impl Store {
         let transaction = self.db.begin_write().await?;
         Entity::insert(free).on_conflict_do_nothing_on([Column::Name]).exec_without_returning(&transaction).await?;
         let counted = counted(&transaction).await?;
-        let rows = receipts_after(counted, Some(up_to), RECEIPTS_A_STEP).all(&transaction).await?;
+        let rows = countable_receipts()
+            .filter(volume_removal::Column::Id.gt(counted))
+            .filter(volume_removal::Column::Id.lte(up_to))
+            .order_by_asc(volume_removal::Column::Id)
+            .limit(RECEIPTS_A_STEP);
+        let rows = rows.into_model::<CountableReceipt>().all(&transaction).await?;
         let Some(last) = rows.last() else {
             transaction.rollback().await?;
             return Ok(false);
@@ -172,43 +189,6 @@ impl Store {
         Ok(rows.len() as u64 == RECEIPTS_A_STEP)
     }
 
-    /// How many volumes went since, by this resolution, in the order of time; what was not counted yet included.
-    pub async fn stats(&self, resolution: Resolution, since: DateTime<Utc>) -> Result<Vec<Stat>, Failure> {
-        self.bounded(PAGE_TIMEOUT, async {
-            // One snapshot, as far as it matters: what is counted between the two is counted once or not at all.
-            let mut sums = Sums::default();
-            let since = resolution.bucket(since);
-            let mut counted = counted(&self.db).await?;
-            let select = stat::Entity::find()
-                .filter(stat::Column::Resolution.eq(resolution.as_str()))
-                .filter(stat::Column::Bucket.gte(since));
-            for row in select.all(&self.db).await? {
-                let kind = (row.bucket, row.host, row.source, row.outcome);
-                sums.add(
-                    kind,
-                    Sum { receipts: row.receipts, bytes: row.bytes, unsized_receipts: row.unsized_receipts },
-                );
-            }
-            loop {
-                let rows = receipts_after(counted, None, RECEIPTS_A_STEP).all(&self.db).await?;
-                let Some(last) = rows.last() else { break };
-                counted = last.id;
-                rows.iter().filter(|row| row.removed_at >= since).for_each(|row| sums.add_receipt(resolution, row));
-            }
-            let stat = |((bucket, host, source, outcome), sum): (Kind, Sum)| Stat {
-                bucket,
-                host,
-                source,
-                outcome,
-                receipts: sum.receipts,
-                bytes: sum.bytes,
-                unsized_receipts: sum.unsized_receipts,
-            };
-            Ok(sums.0.into_iter().map(stat).collect())
-        })
-        .await
-    }
-
     /// Forgets counts and sweeps that nobody looks at any more.
     pub async fn forget_history(&self) -> Result<(), Failure> {
         let now = Utc::now();
@@ -227,27 +207,23 @@ impl Store {
     }
 }
 
-impl Store {
-    /// The latest receipt that was counted; 0 if none was.
-    pub(super) async fn counted_receipt(&self) -> Result<i64, DbErr> {
-        counted(&self.db).await
-    }
-}
-
-/// The latest receipt that was counted.
-async fn counted(db: &impl ConnectionTrait) -> Result<i64, DbErr> {
+/// The latest receipt that was counted; 0 if none was.
+pub(super) async fn counted(db: &impl ConnectionTrait) -> Result<i64, DbErr> {
     let row = rollup::Entity::find_by_id(ROLLUP).one(db).await?;
     Ok(row.map(|row| row.receipt_id).unwrap_or_default())
 }
 
-/// Receipts after an id, and up to one, in their order.
-fn receipts_after(after: i64, up_to: Option<i64>, limit: u64) -> sea_orm::Select<volume_removal::Entity> {
+/// What is counted of each receipt.
+pub(super) fn countable_receipts() -> sea_orm::Select<volume_removal::Entity> {
     use volume_removal::{Column, Entity};
-    let mut select = Entity::find().filter(Column::Id.gt(after)).order_by_asc(Column::Id).limit(limit);
-    if let Some(up_to) = up_to {
-        select = select.filter(Column::Id.lte(up_to));
-    }
-    select
+    Entity::find().select_only().columns([
+        Column::Id,
+        Column::RemovedAt,
+        Column::Host,
+        Column::Source,
+        Column::Outcome,
+        Column::Bytes,
+    ])
 }
 
 /// Adds to a row, or makes it.

@@ -116,9 +116,23 @@ impl SweepLog for Store {
             .filter(Column::Id.eq(id));
         self.bounded(ROW_TIMEOUT, update.exec(&self.db)).await.map(drop)
     }
+
+    async fn sweep_stopped(&self, id: &str) -> Result<Option<String>, Failure> {
+        let row = self.bounded(ROW_TIMEOUT, Entity::find_by_id(id).one(&self.db)).await?;
+        Ok(row.and_then(|row| row.skipped_reason))
+    }
 }
 
 impl Store {
+    /// Says in the list that a sweep is to end. Whether it runs.
+    pub async fn stop_sweep(&self, id: &str, who: &str) -> Result<bool, Failure> {
+        let update = Entity::update_many()
+            .col_expr(Column::SkippedReason, Expr::value(format!("stopped by {who}")))
+            .filter(Column::Id.eq(id))
+            .filter(Column::EndedAt.is_null());
+        Ok(self.bounded(ROW_TIMEOUT, update.exec(&self.db)).await?.rows_affected == 1)
+    }
+
     /// The latest sweeps, or those before the one called `after`; at most `limit`.
     pub async fn sweeps(&self, after: Option<&str>, limit: u64) -> Result<Vec<LoggedSweep>, Failure> {
         let mut select = Entity::find().order_by_desc(Column::Id).limit(limit);

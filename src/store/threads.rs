@@ -14,6 +14,7 @@ use tracing::Instrument;
 use super::{
     PAGE_TIMEOUT, ROW_TIMEOUT, Store,
     rows::{host, time},
+    volume_hosts::{has_volume_in_scope, is_of_scope},
 };
 use crate::{
     cleanup::{
@@ -94,7 +95,9 @@ impl Store {
         let ids = candidates.iter().map(|candidate| candidate.id.as_str());
         if let Some(mut volumes) = self.unmarked_volumes(&self.db, ids, false).await? {
             for candidate in &mut candidates {
-                candidate.volumes = Some(volumes.remove(&candidate.id).unwrap_or_default());
+                let mut volumes = volumes.remove(&candidate.id).unwrap_or_default();
+                volumes.retain(|volume| is_of_scope(volume, scope));
+                candidate.volumes = Some(volumes);
             }
         }
         Ok(candidates)
@@ -230,7 +233,7 @@ pub(super) fn rows_of(rows: &[QueryResult], wanted: &[ThreadId]) -> Result<Rows,
 }
 
 pub(super) fn is_one_of<'a>(threads: &Mapping, ids: impl Iterator<Item = &'a str>) -> Expr {
-    Expr::col(id(threads)).is_in(ids.filter_map(|id| threads.id_value(id)))
+    threads.is_one_of(Expr::col(id(threads)), ids)
 }
 
 pub(super) fn id(threads: &Mapping) -> Alias {
@@ -253,6 +256,12 @@ pub(super) fn host_column(threads: &Mapping) -> Expr {
 
 /// The condition that selects the rows of a scope; `None` if there can be none.
 pub(super) fn is_in_scope(threads: &Mapping, scope: &Scope) -> Option<Condition> {
+    let by_own_row = || is_threads_host(threads, scope);
+    has_volume_in_scope(threads, scope, by_own_row()).or_else(by_own_row)
+}
+
+/// The condition that the rows of threads themselves are of a scope.
+fn is_threads_host(threads: &Mapping, scope: &Scope) -> Option<Condition> {
     let all = Condition::all();
     match (scope, &threads.names.host) {
         (Scope::All, _) | (Scope::Unplaced, None) => Some(all),

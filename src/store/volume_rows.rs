@@ -10,7 +10,11 @@ use sea_orm::{
     sea_query::{Alias, BinOper, Expr, JoinType, Query, SelectStatement, UpdateStatement},
 };
 
-use super::{PAGE_TIMEOUT, Store, threads::id};
+use super::{
+    PAGE_TIMEOUT, Store,
+    threads::id,
+    volume_hosts::{host_of, select_hosts},
+};
 use crate::{
     cleanup::{Receipt, Rows, Thread, VolumeRow},
     failure::Failure,
@@ -28,6 +32,8 @@ pub struct NamedVolume {
     pub name: String,
     /// Whether it is known to be gone.
     pub marked: bool,
+    /// The Docker host that it is on, if its row or its thread's says so.
+    pub host: Option<String>,
 }
 
 impl Store {
@@ -42,18 +48,21 @@ impl Store {
         let threads = self.mapping().await?;
         let Some(volumes) = &threads.names.volumes else { return Ok(None) };
         let mut by_thread: HashMap<String, Vec<VolumeRow>> = HashMap::new();
-        let ids: Vec<_> = ids.filter_map(|id| threads.id_value(id)).collect();
+        let ids: Vec<_> = ids.collect();
         if ids.is_empty() {
             return Ok(Some(by_thread));
         }
         let mut select = select_volumes(threads, volumes);
-        select.and_where(threads.qualified_id().is_in(ids)).cond_where(threads.is_unmarked_volume(volumes));
+        select
+            .and_where(threads.is_one_of(threads.qualified_id(), ids.into_iter()))
+            .cond_where(threads.is_unmarked_volume(volumes));
         if locks {
             threads.dialect.lock_free_rows(&mut select);
         }
         for row in db.query_all(&select).await? {
             let of_thread = by_thread.entry(row.try_get("", "thread_id_text")?).or_default();
-            of_thread.push(VolumeRow { name: name_of(&row)?, id: row.try_get("", "volume_id_text")? });
+            let (name, id, host) = (name_of(&row)?, row.try_get("", "volume_id_text")?, host_of(&row)?);
+            of_thread.push(VolumeRow { name, id, host });
         }
         for rows in by_thread.values_mut() {
             rows.sort();
@@ -158,18 +167,20 @@ impl Store {
             let (name, thread) = (name_of(&row)?, row.try_get::<String>("", "thread_id_text")?);
             // What a collation takes for the same name is another volume's.
             if let Some(volume) = wanted.get(name.as_str()) {
-                found.push(((*volume).clone(), ThreadId::parse(&thread).ok(), row.try_get("", "is_marked")?));
+                let (marked, host) = (row.try_get("", "is_marked")?, host_of(&row)?);
+                found.push(((*volume).clone(), ThreadId::parse(&thread).ok(), marked, host));
             }
         }
-        let threads: HashSet<_> = found.iter().filter_map(|(_, thread, _)| thread.clone()).collect();
+        let threads: HashSet<_> = found.iter().filter_map(|(_, thread, ..)| thread.clone()).collect();
         let threads: Vec<_> = threads.into_iter().collect();
         let rows = self.read_rows(&threads, None).await?.threads;
-        let owner = |thread: ThreadId, marked: bool| {
-            let row = rows.get(&thread).cloned().map(|row| Thread { marked, ..row });
+        let owner = |thread: Option<ThreadId>, marked: bool, host: Option<String>| {
+            let thread = thread?;
+            let row = rows.get(&thread).cloned().map(|row| Thread { marked, host, ..row });
             row.map(|row| (thread, row))
         };
         let owners = found.into_iter();
-        Ok(owners.map(|(volume, thread, marked)| (volume, thread.and_then(|thread| owner(thread, marked)))).collect())
+        Ok(owners.map(|(volume, thread, marked, host)| (volume, owner(thread, marked, host))).collect())
     }
 
     /// What rows name the volumes of a thread, marked ones too; none if there is no table of them.
@@ -182,8 +193,10 @@ impl Store {
             select.and_where(threads.qualified_id().eq(id));
             let mut rows = self.db.query_all(&select).await?;
             rows.retain(|row| row.try_get::<String>("", "thread_id_text").is_ok_and(|id| id == thread.as_str()));
-            let read =
-                |row: &QueryResult| Ok(NamedVolume { name: name_of(row)?, marked: row.try_get("", "is_marked")? });
+            let read = |row: &QueryResult| {
+                let (name, marked, host) = (name_of(row)?, row.try_get("", "is_marked")?, host_of(row)?);
+                Ok(NamedVolume { name, marked, host })
+            };
             let mut named = rows.iter().map(read).collect::<Result<Vec<_>, DbErr>>()?;
             named.sort_by(|one, other| (one.marked, &one.name).cmp(&(other.marked, &other.name)));
             Ok(Some(named))
@@ -211,27 +224,29 @@ impl Store {
     }
 }
 
-/// Rows of volumes with the ids of their threads, as these are written there.
-fn select_volumes(threads: &Mapping, volumes: &VolumesTable) -> SelectStatement {
+/// Rows of volumes with the ids of their threads, as these are written there, and what both say of hosts.
+pub(super) fn select_volumes(threads: &Mapping, volumes: &VolumesTable) -> SelectStatement {
     let mark = if threads.has_mark { volumes.column(&volumes.mark) } else { Expr::null() };
-    Query::select()
+    let mut select = Query::select()
         .expr_as(threads.as_text(threads.qualified_id()), "thread_id_text")
         .expr_as(threads.as_text(volumes.column(&volumes.id)), "volume_id_text")
         .expr_as(threads.as_text(volumes.column(&volumes.name)), "volume_name_text")
         .expr_as(mark.is_not_null(), "is_marked")
         .from(volumes.table())
         .join(JoinType::InnerJoin, threads.table(), threads.qualified_id().eq(volumes.column(&volumes.thread)))
-        .to_owned()
+        .to_owned();
+    select_hosts(threads, volumes, &mut select);
+    select
 }
 
 /// Marks the volumes of receipts that have no mark, and whose rows are still those of their threads.
 fn guarded_mark(threads: &Mapping, volumes: &VolumesTable, at: Expr, receipts: &[&Receipt]) -> UpdateStatement {
-    let ids = receipts.iter().filter_map(|receipt| threads.id_value(receipt.thread_id.as_str()));
+    let ids = receipts.iter().map(|receipt| receipt.thread_id.as_str());
     Query::update()
         .table(volumes.table())
         .value(Alias::new(&volumes.mark), at)
         .and_where(is_named(volumes, receipts.iter().map(|receipt| receipt.volume.as_str())))
-        .and_where(Expr::col(Alias::new(&volumes.thread)).is_in(ids))
+        .and_where(threads.is_one_of(Expr::col(Alias::new(&volumes.thread)), ids))
         .and_where(Expr::col(Alias::new(&volumes.mark)).is_null())
         .to_owned()
 }

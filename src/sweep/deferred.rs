@@ -3,14 +3,17 @@
 use chrono::{DateTime, Utc};
 
 use super::{
+    Sweeper,
     classify::{Classified, Row, classify},
+    planned::Would,
     tally::{Fate, Tally},
 };
 use crate::{
     cleanup::{
-        Candidate, Inventory,
+        Candidate, Database, Inventory, Volumes,
         retention::{Due, Retention},
     },
+    failure::Failure,
     volume_name::{ThreadId, VolumeNames},
 };
 
@@ -67,6 +70,31 @@ impl Deferred {
         tally.add(Fate::Held, self.more_held + held);
         tally.add(Fate::NotDue, self.more_not_due + waiting - held);
         absent
+    }
+}
+
+impl<V: Volumes, T: Database> Sweeper<V, T> {
+    /// Marks the deferred threads whose volume is gone by itself.
+    pub(super) async fn sweep_deferred(
+        &self,
+        deferred: Deferred,
+        inventory: &Inventory,
+        tally: &mut Tally,
+    ) -> Result<(), Failure> {
+        // They are no failures: as long as they wait, nobody needs to know whether their volume is there.
+        if !inventory.warnings.is_empty() || inventory.doubt.is_some() {
+            deferred.wait(tally);
+            return Ok(());
+        }
+        let absent = deferred.wait_or_absent(&self.cleaner.context.names, inventory, tally);
+        if tally.dry_run {
+            tally.add(Fate::NotFound, absent.len());
+            absent.iter().for_each(|row| self.plan(&row.thread, Some(&row.volumes), Would::Mark));
+            return Ok(());
+        }
+        let unmarked = self.mark_if_proven(absent, inventory, tally).await?;
+        tally.add(Fate::Failed, unmarked.len());
+        Ok(())
     }
 }
 

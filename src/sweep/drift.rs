@@ -96,7 +96,8 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
             id: thread.to_string(),
             close: row.close,
             held: row.held,
-            volumes: row.volumes,
+            // The others are candidates of their hosts.
+            volumes: row.volumes.map(|rows| rows.into_iter().filter(|volume| volume.host.is_none()).collect()),
         }));
         found.marked.sort();
         metrics::orphans(host.name(), tally.orphans);

@@ -3,11 +3,12 @@
 
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use tracing::debug;
 
 use super::report::SweepReport;
 use crate::{
-    cleanup::{Cause, SweepEnd, SweepLog, Threads, retention::Retention},
+    cleanup::{Cause, Context, Database, SweepEnd, SweepLog},
     metrics,
 };
 
@@ -35,8 +36,8 @@ pub(super) async fn end_log(log: &impl SweepLog, id: Option<String>, report: &Sw
     }
 }
 
-/// What a sweep that is over says of its host, or of what is on none of several, for the metrics.
-pub(super) fn observe(host: Option<&str>, report: &SweepReport) {
+/// What a sweep that is over now says of its host, or of what is on none of several, for the metrics.
+pub(super) fn observe(host: Option<&str>, report: &SweepReport, now: DateTime<Utc>) {
     metrics::sweep(Duration::from_millis(report.duration_ms));
     if report.dry_run {
         return;
@@ -44,18 +45,19 @@ pub(super) fn observe(host: Option<&str>, report: &SweepReport) {
     metrics::threads(host, report.left().named());
     // A pause is somebody's decision, and has a metric of its own.
     if report.skipped_reason.is_none() || report.paused > 0 {
-        metrics::swept_well(host);
+        metrics::swept_well(host, now);
     }
 }
 
-/// Counts what is left to do, for the metrics.
-pub(super) async fn observe_backlog(threads: &impl Threads, retention: Retention) {
+/// Counts what is left to do now, for the metrics.
+pub async fn observe_backlog<T: Database>(context: &Context<T>) {
+    let (threads, retention, now) = (&context.threads, context.policy.retention, context.clock.now());
     match threads.oldest_not_held().await {
-        Ok(closed_at) => metrics::oldest_due(closed_at, retention.0),
+        Ok(closed_at) => metrics::oldest_due(closed_at, retention.0, now),
         Err(error) => debug!(%error, "can't look for the oldest that is due"),
     }
     match threads.backlog().await {
-        Ok(backlog) => metrics::backlog(backlog.unmarked, backlog.oldest_closed_at),
+        Ok(backlog) => metrics::backlog(backlog.unmarked, backlog.oldest_closed_at, now),
         Err(error) => debug!(%error, "can't count what is left to do"),
     }
 }

@@ -28,17 +28,21 @@ mod drift;
 mod exited_users;
 mod logged;
 mod pages;
+mod planned;
 mod position;
 mod removing;
 mod report;
 mod retries;
 mod schedule;
+mod stopping;
 mod sweeper;
 mod tally;
 mod unplaced;
 
 pub use self::{
+    logged::observe_backlog,
     pages::pages,
+    planned::{Planned, PlannedList, Would},
     report::{SweepReport, ThreadStates},
     schedule::Schedule,
     sweeper::Sweeper,

@@ -9,6 +9,7 @@ use tracing::warn;
 
 use super::{
     Sweeper,
+    planned::Would,
     retries::Retries,
     tally::{Fate, Tally},
 };
@@ -56,6 +57,7 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
         let threads = retries.threads();
         if tally.dry_run {
             tally.add(Fate::Removed, threads.len());
+            threads.iter().for_each(|thread| self.plan(thread, None, Would::Remove));
             return Ok(());
         }
         let enough = stop.child_token();
@@ -108,7 +110,7 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
     /// How many volumes and containers this sweep may still remove.
     pub(super) fn budget_left(&self, tally: &Tally) -> u64 {
         let budget = self.cleaner.policy().budgets.per_sweep.unwrap_or(u64::MAX);
-        let volumes = self.cleaner.swept() - tally.swept_before;
+        let volumes = self.cleaner.swept().volumes - tally.swept_before.volumes;
         budget.saturating_sub(volumes).saturating_sub(tally.containers_removed)
     }
 

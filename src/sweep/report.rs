@@ -12,6 +12,10 @@ pub struct SweepReport {
     pub candidates: u64,
     /// Volumes removed; in a dry run, those that would be tried.
     pub removed: u64,
+    /// What was in the volumes that were removed, in bytes, as far as it is known.
+    pub bytes: u64,
+    /// Volumes that were removed and of whose size nothing is known.
+    pub unsized_volumes: u64,
     /// Containers that had exited and were removed before their volume; in a dry run, those that would be.
     pub containers_removed: u64,
     /// Volumes found absent; in a dry run, those whose thread would be marked.
@@ -102,6 +106,8 @@ impl SweepReport {
         Self {
             candidates: self.candidates + other.candidates,
             removed: self.removed + other.removed,
+            bytes: self.bytes.saturating_add(other.bytes),
+            unsized_volumes: self.unsized_volumes + other.unsized_volumes,
             containers_removed: self.containers_removed + other.containers_removed,
             not_found: self.not_found + other.not_found,
             referenced: self.referenced + other.referenced,
@@ -132,6 +138,7 @@ impl SweepReport {
         let Self {
             candidates,
             removed,
+            bytes,
             containers_removed,
             not_found,
             referenced,
@@ -147,6 +154,7 @@ impl SweepReport {
                 $level!(
                     candidates,
                     removed,
+                    bytes,
                     containers_removed,
                     not_found,
                     referenced,

@@ -21,9 +21,11 @@ use super::{
     deferred::Deferred,
     logged::{begin_log, end_log, observe, observe_backlog},
     pages::pages,
+    planned::{PlannedList, Would},
     position::Progress,
     report::SweepReport,
     retries::Retries,
+    stopping::Stopping,
     tally::{Fate, Tally},
 };
 use crate::{
@@ -50,6 +52,8 @@ pub struct Sweeper<V, T> {
     pub(super) staying: Mutex<HashMap<ThreadId, Instant>>,
     unnameable: Unnameable,
     cause: Cause,
+    /// What a dry run writes its list to.
+    pub(super) planned: Option<PlannedList>,
 }
 
 /// How many closed threads the latest sweep found whose ids can't name a volume.
@@ -74,7 +78,7 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
     pub fn new(cleaner: Arc<Cleaner<V, T>>, health: Arc<Health>, cooldown: Duration) -> Self {
         let (progress, unnameable) = (Progress::default(), Unnameable::default());
         let (cooling, staying, cause) = (Mutex::default(), Mutex::default(), Cause::Schedule);
-        Self { cleaner, health, cooldown, progress, cooling, staying, unnameable, cause }
+        Self { cleaner, health, cooldown, progress, cooling, staying, unnameable, cause, planned: None }
     }
 
     /// A sweeper that a person asks to sweep.
@@ -83,12 +87,18 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
         Self { cause: Cause::Person, ..self }
     }
 
+    /// A sweeper whose dry runs write a list.
+    #[must_use]
+    pub fn listing(self, planned: Option<PlannedList>) -> Self {
+        Self { planned, ..self }
+    }
+
     /// Sweeps by the schedule, and at once when a dependency is back or events of Docker may have been missed.
     pub async fn run(&self, schedule: Schedule) {
         let sweep = async |stop: CancellationToken| {
             self.sweep(false, &stop).await;
             if self.cleaner.host.is_only() {
-                observe_backlog(self.cleaner.threads(), self.cleaner.policy().retention).await;
+                observe_backlog(&self.cleaner.context).await;
             }
         };
         schedule.run(|| self.until_ready(), sweep, || self.cleaner.users.sweep_is_due()).await;
@@ -126,20 +136,26 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
         let mut tally = Tally::new(dry_run);
         tally.swept_before = self.cleaner.swept();
         let mut skipped_reason = None;
-        if let Err(failure) = self.sweep_pages(&mut tally, stop).await {
+        let stopping = Stopping::within(stop);
+        let swept = tokio::select! {
+            biased;
+            swept = self.sweep_pages(&mut tally, &stopping.stop) => swept,
+            never = stopping.watch(self.cleaner.threads(), logged.as_deref()) => match never {},
+        };
+        if let Err(failure) = swept {
             if let Verdict::Unavailable(dependency) = failure.verdict {
                 self.health.down(dependency, &failure.message);
             }
             warn!(error = %failure, "the sweep ended early");
             skipped_reason = Some(failure.message);
         }
-        skipped_reason = skipped_reason.or_else(|| tally.doubt.clone());
+        skipped_reason = skipped_reason.or_else(|| stopping.why()).or_else(|| tally.doubt.clone());
         if tally.of(Fate::Paused) > 0 {
             let why = self.cleaner.pause_reason().unwrap_or_default();
             skipped_reason.get_or_insert_with(|| format!("removal is paused: {why}"));
         }
-        let report = tally.report(skipped_reason, began.elapsed());
-        observe(self.cleaner.host.name(), &report);
+        let report = tally.report(skipped_reason, began.elapsed(), self.cleaner.swept());
+        observe(self.cleaner.host.name(), &report, self.cleaner.context.clock.now());
         report.log();
         end_log(self.cleaner.threads(), logged, &report).await;
         report
@@ -237,14 +253,23 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
             present.into_iter().partition(|row| cooling.contains_key(&row.thread))
         };
         tally.add(Fate::CoolingDown, cooling.len());
+        let mut volumes = HashMap::new();
+        if self.planned.is_some() {
+            volumes.extend(present.iter().map(|row| (row.thread.clone(), row.volumes.clone())));
+        }
         let mut removable: Vec<_> = present.into_iter().map(|row| row.thread).collect();
         self.set_failed_aside(&mut removable, retries, tally).await?;
         if tally.dry_run {
             if proves_absence(inventory, absent.len(), tally) {
                 tally.add(Fate::NotFound, absent.len());
+                absent.iter().for_each(|row| self.plan(&row.thread, Some(&row.volumes), Would::Mark));
             }
             let would_be = if self.cleaner.pause_reason().is_some() { Fate::Paused } else { Fate::Removed };
             tally.add(would_be, removable.len());
+            if would_be == Fate::Removed {
+                let threads = removable.iter().chain(exited.iter().map(|users| &users.thread));
+                threads.for_each(|thread| self.plan(thread, volumes.get(thread), Would::Remove));
+            }
             Self::would_remove(&exited, would_be, tally);
             return Ok(());
         }
@@ -258,31 +283,9 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
         self.remove_exited(exited, tally, stop).await
     }
 
-    /// Marks the deferred threads whose volume is gone by itself.
-    async fn sweep_deferred(
-        &self,
-        deferred: Deferred,
-        inventory: &Inventory,
-        tally: &mut Tally,
-    ) -> Result<(), Failure> {
-        // They are no failures: as long as they wait, nobody needs to know whether their volume is there.
-        if !inventory.warnings.is_empty() || inventory.doubt.is_some() {
-            deferred.wait(tally);
-            return Ok(());
-        }
-        let absent = deferred.wait_or_absent(&self.cleaner.context.names, inventory, tally);
-        if tally.dry_run {
-            tally.add(Fate::NotFound, absent.len());
-            return Ok(());
-        }
-        let unmarked = self.mark_if_proven(absent, inventory, tally).await?;
-        tally.add(Fate::Failed, unmarked.len());
-        Ok(())
-    }
-
     /// Marks the threads of volumes that the list lacks, if that proves their absence. Returns those that could not be
     /// marked with others.
-    async fn mark_if_proven(
+    pub(super) async fn mark_if_proven(
         &self,
         absent: Vec<Row>,
         inventory: &Inventory,

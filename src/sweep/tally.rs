@@ -3,6 +3,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use super::report::SweepReport;
+use crate::cleanup::Swept;
 
 /// What became of a closed and unmarked thread in one sweep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -34,8 +35,8 @@ pub(super) enum Fate {
 pub(super) struct Tally {
     /// Nothing is removed or marked.
     pub(super) dry_run: bool,
-    /// How many volumes had been removed for sweeps before.
-    pub(super) swept_before: u64,
+    /// What had been removed for sweeps before.
+    pub(super) swept_before: Swept,
     /// Closed and unmarked threads that were read.
     pub(super) candidates: u64,
     /// Marked threads whose volume is there.
@@ -68,12 +69,14 @@ impl Tally {
         self.fates.get(&fate).copied().unwrap_or_default()
     }
 
-    /// The report of a sweep that is over.
-    pub(super) fn report(&self, skipped_reason: Option<String>, duration: Duration) -> SweepReport {
+    /// The report of a sweep that is over, when so much has been removed for sweeps.
+    pub(super) fn report(&self, skipped_reason: Option<String>, duration: Duration, swept: Swept) -> SweepReport {
         let unnameable = self.of(Fate::Unnameable);
         SweepReport {
             candidates: self.candidates,
             removed: self.of(Fate::Removed),
+            bytes: swept.bytes - self.swept_before.bytes,
+            unsized_volumes: swept.unsized_volumes - self.swept_before.unsized_volumes,
             containers_removed: self.containers_removed,
             not_found: self.of(Fate::NotFound),
             referenced: self.of(Fate::Referenced),

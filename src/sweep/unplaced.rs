@@ -19,13 +19,15 @@ use super::{
     classify::{Classified, Row, classify},
     logged::{begin_log, end_log, observe, observe_backlog},
     pages::pages,
+    planned::{PlannedList, Would},
     report::SweepReport,
+    stopping::Stopping,
     sweeper::Unnameable,
     tally::{Fate, Tally},
 };
 use crate::{
     cleanup::{
-        Candidate, Cause, Database, Details, Inventory, Scope, Volumes,
+        Candidate, Cause, Database, Details, Inventory, Scope, Swept, Volumes,
         fleet::{Fleet, HostWorker},
     },
     failure::{Dependency, Failure, Verdict},
@@ -45,19 +47,27 @@ pub struct Unplaced<V, T> {
     /// Why the latest sweep could not be done to its end.
     skipped: Mutex<Option<String>>,
     cause: Cause,
+    /// What a dry run writes its list to.
+    planned: Option<PlannedList>,
 }
 
 impl<V: Volumes, T: Database> Unplaced<V, T> {
     /// The sweep of what is nowhere in `fleet`; with `has_one_of_several`, that is not known to this process.
     pub fn new(fleet: Arc<Fleet<V, T>>, health: Arc<Health>, has_one_of_several: bool) -> Self {
         let (unnameable, skipped, cause) = (Unnameable::default(), Mutex::default(), Cause::Schedule);
-        Self { fleet, health, has_one_of_several, unnameable, skipped, cause }
+        Self { fleet, health, has_one_of_several, unnameable, skipped, cause, planned: None }
     }
 
     /// This sweep, where a person asks for it.
     #[must_use]
     pub fn for_a_person(self) -> Self {
         Self { cause: Cause::Person, ..self }
+    }
+
+    /// This sweep, whose dry runs write a list.
+    #[must_use]
+    pub fn listing(self, planned: Option<PlannedList>) -> Self {
+        Self { planned, ..self }
     }
 
     /// Sweeps by the schedule, and at once when the last host that was down is back.
@@ -70,7 +80,7 @@ impl<V: Volumes, T: Database> Unplaced<V, T> {
         let sweep = async |stop: CancellationToken| {
             were_all_up.store(self.health.are_all_hosts_up(), std::sync::atomic::Ordering::Relaxed);
             self.sweep(false, &stop).await;
-            observe_backlog(self.fleet.threads(), self.fleet.context().policy.retention).await;
+            observe_backlog(self.fleet.context()).await;
         };
         let due = || async {
             if were_all_up.load(std::sync::atomic::Ordering::Relaxed) {
@@ -87,16 +97,22 @@ impl<V: Volumes, T: Database> Unplaced<V, T> {
         let logged = if dry_run { None } else { begin_log(self.fleet.threads(), None, self.cause).await };
         let mut tally = Tally::new(dry_run);
         let mut skipped_reason = None;
-        if let Err(failure) = self.sweep_pages(&mut tally, stop).await {
+        let stopping = Stopping::within(stop);
+        let swept = tokio::select! {
+            biased;
+            swept = self.sweep_pages(&mut tally, &stopping.stop) => swept,
+            never = stopping.watch(self.fleet.threads(), logged.as_deref()) => match never {},
+        };
+        if let Err(failure) = swept {
             if let Verdict::Unavailable(dependency @ (Dependency::Database | Dependency::Broker)) = failure.verdict {
                 self.health.down(dependency, &failure.message);
             }
             skipped_reason = Some(failure.message);
         }
-        skipped_reason = skipped_reason.or_else(|| tally.doubt.clone());
+        skipped_reason = skipped_reason.or_else(|| stopping.why()).or_else(|| tally.doubt.clone());
         self.log_skipped(skipped_reason.as_ref());
-        let report = tally.report(skipped_reason, began.elapsed());
-        observe(None, &report);
+        let report = tally.report(skipped_reason, began.elapsed(), Swept::default());
+        observe(None, &report, self.fleet.context().clock.now());
         report.log();
         end_log(self.fleet.threads(), logged, &report).await;
         report
@@ -154,6 +170,9 @@ impl<V: Volumes, T: Database> Unplaced<V, T> {
         self.refuse_if_elsewhere().await?;
         if tally.dry_run {
             tally.add(Fate::NotFound, absent.len());
+            if let Some(planned) = &self.planned {
+                absent.iter().for_each(|row| planned.add(None, &row.thread, &row.volumes, Would::Mark));
+            }
             return Ok(());
         }
         let unmarked = mark_absent(self.fleet.context(), &Details::default(), absent, tally).await?;

@@ -153,6 +153,35 @@ pub fn settled(settlement: &'static str, error: Option<(&'static str, &str)>) {
     }
 }
 
+/// A message of a delivery's that is sent to another queue of ours. The message keeps its publisher's context, which is
+/// whose it is: what becomes of it there is linked to that too.
+pub fn send(queue: &str) -> Span {
+    info_span!(
+        "send",
+        otel.name = format!("send {queue}"),
+        otel.kind = "producer",
+        messaging.system = "rabbitmq",
+        messaging.operation.name = "send",
+        messaging.operation.type = "send",
+        messaging.destination.name = queue,
+        error.type = Empty
+    )
+}
+
+/// What the broker is told of a delivery from this queue: `ack`, `nack` or `reject`.
+pub fn settle(operation: &'static str, queue: &str) -> Span {
+    info_span!(
+        "settle",
+        otel.name = format!("{operation} {queue}"),
+        otel.kind = "client",
+        messaging.system = "rabbitmq",
+        messaging.operation.name = operation,
+        messaging.operation.type = "settle",
+        messaging.destination.name = queue,
+        error.type = Empty
+    )
+}
+
 /// A batch of clean-ups: below the first of those that asked, and linked to the others.
 pub fn batch<'a>(mut asked: impl Iterator<Item = &'a Span>) -> Span {
     if TRACES.get().is_none() {

@@ -148,7 +148,7 @@ impl VolumeNames {
 
     /// A name that a row has; the error says why no volume of ours may be called so.
     pub fn check(&self, volume: &str) -> Result<VolumeName, String> {
-        if !is_name(volume) || volume.len() > VolumeName::MAX_LEN {
+        if !VolumeName::is_legal(volume) {
             return Err(format!("{volume:?} is no name that a volume can have"));
         }
         if !self.templates.iter().any(|template| template.is_like(volume)) {
@@ -252,6 +252,12 @@ pub struct VolumeName(String);
 impl VolumeName {
     /// The longest name, in bytes: a directory has it.
     pub const MAX_LEN: usize = 255;
+
+    /// Whether Docker could call a volume so, whoever's it is.
+    #[must_use]
+    pub fn is_legal(text: &str) -> bool {
+        is_name(text) && text.len() <= Self::MAX_LEN
+    }
 
     /// The name as text.
     #[must_use]

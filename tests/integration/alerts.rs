@@ -24,13 +24,13 @@ fn read(path: &str) -> String {
     std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-fn rules() -> Vec<Value> {
+pub(crate) fn rules() -> Vec<Value> {
     let file: Value = serde_saphyr::from_str(&read("deploy/prometheus/alerts.yaml")).expect("YAML");
     file["groups"][0]["rules"].as_array().expect("rules").clone()
 }
 
 /// The queries of the dashboard.
-fn queries() -> Vec<String> {
+pub(crate) fn queries() -> Vec<String> {
     let dashboard: Value = serde_json::from_str(&read("deploy/grafana/dashboard.json")).expect("JSON");
     let panels = dashboard["panels"].as_array().expect("panels").iter();
     let targets = panels.filter_map(|panel| panel["targets"].as_array()).flatten();
@@ -99,7 +99,7 @@ fn alerts_and_dashboard_name_metrics_that_there_are() {
 }
 
 /// A Prometheus of its own, which scrapes one address.
-struct Prometheus {
+pub(crate) struct Prometheus {
     address: String,
     _process: tokio::process::Child,
 }
@@ -107,7 +107,22 @@ struct Prometheus {
 impl Prometheus {
     fn scraping(target: &str, dir: &Path) -> Self {
         let scraped = format!("- job_name: reaper\n  static_configs: [{{targets: ['{target}']}}]");
-        let config = format!("global: {{scrape_interval: 1s}}\nscrape_configs:\n{scraped}\n");
+        Self::start(&format!("global: {{scrape_interval: 1s}}\nscrape_configs:\n{scraped}\n"), dir)
+    }
+
+    /// One that scrapes nothing, and has these samples, as OpenMetrics has them.
+    pub(crate) async fn with_samples(samples: &str, dir: &Path) -> Self {
+        std::fs::write(dir.join("samples"), samples).expect("written");
+        let mut promtool = Command::new("promtool");
+        promtool.args(["tsdb", "create-blocks-from", "openmetrics", "--quiet", "samples", "data"]).current_dir(dir);
+        let output = promtool.output().await.expect("promtool, which deploy/local/install installs");
+        assert!(output.status.success(), "{output:?}");
+        let prometheus = Self::start("global: {}\n", dir);
+        eventually("it answers", async || prometheus.ask("1").await.map(drop)).await;
+        prometheus
+    }
+
+    fn start(config: &str, dir: &Path) -> Self {
         std::fs::write(dir.join("prometheus.yml"), config).expect("written");
         let address = format!("127.0.0.1:{}", free_port());
         let process = Command::new("prometheus")
@@ -124,9 +139,37 @@ impl Prometheus {
 
     /// What it answers; none while it does not.
     async fn ask(&self, query: &str) -> Option<Value> {
+        self.get("query", &[("query", query)]).await
+    }
+
+    /// What comes of a query at a moment: each series' labels and value.
+    pub(crate) async fn at(&self, query: &str, seconds: i64) -> Vec<(Value, f64)> {
+        let answer = self.get("query", &[("query", query), ("time", &seconds.to_string())]).await;
+        let answer = answer.expect("an answer");
+        assert_eq!(answer["status"], "success", "{query}: {answer}");
+        let result = answer["data"]["result"].as_array().expect("series").iter();
+        let value = |series: &Value| series["value"][1].as_str().and_then(|it| it.parse().ok()).expect("a number");
+        result.map(|series| (series["metric"].clone(), value(series))).collect()
+    }
+
+    /// The moments from `begin` to `end`, `step` seconds apart, at which a query comes to anything.
+    pub(crate) async fn when(&self, query: &str, (begin, end): (i64, i64), step: i64) -> BTreeSet<i64> {
+        let [begin, end, step] = [begin, end, step].map(|seconds| seconds.to_string());
+        let range = [("query", query), ("start", &begin), ("end", &end), ("step", &step)];
+        let answer = self.get("query_range", &range).await.expect("an answer");
+        assert_eq!(answer["status"], "success", "{query}: {answer}");
+        let series = answer["data"]["result"].as_array().expect("series").iter();
+        let values = series.flat_map(|series| series["values"].as_array().expect("values"));
+        values.map(|value| value[0].as_i64().expect("whole seconds")).collect()
+    }
+
+    async fn get(&self, path: &str, parameters: &[(&str, &str)]) -> Option<Value> {
         let mut curl = Command::new("curl");
-        curl.args(["--silent", "--get", "--data-urlencode"]).arg(format!("query={query}"));
-        let output = curl.arg(format!("http://{}/api/v1/query", self.address)).output().await.expect("curl");
+        curl.args(["--silent", "--get"]);
+        for (name, value) in parameters {
+            curl.arg("--data-urlencode").arg(format!("{name}={value}"));
+        }
+        let output = curl.arg(format!("http://{}/api/v1/{path}", self.address)).output().await.expect("curl");
         serde_json::from_slice(&output.stdout).ok()
     }
 }

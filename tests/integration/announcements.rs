@@ -1,15 +1,19 @@
 //! `workspace.volume.removed`: each mark is told, at least once, in order, whether the broker was there or not.
 
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures_util::StreamExt;
 use lapin::{
     ExchangeKind,
-    options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},
+    options::{BasicConsumeOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},
     types::FieldTable,
 };
 use serde_json::{Value, json};
 
 use crate::{
     event::validator,
-    world::{On, World, eventually, world},
+    fault_proxy::{FaultProxy, Mode},
+    world::{On, Serving, World, eventually, world},
 };
 
 /// A queue of somebody who wants to hear of `world`'s volumes.
@@ -72,4 +76,90 @@ async fn without_an_exchange_nothing_is_told() {
     world.closed_with_volume("t1").await;
     assert_eq!(world.sweep().await["removed"], json!(1));
     assert!(world.texts("SELECT thread_id FROM volume_reaper_outbox").await.is_empty());
+}
+
+/// The most memory that a process had so far, in bytes.
+fn peak_memory(serving: &Serving) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", serving.child.id().expect("it runs")));
+    let status = status.expect("it runs");
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
+    peak.expect("a peak").trim().parse::<u64>().expect("a number") * 1024
+}
+
+#[tokio::test]
+async fn what_is_marked_while_the_broker_is_away_is_told_when_it_is_back_in_order_and_with_little_memory() {
+    const THREADS: usize = 2000;
+    const ROUNDS: usize = 8;
+    const FIRST: usize = 2;
+    let mut world = world(On::Postgres).await;
+    let queue = listen(&mut world).await;
+    let (proxy, url) = FaultProxy::url(world.broker()).await;
+    world.set("AMQP_URL", url);
+    world.set("VOLUME_REAPER_RECONCILE_INTERVAL", "1s");
+    world.set("VOLUME_REAPER_BUDGET_PER_SWEEP", "off");
+    // Long ids make long events, and what is held of them shows.
+    let rows: Vec<_> = (0..THREADS).map(|number| format!("('{number:0>120}', 'open')")).collect();
+    world.execute(&format!("INSERT INTO threads (id, status) VALUES {}", rows.join(", "))).await;
+    let serving = world.serve_idle().await;
+    let close_all = async || {
+        world.execute("UPDATE threads SET status = 'open', closed_at = NULL").await;
+        world.execute("UPDATE threads SET status = 'closed', closed_at = CURRENT_TIMESTAMP").await;
+        let unmarked = "SELECT id FROM threads WHERE workspace_volume_removed_at IS NULL LIMIT 1";
+        eventually("all are marked", async || world.texts(unmarked).await.is_empty().then_some(())).await;
+    };
+    let left = async || world.texts("SELECT CAST(count(*) AS text) FROM volume_reaper_outbox").await;
+    let left = async || left().await[0].parse::<usize>().expect("a number");
+    // What it takes to mark and to tell, before anything waits.
+    close_all().await;
+    eventually("all are told", async || (left().await == 0).then_some(())).await;
+    proxy.set(Mode::Refuse);
+    proxy.cut();
+    eventually("the broker is missed", async || (serving.get("/readyz").await.0 == 503).then_some(())).await;
+
+    // An hour of it is as many marks as there are in an hour: it is their number that counts.
+    for _ in 0..FIRST {
+        close_all().await;
+    }
+    let before = peak_memory(&serving);
+    for _ in FIRST..ROUNDS {
+        close_all().await;
+    }
+    let grown = peak_memory(&serving) - before;
+    let events = world.texts("SELECT event FROM volume_reaper_outbox ORDER BY id").await;
+    assert_eq!(events.len(), THREADS * ROUNDS);
+    let waiting: u64 = events.iter().skip(THREADS * FIRST).map(|event| event.len() as u64).sum();
+    assert!(grown < waiting, "{grown} bytes more for {waiting} bytes of events");
+
+    proxy.set(Mode::Pass);
+    eventually("some are told", async || (left().await < events.len() / 2).then_some(())).await;
+    // Whoever comes after it goes on where it was.
+    assert_eq!(serving.stop().await, Some(0));
+    let serving = world.serve().await;
+    eventually("all are told", async || (left().await == 0).then_some(())).await;
+    assert_eq!(serving.stop().await, Some(0));
+
+    let (connection, channel) = world.channel().await;
+    let (options, nothing) = (BasicConsumeOptions { no_ack: true, ..Default::default() }, FieldTable::default());
+    let mut told = channel.basic_consume(queue.as_str().into(), "".into(), options, nothing).await.expect("consumed");
+    let id = |event: &Value| event["id"].as_str().expect("an id").to_owned();
+    let subject = |event: &Value| event["subject"].as_str().expect("a thread").to_owned();
+    let (mut ids, mut heard) = (BTreeSet::new(), BTreeMap::<String, Vec<String>>::new());
+    while ids.len() < THREADS + events.len() {
+        let message = told.next().await.expect("more").expect("a message");
+        let event: Value = serde_json::from_slice(&message.data).expect("JSON");
+        // One may come twice, and counts where it came first.
+        if ids.insert(id(&event)) {
+            heard.entry(subject(&event)).or_default().push(id(&event));
+        }
+    }
+    let mut expected = BTreeMap::<String, Vec<String>>::new();
+    for event in &events {
+        let event: Value = serde_json::from_str(event).expect("JSON");
+        expected.entry(subject(&event)).or_default().push(id(&event));
+    }
+    // The first of each was told before.
+    heard.values_mut().for_each(|ids| drop(ids.remove(0)));
+    assert_eq!(heard, expected, "each thread's in their order, and none is missing");
+    connection.close(200, "done".into()).await.expect("closed");
+    world.delete_queue(&queue).await;
 }

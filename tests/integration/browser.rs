@@ -15,6 +15,8 @@ use crate::world::eventually;
 
 /// A browser starts in seconds; nothing else takes as long.
 const DEADLINE: Duration = Duration::from_mins(1);
+/// Of the tabulator on one page at most.
+const MOST_STOPS: usize = 300;
 /// How WebDriver names an element.
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 
@@ -153,8 +155,9 @@ impl Browser {
 
     /// What of an element can be read.
     pub(crate) async fn text(&self, selector: &str) -> String {
-        let element = self.find(selector).await;
-        self.get(&format!("/element/{element}/text")).await.as_str().unwrap_or_default().to_owned()
+        // At once: what is found first may be replaced before it is read.
+        let text = self.run(&format!("return document.querySelector({}).innerText", json!(selector))).await;
+        text.as_str().unwrap_or_default().to_owned()
     }
 
     pub(crate) async fn click(&self, selector: &str) {
@@ -169,8 +172,7 @@ impl Browser {
 
     /// Presses keys, one after the other, wherever the focus is, as soon as the page is there as a whole.
     pub(crate) async fn press(&self, keys: &str) {
-        let is_loaded = async || (self.run("return document.readyState").await == "complete").then_some(());
-        eventually("the page is loaded", is_loaded).await;
+        self.until("the page is loaded", "return document.readyState === 'complete'").await;
         let key = |key: char, kind: &str| json!({ "type": kind, "value": key.to_string() });
         let actions: Vec<_> = keys.chars().flat_map(|each| [key(each, "keyDown"), key(each, "keyUp")]).collect();
         self.post("/actions", &json!({ "actions": [{ "type": "key", "id": "keyboard", "actions": actions }] })).await;
@@ -187,6 +189,30 @@ impl Browser {
             (answer == true).then_some(())
         };
         eventually(&format!("{selector} says {wanted:?}"), has).await;
+    }
+
+    /// Whether a script returns true; not while a page is on its way.
+    pub(crate) async fn is(&self, script: &str) -> bool {
+        let body = json!({ "script": script, "args": [] });
+        self.ask("POST", &format!("{}/execute/sync", self.session), &body).await == true
+    }
+
+    /// Returns once a script returns true.
+    pub(crate) async fn until(&self, what: &str, script: &str) {
+        eventually(what, async || self.is(script).await.then_some(())).await;
+    }
+
+    /// Presses the tabulator, from wherever the focus is, until it is on what a selector names.
+    pub(crate) async fn tab_to(&self, selector: &str) {
+        let is_there = format!("return document.activeElement.matches({})", json!(selector));
+        for _ in 0..MOST_STOPS {
+            self.press("\u{e004}").await;
+            if self.is(&is_there).await {
+                return;
+            }
+        }
+        let page = self.run("return location.href + document.querySelector('main').innerText").await;
+        panic!("the tabulator does not lead to {selector}: {page}");
     }
 
     /// What the browser complained of since it was asked last.

@@ -15,20 +15,16 @@ use crate::{
     kubernetes::{fits, is_its_own, schemas},
 };
 
-/// A Python with Helm's library; `None` where it can't be fetched, which CI can.
-async fn python() -> Option<PathBuf> {
+/// A Python with Helm's library.
+async fn python() -> PathBuf {
     let tools = run(deploy("local/tools/install"), &[]).await;
-    if tools.status.code() == Some(3) && std::env::var_os("CI").is_none() {
-        println!("skipped: pip is not available, and Helm comes with it");
-        return None;
-    }
     assert!(tools.status.success(), "{tools:?}");
-    Some(PathBuf::from(String::from_utf8(tools.stdout).expect("a path").trim()).join("python"))
+    PathBuf::from(String::from_utf8(tools.stdout).expect("a path").trim()).join("python")
 }
 
 /// What `chart.py` prints, or its complaint.
-async fn helm(arguments: &[&str], input: &Value) -> Option<Result<String, String>> {
-    let mut helm = Command::new(python().await?);
+async fn helm(arguments: &[&str], input: &Value) -> Result<String, String> {
+    let mut helm = Command::new(python().await);
     helm.arg(deploy("helm/chart.py")).args(arguments);
     let mut helm = helm.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it runs");
     let mut stdin = helm.stdin.take().expect("piped");
@@ -36,7 +32,7 @@ async fn helm(arguments: &[&str], input: &Value) -> Option<Result<String, String
     drop(stdin);
     let output = helm.wait_with_output().await.expect("it ends");
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
-    Some(if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) })
+    if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
 }
 
 fn chart() -> String {
@@ -44,19 +40,19 @@ fn chart() -> String {
 }
 
 /// The objects that the chart makes with these values.
-async fn rendered(values: Value) -> Option<Vec<Value>> {
+async fn rendered(values: Value) -> Vec<Value> {
     let printed =
-        helm(&["render", &chart()], &values).await?.unwrap_or_else(|complaint| panic!("{values}: {complaint}"));
+        helm(&["render", &chart()], &values).await.unwrap_or_else(|complaint| panic!("{values}: {complaint}"));
     let templates: Map<String, Value> = serde_json::from_str(&printed).expect("JSON");
     let manifests =
         templates.iter().filter(|(template, _)| Path::new(template).extension().is_some_and(|it| it == "yaml"));
     let texts = manifests.flat_map(|(_, text)| text.as_str().expect("text").split("\n---\n"));
-    Some(texts.filter(|text| !text.trim().is_empty()).map(yaml).collect())
+    texts.filter(|text| !text.trim().is_empty()).map(yaml).collect()
 }
 
 /// What Helm says of values that are refused.
-async fn refused(values: Value) -> Option<String> {
-    Some(helm(&["render", &chart()], &values).await?.expect_err("refused"))
+async fn refused(values: Value) -> String {
+    helm(&["render", &chart()], &values).await.expect_err("refused")
 }
 
 fn of_kind<'a>(objects: &'a [Value], kind: &str) -> &'a Value {
@@ -110,7 +106,7 @@ fn base() -> Vec<Value> {
 
 #[tokio::test]
 async fn the_chart_as_it_stands_makes_the_objects_of_kustomizes_base() {
-    let Some(mut objects) = rendered(json!({})).await else { return };
+    let mut objects = rendered(json!({})).await;
     let mut expected = base();
     for object in objects.iter_mut().chain(&mut expected) {
         without_labels_of_helm(object);
@@ -126,7 +122,7 @@ async fn the_chart_as_it_stands_makes_the_objects_of_kustomizes_base() {
 
 #[tokio::test]
 async fn each_way_of_setting_the_chart_makes_objects_that_fit() {
-    let Some(schemas) = schemas().await else { return };
+    let schemas = schemas().await;
     let everything = json!({
         "serviceMonitor": { "enabled": true },
         "prometheusRule": { "enabled": true, "labels": { "release": "prometheus" } },
@@ -150,7 +146,7 @@ async fn each_way_of_setting_the_chart_makes_objects_that_fit() {
         "serviceAccount": { "existing": "theirs" }, "docker": { "tls": { "enabled": false } },
     });
     for (values, kinds) in [(json!({}), 6), (everything, 11), (daemonset, 5), (bare, 3)] {
-        let Some(objects) = rendered(values.clone()).await else { return };
+        let objects = rendered(values.clone()).await;
         assert_eq!(objects.len(), kinds, "{values}");
         objects.iter().filter(|object| is_its_own(object)).for_each(|object| fits(object, &schemas));
     }
@@ -159,7 +155,7 @@ async fn each_way_of_setting_the_chart_makes_objects_that_fit() {
 #[tokio::test]
 async fn one_reaper_a_node_has_its_socket_and_its_name() {
     let values = json!({ "kind": "DaemonSet", "docker": { "socket": { "enabled": true, "group": 998 } } });
-    let Some(objects) = rendered(values).await else { return };
+    let objects = rendered(values).await;
     let settings = texts(&of_kind(&objects, "ConfigMap")["data"]);
     assert_eq!(settings["DOCKER_HOST"], "unix:///var/run/docker.sock");
     assert!(!settings.contains_key("DOCKER_TLS_VERIFY"), "{settings:?}");
@@ -186,7 +182,7 @@ async fn what_kubernetes_would_not_do_is_refused() {
             "a DaemonSet has one pod on each node",
         ),
     ] {
-        let Some(said) = refused(values.clone()).await else { return };
+        let said = refused(values.clone()).await;
         assert!(said.contains(complaint), "{values}: {said}");
     }
 }
@@ -197,7 +193,7 @@ async fn what_watches_it_is_what_lies_in_deploy() {
         "serviceMonitor": { "enabled": true }, "prometheusRule": { "enabled": true }, "dashboard": { "enabled": true },
         "keda": { "enabled": true },
     });
-    let Some(objects) = rendered(values).await else { return };
+    let objects = rendered(values).await;
     assert_eq!(of_kind(&objects, "PrometheusRule")["spec"], yaml(&read("prometheus/alerts.yaml")));
     let dashboards = objects.iter().filter(|object| object["metadata"]["labels"]["grafana_dashboard"] == "1");
     let texts: Vec<_> = dashboards.map(|object| object["data"]["volume-reaper.json"].as_str().expect("text")).collect();
@@ -226,10 +222,10 @@ async fn what_watches_it_is_what_lies_in_deploy() {
 
 #[tokio::test]
 async fn the_chart_is_clean_and_packed_with_its_alerts() {
-    let Some(complaints) = helm(&["lint", &chart()], &json!({})).await else { return };
+    let complaints = helm(&["lint", &chart()], &json!({})).await;
     complaints.expect("clean");
     let dir = tempfile::TempDir::new().expect("a temporary directory");
-    let packed = helm(&["package", &chart(), &dir.path().display().to_string()], &json!({})).await.expect("it is here");
+    let packed = helm(&["package", &chart(), &dir.path().display().to_string()], &json!({})).await;
     let archive = packed.expect("packed").trim().to_owned();
     let listed = run("tar", &["--list", "--gzip", "--file", &archive]).await;
     let listed = String::from_utf8(listed.stdout).expect("text");

@@ -335,11 +335,15 @@ struct SocketProxy {
 
 impl SocketProxy {
     async fn start(world: &World) -> Self {
-        let socket = world.dir.path().join("proxy.sock").display().to_string();
+        Self::start_with(world, "proxy", &[("VOLUME_PREFIX", &world.volume(""))]).await
+    }
+
+    async fn start_with(world: &World, name: &str, env: &[(&str, &str)]) -> Self {
+        let socket = world.dir.path().join(format!("{name}.sock")).display().to_string();
         let host = server("DOCKER_HOST");
         let mut haproxy = Command::new("/usr/sbin/haproxy");
         haproxy.arg("-db").arg("-f").arg(deploy("socket-proxy/haproxy.cfg"));
-        haproxy.env("PROXY_BIND", format!("unix@{socket}")).env("VOLUME_PREFIX", world.volume(""));
+        haproxy.env("PROXY_BIND", format!("unix@{socket}")).envs(env.iter().copied());
         haproxy.env("DOCKER_SOCKET", host.strip_prefix("unix://").expect("a socket"));
         let haproxy = haproxy.stderr(Stdio::null()).kill_on_drop(true).spawn().expect("haproxy");
         eventually("haproxy listens", async || Path::new(&socket).exists().then_some(())).await;
@@ -415,4 +419,56 @@ async fn the_socket_proxy_refuses_what_is_not_needed() {
     assert_eq!(proxy.status("DELETE", &format!("/volumes/{ours}")).await, 409);
     world.remove_container(&container).await;
     world.docker.remove_volume(&foreign, None::<RemoveVolumeOptions>).await.expect("still there");
+}
+
+/// What `doctor` says of the removal of containers, and of all else that is Docker's.
+async fn doctor_of_docker(world: &World) -> (Value, Vec<Value>) {
+    let report = world.json(&["doctor", "--json"]).await;
+    let checks = report["checks"].as_array().expect("checks").clone();
+    let is_dockers = |check: &Value| check["name"].as_str().is_some_and(|name| name.starts_with("docker."));
+    let (of_containers, others): (Vec<_>, Vec<_>) =
+        checks.into_iter().filter(is_dockers).partition(|check| check["name"] == "docker.remove_containers");
+    (of_containers.into_iter().next().unwrap_or_default(), others)
+}
+
+#[tokio::test]
+async fn doctor_says_that_the_socket_proxy_lets_no_container_be_removed_and_allowed_there_it_goes() {
+    let mut world = world(On::Sqlite).await;
+    let names = [world.volume(""), format!("{}_cache_", world.name)];
+    world.set("VOLUME_REAPER_VOLUME_NAMES", names.clone().map(|name| format!("{name}{{id}}")).join(","));
+    let cache = format!("{}t1", names[1]);
+    let request = VolumeCreateRequest { name: Some(cache.clone()), ..VolumeCreateRequest::default() };
+    world.docker.create_volume(request).await.expect("created");
+    world.closed_with_volume("t1").await;
+    let container = world.create_container("t1").await;
+    // What is in front of the id, for several names.
+    let prefixes = format!("({})", names.join("|"));
+    let proxy = SocketProxy::start_with(&world, "without", &[("VOLUME_PREFIX", &prefixes)]).await;
+    world.set("DOCKER_HOST", format!("unix://{}", proxy.socket));
+    assert!(doctor_of_docker(&world).await.0.is_null(), "nobody wants it");
+    world.set("VOLUME_REAPER_EXITED_CONTAINERS", "remove");
+    world.set("VOLUME_REAPER_EXITED_GRACE", "0s");
+    let (refused, others) = doctor_of_docker(&world).await;
+    assert_eq!(refused["status"], "fail", "{refused}");
+    assert!(refused["fix"].as_str().is_some_and(|fix| fix.contains("EXITED_CONTAINERS=remove")), "{refused}");
+    assert!(others.iter().all(|check| check["status"] != "fail"), "{others:?}");
+    let report = world.sweep().await;
+    assert_eq!((&report["containers_removed"], &report["failed"]), (&0.into(), &1.into()), "{report}");
+    assert!(world.has_volume("t1").await && world.mark("t1").await.is_none());
+
+    let allowed = [("VOLUME_PREFIX", &*prefixes), ("EXITED_CONTAINERS", "remove")];
+    let proxy = SocketProxy::start_with(&world, "with", &allowed).await;
+    world.set("DOCKER_HOST", format!("unix://{}", proxy.socket));
+    let (of_containers, others) = doctor_of_docker(&world).await;
+    assert_eq!(of_containers["status"], "ok", "{of_containers}");
+    assert!(others.iter().all(|check| check["status"] != "fail"), "{others:?}");
+    for path in [format!("/containers/{container}?force=1"), format!("/containers/{}", &container[..12])] {
+        assert_eq!(proxy.status("DELETE", &path).await, 403, "{path}");
+    }
+    // It failed before, and comes again in its time.
+    world.set("VOLUME_REAPER_RECONCILE_COOLDOWN", "0s");
+    let report = world.sweep().await;
+    assert_eq!((&report["removed"], &report["containers_removed"]), (&1.into(), &1.into()), "{report}");
+    assert!(!world.has_volume("t1").await && world.docker.inspect_volume(&cache).await.is_err());
+    assert!(world.mark("t1").await.is_some());
 }

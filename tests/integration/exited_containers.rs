@@ -12,7 +12,7 @@ use bollard::{
     },
 };
 use serde_json::{Value, json};
-use tokio::{process::Command, sync::OnceCell};
+use tokio::{io::AsyncWriteExt, process::Command, sync::OnceCell};
 
 use crate::{
     proxy::CountingProxy,
@@ -27,13 +27,25 @@ const PROGRAM: &str =
 /// The image with that program, imported once.
 static IMPORTED: OnceCell<()> = OnceCell::const_new();
 
-async fn import_image() {
+/// An image with that program, as a tarball.
+pub(crate) async fn image() -> Vec<u8> {
     let dir = tempfile::TempDir::new().expect("a directory");
     std::fs::write(dir.path().join("program.c"), PROGRAM).expect("written");
-    let script = "cc -static -o program program.c && tar --create program | docker --host \"$1\" import - \"$2\"";
     let mut command = Command::new("sh");
-    command.args(["-ec", script, "sh", &server("DOCKER_HOST"), IMAGE]).current_dir(dir.path()).stdout(Stdio::null());
-    assert!(command.status().await.expect("it runs").success(), "the image can be imported");
+    command.args(["-ec", "cc -static -o program program.c && tar --create program"]).current_dir(dir.path());
+    let built = command.output().await.expect("it runs");
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    built.stdout
+}
+
+async fn import_image() {
+    let mut command = Command::new("docker");
+    command.args(["--host", &server("DOCKER_HOST"), "import", "-", IMAGE]).stdin(Stdio::piped()).stdout(Stdio::null());
+    let mut import = command.spawn().expect("it runs");
+    let mut stdin = import.stdin.take().expect("a pipe");
+    stdin.write_all(&image().await).await.expect("written");
+    drop(stdin);
+    assert!(import.wait().await.expect("it ends").success(), "the image can be imported");
 }
 
 /// A container to be.

@@ -5,7 +5,7 @@ use migrations::ThreadsTable;
 use serde_json::json;
 use volume_reaper::{
     config::SecretUrl,
-    store::{Resolution, Store},
+    store::{Resolution, Store, UNCOUNTED_RECEIPTS_READ},
 };
 
 use crate::world::{On, PrivateHost, World, eventually, world};
@@ -156,7 +156,7 @@ async fn receipts_are_counted_once_by_minute_hour_and_day_and_to_the_byte() {
         }
         let store = store(&world).await;
         let sums = async |resolution| {
-            let stats = store.stats(resolution, now - TimeDelta::days(30)).await.expect("stats");
+            let stats = store.stats(resolution, now - TimeDelta::days(30)).await.expect("stats").stats;
             let sum = |of: fn(&volume_reaper::store::Stat) -> i64| stats.iter().map(of).sum::<i64>();
             (sum(|stat| stat.receipts), sum(|stat| stat.bytes), sum(|stat| stat.unsized_receipts), stats.len())
         };
@@ -210,6 +210,47 @@ async fn the_last_hour_and_day_are_counted_to_the_receipt_and_without_reading_th
     }
 }
 
+/// So many receipts of some minutes ago.
+async fn insert_receipts(world: &World, receipts: u64) {
+    let at = world.moment(Utc::now() - TimeDelta::minutes(5));
+    let row = format!("('t', 'v', 'removed', 'event', 'r', '{at}')");
+    let mut left = usize::try_from(receipts).expect("few");
+    while left > 0 {
+        let step = left.min(5000);
+        let columns = "thread_id, volume_name, outcome, source, replica, removed_at";
+        let rows = vec![row.as_str(); step].join(", ");
+        world.execute(&format!("INSERT INTO volume_removals ({columns}) VALUES {rows}")).await;
+        left -= step;
+    }
+}
+
+#[tokio::test]
+async fn of_receipts_that_were_not_counted_yet_only_the_latest_are_read_and_it_says_at_least() {
+    for on in On::ALL {
+        let world = world(on).await;
+        let store = store(&world).await;
+        let counts = async || {
+            let (now, since) = (Utc::now(), Utc::now() - TimeDelta::hours(2));
+            let (removals, stats) = (store.removals(now).await, store.stats(Resolution::Hour, since).await);
+            let (removals, stats) = (removals.expect("counts"), stats.expect("counts"));
+            let sum = stats.stats.iter().map(|stat| stat.receipts.unsigned_abs()).sum::<u64>();
+            assert_eq!(removals.last_hour, removals.last_day, "{on:?}");
+            assert_eq!((sum, stats.at_least), (removals.last_hour["removed"], removals.at_least), "{on:?}");
+            (sum, stats.at_least)
+        };
+        insert_receipts(&world, UNCOUNTED_RECEIPTS_READ - 1).await;
+        assert_eq!(counts().await, (UNCOUNTED_RECEIPTS_READ - 1, false), "{on:?}: all of them");
+        insert_receipts(&world, 10_000).await;
+        assert_eq!(counts().await, (UNCOUNTED_RECEIPTS_READ, true), "{on:?}: so many, and no more");
+        let status = world.json(&["status", "--json"]).await;
+        assert_eq!(status["removals"]["at_least"], json!(true), "{on:?}: {status}");
+        store.roll_up(store.latest_receipt().await.expect("receipts")).await.expect("counted");
+        assert_eq!(counts().await, (UNCOUNTED_RECEIPTS_READ + 9_999, false), "{on:?}: when they were counted");
+        let status = world.json(&["status", "--json"]).await;
+        assert!(status["removals"].get("at_least").is_none(), "{on:?}: {status}");
+    }
+}
+
 #[tokio::test]
 async fn what_was_in_a_volume_is_in_its_receipt_the_counts_and_the_metrics_to_the_byte() {
     let [host] = PrivateHost::several().await;
@@ -231,7 +272,7 @@ async fn what_was_in_a_volume_is_in_its_receipt_the_counts_and_the_metrics_to_th
     assert!(metrics().await.contains(&format!("volume_reaper_reclaimed_bytes_total {}\n", bytes[0])), "{bytes:?}");
     let daemon: i64 = bytes[0].parse().expect("bytes");
     assert!(daemon >= 4321, "the file at least: {daemon}");
-    let stats = store(&world).await.stats(Resolution::Day, Utc::now()).await.expect("stats");
+    let stats = store(&world).await.stats(Resolution::Day, Utc::now()).await.expect("stats").stats;
     assert_eq!(stats.iter().map(|stat| (stat.bytes, stat.unsized_receipts)).collect::<Vec<_>>(), [(daemon, 0)]);
     assert_eq!(serving.stop().await, Some(0));
 }

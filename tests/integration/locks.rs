@@ -17,7 +17,7 @@ use crate::{
 const WITH_ROW_LOCKS: [On; 2] = [On::Postgres, On::Mysql];
 
 /// A service that locks rows for up to `limit`, whose daemon's answers can be held back, and that has nothing to do.
-async fn serving(world: &mut World, limit: &str) -> (Serving, FaultProxy) {
+pub(crate) async fn serving(world: &mut World, limit: &str) -> (Serving, FaultProxy) {
     let (docker, endpoint) = FaultProxy::docker().await;
     world.set("DOCKER_HOST", endpoint);
     world.set("VOLUME_REAPER_LOCK_LIMIT", limit);
@@ -47,6 +47,40 @@ pub(crate) async fn until_somebody_waits(world: &World, on: On, id: &str) {
         ),
     };
     eventually("the update waits", async || (!world.texts(&waiting).await.is_empty()).then_some(())).await;
+}
+
+/// Publishes the event of a closed thread with two volumes, reopens it when one of them is gone, and has the daemon go
+/// on once the platform's update waits; nothing may be marked until then.
+pub(crate) async fn reopened_while_removing(
+    world: &World,
+    on: On,
+    id: &str,
+    docker: &FaultProxy,
+    reopen: impl Future<Output = ()>,
+    are_there: impl AsyncFn() -> [bool; 2],
+    has_mark: impl AsyncFn() -> bool,
+) {
+    docker.set(Mode::StallRemovals);
+    world.publish_closed(id).await;
+    eventually("a volume is removed", async || are_there().await.contains(&false).then_some(())).await;
+    tokio::join!(reopen, async {
+        until_somebody_waits(world, on, id).await;
+        assert!(!has_mark().await, "{on:?}");
+        docker.set(Mode::Pass);
+    });
+    eventually("both are removed", async || (!are_there().await.contains(&true)).then_some(())).await;
+}
+
+/// Publishes the event of an open thread with two volumes, which stay.
+pub(crate) async fn stays_when_its_event_comes_again(
+    world: &World,
+    serving: &Serving,
+    id: &str,
+    are_there: impl AsyncFn() -> [bool; 2],
+) {
+    world.publish_closed(id).await;
+    serving.until_metric("volume_reaper_settlements_total{settlement=\"retry\"}", 1).await;
+    assert_eq!(are_there().await, [true; 2]);
 }
 
 /// Locks a thread's row, as somebody else's transaction does.

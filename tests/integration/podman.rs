@@ -4,8 +4,10 @@ use std::{path::Path, process::Stdio, time::Duration};
 
 use bollard::{
     body_full,
-    models::{ContainerCreateBody, HostConfig},
-    query_parameters::{CreateContainerOptions, CreateImageOptionsBuilder},
+    models::{ContainerCreateBody, ContainerStateStatusEnum as State, HostConfig, ResourcesUlimits},
+    query_parameters::{
+        CreateContainerOptions, CreateImageOptionsBuilder, InspectContainerOptions, StartContainerOptions,
+    },
 };
 use futures_util::StreamExt;
 use serde_json::{Value, json};
@@ -57,11 +59,43 @@ impl Podman {
         }
         let mut podman = Self { kind, dir, service: None };
         podman.serve().await;
-        let empty = CreateImageOptionsBuilder::default().from_src("-").repo(IMAGE).tag("latest").build();
         // Two blocks of zeros end a tarball, and this one is over before anything is in it.
-        let imported = podman.client().create_image(Some(empty), Some(body_full(vec![0; 1024].into())), None);
-        imported.for_each(|step| async { drop(step.expect("imported")) }).await;
+        podman.import("latest", vec![0; 1024]).await;
         podman
+    }
+
+    async fn import(&self, tag: &str, tarball: Vec<u8>) {
+        let image = CreateImageOptionsBuilder::default().from_src("-").repo(IMAGE).tag(tag).build();
+        let imported = self.client().create_image(Some(image), Some(body_full(tarball.into())), None);
+        imported.for_each(|step| async { drop(step.expect("imported")) }).await;
+    }
+
+    /// A container that uses the thread's volume and runs; with no `words` for its program, until that has ended.
+    /// Returns its id.
+    async fn run_container(&self, world: &World, id: &str, words: &[&str]) -> String {
+        let ulimit = |name: &str| ResourcesUlimits { name: Some(name.to_owned()), soft: Some(1024), hard: Some(1024) };
+        let body = ContainerCreateBody {
+            image: Some(format!("{IMAGE}:program")),
+            cmd: Some(["/program"].iter().chain(words).map(|&word| word.to_owned()).collect()),
+            host_config: Some(HostConfig {
+                binds: Some(vec![format!("{}:/workspace", world.volume(id))]),
+                network_mode: Some("none".to_owned()),
+                // No more than any machine gives; Podman asks for more by itself.
+                ulimits: Some(["nofile", "nproc"].map(ulimit).to_vec()),
+                ..HostConfig::default()
+            }),
+            ..ContainerCreateBody::default()
+        };
+        let client = self.client();
+        let container = client.create_container(None::<CreateContainerOptions>, body).await.expect("created").id;
+        client.start_container(&container, None::<StartContainerOptions>).await.expect("started");
+        let wanted = if words.is_empty() { State::EXITED } else { State::RUNNING };
+        eventually(&format!("it is {wanted}"), async || {
+            let found = client.inspect_container(&container, None::<InspectContainerOptions>).await.ok()?;
+            (found.state?.status? == wanted).then_some(())
+        })
+        .await;
+        container
     }
 
     /// Starts the service, once more if it is gone.
@@ -184,6 +218,36 @@ async fn a_container_that_was_never_started_goes_before_its_volume_where_that_is
         assert!(podman.client().inspect_container(&container, None).await.is_err(), "{kind:?}");
         assert!(world.receipts("t1").await.contains(&"container_removed/sweep".to_owned()), "{kind:?}");
     }
+}
+
+#[tokio::test]
+async fn a_container_that_has_exited_goes_before_its_volume_and_one_that_runs_stays() {
+    if !is_root() {
+        println!("skipped: containers are run as root only");
+        return;
+    }
+    let podman = Podman::start(Kind::Rootful).await;
+    podman.import("program", crate::exited_containers::image().await).await;
+    let mut world = podman.world().await;
+    world.set("VOLUME_REAPER_EXITED_CONTAINERS", "remove");
+    world.set("VOLUME_REAPER_EXITED_GRACE", "0s");
+    for id in ["over", "runs"] {
+        world.closed_with_volume(id).await;
+    }
+    let over = podman.run_container(&world, "over", &[]).await;
+    let runs = podman.run_container(&world, "runs", &["wait"]).await;
+    let report = world.sweep().await;
+    let counts = ["removed", "containers_removed", "referenced", "failed"].map(|field| report[field].clone());
+    assert_eq!(counts, [1, 1, 1, 0].map(Value::from), "{report}");
+    let mut receipts = world.receipts("over").await;
+    receipts.sort();
+    assert_eq!(receipts, ["container_removed/sweep", "removed/sweep"]);
+    let is_there = async |container: &str| podman.client().inspect_container(container, None).await.is_ok();
+    assert!(!is_there(&over).await && !world.has_volume("over").await);
+    assert!(is_there(&runs).await && world.has_volume("runs").await);
+    let explained = world.json(&["explain", "runs", "--json"]).await;
+    assert_eq!(explained["users"][0]["exited"]["kept"], "running", "{explained}");
+    world.remove_container(&runs).await;
 }
 
 #[tokio::test]

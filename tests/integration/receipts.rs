@@ -156,5 +156,9 @@ async fn receipts_whose_time_is_over_go_and_the_rest_is_whole() {
         assert_eq!(world.texts(ids).await, ["c"], "{on:?}");
         let (code, report) = verified(&world).await;
         assert_eq!((code, &report["receipts"]), (Some(0), &json!(1)), "{on:?}: {report}");
+        // What is left can't go unnoticed.
+        world.execute("DELETE FROM volume_removals").await;
+        let missing = flaws(&world).await;
+        assert!(missing.len() == 1 && missing[0].ends_with("is missing"), "{on:?}: {missing:?}");
     }
 }

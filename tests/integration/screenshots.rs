@@ -8,7 +8,7 @@ use crate::{
     api::{ADMIN, with_tokens},
     browser::{Browser, Manner, USUAL},
     pages::PAGES,
-    world::{On, Serving, World, world},
+    world::{On, PrivateHost, Serving, World, eventually, world},
 };
 
 const MANNERS: [(&str, Manner); 3] =
@@ -69,13 +69,51 @@ async fn take(serving: &Serving, state: &str) {
     }
 }
 
+/// A service whose daemon and cause of failures are gone.
+async fn broken(world: &mut World) -> (Serving, PrivateHost) {
+    let host = PrivateHost::start("a").await;
+    world.set("DOCKER_HOST", host.endpoint());
+    world.set("VOLUME_REAPER_RETRY_DELAYS", "1s");
+    let serving = with_tokens(world).await;
+    for number in 1..=4 {
+        world.publish_closed(&format!("9c41d2aa-000{number}")).await;
+    }
+    serving.until_metric("volume_reaper_settlements_total{settlement=\"dead_letter\"}", 4).await;
+    assert!(world.run(&["pause", "--reason", "disks of the host are full"]).await.status.success());
+    host.control("kill").await;
+    eventually("it is noticed", async || (serving.get("/readyz").await.0 != 200).then_some(())).await;
+    (serving, host)
+}
+
+/// A service on its first day: much was left behind, and the budget of a sweep stopped it.
+async fn first_day(world: &mut World) -> Serving {
+    world.set("VOLUME_REAPER_RECONCILE_INTERVAL", "1h");
+    world.set("VOLUME_REAPER_BUDGET_PER_SWEEP", "20");
+    for number in 0..60 {
+        let id = format!("4e8810b3-{number:04}");
+        world.closed_with_volume(&id).await;
+    }
+    for number in 60..400 {
+        world.execute(&format!(
+            "INSERT INTO threads (id, status, closed_at) VALUES ('4e8810b3-{number:04}', 'closed', CURRENT_TIMESTAMP)"
+        )).await;
+    }
+    with_tokens(world).await
+}
+
 #[tokio::test]
 #[ignore = "checks nothing: `make screenshots` has it take pictures for people to look at"]
-async fn of_a_new_service_and_of_a_busy_one() {
+async fn of_a_service_that_is_new_busy_broken_and_on_its_first_day() {
     let mut new = world(On::Sqlite).await;
     let serving = with_tokens(&mut new).await;
-    take(&serving, "new").await;
+    take(&serving, "empty").await;
     let mut old = world(On::Sqlite).await;
     let serving = busy(&mut old).await;
     take(&serving, "busy").await;
+    let mut ill = world(On::Sqlite).await;
+    let (serving, _host) = broken(&mut ill).await;
+    take(&serving, "broken").await;
+    let mut first = world(On::Sqlite).await;
+    let serving = first_day(&mut first).await;
+    take(&serving, "first-day").await;
 }

@@ -15,7 +15,10 @@ use rcgen::{
 use sea_orm::{ConnectionTrait, DatabaseConnection};
 use tempfile::TempDir;
 
-use crate::world::{On, PrivateBroker, World, connect, eventually, servers, world};
+use crate::{
+    mysql_servers::PrivateMySql,
+    world::{On, PrivateBroker, World, connect, eventually, servers, world},
+};
 
 /// Somebody who signs certificates.
 pub(crate) struct Authority {
@@ -347,33 +350,26 @@ impl Drop for TlsDatabase {
 
 /// A MariaDB that lets the user `reaper` in over TLS only, and `certified` only with a certificate.
 struct TlsMariaDb {
-    dir: TempDir,
+    _server: PrivateMySql,
     /// The server's own certificate.
     _files: TempDir,
-    /// `localhost:PORT/mysql`.
+    /// `localhost:PORT/reaper`.
     place: String,
 }
 
 impl TlsMariaDb {
     async fn start(authority: &Authority) -> Self {
-        let dir = TempDir::with_prefix("vr-").expect("a temporary directory");
         // For the server, which may run as another user.
         let files = TempDir::new().expect("a temporary directory");
         std::fs::set_permissions(files.path(), std::fs::Permissions::from_mode(0o755)).expect("ours");
         authority.server().write(files.path(), "server");
-        let settings = format!(
+        let server = PrivateMySql::start(&format!(
             "ssl_cert = {}\nssl_key = {}\nssl_ca = {}\n",
             path(&files, "server.pem"),
             path(&files, "server.key"),
             write(files.path(), "ca.pem", &authority.pem)
-        );
-        let settings = write(files.path(), "my.cnf", &settings);
-        let start = servers("start", dir.path()).arg("mariadb").env("EXTRA_MARIADB_CONFIG", settings).status().await;
-        assert!(start.expect("it runs").success());
-        let env = std::fs::read_to_string(dir.path().join("env")).expect("readable");
-        let url = env.lines().find_map(|line| line.strip_prefix("export MYSQL_URL=")).expect("the URL");
-        let place = url.rsplit_once('@').expect("a user in the URL").1.replace("127.0.0.1", "localhost");
-        let admin = connect(url).await;
+        ))
+        .await;
         for sql in [
             "CREATE DATABASE reaper",
             "CREATE USER reaper IDENTIFIED BY 's3cret' REQUIRE SSL",
@@ -382,16 +378,10 @@ impl TlsMariaDb {
             "GRANT ALL ON reaper.* TO certified",
             "SET GLOBAL log_bin_trust_function_creators = 1",
         ] {
-            admin.execute_unprepared(sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+            server.admin.execute_unprepared(sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
         }
-        Self { dir, _files: files, place: place.replace("/mysql", "/reaper") }
-    }
-}
-
-impl Drop for TlsMariaDb {
-    fn drop(&mut self) {
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/local/servers");
-        let _ = std::process::Command::new(script).arg("stop").arg(self.dir.path()).stderr(Stdio::null()).status();
+        let place = server.place().replace("127.0.0.1", "localhost");
+        Self { place: format!("{place}/reaper"), _server: server, _files: files }
     }
 }
 

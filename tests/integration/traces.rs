@@ -140,6 +140,11 @@ async fn a_delivery_is_a_span_with_what_it_asked_of_docker_and_the_database_belo
             let step = collector.until(step, is_step).await;
             assert_eq!(attribute(&step, "db.system.name").as_deref(), Some(system));
         }
+        let ack = collector.until("the acknowledgement's span", |span| span.name == format!("ack {queue}")).await;
+        assert_eq!((&ack.trace_id, &ack.parent_span_id), (&delivery.trace_id, &delivery.span_id));
+        assert_eq!((ack.kind(), attribute(&ack, "error.type")), (SpanKind::Client, None));
+        let operation = ["messaging.operation.name", "messaging.operation.type"].map(|key| attribute(&ack, key));
+        assert_eq!(operation, [Some("ack".to_owned()), Some("settle".to_owned())]);
         let sweep = collector.until("the sweep's span", |span| span.name == "sweep").await;
         assert_eq!(attribute(&sweep, "candidates").as_deref(), Some("0"));
 
@@ -160,7 +165,9 @@ async fn with_a_setting_a_delivery_is_part_of_its_publishers_trace_and_an_error_
     world.set("VOLUME_REAPER_RETRY_DELAYS", "100ms");
     let serving = world.serve_idle().await;
     world.publish_with(by_publisher(), br#"{"thread_id": "nobody"}"#).await;
-    world.dead_letter().await;
+    let parked = world.dead_letter().await;
+    let context = crate::world::header(&parked, "traceparent");
+    assert_eq!(context, Some(format!("00-{TRACE}-{SPAN}-01")), "as its publisher wrote it, through a delay queue");
     // Through a delay queue, and the same trace.
     for settlement in ["retry", "dead_letter"] {
         let is_it = |span: &Span| attribute(span, "volume_reaper.settlement").as_deref() == Some(settlement);
@@ -169,6 +176,12 @@ async fn with_a_setting_a_delivery_is_part_of_its_publishers_trace_and_an_error_
         assert_eq!(delivery.status.as_ref().expect("a status").code(), StatusCode::Error, "{delivery:?}");
         let kind = if settlement == "retry" { "retry" } else { "unknown_thread" };
         assert_eq!(attribute(&delivery, "error.type").as_deref(), Some(kind));
+        let queue =
+            if settlement == "retry" { format!("{}.retry.100ms", world.name) } else { world.dead_letter_queue() };
+        let is_sent = |span: &Span| span.name == format!("send {queue}") && span.parent_span_id == delivery.span_id;
+        let send = collector.until("what was sent on", is_sent).await;
+        assert_eq!((&send.trace_id, send.kind()), (&delivery.trace_id, SpanKind::Producer));
+        assert_eq!(attribute(&send, "messaging.destination.name"), Some(queue));
     }
     assert_eq!(serving.stop().await, Some(0));
 }

@@ -151,9 +151,19 @@ async fn a_doubt_about_one_host_of_several_stops_what_needs_its_word_and_nothing
     let reason = status["hosts"][0]["pause"]["reason"].as_str().unwrap_or_default();
     assert!(reason.starts_with("4 of the 4 volumes"), "{status}");
     assert!(status["hosts"][1]["pause"].is_null(), "{status}");
+    assert!(status["pause"].is_null(), "a doubt about one host is no pause of everything: {status}");
+    let paused = world.run(&["pause", "--reason", "a release is looked at"]).await;
+    assert!(String::from_utf8_lossy(&paused.stdout).starts_with("removal is paused on all replicas"), "{paused:?}");
+    let status = world.json(&["status", "--json"]).await;
+    assert_eq!(status["pause"]["reason"], json!("a release is looked at"), "{status}");
+    assert_eq!(status["hosts"][1]["pause"], status["pause"], "{status}");
+    let text = String::from_utf8(world.run(&["status"]).await.stdout).expect("text");
+    let lines: Vec<_> = text.lines().filter(|line| line.contains("PAUSED")).collect();
+    assert!(lines.len() == 2 && lines[0].starts_with("removal") && lines[1].contains("4 of the 4 volumes"), "{text}");
     assert!(!b.has_volume(&world.volume("b1")).await && b.has_volume(&world.volume("b2")).await);
     let resumed = world.run(&["resume", "--on", "a"]).await;
     assert!(resumed.status.success(), "{resumed:?}");
+    assert!(world.run(&["resume"]).await.status.success());
     assert_eq!(world.sweep().await["not_found"], 2);
     assert!(world.texts(unmarked).await.is_empty());
 }

@@ -6,19 +6,18 @@ use bollard::{models::VolumeCreateRequest, query_parameters::RemoveVolumeOptions
 use serde_json::{Value, json};
 
 use crate::{
-    fault_proxy::{FaultProxy, Mode},
-    locks::until_somebody_waits,
+    locks::{reopened_while_removing, serving, stays_when_its_event_comes_again},
     world::{On, World, connect, eventually},
 };
 
 /// A uuid as the databases write it, but for its last digit.
-const UUID: &str = "7f1c2a30-9f55-4f0e-8a77-0f6f1f4f1b1";
+pub(crate) const UUID: &str = "7f1c2a30-9f55-4f0e-8a77-0f6f1f4f1b1";
 
 /// How many rows of volumes there are, for their ids.
 static ROWS: AtomicU32 = AtomicU32::new(0);
 
 /// The shape of a platform that exists, as each database has it.
-fn tables(on: On) -> Vec<String> {
+pub(crate) fn tables(on: On) -> Vec<String> {
     let (uuid, time) = match on {
         On::Postgres => ("uuid", "timestamp(3)"),
         On::Sqlite => ("text", "text"),
@@ -52,7 +51,7 @@ fn tables(on: On) -> Vec<String> {
 }
 
 /// A platform with such tables, and the program's settings for it.
-async fn adopting(on: On) -> World {
+pub(crate) async fn adopting(on: On) -> World {
     let mut world = World::without_schema(on).await;
     for table in tables(on) {
         world.execute(&table).await;
@@ -62,23 +61,23 @@ async fn adopting(on: On) -> World {
     world
 }
 
-async fn platform(on: On) -> World {
+pub(crate) async fn platform(on: On) -> World {
     let world = adopting(on).await;
     let output = world.run(&["migrate"]).await;
     assert!(output.status.success(), "{on:?} {output:?}");
     world
 }
 
-fn thread(digit: u8) -> String {
+pub(crate) fn thread(digit: u8) -> String {
     format!("{UUID}{digit}")
 }
 
-fn quoted(on: On) -> &'static str {
+pub(crate) fn quoted(on: On) -> &'static str {
     if matches!(on, On::Mysql) { "`Thread`" } else { "\"Thread\"" }
 }
 
 /// A thread with these volumes, which are there, and have names that say nothing of it.
-async fn open(world: &World, on: On, thread: &str, volumes: &[&str]) {
+pub(crate) async fn open(world: &World, on: On, thread: &str, volumes: &[&str]) {
     world.execute(&format!("INSERT INTO {} (id, status) VALUES ('{thread}', 'open')", quoted(on))).await;
     for volume in volumes {
         add(world, thread, volume).await;
@@ -92,29 +91,29 @@ async fn add(world: &World, thread: &str, volume: &str) {
 }
 
 /// A row alone, whatever it names.
-async fn add_row(world: &World, thread: &str, name: &str) {
+pub(crate) async fn add_row(world: &World, thread: &str, name: &str) {
     let id = format!("{}{:04x}", &UUID[..32], ROWS.fetch_add(1, Ordering::Relaxed));
     let insert = "INSERT INTO workspace_volumes (id, thread_id, volume_name)";
     world.execute(&format!("{insert} VALUES ('{id}', '{thread}', '{name}')")).await;
 }
 
-async fn set(world: &World, on: On, thread: &str, status: &str) {
+pub(crate) async fn set(world: &World, on: On, thread: &str, status: &str) {
     let closed_at = if status == "closed" { "CURRENT_TIMESTAMP" } else { "NULL" };
     let update = format!("UPDATE {} SET status = '{status}', closed_at = {closed_at}", quoted(on));
     world.execute(&format!("{update} WHERE id = '{thread}'")).await;
 }
 
 /// The volumes whose rows are marked, the test's name left out.
-async fn marked(world: &World) -> Vec<String> {
+pub(crate) async fn marked(world: &World) -> Vec<String> {
     let name = format!("replace(volume_name, '{}_ws_', '')", world.name);
     world.texts(&format!("SELECT {name} FROM workspace_volumes WHERE removed_at IS NOT NULL ORDER BY 1")).await
 }
 
-async fn until_marked(world: &World, volumes: &[&str]) {
+pub(crate) async fn until_marked(world: &World, volumes: &[&str]) {
     eventually(&format!("{volumes:?} are marked"), async || (marked(world).await == volumes).then_some(())).await;
 }
 
-fn counts(report: &Value) -> Value {
+pub(crate) fn counts(report: &Value) -> Value {
     json!([report["candidates"], report["removed"], report["not_found"], report["referenced"], report["failed"]])
 }
 
@@ -162,6 +161,39 @@ async fn a_volume_in_use_keeps_no_other_from_its_mark() {
         assert_eq!(marked(&world).await, ["free", "used"], "{on:?}");
         assert_eq!(world.receipts(&thread(1)).await, ["removed/sweep"; 2], "{on:?}");
     }
+}
+
+#[tokio::test]
+async fn a_dry_run_takes_a_thread_for_marked_only_with_its_last_volume() {
+    let mut world = platform(On::Sqlite).await;
+    world.set("VOLUME_REAPER_RECONCILE_INTERVAL", "1h");
+    // The exchange, and the pinned daemon.
+    assert_eq!(world.serve().await.stop().await, Some(0));
+    open(&world, On::Sqlite, &thread(1), &["used", "free"]).await;
+    let container = world.create_container("used").await;
+    let journal = world.dir.path().join("journal");
+    let serving =
+        world.start_as(&["serve", "--dry-run"], std::fs::File::create(&journal).expect("a file").into()).await;
+    serving.until_metric("volume_reaper_sweep_seconds_count", 1).await;
+    set(&world, On::Sqlite, &thread(1), "closed").await;
+    for (times, outcome) in [(1, "referenced"), (2, "referenced"), (1, "removed"), (1, "already_clean")] {
+        if outcome == "removed" {
+            world.remove_container(&container).await;
+        }
+        // A dry run has a queue of its own.
+        world.publish_to_exchange("thread.closed", json!({ "thread_id": thread(1) }).to_string().as_bytes()).await;
+        eventually(&format!("the journal has {outcome}, {times} times"), async || {
+            let text = std::fs::read_to_string(&journal).expect("readable");
+            let entries = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+            // What its event came to; by Docker's, the container's end, the same may have been said before.
+            let told = entries.filter(|entry| entry["outcome"] == outcome).count();
+            (told >= times).then_some(())
+        })
+        .await;
+    }
+    assert_eq!(serving.stop().await, Some(0));
+    assert!(world.has_volume("used").await && world.has_volume("free").await);
+    assert_eq!(marked(&world).await, Vec::<String>::new());
 }
 
 #[tokio::test]
@@ -314,33 +346,22 @@ async fn tables_of_volumes_that_do_not_fit_are_refused_before_anything_is_change
 async fn who_reopens_waits_until_all_volumes_are_gone_and_marked() {
     for on in [On::Postgres, On::Mysql] {
         let mut world = platform(on).await;
-        let (docker, endpoint) = FaultProxy::docker().await;
-        world.set("DOCKER_HOST", endpoint);
-        world.set("VOLUME_REAPER_LOCK_LIMIT", "30s");
-        world.set("VOLUME_REAPER_RECONCILE_INTERVAL", "1h");
-        let serving = world.serve_idle().await;
+        let (serving, docker) = serving(&mut world, "30s").await;
         // No other test waits for this one.
         let id = thread(9);
         open(&world, on, &id, &["a1", "a2"]).await;
         set(&world, on, &id, "closed").await;
-        docker.set(Mode::StallRemovals);
-        world.publish_closed(&id).await;
-        eventually("a volume is removed", async || {
-            (!world.has_volume("a1").await || !world.has_volume("a2").await).then_some(())
-        })
-        .await;
-        tokio::join!(set(&world, on, &id, "open"), async {
-            until_somebody_waits(&world, on, &id).await;
-            assert_eq!(marked(&world).await, Vec::<String>::new(), "{on:?}");
-            docker.set(Mode::Pass);
-        });
+        let are_there = async || [world.has_volume("a1").await, world.has_volume("a2").await];
+        let has_mark = async || !marked(&world).await.is_empty();
+        let reopen = set(&world, on, &id, "open");
+        reopened_while_removing(&world, on, &id, &docker, reopen, are_there, has_mark).await;
         assert_eq!(world.receipts(&id).await, ["removed/event"; 2], "{on:?}");
         // Marked, and cleared by whoever waited.
         assert_eq!(marked(&world).await, Vec::<String>::new(), "{on:?}");
-        world.create_volume("a1").await;
-        world.publish_closed(&id).await;
-        serving.until_metric("volume_reaper_settlements_total{settlement=\"retry\"}", 1).await;
-        assert!(world.has_volume("a1").await, "{on:?}");
+        for volume in ["a1", "a2"] {
+            world.create_volume(volume).await;
+        }
+        stays_when_its_event_comes_again(&world, &serving, &id, are_there).await;
         assert_eq!(serving.stop().await, Some(0));
     }
 }

@@ -86,8 +86,14 @@ pub(crate) fn say(world: &World, thread: &str, publish: Publish) {
         };
         // Of a thread that no row places, a wrong claim is a lie about where its volume is, and would be believed.
         let host = host.filter(|_| row.host.is_some());
-        let event =
-            ThreadEvent { thread_id: id(thread), closed_at: row.closed_at, reopened_at: None, unreadable: None, host };
+        let event = ThreadEvent {
+            thread_id: id(thread),
+            closed_at: row.closed_at,
+            reopened_at: None,
+            unreadable: None,
+            host,
+            volumes: Vec::new(),
+        };
         let number = state.publish(event.encode());
         state.note(|| format!("event {number} says that {thread} is closed"));
     }

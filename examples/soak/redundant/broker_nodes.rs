@@ -1,6 +1,7 @@
 //! Three brokers, each in a network of its own, which are a cluster.
 
 use std::{
+    fmt::Write,
     fs,
     path::{Path, PathBuf},
     process::{self, Stdio},
@@ -24,7 +25,7 @@ pub(crate) struct Nodes {
     /// Taken by whoever does something to one of them: two of three are always to be there.
     pub(crate) turn: Mutex<()>,
     bridge: String,
-    nodes: Vec<Node>,
+    members: Vec<Node>,
     config: PathBuf,
 }
 
@@ -46,19 +47,18 @@ impl Nodes {
             link: format!("vr{id}n{number}"),
             address: format!("10.213.{subnet}.{}", 10 + number),
         };
-        let nodes: Vec<_> = (1..=NODES).map(node).collect();
+        let members: Vec<_> = (1..=NODES).map(node).collect();
         let config = base.join("rabbitmq.conf");
         // A node that sees no other stops until it does, so that there are never two truths.
         let mut text = format!(
             "loopback_users = none\nnet_ticktime = {NOTICED_AFTER_S}\ncluster_partition_handling = pause_minority\n\
              cluster_formation.peer_discovery_backend = classic_config\n"
         );
-        for (number, node) in nodes.iter().enumerate() {
-            text +=
-                &format!("cluster_formation.classic_config.nodes.{} = volume-reaper@{}\n", number + 1, node.address);
+        for (number, node) in members.iter().enumerate() {
+            writeln!(text, "cluster_formation.classic_config.nodes.{} = volume-reaper@{}", number + 1, node.address)?;
         }
         fs::write(&config, text)?;
-        let all = Self { turn: Mutex::default(), bridge: format!("vr{id}b"), nodes, config };
+        let all = Self { turn: Mutex::default(), bridge: format!("vr{id}b"), members, config };
         all.make_networks(subnet).await?;
         // The first one makes the cluster, the others join it.
         all.control(0, "start").await?;
@@ -71,7 +71,7 @@ impl Nodes {
         ip(&["link", "add", bridge, "type", "bridge"]).await?;
         ip(&["addr", "add", &format!("10.213.{subnet}.1/24"), "dev", bridge]).await?;
         ip(&["link", "set", bridge, "up"]).await?;
-        for Node { network, link, address, .. } in &self.nodes {
+        for Node { network, link, address, .. } in &self.members {
             ip(&["netns", "add", network]).await?;
             ip(&["link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", network]).await?;
             ip(&["link", "set", link, "master", bridge, "up"]).await?;
@@ -84,12 +84,12 @@ impl Nodes {
 
     /// Where the nodes take clients.
     pub(crate) fn addresses(&self) -> Vec<String> {
-        self.nodes.iter().map(|node| format!("{}:5672", node.address)).collect()
+        self.members.iter().map(|node| format!("{}:5672", node.address)).collect()
     }
 
     /// `start`, `stop`, `kill` or `pause`; `start` is for one that is paused too.
     pub(crate) async fn control(&self, which: usize, action: &str) -> Try {
-        let Node { dir, network, address, .. } = &self.nodes[which % NODES];
+        let Node { dir, network, address, .. } = &self.members[which % NODES];
         let mut command = Command::new("ip");
         command.args(["netns", "exec", network, SCRIPT, action]).arg(dir).arg("broker");
         command.env("BROKER_ADDRESS", address).env("EXTRA_BROKER_CONFIG", &self.config);
@@ -113,8 +113,8 @@ impl Nodes {
     }
 
     async fn route(&self, action: &str, which: usize) -> Try {
-        let cut = &self.nodes[which];
-        for other in self.nodes.iter().filter(|other| other.address != cut.address) {
+        let cut = &self.members[which];
+        for other in self.members.iter().filter(|other| other.address != cut.address) {
             for (from, to) in [(cut, other), (other, cut)] {
                 ip(&["-n", &from.network, "route", action, "blackhole", &format!("{}/32", to.address)]).await?;
             }
@@ -148,14 +148,14 @@ impl Nodes {
 
     /// For whoever wants to know what the brokers thought.
     pub(crate) fn keep_logs(&self, place: &Path) -> Try {
-        for (number, Node { dir, .. }) in self.nodes.iter().enumerate() {
+        for (number, Node { dir, .. }) in self.members.iter().enumerate() {
             fs::copy(dir.join("broker/log"), place.join(format!("broker-{}.log", number + 1)))?;
         }
         Ok(())
     }
 
     async fn rabbitmqctl(&self, which: usize, arguments: &[&str]) -> Try<String> {
-        let Node { dir, network, .. } = &self.nodes[which];
+        let Node { dir, network, .. } = &self.members[which];
         let mut command = Command::new("ip");
         command.args(["netns", "exec", network]).arg(dir.join("rabbitmqctl"));
         command.args(["-q", "--timeout", "20"]).args(arguments);
@@ -168,7 +168,7 @@ impl Drop for Nodes {
         let run = |program: &str, arguments: &[&str]| {
             let _ = process::Command::new(program).args(arguments).stderr(Stdio::null()).status();
         };
-        for Node { dir, network, .. } in &self.nodes {
+        for Node { dir, network, .. } in &self.members {
             run(SCRIPT, &["remove", &dir.display().to_string()]);
             run("ip", &["netns", "del", network]);
         }

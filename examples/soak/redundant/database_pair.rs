@@ -124,7 +124,7 @@ impl Pair {
     async fn connect(&self, which: usize) -> Try<DatabaseConnection> {
         let mut options = ConnectOptions::new(&self.urls[which]);
         options.sqlx_logging(false).max_connections(1);
-        soon("database", Database::connect(options)).await
+        Box::pin(soon("database", Database::connect(options))).await
     }
 }
 

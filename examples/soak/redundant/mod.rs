@@ -29,15 +29,19 @@ use crate::{
     account::{Notes, line},
     account_for, conclude, declare, free_addresses, number, open,
     plan::{self, Dice, HOSTS},
-    platform::Platform,
+    platform::{PREFIX, Platform},
     print_faults,
     replica::{Program, Replica},
     say_progress,
     servers::Proxy,
-    settings, settle, some_seed,
+    settings, settle,
+    shape::{On, Shape},
+    some_seed,
 };
 
 const REPLICAS: usize = 2;
+/// How the platform keeps its volumes; `SOAK_SHAPE` has no say in it.
+const SHAPE: Shape = Shape::Prefix;
 /// Where Debian's package `libfaketime` has it, on any architecture.
 const FAKETIME: [&str; 2] =
     ["/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1", "/usr/lib/aarch64-linux-gnu/faketime/libfaketimeMT.so.1"];
@@ -55,7 +59,8 @@ pub(crate) async fn suffer() -> Try {
     let notes = Arc::new(Notes::new());
     let mut dice = Dice(seed);
     let mut for_plan = dice.clone();
-    let stage = Stage::set(usize::try_from(minutes * 60 * rate)?, &notes, &mut dice).await?;
+    let events = usize::try_from(minutes * 60 * rate)?;
+    let stage = Box::pin(Stage::set(events, &notes, &mut dice)).await?;
     let version = stage.strikes.nodes.version().await?;
     let may_part = keeps_messages_when_parted(&version);
     let plan = fault_plan::plan(&mut for_plan, lasts, REPLICAS, may_part);
@@ -81,22 +86,24 @@ impl Stage {
     async fn set(events: usize, notes: &Arc<Notes>, dice: &mut Dice) -> Try<Self> {
         let place = Place::find()?;
         let base = Base::make()?;
-        let (nodes, pair, daemons) =
+        let (brokers, pair, daemons) =
             tokio::try_join!(Nodes::start(&base.0), Pair::start(&base.0), Daemons::start(&base.0))?;
         notes.say("three brokers, two databases and two daemons are up");
         // The platform's connections are led to the right servers at once, and are never cut.
-        let (for_platform, for_replicas) = (Doors::open(&nodes, &pair).await?, Doors::open(&nodes, &pair).await?);
+        let (for_platform, for_replicas) = (Doors::open(&brokers, &pair).await?, Doors::open(&brokers, &pair).await?);
         let mut settings = settings(for_replicas.amqp_url(), for_replicas.database_url());
         let listed = HOSTS.iter().zip(&daemons.proxies).map(|(host, proxy)| format!("{host}=tcp://{}", proxy.address));
         settings.insert("VOLUME_REAPER_DOCKER_HOSTS", listed.collect::<Vec<_>>().join(","));
+        settings.extend(SHAPE.settings(PREFIX));
         let program = Program { binary: place.binary, settings, logs: place.logs };
 
         let threads = plan::threads(events, HOSTS.len(), dice);
         let sockets: Vec<_> = daemons.sockets.iter().map(String::as_str).collect();
-        let platform = Platform::new(threads, &for_platform.database_url(), for_platform.amqp_url(), &sockets).await?;
+        let (database_url, amqp_url) = (for_platform.database_url(), for_platform.amqp_url());
+        let platform = Platform::new(threads, (On::Postgres, SHAPE), &database_url, amqp_url, &sockets).await?;
         let platform = Arc::new(platform);
-        declare(&program, &platform, async || nodes.waiting().await).await?;
-        nodes.write_down_queues().await?;
+        declare(&program, &platform, async || brokers.waiting().await).await?;
+        brokers.write_down_queues().await?;
         let program = program.with("VOLUME_REAPER_MIGRATE", "false");
         open(&platform, notes).await?;
 
@@ -109,7 +116,7 @@ impl Stage {
             clocks.push(clock);
         }
         let strikes = Strikes {
-            nodes,
+            nodes: brokers,
             pair,
             daemons,
             for_platform,

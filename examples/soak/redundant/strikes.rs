@@ -117,7 +117,9 @@ impl Strikes {
             Kind::StandbyAsked => pair.ask_standby(lasts, database).await?,
             Kind::DatabaseConnectionsCut => drop(database.cut()),
             // A database that goes away meanwhile unlocks them.
-            Kind::RowsLocked => drop(lock_rows(&self.for_platform.database_url(), lasts).await),
+            Kind::RowsLocked => {
+                let _ = lock_rows(&self.platform, &self.for_platform.database_url(), lasts).await;
+            }
             Kind::DaemonKilled => daemons.harm(which % 2, "kill", lasts).await?,
             Kind::DaemonFrozen => daemons.harm(which % 2, "pause", lasts).await?,
             Kind::DaemonsSwapped => daemons.swap(lasts).await,

@@ -48,4 +48,9 @@ pub trait SweepLog: Send + Sync + 'static {
     fn sweep_ended(&self, _id: &str, _end: SweepEnd) -> impl Future<Output = Result<(), Failure>> + Send {
         async { Ok(()) }
     }
+
+    /// Why the sweep that runs under this id is to end, if a person said so.
+    fn sweep_stopped(&self, _id: &str) -> impl Future<Output = Result<Option<String>, Failure>> + Send {
+        async { Ok(None) }
+    }
 }

@@ -46,6 +46,8 @@ pub struct VolumeRow {
     pub name: String,
     /// Its id, for people.
     pub id: String,
+    /// The Docker host that it is on, if its row or its thread's says so.
+    pub host: Option<String>,
 }
 
 /// Rows as one statement read them, and what it read besides.

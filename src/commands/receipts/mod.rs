@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use chrono::Utc;
 
 use self::forms::Form;
-use super::output::{json, reader_is_gone, say, write};
+use super::output::{self, json, reader_is_gone, say, write};
 use crate::{
     cli::{ReceiptsAction, ReceiptsSelection},
     config::Config,
@@ -63,7 +63,9 @@ pub(super) async fn list(
     let mut left = limit;
     // One more than is wanted, to know whether there are more.
     let mut has_more = false;
-    write(&form.begin())?;
+    // Lines for people are cut where their terminal ends.
+    let print = if form.is_for_people() { output::list } else { write };
+    print(&form.begin())?;
     while left > 0 {
         let mut page = pages(&filter, after, PAGE.min(left.saturating_add(1))).await?;
         let is_last = (page.len() as u64) < PAGE.min(left.saturating_add(1));
@@ -72,7 +74,7 @@ pub(super) async fn list(
         has_more = more > 0;
         left -= page.len() as u64;
         after = page.last().map(ListedReceipt::place).or(after);
-        write(&form.page(&page)?)?;
+        print(&form.page(&page)?)?;
         if is_last || reader_is_gone() {
             break;
         }

@@ -19,7 +19,7 @@ use tokio_rustls::TlsConnector;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
-    cli::Server,
+    config::Server,
     failure::Failure,
     terminal::Plain,
     tls::{ServerName, TlsFiles},

@@ -2,21 +2,22 @@
 //! print.
 
 mod exchange;
+mod letters;
 
-use std::{collections::BTreeMap, process::ExitCode};
+use std::process::ExitCode;
 
 use chrono::{DateTime, Utc};
-use humantime::format_duration;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
-    dead_letters, hold, hosts, orphans,
-    output::{json as in_json, say, write},
+    hold, hosts, orphans,
+    output::{json as in_json, list, say, write},
     pause, receipts,
 };
 use crate::{
-    cli::{Command, DeadLettersAction, HostsAction, ReceiptsSelection, Selection, Server},
+    cli::{Command, DeadLettersAction, HostsAction, ReceiptsSelection},
+    config::Server,
     failure::Failure,
     operations::{
         fleet_view::Hosts,
@@ -25,7 +26,6 @@ use crate::{
     },
     store::{ListedReceipt, ReceiptPlace},
     terminal::Plain,
-    volume_name::ThreadId,
 };
 
 /// What programs accept.
@@ -47,11 +47,17 @@ pub(super) async fn run(server: &Server, command: Command) -> Result<ExitCode, F
                 return report(server, "hosts", true, |_| true).await;
             }
             let found: Hosts = server.get("hosts", &[]).await?;
-            done(write(&hosts::listing(&found)))
+            done(list(&hosts::listing(&found)))
         }
         Command::Orphans { action: None, json } => done(list_orphans(server, json).await),
         Command::DeadLetters { action: DeadLettersAction::List { selection } } => {
-            done(list_dead_letters(server, &selection).await)
+            done(letters::list(server, &selection).await)
+        }
+        Command::DeadLetters { action: DeadLettersAction::Replay { selection } } => {
+            done(letters::replay(server, &selection).await)
+        }
+        Command::DeadLetters { action: DeadLettersAction::Purge { selection, yes } } => {
+            done(letters::purge(server, &selection, yes).await)
         }
         Command::Receipts { action: None, selection } => done(list_receipts(server, selection).await),
         Command::Hold { thread_id, reason, until } => {
@@ -79,7 +85,7 @@ pub(super) async fn run(server: &Server, command: Command) -> Result<ExitCode, F
         | Command::Publish { .. }
         | Command::Health { .. }
         | Command::Orphans { action: Some(_), .. }
-        | Command::DeadLetters { .. }
+        | Command::DeadLetters { action: DeadLettersAction::Show { .. } }
         | Command::Receipts { action: Some(_), .. }
         | Command::Hosts { .. }
         | Command::Completions { .. }
@@ -142,51 +148,9 @@ async fn list_orphans(server: &Server, as_json: bool) -> Result<(), Failure> {
         }
         let created_at = orphan["created_at"].as_str().and_then(|at| at.parse::<DateTime<Utc>>().ok());
         let is_used = orphan["users"].as_array().is_some_and(|users| !users.is_empty());
-        say(orphans::line(&Plain(orphan["volume"].as_str().unwrap_or_default()), created_at, is_used))?;
+        list(&(orphans::line(&Plain(orphan["volume"].as_str().unwrap_or_default()), created_at, is_used) + "\n"))?;
     }
     orphans::say_counts(orphans.len(), volumes, foreign)
-}
-
-#[derive(Deserialize)]
-struct LettersPage {
-    total: u64,
-    matching: u64,
-    by_reason: BTreeMap<String, u64>,
-    messages: Vec<Letter>,
-}
-
-#[derive(Deserialize)]
-struct Letter {
-    reason: String,
-    thread_id: Option<ThreadId>,
-    attempts: usize,
-    parked_at: Option<DateTime<Utc>>,
-    error: Option<String>,
-}
-
-async fn list_dead_letters(server: &Server, selection: &Selection) -> Result<(), Failure> {
-    let thread = selection.thread.as_ref().map(ToString::to_string);
-    let age = |age: std::time::Duration| format_duration(age).to_string();
-    let conditions = [
-        ("reason", selection.reason.clone()),
-        ("thread", thread),
-        ("older_than", selection.older_than.map(age)),
-        ("newer_than", selection.newer_than.map(age)),
-        ("limit", selection.limit.map(|limit| limit.min(PAGE).to_string())),
-    ];
-    let query: Vec<_> = conditions.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
-    let text = server.get_text("dead-letters", &query, JSON).await?;
-    if selection.json {
-        return say(text);
-    }
-    let page: LettersPage = server.read(text.as_bytes())?;
-    dead_letters::say_counts(page.total, page.matching, page.by_reason.iter())?;
-    let shown = page.messages.len() as u64;
-    let lines = page.messages.iter().map(|letter| {
-        let thread = letter.thread_id.as_ref().map_or("-", ThreadId::as_str);
-        dead_letters::line(thread, &letter.reason, letter.attempts, letter.parked_at, letter.error.as_deref())
-    });
-    dead_letters::say_lines(lines, page.matching.saturating_sub(shown))
 }
 
 #[derive(Deserialize)]

@@ -272,6 +272,7 @@ impl<V: DockerPort, T: DatabasePort> Process<V, T> {
         let (health, stop) = (Arc::clone(&self.health), self.stop.clone());
         let console = Arc::new(Console::new(self.config.clone(), &listener, self.is_dry_run));
         tokio::select! {
+            () = metrics::keep_up(recorder.clone()) => {}
             () = http::serve(listener, limits, health, recorder, console, stop, self.done.clone()) => {}
             () = async { self.done.cancelled().await; self.abort.cancelled().await } => {}
         }

@@ -1,6 +1,6 @@
 //! The process: its port, its end, its log.
 
-use super::{Setting, setting};
+use super::{Setting, secret, setting};
 
 pub(super) const OF_PROCESS: &[Setting] = &[
     setting(
@@ -33,6 +33,18 @@ pub(super) const OF_PROCESS: &[Setting] = &[
         "",
         "Who may use console and API: lines role:name:token with the role viewer, operator or admin; without it they \
          are read-only, and for this machine alone",
+    ),
+    secret(
+        "server",
+        "VOLUME_REAPER_SERVER",
+        "",
+        "Ask the service whose console is at this http:// or https:// address, in place of broker, database and Docker",
+    ),
+    secret(
+        "server_token",
+        "VOLUME_REAPER_SERVER_TOKEN",
+        "",
+        "What that service is shown; others on this machine can read a flag",
     ),
     setting(
         "migrate",

@@ -72,4 +72,11 @@ pub(super) const OF_TABLES: &[Setting] = &[
         "removed_at",
         "Its column for our mark: when the volume was known to be gone",
     ),
+    setting(
+        "volumes_host_column",
+        "VOLUME_REAPER_VOLUMES_HOST_COLUMN",
+        "",
+        "Its column with the name of the Docker host that the volume is on, which counts more than its thread's; empty \
+         if there is none",
+    ),
 ];

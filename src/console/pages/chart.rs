@@ -4,8 +4,12 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 
-use super::looks::{amount, count};
-use crate::{console::lately::Range, store::Stat, terminal::time};
+use super::looks::count;
+use crate::{
+    console::lately::Range,
+    store::Stat,
+    terminal::{amount, time},
+};
 
 /// The drawing's units.
 const WIDTH: u32 = 720;

@@ -24,9 +24,14 @@
     for (const part of news.body.children) {
       const place = part.id && find(part.id);
       if (!place || place.innerHTML === part.innerHTML || isInUse(place)) continue;
+      const wasRunning = part.id === "operation" && place.querySelector("progress, form");
       place.replaceChildren(...part.childNodes);
+      if (wasRunning && !place.querySelector("progress, form")) again();
     }
   };
+  // What is not known yet, or has just ended, is asked for again, unless somebody is busy here.
+  const again = () => { if (!isStill && !document.hidden && !isInUse(find("main"))) location.reload(); };
+  if (document.querySelector("[data-again]")) setInterval(again, 2000);
   const listen = () => {
     const wanted = !isStill && !document.hidden && document.body.dataset.live;
     if (wanted && !stream) {

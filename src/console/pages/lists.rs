@@ -4,10 +4,7 @@ use askama::Template;
 
 use super::looks::{Frame, OperationLine, address, found_at, moment};
 use crate::{
-    console::{
-        operation::Operation,
-        queries::{DeadLettersQuery, ThreadsQuery},
-    },
+    console::queries::{DeadLettersQuery, ThreadsQuery},
     operations::{
         parked::ParkedPage,
         waiting_list::{WaitingPage, WaitsFor},
@@ -52,17 +49,29 @@ pub(super) struct Letters {
     matching: u64,
     taken_at: String,
     reason: String,
+    /// The group that is selected: its id, and what failed.
+    group: String,
+    group_text: String,
     thread: String,
     groups: Vec<GroupRow>,
     messages: Vec<MessageRow>,
     next: Option<String>,
 }
 
+/// The dead-letter queue is being walked through for the first time.
+#[derive(Template)]
+#[template(path = "looking.html")]
+pub(super) struct Looking {
+    pub(super) frame: Frame,
+    pub(super) operation: Option<OperationLine>,
+}
+
 struct GroupRow {
+    id: String,
     reason: &'static str,
     error: String,
     messages: u64,
-    came_back: u64,
+    came_back: String,
     oldest: String,
     newest: String,
 }
@@ -72,6 +81,7 @@ struct MessageRow {
     link: String,
     reason: &'static str,
     attempts: usize,
+    came_back: String,
     parked: String,
     error: String,
 }
@@ -118,12 +128,25 @@ fn named(waits_for: WaitsFor) -> (&'static str, &'static str) {
 }
 
 impl Letters {
-    pub(super) fn new(frame: Frame, operation: Option<Operation>, query: &DeadLettersQuery, page: ParkedPage) -> Self {
+    pub(super) fn new(
+        frame: Frame,
+        operation: Option<OperationLine>,
+        query: &DeadLettersQuery,
+        page: ParkedPage,
+    ) -> Self {
+        let selected = page.groups.iter().find(|group| query.group.as_ref() == Some(&group.id));
+        let group_text =
+            selected.map(|group| format!("{}: {}", group.reason, group.error.as_deref().unwrap_or("no error")));
         let groups = page.groups.into_iter().map(|group| GroupRow {
+            came_back: match (group.came_back, group.most_replays) {
+                (0, _) => "none".to_owned(),
+                (some, 1) => format!("{some} once"),
+                (some, most) => format!("{some}, up to {most} times"),
+            },
+            id: group.id,
             reason: group.reason,
             error: group.error.unwrap_or_default(),
             messages: group.messages,
-            came_back: group.came_back,
             oldest: moment(group.oldest),
             newest: moment(group.newest),
         });
@@ -132,21 +155,30 @@ impl Letters {
             thread: letter.thread_id.map(|id| id.to_string()).unwrap_or_default(),
             reason: letter.reason,
             attempts: letter.attempts,
+            came_back: match letter.replays {
+                0 => String::new(),
+                1 => "once".to_owned(),
+                more => format!("{more} times"),
+            },
             parked: moment(letter.parked_at),
             error: letter.error.unwrap_or_default(),
         });
         let text = |text: &Option<String>| text.clone().unwrap_or_default();
-        let (reason, thread) = (text(&query.reason), text(&query.thread));
-        let next = page.next.map(|after| address(&[("reason", &reason), ("thread", &thread), ("after", &after)]));
+        let (reason, group, thread) = (text(&query.reason), text(&query.group), text(&query.thread));
+        let next = page
+            .next
+            .map(|after| address(&[("reason", &reason), ("group", &group), ("thread", &thread), ("after", &after)]));
         Self {
             frame,
-            operation: operation.map(OperationLine::new),
+            operation,
             total: page.counts.total,
             matching: page.counts.matching,
             taken_at: moment(Some(page.taken_at)),
             groups: groups.collect(),
             messages: messages.collect(),
             reason,
+            group,
+            group_text: group_text.unwrap_or_default(),
             thread,
             next,
         }

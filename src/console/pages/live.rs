@@ -18,6 +18,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{
     looks::Frame,
+    operation,
     verdict::{Live, Now, pauses},
     viewer::Viewer,
 };
@@ -29,11 +30,13 @@ const INTERVAL: Duration = Duration::from_secs(3);
 const AGAIN: Duration = Duration::from_millis(500);
 
 /// What is kept up to date.
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct LiveQuery {
     /// The overview, with the chart of this range; without it, only what all pages have.
     range: Option<Range>,
+    /// The page that is open, from the overview on.
+    at: String,
 }
 
 /// What a stream has sent.
@@ -48,7 +51,7 @@ struct Viewing {
 }
 
 /// The stream of a page that is open. It lives as long as a connection may.
-pub(super) async fn live(State(console): Shared, viewer: Viewer, uri: Uri) -> Response {
+pub(super) async fn live(State(console): Shared, mut viewer: Viewer, uri: Uri) -> Response {
     let query: LiveQuery = match answer::query(&uri) {
         Ok(query) => query,
         Err(problem) => return problem.into_response(),
@@ -57,6 +60,7 @@ pub(super) async fn live(State(console): Shared, viewer: Viewer, uri: Uri) -> Re
         let detail = "as many pages as can be are kept up to date already: reload this one";
         return Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).into_response();
     };
+    viewer.place.here = query.at;
     let ends = Instant::now() + console.limit();
     let viewing = Viewing { console, viewer, range: query.range, sent: None, ends, _turn: turn };
     Sse::new(stream::unfold(viewing, Viewing::next)).into_response()
@@ -90,6 +94,7 @@ impl Viewing {
             None => None,
         };
         let frame = Frame::new(&self.viewer, self.console.only_looks, pauses(&report));
-        Live { frame, now }.render().unwrap_or_default()
+        let operation = operation(&self.console, &self.viewer, &frame);
+        Live { frame, operation, now }.render().unwrap_or_default()
     }
 }

@@ -32,6 +32,8 @@ pub(super) struct Frame {
     pub(super) root: String,
     /// From the overview to here.
     pub(super) here: String,
+    /// What news are asked for with: this page, so that what comes leads back here.
+    pub(super) live: String,
     pub(super) pages: Vec<PageLink>,
     pub(super) look: &'static str,
     pub(super) looks: [LookChoice; 3],
@@ -66,6 +68,12 @@ pub(super) struct PauseLine {
 pub(super) struct OperationLine {
     pub(super) text: String,
     pub(super) is_running: bool,
+    /// How far it is, and of how much.
+    pub(super) counts: Option<(u64, u64)>,
+    /// Who looks may end it.
+    pub(super) may_stop: bool,
+    /// A dry run's list can be downloaded.
+    pub(super) has_list: bool,
 }
 
 /// Why a volume is still there.
@@ -133,6 +141,7 @@ impl Frame {
         Self {
             root: place.root.clone(),
             here: place.here.clone(),
+            live: url::form_urlencoded::Serializer::new(String::new()).append_pair("at", &place.here).finish(),
             pages: PAGES.map(link).into(),
             look: place.look.as_str(),
             looks: Look::ALL.map(|look| LookChoice { name: look.as_str(), is_chosen: look == place.look }),
@@ -154,12 +163,21 @@ impl PauseLine {
 }
 
 impl OperationLine {
-    pub(super) fn new(operation: Operation) -> Self {
-        let Operation { what, who, began_at, ended } = operation;
-        let began = moment(Some(began_at));
-        match ended {
-            None => Self { text: format!("A {what} that {who} asked for runs since {began}"), is_running: true },
-            Some((_, how)) => Self { text: format!("A {what} that {who} asked for {began}: {how}"), is_running: false },
+    pub(super) fn new(operation: Operation, viewer: &Viewer, may_act: bool) -> Self {
+        let Operation { what, who, began_at, ended, how_far, planned } = operation;
+        let (began, is_ones_own) = (moment(Some(began_at)), planned.is_some() && who == viewer.person.name);
+        let is_running = ended.is_none();
+        let stopping = if how_far.is_stopped() { ", and is being stopped" } else { "" };
+        let text = match &ended {
+            None => format!("A {what} that {who} asked for runs since {began}{stopping}"),
+            Some((_, how)) => format!("A {what} that {who} asked for {began}: {how}"),
+        };
+        Self {
+            text,
+            is_running,
+            counts: how_far.counts().filter(|_| is_running),
+            may_stop: is_running && !how_far.is_stopped() && (may_act || is_ones_own),
+            has_list: !is_running && planned.is_some(),
         }
     }
 }
@@ -251,22 +269,6 @@ pub(super) fn count(number: u64) -> String {
     parts.join(",")
 }
 
-/// So many bytes, in the unit that leaves at most four digits.
-pub(super) fn amount(bytes: u64) -> String {
-    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
-    let (mut tenths, mut unit) = (u128::from(bytes) * 10, "bytes");
-    for next in UNITS {
-        if tenths < 10_240 {
-            break;
-        }
-        (tenths, unit) = (tenths / 1024, next);
-    }
-    match (unit, tenths % 10) {
-        ("bytes", _) | (_, 0) => format!("{} {unit}", tenths / 10),
-        (_, tenth) => format!("{}.{tenth} {unit}", tenths / 10),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -274,8 +276,6 @@ mod tests {
     #[test]
     fn numbers_are_written_as_people_read_them() {
         assert_eq!([0, 7, 999, 1000, 1_234_567].map(count), ["0", "7", "999", "1,000", "1,234,567"]);
-        let amounts = [0, 1023, 1024, 1536, 5 << 30, u64::MAX].map(amount);
-        assert_eq!(amounts, ["0 bytes", "1023 bytes", "1 KiB", "1.5 KiB", "5 GiB", "16383.9 PiB"].map(str::to_owned));
         assert_eq!(age(90_061), "1day 1h");
     }
 }

@@ -5,6 +5,7 @@
 
 mod assets;
 mod chart;
+mod downloads;
 mod lists;
 mod live;
 mod looks;
@@ -28,7 +29,7 @@ use axum::{
 };
 
 use self::{
-    looks::{Frame, Notice, PauseLine, Trouble},
+    looks::{Frame, Notice, OperationLine, PauseLine, Trouble},
     viewer::{Place, Viewer},
 };
 use super::{Console, problem::Problem, reading::Shared};
@@ -54,10 +55,14 @@ pub(super) fn pages(console: &Arc<Console>) -> Router<Arc<Console>> {
         .route("/dead-letters/replay", post(pressed::replay))
         .route("/dead-letters/purge", post(pressed::purge))
         .route("/removals", get(shown::removals))
-        .route("/removals.csv", get(shown::download))
+        .route("/removals.csv", get(downloads::removals))
         .route("/sweeps", get(shown::sweeps).post(pressed::sweep))
+        .route("/sweeps/planned.csv", get(downloads::planned))
+        .route("/sweeps/{id}/stop", post(pressed::stop_sweep))
+        .route("/operation/stop", post(pressed::stop))
         .route("/hosts", get(shown::hosts))
         .route("/orphans", get(shown::orphans))
+        .route("/orphans/remove", post(pressed::remove_orphans))
         .route("/holds", get(shown::holds).post(pressed::hold_any))
         .route("/activity", get(shown::activity))
         .route("/health", get(shown::health))
@@ -130,6 +135,11 @@ async fn frame(console: &Console, viewer: &Viewer) -> Frame {
         Err(_) => Vec::new(),
     };
     Frame::new(viewer, console.only_looks, pauses.iter().map(PauseLine::new).collect())
+}
+
+/// What was asked for at this replica, as this viewer sees it.
+fn operation(console: &Console, viewer: &Viewer, frame: &Frame) -> Option<OperationLine> {
+    console.operations.latest().map(|latest| OperationLine::new(latest, viewer, frame.may_act))
 }
 
 fn rendered(page: &impl Template) -> Response {

@@ -3,16 +3,17 @@
 use askama::Template;
 use chrono::Utc;
 
-use super::looks::{Frame, address, age, amount, found_at, moment};
+use super::looks::{Frame, OperationLine, address, age, count, found_at, moment};
 use crate::{
-    console::queries::{HoldsPage, OrphansPage},
+    console::queries::{HoldsPage, OrphansPage, OrphansQuery},
     operations::{
         doctor::findings::{Report as DoctorReport, Status},
         finding::Orphan,
         fleet_view::{HostView, Hosts},
+        status::COUNTED,
     },
     store::ListedHold,
-    terminal::time,
+    terminal::{amount, time},
 };
 
 /// The Docker hosts.
@@ -23,6 +24,8 @@ pub(super) struct HostList {
     rows: Vec<HostRow>,
     has_several: bool,
     without_host: u64,
+    /// There are more closed threads than were counted.
+    more_than: Option<String>,
 }
 
 struct HostRow {
@@ -39,8 +42,13 @@ struct HostRow {
 #[template(path = "orphans.html")]
 pub(super) struct OrphanList {
     frame: Frame,
+    operation: Option<OperationLine>,
     volumes: usize,
     foreign: usize,
+    /// How old they are at least, as a person typed it.
+    older_than: String,
+    matching: usize,
+    seen: String,
     rows: Vec<OrphanRow>,
     next: Option<String>,
 }
@@ -95,6 +103,7 @@ impl HostList {
             rows: hosts.hosts.iter().map(HostRow::new).collect(),
             has_several: hosts.hosts.len() > 1,
             without_host: hosts.unmarked_without_host,
+            more_than: hosts.too_many_to_count.then(|| count(COUNTED)),
         }
     }
 }
@@ -129,13 +138,19 @@ impl HostRow {
 }
 
 impl OrphanList {
-    pub(super) fn new(frame: Frame, page: OrphansPage) -> Self {
+    pub(super) fn new(frame: Frame, operation: Option<OperationLine>, query: &OrphansQuery, page: OrphansPage) -> Self {
+        let older_than = query.older_than.clone().unwrap_or_default();
+        let next = page.next.map(|after| address(&[("older_than", &older_than), ("after", &after)]));
         Self {
             frame,
+            operation,
+            older_than,
+            matching: page.matching,
+            seen: page.seen,
+            next,
             volumes: page.volumes,
             foreign: page.foreign,
             rows: page.orphans.into_iter().map(OrphanRow::new).collect(),
-            next: page.next.map(|after| address(&[("after", &after)])),
         }
     }
 }

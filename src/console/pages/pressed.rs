@@ -14,7 +14,7 @@ use super::{
 };
 use crate::console::{
     access::Access,
-    bodies::{HoldRequest, MessagesRequest, PauseRequest, ResumeRequest, SweepRequest},
+    bodies::{HoldRequest, MessagesRequest, OrphansRequest, PauseRequest, ResumeRequest, SweepRequest},
     problem::Problem,
     reading::{Shared, thread_id},
 };
@@ -73,21 +73,36 @@ pub(super) struct LookForm {
 #[derive(Deserialize)]
 pub(super) struct MessagesForm {
     reason: String,
+    #[serde(default)]
+    group: String,
     thread: String,
     expected: String,
 }
 
 impl MessagesForm {
     fn request(self) -> Result<MessagesRequest, Problem> {
-        let expected = self.expected.trim().parse();
-        let expected = expected.map_err(|_| Problem::invalid("type the number of messages"))?;
+        let expected = typed(&self.expected, "messages")?;
         Ok(MessagesRequest {
             reason: Some(self.reason),
+            group: given(self.group),
             thread: Some(self.thread),
             expected: Some(expected),
             ..MessagesRequest::default()
         })
     }
+}
+
+/// Which volumes without a thread a form is about.
+#[derive(Deserialize)]
+pub(super) struct OrphansForm {
+    older_than: String,
+    expected: String,
+    seen: String,
+}
+
+/// How many a person typed.
+fn typed(number: &str, of: &str) -> Result<u64, Problem> {
+    number.trim().parse().map_err(|_| Problem::invalid(format!("type the number of {of}")))
 }
 
 pub(super) async fn log_in(State(console): Shared, headers: HeaderMap, Form(form): Form<Login>) -> Page {
@@ -184,4 +199,22 @@ pub(super) async fn replay(State(console): Shared, viewer: Viewer, Form(form): F
 pub(super) async fn purge(State(console): Shared, viewer: Viewer, Form(form): Form<MessagesForm>) -> Page {
     console.purge(&viewer.person, &form.request()?).await?;
     Ok(back_to(&viewer, "dead-letters"))
+}
+
+pub(super) async fn remove_orphans(State(console): Shared, viewer: Viewer, Form(form): Form<OrphansForm>) -> Page {
+    let OrphansForm { older_than, expected, seen } = form;
+    let expected = Some(typed(&expected, "volumes")?);
+    let asked = OrphansRequest { older_than: Some(older_than), expected, seen: Some(seen) };
+    console.remove_orphans(&viewer.person, &asked).await?;
+    Ok(back_to(&viewer, "orphans"))
+}
+
+pub(super) async fn stop_sweep(State(console): Shared, viewer: Viewer, Path(id): Path<String>) -> Page {
+    console.stop_sweep(&viewer.person, &id).await?;
+    Ok(back_to(&viewer, "sweeps"))
+}
+
+pub(super) async fn stop(State(console): Shared, viewer: Viewer, Form(form): Form<PlainForm>) -> Page {
+    console.stop_operation(&viewer.person).await?;
+    Ok(back_to(&viewer, &form.back))
 }

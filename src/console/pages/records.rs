@@ -4,16 +4,17 @@ use askama::Template;
 use chrono::Utc;
 use serde::Deserialize;
 
-use super::looks::{Frame, OperationLine, address, amount, found_at, moment};
+use super::looks::{Frame, OperationLine, address, found_at, moment};
 use crate::{
     console::{
-        operation::{Operation, sweep_in_words},
+        operation::sweep_in_words,
         problem::Problem,
         queries::{ActionsPage, RemovalsPage, RemovalsQuery, SweepsPage},
     },
     operations::audit_trail::point,
     store::{ListedReceipt, LoggedAct, LoggedSweep},
     sweep::SweepReport,
+    terminal::amount,
 };
 
 /// Which receipts, as a person types it.
@@ -65,6 +66,8 @@ pub(super) struct Sweeps {
 }
 
 struct SweepRow {
+    id: String,
+    is_stopping: bool,
     began: String,
     is_running: bool,
     took: String,
@@ -150,10 +153,10 @@ impl ReceiptRow {
 }
 
 impl Sweeps {
-    pub(super) fn new(frame: Frame, operation: Option<Operation>, page: SweepsPage) -> Self {
+    pub(super) fn new(frame: Frame, operation: Option<OperationLine>, page: SweepsPage) -> Self {
         Self {
             frame,
-            operation: operation.map(OperationLine::new),
+            operation,
             rows: page.sweeps.into_iter().map(SweepRow::new).collect(),
             next: page.next.map(|after| address(&[("after", &after)])),
         }
@@ -163,14 +166,18 @@ impl Sweeps {
 impl SweepRow {
     fn new(sweep: LoggedSweep) -> Self {
         let is_running = sweep.ended_at.is_none();
+        let is_stopping = sweep.skipped_reason.is_some();
         let report = sweep.report.and_then(|report| serde_json::from_value::<SweepReport>(report).ok());
         let what = match (report, sweep.skipped_reason) {
             (Some(report), _) => sweep_in_words(&report),
+            (None, Some(why)) if is_running => format!("is being {why}"),
             (None, Some(why)) => format!("not done: {why}"),
             (None, None) if is_running => "it runs".to_owned(),
             (None, None) => String::new(),
         };
         Self {
+            id: sweep.id,
+            is_stopping,
             began: moment(Some(sweep.began_at)),
             is_running,
             took: sweep.duration_ms.map(|millis| format!("{millis} ms")).unwrap_or_default(),

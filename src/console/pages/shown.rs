@@ -1,20 +1,17 @@
 //! The pages that are looked at: each asks what the API answers, and shows it.
 
-use std::sync::Arc;
-
 use axum::{
-    body::Body,
     extract::{Path, State},
-    http::{StatusCode, Uri, header},
+    http::Uri,
     response::{IntoResponse, Redirect, Response},
 };
-use futures_util::stream;
 use serde::Deserialize;
 
 use super::{
     Page, frame,
-    lists::{Letters, Waiting},
+    lists::{Letters, Looking, Waiting},
     looks::{Notice, Thread},
+    operation,
     places::{HealthList, HoldList, HostList, OrphanList},
     records::{Activity, Removals, RemovalsForm, Sweeps},
     rendered,
@@ -28,19 +25,14 @@ use crate::{
         done::{actions_page, sweeps_page},
         lately::Range,
         problem::Problem,
-        queries::{DeadLettersQuery, ThreadsQuery},
+        queries::{DeadLettersQuery, OrphansQuery, RemovalsPage, ThreadsQuery},
         reading::{
-            Shared, explained, holds_page, orphans_page, parked_page, receipt_filter, removals_page, thread_id,
+            Shared, explained, holds_page, orphans_page, page_of, receipt_filter, receipts_after, thread_id,
             threads_page,
         },
     },
-    failure::Failure,
-    operations::audit_trail::ReceiptTable,
-    store::ListedReceipt,
+    operations::receipt_pages,
 };
-
-/// Receipts that are read at once for a download.
-const DOWNLOADED_AT_ONCE: u64 = 1000;
 
 /// The range of the chart.
 #[derive(Deserialize)]
@@ -90,49 +82,32 @@ pub(super) async fn thread(State(console): Shared, viewer: Viewer, Path(id): Pat
 
 pub(super) async fn letters(State(console): Shared, viewer: Viewer, uri: Uri) -> Page {
     let query: DeadLettersQuery = answer::query(&without_empty(&uri)?)?;
-    let page = parked_page(&console, &query).await?;
-    let operation = console.operations.latest();
-    Ok(rendered(&Letters::new(frame(&console, &viewer).await, operation, &query, page)))
+    let parked = console.parked_by_now().await?;
+    let frame = frame(&console, &viewer).await;
+    let operation = operation(&console, &viewer, &frame);
+    Ok(match parked {
+        Some(parked) => rendered(&Letters::new(frame, operation, &query, page_of(&parked, &query)?)),
+        None => rendered(&Looking { frame, operation }),
+    })
 }
 
 pub(super) async fn removals(State(console): Shared, viewer: Viewer, uri: Uri) -> Page {
     let form: RemovalsForm = answer::query(&uri)?;
-    let page = removals_page(&console, &form.query()?).await?;
+    let query = form.query()?;
+    let after = receipts_after(&query)?;
+    let limit = answer::limit(query.limit)?;
+    let filter = receipt_filter(&query);
+    let found = receipt_pages::page(console.store().await?, &filter, after, limit).await;
+    let (removals, next) = found.map_err(Problem::from)?;
+    let page = RemovalsPage { removals, next: next.as_ref().map(ToString::to_string) };
     Ok(rendered(&Removals::new(frame(&console, &viewer).await, form, page)))
-}
-
-/// All receipts that the filters mean, as a table. They are read as fast as they are taken.
-pub(super) async fn download(State(console): Shared, uri: Uri) -> Page {
-    let form: RemovalsForm = answer::query(&uri)?;
-    let filter = receipt_filter(&form.query()?);
-    let Ok(turn) = Arc::clone(&console.downloads).try_acquire_owned() else {
-        let detail = "others download at this moment: try again when they are done";
-        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).into());
-    };
-    let store = console.shared_store().await?;
-    let table = ReceiptTable::default();
-    let pages = stream::try_unfold(Some((store, table, None, turn)), move |reading| {
-        let filter = filter.clone();
-        async move {
-            let Some((store, mut table, after, turn)) = reading else { return Ok::<_, Failure>(None) };
-            let page = store.list_receipts(&filter, after, DOWNLOADED_AT_ONCE).await?;
-            let text = table.page(&page)?;
-            let is_last = (page.len() as u64) < DOWNLOADED_AT_ONCE;
-            let after = page.last().map(ListedReceipt::place);
-            Ok(Some((text, (!is_last).then_some((store, table, after, turn)))))
-        }
-    });
-    let headers = [
-        (header::CONTENT_TYPE, "text/csv; charset=utf-8"),
-        (header::CONTENT_DISPOSITION, "attachment; filename=\"removals.csv\""),
-    ];
-    Ok((headers, Body::from_stream(pages)).into_response())
 }
 
 pub(super) async fn sweeps(State(console): Shared, viewer: Viewer, uri: Uri) -> Page {
     let page = sweeps_page(&console, &answer::query(&uri)?).await?;
-    let operation = console.operations.latest();
-    Ok(rendered(&Sweeps::new(frame(&console, &viewer).await, operation, page)))
+    let frame = frame(&console, &viewer).await;
+    let operation = operation(&console, &viewer, &frame);
+    Ok(rendered(&Sweeps::new(frame, operation, page)))
 }
 
 pub(super) async fn hosts(State(console): Shared, viewer: Viewer) -> Page {
@@ -141,8 +116,11 @@ pub(super) async fn hosts(State(console): Shared, viewer: Viewer) -> Page {
 }
 
 pub(super) async fn orphans(State(console): Shared, viewer: Viewer, uri: Uri) -> Page {
-    let page = orphans_page(&console, &answer::query(&uri)?).await?;
-    Ok(rendered(&OrphanList::new(frame(&console, &viewer).await, page)))
+    let query: OrphansQuery = answer::query(&without_empty(&uri)?)?;
+    let page = orphans_page(&console, &query).await?;
+    let frame = frame(&console, &viewer).await;
+    let operation = operation(&console, &viewer, &frame);
+    Ok(rendered(&OrphanList::new(frame, operation, &query, page)))
 }
 
 pub(super) async fn holds(State(console): Shared, viewer: Viewer, uri: Uri) -> Page {

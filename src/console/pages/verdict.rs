@@ -5,12 +5,13 @@ use chrono::{DateTime, Utc};
 
 use super::{
     chart::{Chart, Sum},
-    looks::{Frame, PauseLine, age, amount, count, found_at},
+    looks::{Frame, OperationLine, PauseLine, age, count, found_at},
 };
 use crate::{
     console::lately::{Lately, Range},
     operations::status::overview::{FailingThread, Report},
-    terminal::time,
+    store::Stats,
+    terminal::{amount, time},
 };
 
 /// How things stand.
@@ -26,6 +27,7 @@ pub(super) struct Overview {
 #[template(path = "live.html")]
 pub(super) struct Live {
     pub(super) frame: Frame,
+    pub(super) operation: Option<OperationLine>,
     /// Only for the overview.
     pub(super) now: Option<Now>,
 }
@@ -85,7 +87,7 @@ impl Now {
             verdict,
             is_well: ill.is_empty(),
             figures: figures(report, lately, now),
-            chart: lately.drawn.as_ref().ok().map(|stats| Chart::new(range, stats, now)),
+            chart: lately.drawn.as_ref().ok().map(|stats| Chart::new(range, &stats.stats, now)),
             worst,
             lines,
             at: time(now),
@@ -156,10 +158,11 @@ fn parked(report: &Report) -> u64 {
 fn figures(report: &Report, lately: &Lately, now: DateTime<Utc>) -> Vec<Figure> {
     let known = |value: Option<u64>| value.map_or("unknown".to_owned(), count);
     let backlog = report.backlog.as_ref();
-    let oldest = backlog.map(|backlog| backlog.oldest_seconds.map_or("none".to_owned(), age));
+    let oldest = backlog.filter(|backlog| !backlog.and_more);
+    let oldest = oldest.map(|backlog| backlog.oldest_seconds.map_or("none".to_owned(), age));
     let figure = |name, value| Figure { name, value, note: String::new() };
-    let hour = lately.hour.as_deref().ok().map(|stats| Sum::of(stats.iter()));
-    let waiting = backlog.map(|backlog| backlog.unmarked);
+    let hour = lately.hour.as_deref().ok().map(|stats| Sum::of(&stats.stats));
+    let waiting = waiting(report);
     let swept = match &lately.last_sweep {
         Ok(Some(sweep)) => age_of(sweep.began_at, now),
         Ok(None) => "none yet".to_owned(),
@@ -170,7 +173,7 @@ fn figures(report: &Report, lately: &Lately, now: DateTime<Utc>) -> Vec<Figure> 
     let replica = |holder: &str| holder.rsplit_once('/').map_or(holder, |(replica, _)| replica).to_owned();
     let sweeper = sweeper.map(|sweeper| format!("by {}", replica(&sweeper.sweeper.holder))).unwrap_or_default();
     vec![
-        Figure { name: "Waiting", value: known(waiting), note: done_in(report, hour) },
+        Figure { name: "Waiting", value: waiting, note: done_in(report, hour) },
         figure("Oldest of them", oldest.unwrap_or_else(|| "unknown".to_owned())),
         removed("Removed, last hour", lately.hour.as_deref().ok()),
         removed("Removed, last day", lately.day.as_deref().ok()),
@@ -180,16 +183,32 @@ fn figures(report: &Report, lately: &Lately, now: DateTime<Utc>) -> Vec<Figure> 
     ]
 }
 
-fn removed(name: &'static str, stats: Option<&Vec<crate::store::Stat>>) -> Figure {
-    let Some(sum) = stats.map(|stats| Sum::of(stats.iter())) else {
+/// How many wait: counted now, or at the last sweeps where they are too many for that.
+fn waiting(report: &Report) -> String {
+    let Some(backlog) = &report.backlog else { return "unknown".to_owned() };
+    if !backlog.and_more {
+        return count(backlog.unmarked);
+    }
+    let left: u64 = report.threads.as_ref().map_or(0, |threads| threads.named().iter().map(|(_, count)| count).sum());
+    if left > backlog.unmarked {
+        format!("about {}", count(left))
+    } else {
+        format!("more than {}", count(backlog.unmarked))
+    }
+}
+
+fn removed(name: &'static str, stats: Option<&Stats>) -> Figure {
+    let Some(Stats { stats, at_least }) = stats else {
         return Figure { name, value: "unknown".to_owned(), note: String::new() };
     };
+    let sum = Sum::of(stats);
     let note = match (sum.bytes, sum.unsized_ones) {
         (0, _) => String::new(),
         (bytes, 0) => amount(bytes),
         (bytes, unsized_ones) => format!("{}, and {} of unknown size", amount(bytes), count(unsized_ones)),
     };
-    Figure { name, value: count(sum.removed), note }
+    let least = if *at_least { "at least " } else { "" };
+    Figure { name, value: format!("{least}{}", count(sum.removed)), note }
 }
 
 /// When the backlog will be done, if it goes on as in the last hour. Only what nothing is in the way of counts.

@@ -24,6 +24,7 @@ pub(super) fn verdicts(endpoint: &Endpoint, found: &Result<Inspection, Failure>,
     checks.extend(identity(found, pinned));
     checks.push(lists(found));
     checks.push(removal(found));
+    checks.extend(found.may_remove_containers.as_ref().map(removal_of_containers));
     checks.extend(found.clock.map(|clock| clock_verdict(clock, "docker.clock", "the daemon's")));
     checks
 }
@@ -143,6 +144,30 @@ fn removal(found: &Inspection) -> Check {
         Err(RemovalRefused::Other(why)) => Check::fail(
             name,
             format!("the removal of a volume that can't be there was not answered with \"no such volume\": {why}"),
+            "see that DOCKER_HOST is a Docker daemon, and look into its log",
+        ),
+    }
+}
+
+/// Where containers that have exited are removed.
+fn removal_of_containers(may_remove: &Result<(), RemovalRefused>) -> Check {
+    let name = "docker.remove_containers";
+    match may_remove {
+        Ok(()) => Check::ok(
+            name,
+            "containers can be removed: one that can't be there was answered with \"no such container\"",
+        ),
+        Err(RemovalRefused::Forbidden(why)) => Check::fail(
+            name,
+            format!("containers can't be removed, as VOLUME_REAPER_EXITED_CONTAINERS says: {why}"),
+            "allow DELETE /containers/* in the socket proxy (EXITED_CONTAINERS=remove) or the authorization plugin \
+             before the daemon, or set VOLUME_REAPER_EXITED_CONTAINERS=off",
+        ),
+        Err(RemovalRefused::Other(why)) => Check::fail(
+            name,
+            format!(
+                "the removal of a container that can't be there was not answered with \"no such container\": {why}"
+            ),
             "see that DOCKER_HOST is a Docker daemon, and look into its log",
         ),
     }

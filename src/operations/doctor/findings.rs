@@ -129,11 +129,10 @@ impl fmt::Display for Report {
 /// in its order. Takes some twenty seconds at most, however dead they are.
 pub async fn examine(config: &Config, dockers: &[Docker]) -> Report {
     let queues = Queues::new(config);
-    let (broker, database, found) = tokio::join!(
-        Box::pin(queue::inspect(&queues)),
-        Box::pin(database(config)),
-        Box::pin(join_all(dockers.iter().map(|docker| docker.inspect(&config.volume_names))))
-    );
+    let removes_containers = config.policy.exited.is_some();
+    let inspections = dockers.iter().map(|docker| docker.inspect(&config.volume_names, removes_containers));
+    let (broker, database, found) =
+        tokio::join!(Box::pin(queue::inspect(&queues)), Box::pin(database(config)), Box::pin(join_all(inspections)));
     let mut checks = settings_checks::verdicts(config);
     checks.extend(broker_checks::verdicts(&queues, &broker));
     checks.extend(database_checks::verdicts(config, &database));
@@ -324,6 +323,7 @@ mod tests {
             clock: Some(clock(0)),
             lists: Ok(Vec::new()),
             may_remove: Ok(()),
+            may_remove_containers: None,
         }
     }
 
@@ -399,7 +399,8 @@ mod tests {
         schema.may_write = Err(Failure::permanent("permission denied for table volume_removals"));
         let forbidden = Err(RemovalRefused::Forbidden("403 from the proxy".to_owned()));
         let lists = Err(Failure::permanent("403 from the proxy"));
-        let docker = DaemonFacts { may_remove: forbidden, lists, ..daemon() };
+        let may_remove_containers = Some(Err(RemovalRefused::Forbidden("403 from the proxy".to_owned())));
+        let docker = DaemonFacts { may_remove: forbidden, may_remove_containers, lists, ..daemon() };
         insta::assert_snapshot!("broken", report(&config, broker, &Ok(database), &Ok(docker), Some("ANOTHER")));
     }
 

@@ -48,20 +48,20 @@ impl Explanation {
 
 /// What the database says of the thread, and the host that has its volume.
 async fn found(config: &Config, thread: &ThreadId) -> (Result<Rows, Failure>, Result<Daemon, Failure>) {
-    let by_template = || config.volume_names.volumes_of(thread);
+    let by_template = |host: Option<String>| vec![(host, config.volume_names.volumes_of(thread))];
     let store = match super::store_to_look_at(config).await {
         Ok(store) => store,
-        Err(down) => return (Err(down), daemon(config, None, &[], thread, &by_template()).await),
+        Err(down) => return (Err(down), all_daemons(config, &[], thread, by_template(None)).await),
     };
     let (volumes, refused) = match store.named_volumes(thread).await {
         Ok(Some(named)) => checked(config, named),
         Ok(None) | Err(_) => (Vec::new(), None),
     };
-    let volumes = &if volumes.is_empty() { by_template() } else { volumes };
     let row = store.look_up_thread(thread).await;
     let host = row.as_ref().ok().and_then(|row| row.as_ref()?.host.clone());
+    let volumes = if volumes.is_empty() { by_template(host) } else { volumes };
     let pinned = store.pinned_daemons().await.unwrap_or_default();
-    let daemon = daemon(config, host, &pinned, thread, volumes).await;
+    let daemon = all_daemons(config, &pinned, thread, volumes).await;
     let rows = match row {
         Ok(row) => read_rows(&store, config, thread, row, daemon.as_ref().ok()).await,
         Err(down) => Err(down),
@@ -72,17 +72,44 @@ async fn found(config: &Config, thread: &ThreadId) -> (Result<Rows, Failure>, Re
     (rows, daemon)
 }
 
+/// Volumes by the hosts that are said to have them.
+type ByHost = Vec<(Option<String>, Vec<VolumeName>)>;
+
 /// The volumes that rows name, those without a mark first, and why one may not be looked at.
-fn checked(config: &Config, named: Vec<NamedVolume>) -> (Vec<VolumeName>, Option<String>) {
-    let (mut volumes, mut refused) = (Vec::new(), None);
-    for NamedVolume { name, marked } in named {
+fn checked(config: &Config, named: Vec<NamedVolume>) -> (ByHost, Option<String>) {
+    let (mut volumes, mut refused) = (ByHost::new(), None);
+    for NamedVolume { name, marked, host } in named {
         match config.volume_names.check(&name) {
-            Ok(volume) => volumes.push(volume),
+            Ok(volume) => match volumes.iter_mut().find(|(of, _)| *of == host) {
+                Some((_, others)) => others.push(volume),
+                None => volumes.push((host, vec![volume])),
+            },
             Err(why) if !marked => refused = refused.or(Some(why)),
             Err(_) => {}
         }
     }
     (volumes, refused)
+}
+
+/// Looks at the hosts that volumes of the thread are on, at least one: the daemon of that volume which says most, with
+/// what the others have.
+async fn all_daemons(
+    config: &Config,
+    pinned: &[PinnedDaemon],
+    thread: &ThreadId,
+    volumes: ByHost,
+) -> Result<Daemon, Failure> {
+    let look =
+        async |(host, volumes): (Option<String>, Vec<VolumeName>)| daemon(config, host, pinned, thread, &volumes).await;
+    let all = join_all(volumes.into_iter().map(look)).await;
+    let mut all = all.into_iter().collect::<Result<Vec<_>, _>>()?;
+    let seen: Vec<_> = all.iter().flat_map(|daemon| daemon.volumes.clone()).collect();
+    let telling = &SeenVolume::most_telling(&seen).volume;
+    let has_it = |daemon: &Daemon| daemon.volumes.iter().any(|seen| seen.volume == *telling);
+    let main = all.iter().position(has_it).unwrap_or(0);
+    let mut main = all.swap_remove(main);
+    main.volumes.extend(all.into_iter().flat_map(|daemon| daemon.volumes));
+    Ok(main)
 }
 
 async fn read_rows(
@@ -166,7 +193,11 @@ async fn look(
                 });
             }
         }
-        Ok(Daemon { host: host.name.name().map(str::to_owned), identity: identity.as_str().to_owned(), volumes })
+        let name = host.name.name().map(str::to_owned);
+        for seen in &mut volumes {
+            seen.host.clone_from(&name);
+        }
+        Ok(Daemon { host: name, identity: identity.as_str().to_owned(), volumes })
     };
     look.await.map_err(|failure: Failure| match host.name.name() {
         None => failure,

@@ -244,7 +244,7 @@ mod tests {
             sweeper: Some(Sweeper { holder: "r1".to_owned(), epoch: 1, expires_at }),
         };
         let found = FoundVolume { driver: "local".to_owned(), created_at: None, labels: [].into() };
-        let seen = SeenVolume { volume: volume.clone(), found: Some(found), users: Vec::new() };
+        let seen = SeenVolume { volume: volume.clone(), found: Some(found), users: Vec::new(), host: None };
         let daemon = Daemon { host: None, identity: "ID".to_owned(), volumes: vec![seen] };
         Facts { thread, volume, now: now(), database: Ok(rows), docker: Ok(daemon) }
     }

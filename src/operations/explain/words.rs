@@ -203,7 +203,9 @@ fn exited(facts: &Facts) -> String {
 }
 
 /// Another volume of the thread.
-pub(super) fn of_other(SeenVolume { volume, found, users }: &SeenVolume) -> String {
+pub(super) fn of_other(SeenVolume { volume, found, users, host }: &SeenVolume) -> String {
+    let on_host = host.as_ref().map(|host| format!(" on host {}", Plain(host))).unwrap_or_default();
+    let volume = format!("{volume}{on_host}");
     match (found, users.as_slice()) {
         (None, _) => format!("{volume}, which is not there"),
         (Some(_), []) => format!("{volume}, which nothing uses"),

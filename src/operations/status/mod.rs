@@ -21,15 +21,28 @@ use crate::{
 };
 
 /// Failing threads that are named.
-const WORST: u64 = 10;
+const WORST: usize = 10;
+
+/// Waiting threads that are counted for who looks at a glance. More are not: that would take the longer the more.
+pub const COUNTED: u64 = 10_000;
 
 /// How things stand.
 pub async fn status(config: &Config) -> Report {
+    found(config, None).await
+}
+
+/// How things stand, for pages: [`COUNTED`] waiting threads are counted, and no more.
+pub async fn at_a_glance(config: &Config) -> Report {
+    found(config, Some(COUNTED)).await
+}
+
+async fn found(config: &Config, most: Option<u64>) -> Report {
     let queues = Queues::new(config);
     let hosts = config.docker_hosts.iter().map(|host| answering(config, host));
     let (database, queues, hosts) =
-        tokio::join!(Box::pin(rows(config)), Box::pin(queue::count(&queues)), Box::pin(join_all(hosts)));
-    Report::new(Facts { now: Utc::now(), database, queues, hosts })
+        tokio::join!(Box::pin(rows(config, most)), Box::pin(queue::count(&queues)), Box::pin(join_all(hosts)));
+    let report = Report::new(Facts { now: Utc::now(), database, queues, hosts });
+    most.into_iter().fold(report, Report::counted_to)
 }
 
 async fn answering(config: &Config, host: &DockerHost) -> AskedHost {
@@ -37,11 +50,11 @@ async fn answering(config: &Config, host: &DockerHost) -> AskedHost {
     AskedHost { name: host.name.clone(), answering: identity.map(|identity: Identity| identity.as_str().to_owned()) }
 }
 
-async fn rows(config: &Config) -> Result<Rows, Failure> {
+async fn rows(config: &Config, most: Option<u64>) -> Result<Rows, Failure> {
     let store = super::store_to_look_at(config).await?;
     // First, so that a database that is down is waited for once and not in every section.
     let rows = match store.ping().await {
-        Ok(()) => Ok(read_rows(&store, config).await),
+        Ok(()) => Ok(read_rows(&store, config, most).await),
         Err(down) => Err(down),
     };
     // Everything is known; a database that does not say goodbye holds up nobody.
@@ -49,8 +62,12 @@ async fn rows(config: &Config) -> Result<Rows, Failure> {
     rows
 }
 
-async fn read_rows(store: &Store, config: &Config) -> Rows {
-    let failing = store.worst_failures(WORST).await.map(|(threads, worst)| {
+async fn read_rows(store: &Store, config: &Config, most: Option<u64>) -> Rows {
+    let failing = match most {
+        None => store.worst_failures(WORST as u64).await,
+        Some(_) => store.worst_failures_at_a_glance(WORST).await,
+    };
+    let failing = failing.map(|(threads, worst)| {
         let worst = worst.into_iter();
         let failing = |failed| Failing::new(failed, config.reconcile_cooldown);
         FailingThreads {
@@ -60,12 +77,18 @@ async fn read_rows(store: &Store, config: &Config) -> Rows {
     });
     Rows {
         sweepers: sweepers(store, config).await,
-        unmarked_by_host: store.unmarked_by_host().await,
-        backlog: store.backlog().await,
+        unmarked_by_host: match most {
+            None => store.unmarked_by_host().await,
+            Some(most) => store.unmarked_by_host_to(most).await.map(Option::unwrap_or_default),
+        },
+        backlog: match most {
+            None => store.backlog().await,
+            Some(most) => store.backlog_to(most).await,
+        },
         removals: store.removals(Utc::now()).await,
         failing,
         threads: threads_left(store).await,
-        pause: store.pause(None).await,
+        pause: pause_of_all(store, config).await,
         pauses: pauses(store, config).await,
         sweeper: store.look_up_lease(SWEEP_LEASE).await,
         daemons: store.pinned_daemons().await,
@@ -80,6 +103,11 @@ async fn threads_left(store: &Store) -> Result<Option<ThreadStates>, Failure> {
 
 fn named(config: &Config) -> impl Iterator<Item = &Host> {
     config.docker_hosts.iter().map(|host| &host.name).filter(|host| !host.is_only())
+}
+
+/// Of several hosts' pauses only that of everything; the doubt about the only host is about everything.
+async fn pause_of_all(store: &Store, config: &Config) -> Result<Option<Pause>, Failure> {
+    if named(config).next().is_some() { store.pause_of_everything().await } else { store.pause(None).await }
 }
 
 async fn pauses(store: &Store, config: &Config) -> Result<BTreeMap<String, Option<Pause>>, Failure> {

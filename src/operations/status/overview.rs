@@ -53,7 +53,7 @@ pub struct Rows {
     pub failing: Result<FailingThreads, Failure>,
     /// What the latest sweeps left, if there were any.
     pub threads: Result<Option<ThreadStates>, Failure>,
-    /// All removal is paused.
+    /// All removal is paused: on the only host, or on every one of several.
     pub pause: Result<Option<Pause>, Failure>,
     /// Removal is paused, everywhere or on one of several hosts, by host.
     pub pauses: Result<BTreeMap<String, Option<Pause>>, Failure>,
@@ -121,6 +121,9 @@ pub(crate) struct Answering {
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct LeftToDo {
     pub(crate) unmarked: u64,
+    /// There are more, which were not counted.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) and_more: bool,
     pub(crate) oldest_closed_at: Option<DateTime<Utc>>,
     pub(crate) oldest_seconds: Option<u64>,
 }
@@ -219,6 +222,18 @@ impl Report {
     }
 }
 
+impl Report {
+    /// The report, where no more than so many waiting threads were counted.
+    #[must_use]
+    pub(super) fn counted_to(mut self, most: u64) -> Self {
+        if let Some(backlog) = self.backlog.as_mut().filter(|backlog| backlog.unmarked > most) {
+            backlog.unmarked = most;
+            backlog.and_more = true;
+        }
+        self
+    }
+}
+
 impl Rows {
     /// What a database says that does not answer.
     fn unread(down: Failure) -> Self {
@@ -252,7 +267,7 @@ impl Sweeping {
 impl LeftToDo {
     fn new(Backlog { unmarked, oldest_closed_at }: Backlog, now: DateTime<Utc>) -> Self {
         let oldest_seconds = oldest_closed_at.map(|at| (now - at).num_seconds().max(0).unsigned_abs());
-        Self { unmarked, oldest_closed_at, oldest_seconds }
+        Self { unmarked, and_more: false, oldest_closed_at, oldest_seconds }
     }
 }
 
@@ -369,7 +384,14 @@ mod tests {
             |removed, not_found| BTreeMap::from([("not_found".to_owned(), not_found), ("removed".to_owned(), removed)]);
         let mut busy = changed(|rows| {
             rows.backlog = Ok(Backlog { unmarked: 1204, oldest_closed_at: Some(ago(90_061)) });
-            rows.removals = Ok(Removals { last_hour: counts(31, 2), last_day: counts(4012, 77) });
+            let reclaimed = |bytes, unsized_volumes| crate::store::Reclaimed { bytes, unsized_volumes };
+            rows.removals = Ok(Removals {
+                last_hour: counts(31, 2),
+                last_day: counts(4012, 77),
+                reclaimed_last_hour: reclaimed(5 << 30, 0),
+                reclaimed_last_day: reclaimed(6 << 40, 12),
+                at_least: true,
+            });
             let worst = vec![failing_thread("t1", 12, "disk full"), failing_thread("t2", 1, "two\nlines")];
             rows.failing = Ok(FailingThreads { threads: 14, worst });
             rows.pause = Ok(Some(paused("the new release removes too much")));

@@ -2,7 +2,7 @@
 //! MariaDB's, "Error Codes").
 
 use migrations::MySql;
-use sea_orm::sqlx::{error::DatabaseError, mysql::MySqlDatabaseError};
+use sea_orm::sqlx::{self, error::DatabaseError, mysql::MySqlDatabaseError};
 
 use crate::store::engine::{Errors, Refusal};
 
@@ -27,6 +27,15 @@ impl Errors for MySql {
     fn remedy(&self, error: &dyn DatabaseError) -> Option<&'static str> {
         (number(error) == Some(1419))
             .then_some("our trigger needs SET GLOBAL log_bin_trust_function_creators = 1, see docs/mysql.md")
+    }
+
+    /// The one thing that this library refuses to do with an address that it took: to encrypt a password without TLS.
+    fn plain_words(&self, error: &sqlx::Error) -> Option<&'static str> {
+        let sqlx::Error::Configuration(error) = error else { return None };
+        error.to_string().contains("mysql-rsa").then_some(
+            "this user's login (caching_sha2_password) is done over TLS or a Unix socket only: set ssl-mode=REQUIRED, \
+             or socket=PATH, in DATABASE_URL",
+        )
     }
 }
 

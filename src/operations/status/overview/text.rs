@@ -4,6 +4,7 @@ use super::{
     BTreeMap, Dependency, Duration, Failing, FailingThread, FailingThreads, Host, HostReport, KnownDaemon, LeftToDo,
     Pause, PinnedDaemon, Plain, QueueCount, Removals, Report, Sweeper, Sweeping, fmt, time, times,
 };
+use crate::{cleanup::Gone, store::Reclaimed, terminal::amount_of};
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -37,10 +38,11 @@ impl Report {
     }
 
     fn write_backlog(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Some(LeftToDo { unmarked, oldest_closed_at, oldest_seconds }) = &self.backlog else {
+        let Some(LeftToDo { unmarked, and_more, oldest_closed_at, oldest_seconds }) = &self.backlog else {
             return self.unread(f, "backlog");
         };
-        write!(f, "{:<9} {unmarked} closed threads are not marked", "backlog")?;
+        let more = if *and_more { "more than " } else { "" };
+        write!(f, "{:<9} {more}{unmarked} closed threads are not marked", "backlog")?;
         if let (Some(at), Some(seconds)) = (oldest_closed_at, oldest_seconds) {
             write!(f, ", the oldest was closed at {}, {} ago", time(*at), age(*seconds))?;
         }
@@ -48,10 +50,13 @@ impl Report {
     }
 
     fn write_removals(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Some(Removals { last_hour, last_day }) = &self.removals else {
+        let Some(Removals { last_hour, last_day, reclaimed_last_hour, reclaimed_last_day, at_least }) = &self.removals
+        else {
             return self.unread(f, "removals");
         };
-        writeln!(f, "{:<9} last hour: {}; last 24 hours: {}", "removals", counts(last_hour), counts(last_day))
+        let least = if *at_least { "at least " } else { "" };
+        let (hour, day) = (counts(last_hour, *reclaimed_last_hour), counts(last_day, *reclaimed_last_day));
+        writeln!(f, "{:<9} last hour: {least}{hour}; last 24 hours: {least}{day}", "removals")
     }
 
     fn write_failing(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -112,7 +117,7 @@ impl Report {
             };
             // That of everything has a line of its own.
             let paused = match pause {
-                Some(pause) if self.pause.is_none() => {
+                Some(pause) if self.pause.as_ref() != Some(pause) => {
                     format!(
                         ", PAUSED since {}: {}; `resume --on {name}` resumes it",
                         time(pause.paused_at),
@@ -190,11 +195,13 @@ pub(super) fn age(seconds: u64) -> String {
     humantime::format_duration(Duration::from_secs(seconds - seconds % unit)).to_string()
 }
 
-/// Counts by outcome, such as `3 removed, 1 not_found`.
-fn counts(by_outcome: &BTreeMap<String, u64>) -> String {
+/// Counts by outcome, such as `1 not_found, 3 removed, 5 GiB`.
+fn counts(by_outcome: &BTreeMap<String, u64>, reclaimed: Reclaimed) -> String {
     if by_outcome.is_empty() {
         return "none".to_owned();
     }
     let counts: Vec<_> = by_outcome.iter().map(|(outcome, count)| format!("{count} {}", Plain(outcome))).collect();
-    counts.join(", ")
+    let Reclaimed { bytes, unsized_volumes } = reclaimed;
+    let removed = by_outcome.get(Gone::Removed.as_str()).copied().unwrap_or_default();
+    counts.join(", ") + &amount_of(removed, bytes, unsized_volumes)
 }

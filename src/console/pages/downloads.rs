@@ -1,0 +1,69 @@
+//! What is downloaded: tables for other programs.
+
+use std::sync::Arc;
+
+use axum::{
+    body::Body,
+    extract::State,
+    http::{HeaderName, StatusCode, Uri, header},
+    response::IntoResponse,
+};
+use futures_util::stream;
+
+use super::{Page, records::RemovalsForm};
+use crate::{
+    console::{
+        answer,
+        problem::Problem,
+        reading::{Shared, receipt_filter},
+    },
+    failure::Failure,
+    operations::audit_trail::{ReceiptTable, unwritable},
+    store::ListedReceipt,
+};
+
+/// Receipts that are read at once for a download.
+const DOWNLOADED_AT_ONCE: u64 = 1000;
+
+/// All receipts that the filters mean, as a table. They are read as fast as they are taken.
+pub(super) async fn removals(State(console): Shared, uri: Uri) -> Page {
+    let form: RemovalsForm = answer::query(&uri)?;
+    let filter = receipt_filter(&form.query()?);
+    let Ok(turn) = Arc::clone(&console.downloads).try_acquire_owned() else {
+        let detail = "others download at this moment: try again when they are done";
+        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).into());
+    };
+    let store = console.shared_store().await?;
+    let table = ReceiptTable::default();
+    let pages = stream::try_unfold(Some((store, table, None, turn)), move |reading| {
+        let filter = filter.clone();
+        async move {
+            let Some((store, mut table, after, turn)) = reading else { return Ok::<_, Failure>(None) };
+            let page = store.list_receipts(&filter, after, DOWNLOADED_AT_ONCE).await?;
+            let text = table.page(&page)?;
+            let is_last = (page.len() as u64) < DOWNLOADED_AT_ONCE;
+            let after = page.last().map(ListedReceipt::place);
+            Ok(Some((text, (!is_last).then_some((store, table, after, turn)))))
+        }
+    });
+    Ok((headers("attachment; filename=\"removals.csv\""), Body::from_stream(pages)).into_response())
+}
+
+/// What the latest dry run would have done, volume by volume.
+pub(super) async fn planned(State(console): Shared) -> Page {
+    let latest = console.operations.latest().filter(|operation| operation.ended.is_some());
+    let Some(planned) = latest.and_then(|operation| operation.planned) else {
+        let detail = "there is no list: the latest that was asked for here is no dry run, or is not done yet";
+        return Err(Problem::new(StatusCode::NOT_FOUND, detail).into());
+    };
+    let mut csv = csv::WriterBuilder::new().has_headers(false).from_writer(Vec::new());
+    let head = csv.write_record(["host", "thread_id", "volume", "would"]);
+    let rows = planned.lines().into_iter().try_for_each(|line| csv.serialize(line));
+    head.and(rows).map_err(|error| Problem::from(unwritable(&error)))?;
+    let text = csv.into_inner().map_err(|error| Problem::from(unwritable(&error)))?;
+    Ok((headers("attachment; filename=\"dry-run.csv\""), text).into_response())
+}
+
+fn headers(disposition: &'static str) -> [(HeaderName, &'static str); 2] {
+    [(header::CONTENT_TYPE, "text/csv; charset=utf-8"), (header::CONTENT_DISPOSITION, disposition)]
+}
