@@ -20,7 +20,7 @@ pub fn daemon(status_code: u16, message: &str) {
         Ok(Removal::NotFound) => assert!(status_code == 404 && message.contains("ha_ws_t1")),
         Ok(Removal::Referenced { containers }) => {
             assert!([409, 500].contains(&status_code));
-            assert!(containers.iter().all(|id| ContainerId::parse(id).is_ok()));
+            assert!(containers.iter().all(|id| ContainerId::parse(id).is_some()));
         }
         Ok(removal @ (Removal::Removed | Removal::NotSent)) => panic!("{removal:?}"),
         Err(failure) => assert!(failure.message.contains(&status_code.to_string())),
