@@ -7,11 +7,12 @@ CARGO_DENY = 0.20.2
 CARGO_AUDITABLE = 0.7.7
 CARGO_CYCLONEDX = 0.5.9
 CARGO_FUZZ = 0.13.2
+FUZZ_TARGETS = message headers settings answers limiter
 # What runs without a server. A process for each test where nextest is installed.
 UNIT_TESTS = --locked --workspace --lib --test layout
 
 .DEFAULT_GOAL = help
-.PHONY: help demo test check simulation model fuzz screenshots soak bench lint audit book build deb release cargo-deny
+.PHONY: help demo test check simulation model fuzz screenshots soak chaos compat bench lint audit book build deb release cargo-deny
 # One after the other, also under `make -j`: each of them takes all cores, and cargo's lock.
 .NOTPARALLEL:
 
@@ -53,9 +54,9 @@ model: ## every interleaving of the protocol, for one thread
 	cargo test --locked --test model -- --nocapture
 
 # The short form, without a nightly compiler, is in the unit tests: bytes and texts by chance, some hundred a run.
-fuzz: ## messages and settings by chance, for MINUTES=10 each; needs a nightly compiler
+fuzz: ## messages, headers, settings, servers' answers, the limiter by chance, MINUTES=10 each; needs a nightly compiler
 	cargo fuzz --version >/dev/null 2>&1 || cargo install --locked cargo-fuzz@$(CARGO_FUZZ)
-	for target in message settings; do \
+	for target in $(FUZZ_TARGETS); do \
 		mkdir -p fuzz/target/found/$$target; \
 		cargo +nightly fuzz run $$target fuzz/target/found/$$target fuzz/corpus/$$target -- \
 			-max_total_time=$$(($(or $(MINUTES),10) * 60)) || exit 1; \
@@ -66,6 +67,17 @@ soak: ## 20,000 events with a fault every second, 20,000 reopenings, a row that 
 	deploy/local/install rabbitmq-server docker.io postgresql mariadb-server
 	cargo build --locked --release --bins --example soak
 	deploy/local/servers run -- cargo run --locked --release --quiet --example soak
+
+# As root: it makes networks. CHAOS_SEED=... runs the plan of faults again that a run has printed.
+chaos: ## three brokers, a database and its standby, two hosts, and a fault every second for MINUTES=3
+	deploy/local/install rabbitmq-server docker.io postgresql iproute2 libfaketime
+	cargo build --locked --bins --example soak
+	CHAOS_MINUTES=$(or $(MINUTES),3) cargo run --locked --quiet --example soak -- redundant
+
+# As root, and from Debian's packages alone. The tree of a release is made the first time.
+compat: ## the tests with the servers of another Debian release, SUITE=trixie or sid; TESTS="doctor:: locks::" for some
+	deploy/local/install mmdebstrap
+	deploy/local/compat $(or $(SUITE),trixie) $(TESTS)
 
 bench: ## figures, beside what they compare with; PARTS="events idle" for some
 	deploy/local/install

@@ -207,7 +207,8 @@ impl Logs {
         self.settled.contains_key(thread)
     }
 
-    pub(crate) fn print(&self, notes: &Notes) {
+    /// `also` are the first words of what may be tried again besides.
+    pub(crate) fn print(&self, notes: &Notes, also: &[&str]) {
         println!();
         for (settlement, count) in &self.settlements {
             line(&format!("deliveries decided on: {settlement}"), count);
@@ -225,7 +226,8 @@ impl Logs {
             // Cut between its answer and its name, which proves nothing.
             "docker at the connection ended before the daemon had said who",
         ];
-        let others = self.retries.keys().filter(|error| !expected.iter().any(|expected| error.starts_with(expected)));
+        let is_expected = |error: &&String| expected.iter().chain(also).any(|expected| error.starts_with(expected));
+        let others = self.retries.keys().filter(|error| !is_expected(error));
         notes.claim("nothing that was down cost an attempt", &others.cloned().collect::<Vec<_>>());
     }
 }
@@ -249,6 +251,8 @@ pub(crate) fn check_events(published: &[Published], letters: &[DeadLetter], logs
     for message in published {
         match (message.dead_letter, parked.get(message.id.as_str())) {
             (Some(reason), Some(letter)) if letter.reason == reason => {}
+            // Acknowledged as deferred, unlooked at, while the host that it names was down.
+            (Some("unknown_thread"), None) if message.names_host && logs.is_settled(&message.thread) => acked += 1,
             (_, Some(letter)) if message.may_be_unreadable && letter.reason == "unreadable" => {}
             (Some(reason), letter) => {
                 let found = letter.map_or("nothing", |letter| &letter.reason);

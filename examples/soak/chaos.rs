@@ -187,7 +187,7 @@ impl Chaos {
                 let (chaos, since) = (self.clone(), Utc::now());
                 lasting.spawn(async move {
                     // A database that goes away meanwhile unlocks them.
-                    let _ = lock_rows(&others, pause).await;
+                    let _ = lock_rows(&chaos.platform, &others.database_url, pause).await;
                     chaos.platform.meanwhile.was(&format!("{fault:?}"), since);
                 });
                 return true;
@@ -242,7 +242,7 @@ impl Chaos {
         match harm {
             Harm::Server(action, lasts) => kill_and_start(&self.servers, server, action, *lasts).await,
             Harm::Swap(target, lasts) => {
-                let right = server.proxy.swap(target);
+                let right = server.proxy.swap(std::slice::from_ref(target));
                 tokio::time::sleep(*lasts).await;
                 server.proxy.swap(&right);
                 Ok(())

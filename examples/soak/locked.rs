@@ -131,14 +131,14 @@ impl Scene {
         while began.elapsed() < lasts {
             pace.tick().await;
             let (scene, id) = (Arc::clone(&scene), format!("t{number}"));
-            let replica = Arc::clone(&scene);
+            let asked = Arc::clone(&scene);
             others.spawn(async move { scene.close(&id).await });
             number += 1;
-            let ready = soon("/readyz", get(&replica.http, "/readyz")).await?;
+            let ready = soon("/readyz", get(&asked.http, "/readyz")).await?;
             if !ready.starts_with("HTTP/1.1 200") {
                 not_ready.push(ready.lines().last().unwrap_or_default().to_owned());
             }
-            connections.push(look.connections().await?);
+            connections.push(asked.connections().await?);
         }
         while let Some(closed) = others.join_next().await {
             closed??;

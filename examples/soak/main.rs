@@ -19,6 +19,9 @@
 //! PostgreSQL; the others have a share of it), `SOAK_LOCKED_SECONDS`, `SOAK_VOLUMES` (of the sweep) and `SOAK_SEED`
 //! change the run; what has none of its own is left out. The seed decides on the threads and throws the dice for the
 //! faults; what meets what is up to the machine.
+//!
+//! `make chaos` runs the same account over a cluster of three brokers, a database with a standby and two Docker hosts:
+//! see [`redundant`].
 
 mod account;
 mod broker;
@@ -32,14 +35,16 @@ mod poison;
 mod race;
 #[path = "../../tests/integration/raw_publisher.rs"]
 mod raw_publisher;
+mod redundant;
 mod replica;
 mod servers;
 mod shape;
+mod stories;
 mod writer;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    env, fs,
+    env, fmt, fs,
     path::PathBuf,
     process::{ExitCode, Stdio},
     sync::{Arc, atomic::Ordering},
@@ -59,7 +64,7 @@ use tokio::{
 use crate::{
     account::{Logs, Notes, Rows, check_events, check_volumes, line},
     broker::DeadLetter,
-    chaos::{Chaos, Fault},
+    chaos::Chaos,
     others::Others,
     plan::{Dice, Fate},
     platform::{PREFIX, Platform},
@@ -89,7 +94,7 @@ async fn main() -> ExitCode {
         Err(error) => eprintln!("soak: {error}"),
     };
     let soaked = tokio::select! {
-        soaked = soak() => soaked,
+        soaked = run() => soaked,
         () = stop(SignalKind::interrupt()) => Err("interrupted".into()),
         () = stop(SignalKind::terminate()) => Err("terminated".into()),
     };
@@ -102,9 +107,16 @@ async fn main() -> ExitCode {
     }
 }
 
+async fn run() -> Try {
+    match env::args().nth(1).as_deref() {
+        None => soak().await,
+        Some("redundant") => Box::pin(redundant::suffer()).await,
+        Some(other) => Err(format!("{other:?} is no run: it is none, or `redundant`").into()),
+    }
+}
+
 async fn soak() -> Try {
-    let now = Utc::now().timestamp_micros().unsigned_abs();
-    let seed = number("SOAK_SEED", now % 1_000_000)?;
+    let seed = number("SOAK_SEED", some_seed())?;
     let events = usize::try_from(number("SOAK_EVENTS", 20_000)?)?;
     let cycles = usize::try_from(number("SOAK_CYCLES", 20_000)?)?;
     let volumes = usize::try_from(number("SOAK_VOLUMES", 3_000)?)?;
@@ -126,12 +138,21 @@ async fn soak() -> Try {
     if volumes > 0 {
         writer::write(volumes, place.logs, place.binary, &notes).await?;
     }
+    conclude(&notes, &format!("SOAK_SEED={seed}"))
+}
+
+fn some_seed() -> u64 {
+    Utc::now().timestamp_micros().unsigned_abs() % 1_000_000
+}
+
+/// The last word, and the exit code.
+fn conclude(notes: &Notes, run: &str) -> Try {
     match notes.incidents().as_slice() {
         [] => {
             println!("\nNothing is lost, nothing is left, nothing was touched that should not have been.");
             Ok(())
         }
-        incidents => Err(format!("with SOAK_SEED={seed}:\n - {}", incidents.join("\n - ")).into()),
+        incidents => Err(format!("with {run}:\n - {}", incidents.join("\n - ")).into()),
     }
 }
 
@@ -156,31 +177,42 @@ async fn suffer(
     let faults_ended = Instant::now();
     notes.say(&format!("the faults are over; {} messages are published", platform.published().len()));
 
-    let settled = timeout(SETTLE_DEADLINE, settle(&platform, &servers, stories, notes)).await;
+    settle(&platform, async || servers.waiting().await, stories, notes).await;
     let settled_after = faults_ended.elapsed();
     progress.abort();
-    if !matches!(settled, Ok(Ok(()))) {
-        say_what_is_left(&platform, &servers, notes).await;
-    }
+    let end = account_for(&platform, &stage.program, stage.replicas, notes).await?;
+    end.logs.print(notes, &[]);
+    end.rows.print(&platform.threads);
+    line("seconds from the last fault's end until all is settled", format!("{:.1}", settled_after.as_secs_f64()));
+    print_faults(&faults, &platform, &end.lives);
+    platform.meanwhile.print(&end.rows, &platform.threads, &platform.published(), &end.letters, &end.logs);
+    stage.others.leave().await
+}
+
+/// What the servers and the replicas say in the end.
+struct End {
+    lives: Vec<Life>,
+    letters: Vec<DeadLetter>,
+    rows: Rows,
+    logs: Logs,
+}
+
+/// Lets go of the held volumes, stops the replicas, and checks what is left in Docker, the database and the broker.
+async fn account_for(platform: &Platform, program: &Program, replicas: Vec<Replica>, notes: &Notes) -> Try<End> {
     println!("\nThe account");
-    check_volumes(&platform, true, notes).await?;
+    check_volumes(platform, true, notes).await?;
     platform.let_go().await?;
     // What of these is not marked is seen below, with the other rows.
-    let _ = timeout(SETTLE_DEADLINE, until_unmarked(&platform, &BTreeSet::new())).await;
-    check_volumes(&platform, false, notes).await?;
+    let _ = timeout(SETTLE_DEADLINE, until_unmarked(platform, &BTreeSet::new())).await;
+    check_volumes(platform, false, notes).await?;
 
-    let lives = end(stage.replicas).await?;
-    let letters = take_dead_letters(&stage.program, notes).await?;
-    let rows = Rows::read(&platform).await?;
+    let lives = end(replicas).await?;
+    let letters = take_dead_letters(program, notes).await?;
+    let rows = Rows::read(platform).await?;
     let logs = Logs::read(&lives.iter().flat_map(|life| life.logs.clone()).collect::<Vec<_>>())?;
     rows.check(&platform.threads, platform.shape.per_thread(), notes);
     check_events(&platform.published(), &letters, &logs, notes);
-    logs.print(notes);
-    rows.print(&platform.threads);
-    line("seconds from the last fault's end until all is settled", format!("{:.1}", settled_after.as_secs_f64()));
-    print_faults(&faults, &platform, &lives);
-    platform.meanwhile.print(&rows, &platform.threads, &platform.published(), &letters, &logs);
-    stage.others.leave().await
+    Ok(End { lives, letters, rows, logs })
 }
 
 /// Reads what is in the dead-letter queue as a person would, and deletes it.
@@ -252,28 +284,25 @@ impl Stage {
             None => database_url.clone(),
             Some(database) => database_url.replacen(authority(&database_url)?, &database.proxy.address, 1),
         };
-        let mut settings = settings(
-            amqp_url.replacen(amqp, &servers.broker.proxy.address, 1),
-            of_replicas,
-            format!("tcp://{}", servers.docker.proxy.address),
-        );
+        let mut settings = settings(amqp_url.replacen(amqp, &servers.broker.proxy.address, 1), of_replicas);
+        settings.insert("DOCKER_HOST", format!("tcp://{}", servers.docker.proxy.address));
         settings.extend(shape.settings(PREFIX));
         let program = Program { binary: place.binary.clone(), settings, logs: place.logs.clone() };
 
-        let threads = plan::threads(events, dice);
-        let platform = Arc::new(Platform::new(threads, (on, shape), &database_url, amqp_url, docker_socket).await?);
+        let threads = plan::threads(events, 1, dice);
+        let platform = Platform::new(threads, (on, shape), &database_url, amqp_url, &[docker_socket]).await?;
+        let platform = Arc::new(platform);
         servers.control("import-image", None).await?;
         platform.make_tables().await?;
-        declare(&program, &platform, &servers).await?;
+        declare(&program, &platform, async || servers.waiting().await).await?;
+        servers.write_down_queues().await?;
         // From here on an empty database is a wrong one.
         let program = program.with("VOLUME_REAPER_MIGRATE", "false");
-        platform.open_threads().await?;
-        let volumes = platform.volumes().await?.len();
-        notes.say(&format!("{} threads are open, {volumes} volumes are there", platform.with_row().count()));
+        open(&platform, notes).await?;
 
         let others = Arc::new(Others::gather(&servers, &program, &platform, database_url).await?);
 
-        let http = free_addresses().await?;
+        let http = free_addresses(REPLICAS).await?;
         let start = |(number, http): (usize, &String)| {
             Replica::start(number + 1, program.with("VOLUME_REAPER_HTTP_ADDR", http), Arc::clone(notes))
         };
@@ -290,14 +319,22 @@ impl Stage {
     }
 }
 
+/// All threads, with their volumes.
+async fn open(platform: &Platform, notes: &Notes) -> Try {
+    platform.open_threads().await?;
+    let volumes = platform.volumes().await?.len();
+    notes.say(&format!("{} threads are open, {volumes} volumes are there", platform.with_row().count()));
+    Ok(())
+}
+
 /// Where the replicas may listen, each time that they start: below the ports that the system gives to connections.
-async fn free_addresses() -> Try<Vec<String>> {
+async fn free_addresses(count: usize) -> Try<Vec<String>> {
     let mut free = Vec::new();
     for port in 12_000..20_000 {
         if TcpListener::bind(("127.0.0.1", port)).await.is_ok() {
             free.push(format!("127.0.0.1:{port}"));
         }
-        if free.len() == REPLICAS {
+        if free.len() == count {
             return Ok(free);
         }
     }
@@ -310,13 +347,12 @@ fn authority(url: &str) -> Try<&str> {
     Ok(authority.ok_or_else(|| format!("not of the form scheme://user@host:port/path: {url}"))?.0)
 }
 
-/// The settings of the replicas.
-fn settings(amqp_url: String, database_url: String, docker_host: String) -> HashMap<&'static str, String> {
+/// The settings of the replicas, but for their hosts.
+fn settings(amqp_url: String, database_url: String) -> HashMap<&'static str, String> {
     let text = str::to_owned;
     HashMap::from([
         ("AMQP_URL", amqp_url),
         ("DATABASE_URL", database_url),
-        ("DOCKER_HOST", docker_host),
         ("VOLUME_REAPER_DOCKER_TIMEOUT", text("5s")),
         ("VOLUME_REAPER_RETRY_DELAYS", text(RETRY_DELAYS)),
         ("VOLUME_REAPER_RECONCILE_INTERVAL", text("5s")),
@@ -347,17 +383,16 @@ impl Place {
 }
 
 /// The schema and the queues, before anything is killed.
-async fn declare(program: &Program, platform: &Platform, servers: &Servers) -> Try {
+async fn declare(program: &Program, platform: &Platform, waiting: impl AsyncFn() -> Try<Vec<String>>) -> Try {
     let mut first = program.start("first", &program.logs.join("first.log"))?;
     let ready = async {
-        while platform.unmarked().await.is_err() || servers.waiting().await.is_err() {
+        while platform.unmarked().await.is_err() || waiting().await.is_err() {
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
         Ok::<(), &str>(())
     };
     soon("the first start", ready).await?;
-    first.kill().await?;
-    servers.write_down_queues().await
+    Ok(first.kill().await?)
 }
 
 async fn say_progress(platform: Arc<Platform>, notes: Arc<Notes>) {
@@ -370,16 +405,35 @@ async fn say_progress(platform: Arc<Platform>, notes: Arc<Notes>) {
     }
 }
 
+/// Waits until there is nothing left to do, and says what is left if that does not come. `waiting` are the queues that
+/// hold messages.
+async fn settle(
+    platform: &Platform,
+    waiting: impl AsyncFn() -> Try<Vec<String>>,
+    stories: JoinHandle<()>,
+    notes: &Notes,
+) {
+    let settled = timeout(SETTLE_DEADLINE, until_settled(platform, &waiting, stories, notes)).await;
+    if !matches!(settled, Ok(Ok(()))) {
+        say_what_is_left(platform, &waiting, notes).await;
+    }
+}
+
 /// Waits until the platform has done what it was to do, every closed thread is marked but the held ones, and all queues
 /// but the parking lot are empty.
-async fn settle(platform: &Platform, servers: &Servers, stories: JoinHandle<()>, notes: &Notes) -> Try {
+async fn until_settled(
+    platform: &Platform,
+    waiting: &impl AsyncFn() -> Try<Vec<String>>,
+    stories: JoinHandle<()>,
+    notes: &Notes,
+) -> Try {
     stories.await?;
     notes.say("the platform has closed and published everything");
     until_unmarked(platform, &held(platform)).await;
     notes.say("every closed thread is marked but the held ones");
     let mut looks_at_empty = 0;
     while looks_at_empty < 2 {
-        let is_empty = servers.waiting().await.is_ok_and(|waiting| waiting.is_empty());
+        let is_empty = waiting().await.is_ok_and(|waiting| waiting.is_empty());
         looks_at_empty = if is_empty { looks_at_empty + 1 } else { 0 };
         tokio::time::sleep(LOOK_EVERY).await;
     }
@@ -398,7 +452,7 @@ async fn until_unmarked(platform: &Platform, these: &BTreeSet<String>) {
     }
 }
 
-async fn say_what_is_left(platform: &Platform, servers: &Servers, notes: &Notes) {
+async fn say_what_is_left(platform: &Platform, waiting: &impl AsyncFn() -> Try<Vec<String>>, notes: &Notes) {
     let unmarked = platform.unmarked().await.unwrap_or_default();
     let held = held(platform);
     notes.incident(format!(
@@ -406,7 +460,7 @@ async fn say_what_is_left(platform: &Platform, servers: &Servers, notes: &Notes)
          queues: {:?}; {} messages published",
         unmarked.difference(&held).take(5).collect::<Vec<_>>(),
         held.difference(&unmarked).collect::<Vec<_>>(),
-        servers.waiting().await,
+        waiting().await,
         platform.published().len(),
     ));
 }
@@ -421,7 +475,7 @@ async fn end(replicas: Vec<Replica>) -> Try<Vec<Life>> {
     Ok(lives)
 }
 
-fn print_faults(faults: &BTreeMap<Fault, usize>, platform: &Platform, lives: &[Life]) {
+fn print_faults<F: fmt::Debug>(faults: &BTreeMap<F, usize>, platform: &Platform, lives: &[Life]) {
     let peak_kib = lives.iter().map(|life| life.peak_kib).max().unwrap_or_default();
     line("MiB of memory that a replica had at most", peak_kib / 1024);
     line("starts of replicas", lives.iter().map(|life| life.logs.len()).sum::<usize>());

@@ -41,6 +41,17 @@ impl Meanwhile {
         self.0.lock().entry(kind.to_owned()).or_default().push((now, now + FELT));
     }
 
+    /// What was there at some time between these.
+    pub(crate) fn between(&self, from: DateTime<Utc>, to: DateTime<Utc>) -> Vec<(DateTime<Utc>, String)> {
+        let mut met = Vec::new();
+        for (kind, spans) in self.0.lock().iter() {
+            for (since, until) in spans.iter().filter(|(since, until)| *since <= to && from <= *until) {
+                met.push((*since, format!("fault: {kind}, until {}", until.format("%H:%M:%S%.3f"))));
+            }
+        }
+        met
+    }
+
     /// Prints the table.
     pub(crate) fn print(
         &self,

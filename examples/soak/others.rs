@@ -22,7 +22,7 @@ use crate::{
     platform::{PREFIX, Platform},
     replica::Program,
     servers::{SCRIPT, Servers, control},
-    shape::{On, Shape},
+    shape::On,
     soon,
 };
 
@@ -39,13 +39,13 @@ const LIVE_WITHIN: Duration = Duration::from_secs(5);
 const DISK_MIB: usize = 64;
 
 /// Locks rows, those that wait to be marked first, for so long.
-pub(crate) async fn lock_rows(others: &Others, lasts: Duration) -> Try {
-    let db = soon("database", Database::connect(&others.database_url)).await?;
+pub(crate) async fn lock_rows(platform: &Platform, database_url: &str, lasts: Duration) -> Try {
+    let db = soon("database", Database::connect(database_url)).await?;
     let lock = soon("database", db.begin()).await?;
-    let chance = if others.on == On::MariaDb { "rand()" } else { "random()" };
+    let chance = if platform.on == On::MariaDb { "rand()" } else { "random()" };
     let select = format!(
         "SELECT id FROM threads WHERE {} IS NULL ORDER BY status, {chance} LIMIT {LOCKED_ROWS} FOR UPDATE SKIP LOCKED",
-        others.shape.mark()
+        platform.shape.mark()
     );
     soon("database", lock.execute_unprepared(&select)).await?;
     sleep(lasts).await;
@@ -150,7 +150,7 @@ async fn owner_of(dir: &Path) -> Try<String> {
     Ok(String::from_utf8(output.stdout)?.trim().to_owned())
 }
 
-async fn as_root(command: &[&str]) -> Try {
+pub(crate) async fn as_root(command: &[&str]) -> Try {
     let is_root = Command::new("id").arg("-u").output().await?.stdout.starts_with(b"0\n");
     let command = if is_root { command.to_vec() } else { [&["sudo"][..], command].concat() };
     let output = Command::new(command[0]).args(&command[1..]).stdin(Stdio::null()).output().await?;
@@ -232,7 +232,7 @@ impl Drop for WrongServers {
 }
 
 /// What the servers in a directory export.
-async fn exported(dir: &Path, name: &str) -> Try<String> {
+pub(crate) async fn exported(dir: &Path, name: &str) -> Try<String> {
     let text = fs::read_to_string(dir.join("env")).await?;
     let value = text.lines().find_map(|line| line.strip_prefix("export ")?.strip_prefix(name)?.strip_prefix('='));
     Ok(value.ok_or_else(|| format!("{}: no {name}", dir.display()))?.to_owned())
@@ -243,9 +243,7 @@ pub(crate) struct Others {
     pub(crate) wrong: WrongServers,
     /// Only PostgreSQL can have the receipts on a disk of their own.
     pub(crate) disk: Option<SmallDisk>,
-    database_url: String,
-    on: On,
-    shape: Shape,
+    pub(crate) database_url: String,
 }
 
 impl Others {
@@ -263,7 +261,7 @@ impl Others {
             }
             On::MariaDb | On::Sqlite => None,
         };
-        Ok(Self { wrong, disk, database_url, on: platform.on, shape: platform.shape })
+        Ok(Self { wrong, disk, database_url })
     }
 
     pub(crate) async fn leave(&self) -> Try {

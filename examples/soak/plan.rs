@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+/// What the daemons are called where there are several.
+pub(crate) const HOSTS: [&str; 2] = ["docker-1", "docker-2"];
+
 /// Chance with a seed: the same seed throws the same dice. `SplitMix64`, which is plenty for choosing faults.
 #[derive(Clone)]
 pub(crate) struct Dice(pub(crate) u64);
@@ -130,10 +133,24 @@ impl Fate {
 pub(crate) struct Thread {
     pub(crate) id: String,
     pub(crate) fate: Fate,
+    /// Which daemon has its volumes.
+    pub(crate) host: usize,
+    /// Its events say so.
+    pub(crate) names_host: bool,
 }
 
-/// Threads about which `events` messages are published, in random order.
-pub(crate) fn threads(events: usize, dice: &mut Dice) -> Vec<Thread> {
+impl Thread {
+    pub(crate) fn event(&self) -> String {
+        let id = &self.id;
+        if self.names_host {
+            return format!(r#"{{"thread_id": "{id}", "host": "{}"}}"#, HOSTS[self.host]);
+        }
+        format!(r#"{{"thread_id": "{id}"}}"#)
+    }
+}
+
+/// Threads about which `events` messages are published, in random order, on one host or two.
+pub(crate) fn threads(events: usize, hosts: usize, dice: &mut Dice) -> Vec<Thread> {
     let mut fates = Vec::new();
     for (fate, share) in Fate::SHARES {
         let each = fate.messages().max(1);
@@ -142,7 +159,13 @@ pub(crate) fn threads(events: usize, dice: &mut Dice) -> Vec<Thread> {
     let messages: usize = fates.iter().map(|fate| fate.messages()).sum();
     fates.extend(std::iter::repeat_n(Fate::Absent, events.saturating_sub(messages)));
     dice.shuffle(&mut fates);
-    fates.into_iter().enumerate().map(|(number, fate)| Thread { id: format!("t{number:06}"), fate }).collect()
+    let thread = |(number, fate): (usize, Fate)| Thread {
+        id: format!("t{number:06}"),
+        fate,
+        host: number % hosts,
+        names_host: hosts > 1 && (number / hosts).is_multiple_of(2),
+    };
+    fates.into_iter().enumerate().map(thread).collect()
 }
 
 /// A message that is no event, and the reason that the dead-letter queue is to give for it.

@@ -29,6 +29,7 @@ use crate::{
     poison::{Message, dressed, poison},
     shape::{On, Shape},
     soon,
+    stories::Stories,
 };
 
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -46,10 +47,12 @@ pub(crate) struct Platform {
     pub(crate) threads: Vec<Thread>,
     pub(crate) broker: Broker,
     pub(crate) meanwhile: Meanwhile,
+    pub(crate) stories: Stories,
     pub(crate) on: On,
     pub(crate) shape: Shape,
     db: DatabaseConnection,
-    docker: Docker,
+    /// One for each host.
+    daemons: Vec<Docker>,
     published: Mutex<Vec<Published>>,
     /// Closes that are committed.
     pub(crate) closed: AtomicUsize,
@@ -63,6 +66,7 @@ pub(crate) struct Published {
     pub(crate) fate: Fate,
     /// The reason that the dead-letter queue has to give for it; `None` if it does not belong there.
     pub(crate) dead_letter: Option<&'static str>,
+    pub(crate) names_host: bool,
     /// What is odd about it.
     pub(crate) kind: Option<String>,
     /// The client library can't read it any more once the broker has added to its headers, or is not asked to when it
@@ -71,12 +75,13 @@ pub(crate) struct Published {
 }
 
 impl Platform {
+    /// With the sockets of its hosts' daemons.
     pub(crate) async fn new(
         threads: Vec<Thread>,
         (on, shape): (On, Shape),
         database_url: &str,
         broker_url: String,
-        docker: &str,
+        sockets: &[&str],
     ) -> Try<Self> {
         let mut options = ConnectOptions::new(database_url);
         options.sqlx_logging(false).max_connections(16).acquire_timeout(ATTEMPT_TIMEOUT).connect_lazy(true);
@@ -86,8 +91,12 @@ impl Platform {
             threads,
             broker: Broker::new(broker_url, EXCHANGE.to_owned()),
             meanwhile: Meanwhile::default(),
+            stories: Stories::default(),
             db: Database::connect(options).await?,
-            docker: Docker::connect_with_unix(docker, 60, bollard::API_DEFAULT_VERSION)?,
+            daemons: sockets
+                .iter()
+                .map(|socket| Docker::connect_with_unix(socket, 60, bollard::API_DEFAULT_VERSION))
+                .collect::<Result<_, _>>()?,
             published: Mutex::default(),
             closed: AtomicUsize::new(0),
         })
@@ -114,10 +123,10 @@ impl Platform {
             }
         }
         let volumes = self.with_row().filter(|thread| thread.fate.has_volume());
-        let volumes = volumes.flat_map(|thread| self.volumes_of(thread));
-        let volumes: Vec<_> = volumes.chain(ORPHANS.map(str::to_owned)).collect();
-        stream::iter(volumes)
-            .map(|volume| soon("docker", self.docker.create_volume(request(&volume))))
+        let on_daemon = |thread| self.volumes_of(thread).into_iter().map(move |volume| (self.daemon(thread), volume));
+        let orphans = ORPHANS.map(|orphan| (&self.daemons[0], orphan.to_owned()));
+        stream::iter(volumes.flat_map(on_daemon).chain(orphans).collect::<Vec<_>>())
+            .map(|(daemon, volume)| soon("docker", daemon.create_volume(request(&volume))))
             .buffer_unordered(8)
             .try_for_each(async |_| Ok(()))
             .await?;
@@ -132,7 +141,7 @@ impl Platform {
                 }),
                 ..ContainerCreateBody::default()
             };
-            soon("docker", self.docker.create_container(Some(options), body)).await?;
+            soon("docker", self.daemon(thread).create_container(Some(options), body)).await?;
         }
         Ok(())
     }
@@ -198,9 +207,11 @@ impl Platform {
         }
         let id = &thread.id;
         self.execute(&format!("UPDATE threads SET status = 'open', closed_at = NULL WHERE id = '{id}'")).await;
+        self.stories.add(id, "reopened");
         for volume in self.volumes_of(thread) {
-            again(|| self.docker.create_volume(request(&volume))).await;
+            again(|| self.daemon(thread).create_volume(request(&volume))).await;
         }
+        self.stories.add(id, "its volumes are there again");
         self.publish_event(thread, 2).await;
         if thread.fate == Fate::ClosedAgain {
             tokio::time::sleep(wait).await;
@@ -213,11 +224,12 @@ impl Platform {
     async fn close(&self, thread: &Thread) {
         let close = format!("UPDATE threads SET status = 'closed', closed_at = {}", self.on.now());
         self.execute(&format!("{close} WHERE id = '{}' AND status = 'open'", thread.id)).await;
+        self.stories.add(&thread.id, "closed");
         self.closed.fetch_add(1, Ordering::Relaxed);
     }
 
     async fn publish_event(&self, thread: &Thread, number: usize) {
-        let body = format!(r#"{{"thread_id": "{}"}}"#, thread.id);
+        let body = thread.event();
         let dead_letter = (thread.fate == Fate::Unknown).then_some("unknown_thread");
         self.publish(thread, number, body.as_bytes(), dead_letter).await;
     }
@@ -247,8 +259,9 @@ impl Platform {
         kind: Option<String>,
         may_be_unreadable: bool,
     ) {
-        let (thread, fate) = (thread.id.clone(), thread.fate);
-        self.published.lock().push(Published { id, thread, fate, dead_letter, kind, may_be_unreadable });
+        self.stories.add(&thread.id, &format!("{id} is published: {}", kind.as_deref().unwrap_or("an event")));
+        let (thread, fate, names_host) = (thread.id.clone(), thread.fate, thread.names_host);
+        self.published.lock().push(Published { id, thread, fate, dead_letter, names_host, kind, may_be_unreadable });
     }
 
     async fn is_marked(&self, thread: &Thread) -> bool {
@@ -278,17 +291,27 @@ impl Platform {
 
     /// The volumes with our prefix.
     pub(crate) async fn volumes(&self) -> Try<BTreeSet<String>> {
-        let volumes = soon("docker", self.docker.list_volumes(None::<ListVolumesOptions>)).await?.volumes;
-        let names = volumes.unwrap_or_default().into_iter().map(|volume| volume.name);
-        Ok(names.filter(|name| Shape::is_ours(PREFIX, name)).collect())
+        let mut ours = BTreeSet::new();
+        for daemon in &self.daemons {
+            let volumes = soon("docker", daemon.list_volumes(None::<ListVolumesOptions>)).await?.volumes;
+            let names = volumes.unwrap_or_default().into_iter().map(|volume| volume.name);
+            ours.extend(names.filter(|name| Shape::is_ours(PREFIX, name)));
+        }
+        Ok(ours)
     }
 
     /// Removes the containers, so that nothing holds a volume any more.
     pub(crate) async fn let_go(&self) -> Try {
         for thread in self.with(Fate::Held) {
-            soon("docker", self.docker.remove_container(&container(thread), None::<RemoveContainerOptions>)).await?;
+            let name = container(thread);
+            let remove = self.daemon(thread).remove_container(&name, None::<RemoveContainerOptions>);
+            soon("docker", remove).await?;
         }
         Ok(())
+    }
+
+    fn daemon(&self, thread: &Thread) -> &Docker {
+        &self.daemons[thread.host]
     }
 
     pub(crate) fn with(&self, fate: Fate) -> impl Iterator<Item = &Thread> {

@@ -30,6 +30,8 @@ pub(crate) enum Order {
     Kill(Duration),
     /// SIGTERM.
     Stop(Duration),
+    /// SIGSTOP, and SIGCONT: the same process, which does not know where the time has gone.
+    Freeze(Duration),
     /// SIGTERM, for good.
     End,
 }
@@ -105,16 +107,25 @@ async fn lives(
         let log = program.logs.join(format!("{name}-{:03}.log", life.logs.len() + 1));
         let mut child = program.start(name, &log)?;
         life.logs.push(log.clone());
-        let order = tokio::select! {
-            ended = child.wait() => {
-                notes.incident(format!("{name} ended by itself ({ended:?}): {}", last_line(&log)));
-                tokio::time::sleep(PAUSE).await;
-                continue;
-            }
-            order = orders.recv() => order.unwrap_or(Order::End),
+        let order = loop {
+            let order = tokio::select! {
+                ended = child.wait() => {
+                    notes.incident(format!("{name} ended by itself ({ended:?}): {}", last_line(&log)));
+                    tokio::time::sleep(PAUSE).await;
+                    break None;
+                }
+                order = orders.recv() => order.unwrap_or(Order::End),
+            };
+            let Order::Freeze(lasts) = order else { break Some(order) };
+            signal(&child, "STOP").await?;
+            tokio::time::sleep(lasts).await;
+            signal(&child, "CONT").await?;
         };
+        let Some(order) = order else { continue };
         life.peak_kib = life.peak_kib.max(peak_kib(&child));
         match order {
+            // It is running again.
+            Order::Freeze(_) => {}
             Order::Kill(away) => {
                 child.kill().await?;
                 tokio::time::sleep(away).await;
@@ -139,10 +150,7 @@ fn peak_kib(child: &Child) -> u64 {
 
 /// SIGTERM; whatever is down at that moment, the process has to end in good time and with success.
 async fn stop(name: &str, child: &mut Child, log: &Path, notes: &Notes) -> Try {
-    if let Some(id) = child.id() {
-        // The system's own: the standard library knows no signal but SIGKILL.
-        Command::new("kill").args(["-s", "TERM", &id.to_string()]).status().await?;
-    }
+    signal(child, "TERM").await?;
     match timeout(STOP_DEADLINE, child.wait()).await {
         Ok(status) if status.as_ref().is_ok_and(ExitStatus::success) => {}
         // It had not begun: the signal came before its first instruction.
@@ -152,6 +160,14 @@ async fn stop(name: &str, child: &mut Child, log: &Path, notes: &Notes) -> Try {
             notes.incident(format!("{name}, asked to stop, did not within {STOP_DEADLINE:?}: {}", last_line(log)));
             child.kill().await?;
         }
+    }
+    Ok(())
+}
+
+async fn signal(child: &Child, name: &str) -> Try {
+    if let Some(id) = child.id() {
+        // The system's own: the standard library knows no signal but SIGKILL.
+        Command::new("kill").args(["-s", name, &id.to_string()]).status().await?;
     }
     Ok(())
 }

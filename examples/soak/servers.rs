@@ -69,14 +69,7 @@ impl Servers {
 
     /// The queues that hold messages, without the parking lot. Fails if a queue is not there.
     pub(crate) async fn waiting(&self) -> Try<Vec<String>> {
-        let queues = self.rabbitmqctl(&["list_queues", "--no-table-headers", "name", "messages"]).await?;
-        let queues: Vec<_> = queues.lines().filter_map(|line| line.split_once(char::is_whitespace)).collect();
-        if let Some(missing) = broker::queues().find(|queue| !queues.iter().any(|(name, _)| name == queue)) {
-            return Err(format!("the broker has no queue {missing}").into());
-        }
-        let full =
-            queues.iter().filter(|(name, messages)| *name != broker::DEAD_LETTER_QUEUE && messages.trim() != "0");
-        Ok(full.map(|(name, messages)| format!("{name}: {messages}")).collect())
+        with_messages(&self.rabbitmqctl(&LIST_QUEUES).await?)
     }
 
     pub(crate) async fn rabbitmqctl(&self, arguments: &[&str]) -> Try<String> {
@@ -90,15 +83,34 @@ impl Servers {
     }
 }
 
+/// What [`with_messages`] reads the answer to.
+pub(crate) const LIST_QUEUES: [&str; 4] = ["list_queues", "--no-table-headers", "name", "messages"];
+
+/// The queues that hold messages, without the parking lot. Fails if a queue is not there.
+pub(crate) fn with_messages(listed: &str) -> Try<Vec<String>> {
+    let queues: Vec<_> = listed.lines().filter_map(|line| line.split_once(char::is_whitespace)).collect();
+    if let Some(missing) = broker::queues().find(|queue| !queues.iter().any(|(name, _)| name == queue)) {
+        return Err(format!("the broker has no queue {missing}").into());
+    }
+    let full = queues.iter().filter(|(name, messages)| *name != broker::DEAD_LETTER_QUEUE && messages.trim() != "0");
+    Ok(full.map(|(name, messages)| format!("{name}: {messages}")).collect())
+}
+
 /// Has `deploy/local/servers` do something to the servers in a directory.
 pub(crate) async fn control(dir: &Path, action: &str, names: &[&str]) -> Try {
     let mut command = Command::new(SCRIPT);
-    let output = command.arg(action).arg(dir).args(names).stdin(Stdio::null()).output().await?;
+    command.arg(action).arg(dir).args(names);
+    output_of(command).await.map(drop)
+}
+
+/// What a command printed; its last words if it failed.
+pub(crate) async fn output_of(mut command: Command) -> Try<String> {
+    let output = command.stdin(Stdio::null()).kill_on_drop(true).output().await?;
     if output.status.success() {
-        return Ok(());
+        return Ok(String::from_utf8(output.stdout)?);
     }
     let said = String::from_utf8_lossy(&output.stderr);
-    Err(format!("servers {action} {}: {}", names.join(" "), said.trim()).into())
+    Err(format!("{:?}: {}", command.as_std(), said.trim()).into())
 }
 
 /// A TCP port in front of a server, whose connections can be cut all at once.
@@ -107,8 +119,8 @@ pub(crate) struct Proxy {
     pub(crate) address: String,
     /// How often everything was cut: a connection ends when this changes.
     cuts: watch::Sender<usize>,
-    /// `host:port`, or the path of a socket.
-    target: Arc<parking_lot::Mutex<String>>,
+    /// Each `host:port`, or the path of a socket. A new connection goes to the next one that takes it.
+    targets: Arc<parking_lot::Mutex<Vec<String>>>,
 }
 
 impl Proxy {
@@ -118,20 +130,24 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?.to_string();
         let cuts = watch::Sender::new(0);
-        let target = Arc::new(parking_lot::Mutex::new(target.to_owned()));
-        let (towards, cut) = (Arc::clone(&target), cuts.clone());
+        let targets = Arc::new(parking_lot::Mutex::new(vec![target.to_owned()]));
+        let (towards, cut) = (Arc::clone(&targets), cuts.clone());
         tokio::spawn(async move {
+            let mut accepted = 0_usize;
             while let Ok((client, _)) = listener.accept().await {
-                let target = towards.lock().clone();
-                tokio::spawn(pass_on(client, target, late_by, cut.subscribe()));
+                let mut targets = towards.lock().clone();
+                let next = accepted % targets.len().max(1);
+                targets.rotate_left(next);
+                accepted += 1;
+                tokio::spawn(pass_on(client, targets, late_by, cut.subscribe()));
             }
         });
-        Ok(Self { address, cuts, target })
+        Ok(Self { address, cuts, targets })
     }
 
-    /// Leads to another server from now on. Returns the one before.
-    pub(crate) fn swap(&self, target: &str) -> String {
-        let before = std::mem::replace(&mut *self.target.lock(), target.to_owned());
+    /// Leads to other servers from now on. Returns those before.
+    pub(crate) fn swap(&self, targets: &[String]) -> Vec<String> {
+        let before = std::mem::replace(&mut *self.targets.lock(), targets.to_vec());
         self.cut();
         before
     }
@@ -143,15 +159,17 @@ impl Proxy {
     }
 }
 
-async fn pass_on(client: TcpStream, target: String, late_by: Duration, cuts: watch::Receiver<usize>) {
-    // A server that is down refuses; so does this, by closing what it had accepted.
-    if target.starts_with('/') {
-        if let Ok(server) = UnixStream::connect(&target).await {
-            until_cut(client, server, late_by, cuts).await;
+async fn pass_on(client: TcpStream, targets: Vec<String>, late_by: Duration, cuts: watch::Receiver<usize>) {
+    for target in targets {
+        if target.starts_with('/') {
+            if let Ok(server) = UnixStream::connect(&target).await {
+                return until_cut(client, server, late_by, cuts).await;
+            }
+        } else if let Ok(server) = TcpStream::connect(&target).await {
+            return until_cut(client, server, late_by, cuts).await;
         }
-    } else if let Ok(server) = TcpStream::connect(&target).await {
-        until_cut(client, server, late_by, cuts).await;
     }
+    // A server that is down refuses; so does this, by closing what it had accepted.
 }
 
 async fn until_cut(

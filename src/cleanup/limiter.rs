@@ -155,7 +155,10 @@ impl Drop for Permit {
 mod tests {
     use std::future::Future;
 
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::cleanup::fuzzed_limiter::use_limiter;
 
     const QUICK: Duration = Duration::from_millis(2);
 
@@ -256,5 +259,12 @@ mod tests {
             task.await.expect("its permit");
         }
         assert_eq!(*order.lock(), [0, 1, 2, 3, 4]);
+    }
+    proptest! {
+        #[test]
+        fn no_more_are_in_flight_than_allowed_whatever_ends_when(steps in prop::collection::vec(any::<u8>(), 0..400)) {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+            runtime.expect("a runtime").block_on(use_limiter(&steps));
+        }
     }
 }

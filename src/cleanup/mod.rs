@@ -11,6 +11,8 @@ pub mod failing;
 pub mod fleet;
 pub mod freed;
 mod freeing;
+#[cfg(any(fuzzing, test))]
+pub mod fuzzed_limiter;
 mod identity;
 mod judging;
 mod limiter;

@@ -11,6 +11,8 @@ mod answers;
 mod containers;
 mod daemon_facts;
 mod events;
+#[cfg(fuzzing)]
+pub mod fuzzed_answers;
 mod inventory;
 mod links;
 mod looking;

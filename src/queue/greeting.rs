@@ -46,7 +46,7 @@ pub(super) async fn greet(uri: &AMQPUri, tls: Option<&RustlsConnector>) -> Resul
 }
 
 /// The payload's length in bytes, from a frame's head: type (1 is a method), channel, length.
-fn greeting_length([kind, _, _, length @ ..]: [u8; 7]) -> io::Result<usize> {
+pub(super) fn greeting_length([kind, _, _, length @ ..]: [u8; 7]) -> io::Result<usize> {
     let length = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
     if kind == 1 && length <= GREETING_MAX_BYTES {
         Ok(length)
@@ -56,7 +56,7 @@ fn greeting_length([kind, _, _, length @ ..]: [u8; 7]) -> io::Result<usize> {
 }
 
 /// The product and version in a greeting (`connection.start`).
-fn read_greeting(payload: &[u8]) -> io::Result<Hello> {
+pub(super) fn read_greeting(payload: &[u8]) -> io::Result<Hello> {
     let Ok((_, AMQPClass::Connection(AMQPMethod::Start(start)))) = parse_class(payload) else {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "its first method is not connection.start"));
     };

@@ -46,7 +46,7 @@ pub(super) async fn harms(queues: &Queues, api: &SecretUrl) -> Result<Vec<Harm>,
 }
 
 /// What the policies of a queue do that loses messages. A time to live belongs to delay queues, and only there.
-fn harms_of(queue: &str, is_delay: bool, facts: &Value) -> Vec<Harm> {
+pub(super) fn harms_of(queue: &str, is_delay: bool, facts: &Value) -> Vec<Harm> {
     let name = |key: &str| facts[key].as_str().filter(|name| !name.is_empty());
     let policy: Vec<_> = ["policy", "operator_policy"].into_iter().filter_map(name).collect();
     let Some(definition) = facts["effective_policy_definition"].as_object() else { return Vec::new() };
@@ -68,7 +68,6 @@ fn harms_of(queue: &str, is_delay: bool, facts: &Value) -> Vec<Harm> {
 
 /// `GET /api/queues/VHOST/QUEUE`, with the broker's own user unless the URL has one.
 async fn ask(queues: &Queues, api: &Url, queue: &str) -> io::Result<Value> {
-    let invalid = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
     let broker = Url::parse(queues.url.expose()).map_err(|error| invalid(&error.to_string()))?;
     let user = if api.username().is_empty() { &broker } else { api };
     let decoded = |text: &str| percent_decoded(text);
@@ -93,7 +92,15 @@ async fn ask(queues: &Queues, api: &Url, queue: &str) -> io::Result<Value> {
     let mut answer = Vec::new();
     // HTTP/1.0: the answer ends with the connection, and comes in one piece.
     stream.take(MOST_ANSWER_BYTES).read_to_end(&mut answer).await?;
-    let text = String::from_utf8_lossy(&answer);
+    answered(&String::from_utf8_lossy(&answer))
+}
+
+fn invalid(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what.to_owned())
+}
+
+/// What an answer of the management API says of a queue: null if there is none.
+pub(super) fn answered(text: &str) -> io::Result<Value> {
     let (head, body) = text.split_once("\r\n\r\n").ok_or_else(|| invalid("it does not speak HTTP"))?;
     let status = head.split(' ').nth(1).unwrap_or_default();
     match status {

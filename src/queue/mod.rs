@@ -11,6 +11,8 @@ mod connection;
 mod counting;
 mod dead_letter_queue;
 mod difference;
+#[cfg(fuzzing)]
+pub mod fuzzed;
 mod greeting;
 mod header_size;
 mod headers;

@@ -19,7 +19,7 @@ use super::{
     connection::{Link, REQUEST_TIMEOUT, bounded},
 };
 use crate::{
-    failure::{Failure, Verdict},
+    failure::{Dependency, Failure, Verdict},
     reconnect::jittered,
 };
 
@@ -126,7 +126,15 @@ async fn bind(channel: &Channel, queues: &Queues) -> Result<(), Failure> {
             QueueBindOptions::default(),
             FieldTable::default(),
         );
-        bounded(&queues.url, REQUEST_TIMEOUT, &format!("bind queue {:?}", queues.work()), bind).await?;
+        let bound = bounded(&queues.url, REQUEST_TIMEOUT, &format!("bind queue {:?}", queues.work()), bind).await;
+        // Both were there a moment ago: whoever deleted one since does not keep us from starting.
+        bound.map_err(|failure| {
+            if failure.message.contains("NOT_FOUND") {
+                Failure::unavailable(Dependency::Broker, failure.message)
+            } else {
+                failure
+            }
+        })?;
     }
     Ok(())
 }
