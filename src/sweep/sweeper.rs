@@ -253,10 +253,8 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
             present.into_iter().partition(|row| cooling.contains_key(&row.thread))
         };
         tally.add(Fate::CoolingDown, cooling.len());
-        let mut volumes = HashMap::new();
-        if self.planned.is_some() {
-            volumes.extend(present.iter().map(|row| (row.thread.clone(), row.volumes.clone())));
-        }
+        let listed = present.iter().filter(|_| self.planned.is_some());
+        let volumes: HashMap<_, _> = listed.map(|row| (row.thread.clone(), row.volumes.clone())).collect();
         let mut removable: Vec<_> = present.into_iter().map(|row| row.thread).collect();
         self.set_failed_aside(&mut removable, retries, tally).await?;
         if tally.dry_run {

@@ -80,7 +80,8 @@ async fn for_people_it_says_the_same() {
     for line in [
         "broker    answers\ndatabase  answers\ndocker    answers\nbacklog   1 closed threads are not marked, the \
          oldest ",
-        "\nremovals  last hour: 1 removed, sizes unknown; last 24 hours: 1 removed, sizes unknown\nfailing   1 threads\n",
+        "\nremovals  last hour: 1 removed, sizes unknown; last 24 hours: 1 removed, sizes unknown\n",
+        "\nfailing   1 threads\n",
         "\n  failing  once, next try at 2",
         "\nsweeper   nobody; the last one was replica-1/",
         "\ndaemons   default: ",
