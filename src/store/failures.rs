@@ -40,7 +40,7 @@ impl Store {
         .await
     }
 
-    /// The failures for who looks at a glance. Of more than [`LOOKED_AT`] it is not looked whether their threads still
+    /// The failures for who looks at a glance. Of more than a thousand it is not looked whether their threads still
     /// wait: that would take a look at all that wait.
     pub async fn worst_failures_at_a_glance(
         &self,
