@@ -58,7 +58,6 @@ async fn no_page_reads_a_table_as_a_whole() {
     world.set("VOLUME_REAPER_RECONCILE_INTERVAL", "1h");
     let serving = with_tokens(&mut world).await;
     fill(&world).await;
-    world.until_alone().await;
     world.execute("SELECT pg_stat_reset()").await;
     let token = format!("Authorization: Bearer {VIEWER}");
     for path in PAGES.into_iter().chain(FILTERED) {
