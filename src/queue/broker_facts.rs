@@ -151,7 +151,11 @@ async fn ask<T, R: Future<Output = lapin::Result<T>>>(
         let _ = channel.close(200, "done".into()).await;
         Ok(answer)
     };
-    match answer.await {
+    answer_of(answer.await)
+}
+
+fn answer_of<T>(answer: lapin::Result<T>) -> Answer<T> {
+    match answer {
         Ok(answer) => Answer::Yes(answer),
         Err(error) => match code_and_text(&error) {
             (Some(403), text) => Answer::Forbidden(text),
@@ -186,29 +190,29 @@ async fn exchange_facts(connection: &Connection, name: &str) -> (Answer<()>, Opt
 }
 
 async fn queue_facts(connection: &Connection, Definition { name, arguments }: Definition) -> QueueFacts {
-    let there = look_at(connection, &name).await;
+    let there = ask(connection, async |channel| declare(&channel, &name, passive(), FieldTable::default()).await).await;
     let as_ours =
         if matches!(there, Answer::Yes(_)) { Some(as_ours(connection, &name, arguments).await) } else { None };
     QueueFacts { name, there, as_ours }
 }
 
-/// Messages and consumers of a queue, without a change to it.
-pub(super) async fn look_at(connection: &Connection, name: &str) -> Answer<Counts> {
-    let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-    declare(connection, name, passive, FieldTable::default()).await
+/// Messages and consumers of a queue, without a change to it. An answer other than yes closes the channel.
+pub(super) async fn look_at(channel: &Channel, name: &str) -> Answer<Counts> {
+    answer_of(declare(channel, name, passive(), FieldTable::default()).await)
+}
+
+fn passive() -> QueueDeclareOptions {
+    QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() }
 }
 
 async fn declare(
-    connection: &Connection,
+    channel: &Channel,
     name: &str,
     options: QueueDeclareOptions,
     arguments: FieldTable,
-) -> Answer<Counts> {
-    ask(connection, async move |channel| {
-        let queue = channel.queue_declare(name.into(), options, arguments).await?;
-        Ok(Counts { messages: queue.message_count(), consumers: queue.consumer_count() })
-    })
-    .await
+) -> lapin::Result<Counts> {
+    let queue = channel.queue_declare(name.into(), options, arguments).await?;
+    Ok(Counts { messages: queue.message_count(), consumers: queue.consumer_count() })
 }
 
 /// The broker names only the first argument that differs. So the queue is declared again with what is there in that
@@ -218,7 +222,8 @@ async fn as_ours(connection: &Connection, name: &str, ours: FieldTable) -> Answe
     let mut differences = Vec::new();
     while differences.len() < MAX_DIFFERENCES {
         let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
-        match declare(connection, name, durable, arguments.clone().into()).await {
+        let as_given = FieldTable::from(arguments.clone());
+        match ask(connection, async move |channel| declare(&channel, name, durable, as_given).await).await {
             Answer::Yes(_) => break,
             Answer::Differs(text) => {
                 let Some(difference) = Difference::read(&text) else {

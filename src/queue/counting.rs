@@ -43,13 +43,20 @@ pub async fn count(queues: &Queues) -> Result<Vec<QueueCount>, Failure> {
     })?;
     let delays = queues.retry_delays.iter().map(|&delay| queues.retry(delay));
     let names = std::iter::once(queues.work()).chain(delays).chain([queues.dead_letter()]);
-    let counts = join_all(names.map(|name| async {
-        let answer = look_at(&connection, &name).await;
-        queue_count(name, answer)
+    let counts = join_all(names.map(async |name| {
+        let channel = connection.create_channel().await;
+        let answer = match &channel {
+            Ok(channel) => look_at(channel, &name).await,
+            Err(error) => Answer::Unknown(error.to_string()),
+        };
+        // The channel is left to the end of its connection: the library logs an error when one that has just closed is
+        // closed once more with it.
+        (queue_count(name, answer), channel)
     }));
     let counts = tokio::time::timeout(COUNT_TIMEOUT, counts).await;
     let _ = tokio::time::timeout(CLOSE_TIMEOUT, connection.close(200, "done".into())).await;
-    counts.map_err(|_| down(format!("no answer within {}", humantime::format_duration(COUNT_TIMEOUT))))
+    let counts = counts.map_err(|_| down(format!("no answer within {}", humantime::format_duration(COUNT_TIMEOUT))))?;
+    Ok(counts.into_iter().map(|(count, _channel)| count).collect())
 }
 
 fn queue_count(name: String, answer: Answer<super::Counts>) -> QueueCount {
