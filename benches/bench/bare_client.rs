@@ -3,9 +3,14 @@
 use std::time::Instant;
 
 use axum::body::Body;
-use hyper::{Method, Request, client::conn::http1::handshake, header::HOST};
+use hyper::{
+    Method, Request,
+    client::conn::http1::{SendRequest, handshake},
+    header::HOST,
+};
 use hyper_util::rt::TokioIo;
-use tokio::{net::UnixStream, task::JoinSet};
+use parking_lot::Mutex;
+use tokio::{net::UnixStream, sync::Semaphore, task::JoinSet};
 
 use crate::{
     processes::Used,
@@ -14,7 +19,7 @@ use crate::{
 
 /// Removals a second, and the daemon's processor time for each in milliseconds.
 pub(crate) async fn remove(names: &[String]) -> Result<(f64, f64)> {
-    let socket = variable("DOCKER_HOST")?.trim_start_matches("unix://").to_owned();
+    let socket = socket()?;
     let before = Used::now(&[])?;
     let began = Instant::now();
     let mut clients = JoinSet::new();
@@ -31,22 +36,63 @@ pub(crate) async fn remove(names: &[String]) -> Result<(f64, f64)> {
 }
 
 async fn remove_over_one_connection(socket: String, names: Vec<String>) -> std::result::Result<(), String> {
-    let stream = UnixStream::connect(socket).await.map_err(|error| error.to_string())?;
-    let (mut requests, connection) = handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
-    let driving = tokio::spawn(connection);
+    let mut connection = Connection::open(socket).await?;
     for name in names {
+        connection.remove(&name).await?;
+    }
+    Ok(())
+}
+
+/// As many connections as there are removals in flight, for whoever removes.
+pub(crate) struct Connections {
+    permits: Semaphore,
+    idle: Mutex<Vec<Connection>>,
+}
+
+impl Connections {
+    pub(crate) async fn open() -> Result<Self> {
+        let mut idle = Vec::new();
+        for _ in 0..IN_FLIGHT {
+            idle.push(Connection::open(socket()?).await?);
+        }
+        Ok(Self { permits: Semaphore::new(IN_FLIGHT), idle: Mutex::new(idle) })
+    }
+
+    pub(crate) async fn remove(&self, name: &str) -> Result<()> {
+        let _permit = self.permits.acquire().await?;
+        let mut connection = self.idle.lock().pop().ok_or("more removals than connections")?;
+        connection.remove(name).await?;
+        self.idle.lock().push(connection);
+        Ok(())
+    }
+}
+
+struct Connection {
+    requests: SendRequest<Body>,
+}
+
+impl Connection {
+    async fn open(socket: String) -> std::result::Result<Self, String> {
+        let stream = UnixStream::connect(socket).await.map_err(|error| error.to_string())?;
+        let (requests, connection) = handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
+        // Ends with the requests; what breaks it, they tell.
+        tokio::spawn(connection);
+        Ok(Self { requests })
+    }
+
+    async fn remove(&mut self, name: &str) -> std::result::Result<(), String> {
         let request = Request::builder()
             .method(Method::DELETE)
             .uri(format!("/volumes/{name}"))
             .header(HOST, "docker")
             .body(Body::empty())
             .map_err(|error| error.to_string())?;
-        requests.ready().await.map_err(|error| error.to_string())?;
-        let answer = requests.send_request(request).await.map_err(|error| error.to_string())?;
-        if answer.status() != 204 {
-            return Err(format!("{name}: {}", answer.status()));
-        }
+        self.requests.ready().await.map_err(|error| error.to_string())?;
+        let answer = self.requests.send_request(request).await.map_err(|error| error.to_string())?;
+        if answer.status() == 204 { Ok(()) } else { Err(format!("{name}: {}", answer.status())) }
     }
-    drop(requests);
-    driving.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
+}
+
+fn socket() -> Result<String> {
+    Ok(variable("DOCKER_HOST")?.trim_start_matches("unix://").to_owned())
 }

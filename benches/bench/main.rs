@@ -9,6 +9,7 @@ mod first_day;
 mod idle;
 mod idle_sweep;
 mod latency;
+mod least;
 mod processes;
 mod removals;
 mod setup;

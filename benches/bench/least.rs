@@ -1,0 +1,81 @@
+//! The least that anybody has to do for an event: receive, lock, remove, mark, write a receipt, acknowledge. What daemon,
+//! broker and PostgreSQL take for it, no service can go below.
+
+use std::time::Instant;
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+use lapin::{
+    Connection, ConnectionProperties,
+    message::Delivery,
+    options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions},
+    types::FieldTable,
+};
+use sea_orm::{ConnectionTrait, DbBackend, Statement, TransactionTrait, Value, sea_query::ArrayType};
+
+use crate::{
+    bare_client::Connections,
+    processes::Used,
+    setup::{IN_FLIGHT, Result, Setup, rate, variable},
+};
+
+/// As many as a batch has at most.
+const BATCH: usize = 32;
+/// As many deliveries are handed over ahead.
+const AHEAD: u16 = 128;
+/// One batch commits while the next one removes.
+const BATCHES: usize = 2;
+
+/// Cleans the waiting events of `volumes` threads on PostgreSQL: how many a second, and what it took.
+pub(crate) async fn clean(setup: &Setup, volumes: usize) -> Result<(f64, Used)> {
+    let broker = Connection::connect(&variable("AMQP_URL")?, ConnectionProperties::default()).await?;
+    let channel = broker.create_channel().await?;
+    channel.basic_qos(AHEAD, BasicQosOptions::default()).await?;
+    let daemon = Connections::open().await?;
+
+    let before = Used::now(&[std::process::id()])?;
+    let began = Instant::now();
+    let (queue, tag) = ("bench.thread-closed".into(), "".into());
+    let deliveries = channel.basic_consume(queue, tag, BasicConsumeOptions::default(), FieldTable::default()).await?;
+    let mut batches = std::pin::pin!(
+        deliveries
+            .ready_chunks(BATCH)
+            .map(async |batch| clean_batch(setup, &daemon, batch.into_iter().collect::<lapin::Result<_>>()?).await)
+            .buffered(BATCHES)
+    );
+    let mut done = 0;
+    while done < volumes {
+        let batch = batches.next().await.ok_or("the broker ended the subscription")??;
+        done += batch.len();
+        let last = batch.last().ok_or("an empty batch")?;
+        last.ack(BasicAckOptions { multiple: true }).await?;
+    }
+    let (took, used) = (began.elapsed(), Used::now(&[std::process::id()])?.since(before));
+    broker.close(200, "done".into()).await?;
+    Ok((rate(volumes, took), used))
+}
+
+async fn clean_batch(setup: &Setup, daemon: &Connections, batch: Vec<Delivery>) -> Result<Vec<Delivery>> {
+    let bodies: Vec<serde_json::Value> =
+        batch.iter().map(|delivery| serde_json::from_slice(&delivery.data)).collect::<serde_json::Result<_>>()?;
+    let ids: Vec<_> = bodies.iter().filter_map(|body| body["thread_id"].as_str()).collect();
+    let of_ids = |sql: &str| {
+        let ids = ids.iter().map(|&id| Value::from(id)).collect();
+        Statement::from_sql_and_values(DbBackend::Postgres, sql, [Value::Array(ArrayType::String, Some(Box::new(ids)))])
+    };
+    let rows = setup.db.begin().await?;
+    rows.query_all_raw(of_ids(
+        "SELECT id, status, closed_at, workspace_volume_removed_at FROM threads WHERE id = ANY($1) FOR NO KEY UPDATE \
+         SKIP LOCKED",
+    ))
+    .await?;
+    let removals = stream::iter(&ids).map(async |id| daemon.remove(&format!("ha_ws_{id}")).await);
+    removals.buffer_unordered(IN_FLIGHT).try_for_each(async |()| Ok(())).await?;
+    rows.execute_raw(of_ids("UPDATE threads SET workspace_volume_removed_at = now() WHERE id = ANY($1)")).await?;
+    rows.execute_raw(of_ids(
+        "INSERT INTO volume_removals (thread_id, volume_name, outcome, source, replica, removed_at, host) SELECT id, \
+         'ha_ws_' || id, 'removed', 'event', 'replica-1', now(), 'default' FROM unnest($1) AS t(id)",
+    ))
+    .await?;
+    rows.commit().await?;
+    Ok(batch)
+}
