@@ -18,7 +18,10 @@ use crate::{
     config::Config,
     delivery::dead_letter::{Counts, DeadLetter, Filter, printable},
     failure::Failure,
-    operations::parking::{self, LISTED, Listed, Purged, most},
+    operations::{
+        how_far::HowFar,
+        parking::{self, LISTED, Listed, Purged, most},
+    },
     queue::{DeadLetters, Queues, Then},
 };
 
@@ -95,7 +98,7 @@ pub(super) fn say_lines(lines: impl ExactSizeIterator<Item = String>, more: u64)
 
 async fn show(letters: &DeadLetters, selection: &Selection) -> Result<(), Failure> {
     let (filter, limit) = (filter(selection), selection.limit.unwrap_or(SHOWN));
-    let counts = parking::survey(letters, &filter, |_, _| {}).await?;
+    let counts = parking::survey(letters, &filter, &HowFar::default(), |_, _| {}).await?;
     warn_of_readers(&counts);
     letters.give_back().await?;
     if selection.json {
@@ -143,13 +146,13 @@ fn details(selection: &Selection, messages: Option<u64>) -> serde_json::Value {
 /// Returns how many messages were replayed.
 async fn replay(letters: &DeadLetters, selection: &Selection) -> Result<u64, Failure> {
     let (filter, limit) = (filter(selection), selection.limit.unwrap_or(u64::MAX));
-    let counts = parking::survey(letters, &filter, |_, _| {}).await?;
+    let counts = parking::survey(letters, &filter, &HowFar::default(), |_, _| {}).await?;
     warn_of_readers(&counts);
     letters.give_back().await?;
     if !selection.json {
         say_counts_of(&counts)?;
     }
-    let (replayed, ended) = parking::replay(letters, &filter, limit, counts).await;
+    let (replayed, ended) = parking::replay(letters, &filter, limit, counts, &HowFar::default()).await;
     // Said in any case: what was replayed before an error stays replayed.
     if selection.json {
         say(json(&replayed))?;
@@ -164,7 +167,7 @@ async fn replay(letters: &DeadLetters, selection: &Selection) -> Result<u64, Fai
 /// Returns how many messages were deleted.
 async fn purge(letters: &DeadLetters, selection: &Selection, yes: bool) -> Result<u64, Failure> {
     let limit = selection.limit.unwrap_or(u64::MAX);
-    let (counts, selected) = parking::select(letters, &filter(selection), limit).await?;
+    let (counts, selected) = parking::select(letters, &filter(selection), limit, &HowFar::default()).await?;
     warn_of_readers(&counts);
     if !selection.json {
         say_counts_of(&counts)?;

@@ -2,8 +2,6 @@
 
 use std::process::ExitCode;
 
-use futures_util::future::select_all;
-use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
@@ -42,7 +40,7 @@ async fn report(config: &Config, dry_run: bool) -> Result<SweepReport, Failure> 
     let interrupted = AbortOnDropHandle::new(tokio::spawn(cancel_when_interrupted(stop.clone())));
     let show = |total, of_hosts| {
         progress::show(total);
-        AbortOnDropHandle::new(tokio::spawn(show_progress(of_hosts)))
+        AbortOnDropHandle::new(tokio::spawn(sweeping::follow(of_hosts, progress::advance_to)))
     };
     let report = Box::pin(sweeping::sweep(config, &person(), dry_run, &stop, show)).await;
     drop(interrupted);
@@ -58,16 +56,6 @@ async fn report(config: &Config, dry_run: bool) -> Result<SweepReport, Failure> 
 async fn cancel_when_interrupted(stop: CancellationToken) {
     if tokio::signal::ctrl_c().await.is_ok() {
         stop.cancel();
-    }
-}
-
-async fn show_progress(mut of_hosts: Vec<watch::Receiver<u64>>) {
-    loop {
-        let changed = of_hosts.iter_mut().map(|host| Box::pin(host.changed()));
-        if select_all(changed).await.0.is_err() {
-            return;
-        }
-        progress::advance_to(of_hosts.iter_mut().map(|host| *host.borrow_and_update()).sum());
     }
 }
 

@@ -5,7 +5,6 @@ use std::{sync::Arc, time::Duration};
 
 use axum::http::StatusCode;
 use serde_json::{Value, json};
-use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::info;
 
@@ -52,7 +51,8 @@ impl Console {
             let shown = how_far.clone();
             let show = move |total, of_hosts| {
                 shown.begin(total);
-                AbortOnDropHandle::new(tokio::spawn(show(of_hosts, shown)))
+                let follow = sweeping::follow(of_hosts, move |done| shown.advance_to(done));
+                AbortOnDropHandle::new(tokio::spawn(follow))
             };
             let sweep = sweeping::sweep_listing(&console.config, &by.name, planned, how_far.stopping(), show);
             let swept = Box::pin(sweep).await;
@@ -166,18 +166,9 @@ impl Console {
             let over = || Problem::new(StatusCode::CONFLICT, "this sweep does not run any more");
             is_running.then_some(()).ok_or_else(over)
         });
-        info!(actor = person.name, sweep = id, "a sweep was stopped over HTTP");
-        self.noted(person, "stop sweep", Some(id), Value::Null, done).await
-    }
-}
-
-/// Says how far the sweeps of all hosts are, as often as one of them is further.
-async fn show(mut of_hosts: Vec<watch::Receiver<u64>>, how_far: HowFar) {
-    loop {
-        let changed = of_hosts.iter_mut().map(|host| Box::pin(host.changed()));
-        if futures_util::future::select_all(changed).await.0.is_err() {
-            return;
+        if done.is_ok() {
+            info!(actor = person.name, sweep = id, "a sweep was stopped over HTTP");
         }
-        how_far.advance_to(of_hosts.iter_mut().map(|host| *host.borrow_and_update()).sum());
+        self.noted(person, "stop sweep", Some(id), Value::Null, done).await
     }
 }

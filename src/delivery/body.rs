@@ -63,8 +63,12 @@ pub(crate) fn read(text: &[u8]) -> Result<Value, String> {
     let text = whole_characters(&text);
     // Position only: the parser's own message can quote the body, which is not ours to log.
     let place = |error: serde_json::Error| format!("it is not JSON (line {}, column {})", error.line(), error.column());
-    let lenient = |are_times_read| Lenient { kept: Kept::FieldsAndData, are_times_read };
-    parse(&text, lenient(true)).or_else(|error| parse(&text, lenient(false)).map_err(|_| place(error)))
+    let read = |are_times_read, are_volumes_read| {
+        parse(&text, Lenient { kept: Kept::FieldsAndData, are_times_read, are_volumes_read })
+    };
+    // What can't be parsed in a hint takes no time with it.
+    let without_hint = || read(true, false).or_else(|_| read(false, false));
+    read(true, true).or_else(|error| without_hint().map_err(|_| place(error)))
 }
 
 fn parse(text: &str, lenient: Lenient) -> serde_json::Result<Value> {
@@ -123,6 +127,7 @@ enum Kept {
 struct Lenient {
     kept: Kept,
     are_times_read: bool,
+    are_volumes_read: bool,
 }
 
 impl<'de> DeserializeSeed<'de> for Lenient {
@@ -190,7 +195,7 @@ impl<'de> Visitor<'de> for Lenient {
                 Value::Bool(false)
             } else if FIELDS.contains(&name) {
                 map.next_value_seed(Self { kept: Kept::Nothing, ..self })?
-            } else if name == VOLUMES && self.are_times_read {
+            } else if name == VOLUMES && self.are_volumes_read {
                 map.next_value_seed(Self { kept: Kept::Texts, ..self })?
             } else if name == DATA && self.kept == Kept::FieldsAndData {
                 map.next_value_seed(Self { kept: Kept::Fields, ..self })?
@@ -245,8 +250,8 @@ mod tests {
             assert_eq!(kept, Ok(json!({ "volumes": expected })));
         }
         // What can't be parsed in it decides nothing.
-        let kept = read(br#"{"thread_id":"t-1","volumes":["a",1e400]}"#);
-        assert_eq!(kept, Ok(json!({ "thread_id": "t-1" })));
+        let kept = read(br#"{"thread_id":"t-1","closed_at":"2026-01-01T00:00:00Z","volumes":["a",1e400]}"#);
+        assert_eq!(kept, Ok(json!({ "thread_id": "t-1", "closed_at": "2026-01-01T00:00:00Z" })));
     }
 
     #[test]

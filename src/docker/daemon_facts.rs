@@ -61,8 +61,8 @@ pub enum RemovalRefused {
 pub struct VolumeFacts {
     /// Its name.
     pub volume: VolumeName,
-    /// The thread whose volume it is by its name.
-    pub thread_id: ThreadId,
+    /// The thread whose volume it is by its name; none if no thread can have such an id, where rows have the names.
+    pub thread_id: Option<ThreadId>,
     /// When it was created.
     pub created_at: Option<DateTime<Utc>>,
     /// Its size in bytes, if it is known without counting.
@@ -76,7 +76,7 @@ impl Docker {
         let facts = list.volumes.unwrap_or_default().into_iter().filter_map(|volume| {
             let created_at = volume.created_at.and_then(|time| DateTime::parse_from_rfc3339(&time).ok());
             Some(VolumeFacts {
-                thread_id: names.thread_by_template(&volume.name)?,
+                thread_id: names.thread_by_template(&volume.name),
                 volume: names.find(&volume.name)?,
                 created_at: created_at.map(|time| time.to_utc()),
                 size_bytes: volume.usage_data.and_then(|usage| usage.size.try_into().ok()),

@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 use super::{prepare_docker, read_only_fleet, require_schema};
 use crate::{
     cleanup::{
-        Cleaner, Close, Details, Gone, Origin, Receipt, Receipts, Removal, Threads, Volumes,
+        Cleaner, Close, Details, Gone, Origin, Receipt, Receipts, Removal, Rows, Threads, Volumes,
         fleet::{Fleet, HostWorker},
     },
     config::{Config, UnknownThreads},
@@ -122,23 +122,25 @@ pub async fn find_on(docker: &Docker, store: &Store, names: &VolumeNames) -> Res
     let (mut orphans, mut foreign) = (Vec::new(), 0);
     for chunk in facts.chunks(CHUNK) {
         let owners = owners_of(store, names, chunk).await?;
-        let threads: Vec<_> = chunk.iter().map(|facts| facts.thread_id.clone()).collect();
-        let rows = store.read(&threads, None).await?;
-        foreign += if owners.is_some() { 0 } else { rows.foreign.len() };
-        let has_thread = |thread: &ThreadId| rows.threads.contains_key(thread) || rows.foreign.contains(thread);
-        let has_none = |facts: &&VolumeFacts| match &owners {
-            Some(owners) => !owners.contains(&facts.volume),
-            None => !has_thread(&facts.thread_id),
-        };
-        let without = chunk.iter().filter(has_none);
-        orphans.extend(without.map(|facts| Orphan {
-            volume: facts.volume.clone(),
-            thread_id: facts.thread_id.clone(),
-            created_at: facts.created_at,
-            size_bytes: facts.size_bytes,
-            host: None,
-            users: inventory.referenced.remove(&facts.volume).unwrap_or_default(),
-        }));
+        let threads: Vec<_> = chunk.iter().filter_map(|facts| facts.thread_id.clone()).collect();
+        let rows = if owners.is_some() { Rows::default() } else { store.read(&threads, None).await? };
+        for facts in chunk {
+            if owners.as_ref().is_some_and(|owners| owners.contains(&facts.volume)) {
+                continue;
+            }
+            match &facts.thread_id {
+                Some(thread) if rows.threads.contains_key(thread) => {}
+                Some(thread) if !rows.foreign.contains(thread) => orphans.push(Orphan {
+                    volume: facts.volume.clone(),
+                    thread_id: thread.clone(),
+                    created_at: facts.created_at,
+                    size_bytes: facts.size_bytes,
+                    host: None,
+                    users: inventory.referenced.remove(&facts.volume).unwrap_or_default(),
+                }),
+                Some(_) | None => foreign += 1,
+            }
+        }
     }
     orphans.sort_by(|a, b| a.created_at.cmp(&b.created_at).then_with(|| a.volume.cmp(&b.volume)));
     Ok(Orphans { volumes: facts.len(), foreign, orphans })

@@ -5,6 +5,7 @@ use std::time::Duration;
 use chrono::Utc;
 use ring::digest::{SHA256, digest};
 use serde::Serialize;
+use tracing::warn;
 use utoipa::ToSchema;
 
 use super::{
@@ -136,5 +137,12 @@ async fn remove_on(
         return Err(Refusal::Conflict(what.to_owned()));
     }
     check_not_paused(fleet.threads(), &due).await.map_err(|paused| Refusal::Conflict(paused.message))?;
-    Ok(remove_due(config, &due, how_far, |_, _, _| Ok(())).await?)
+    let log = |worker: &Worker, orphan: &Orphan, fate: &Result<Fate, Failure>| {
+        if let Err(error) = fate {
+            let (host, volume) = (worker.cleaner.host.key(), orphan.volume.as_str());
+            warn!(host, volume.name = volume, %error, "can't remove a volume without a thread");
+        }
+        Ok(())
+    };
+    Ok(remove_due(config, &due, how_far, log).await?)
 }

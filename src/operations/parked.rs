@@ -15,6 +15,8 @@ use crate::{
 
 /// Messages that are kept to be shown, the oldest ones: a few megabytes.
 const KEPT: usize = 10_000;
+/// Groups that are told apart. Where more messages than these fail each in its own way, a list of them says nothing.
+const MOST_GROUPS: usize = 200;
 
 /// Messages that failed alike.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
@@ -47,6 +49,9 @@ pub struct ParkedPage {
     pub counts: Counts,
     /// By reason and error, the largest first.
     pub groups: Vec<Group>,
+    /// Messages that are in none of these: there are too many groups.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub ungrouped: u64,
     /// Those that the filter means, the oldest first.
     pub messages: Vec<DeadLetter>,
     /// Where the next page begins, if there is one.
@@ -59,6 +64,7 @@ pub struct Parked {
     taken_at: DateTime<Utc>,
     counts: Counts,
     groups: Vec<Group>,
+    ungrouped: u64,
     messages: Vec<DeadLetter>,
 }
 
@@ -73,7 +79,7 @@ impl Parked {
         seen.keep_oldest();
         let mut groups: Vec<_> = seen.groups.into_values().collect();
         groups.sort_by_key(|group| std::cmp::Reverse(group.messages));
-        Self { taken_at: Utc::now(), groups, counts, messages: seen.kept }
+        Self { taken_at: Utc::now(), groups, ungrouped: seen.ungrouped, counts, messages: seen.kept }
     }
 
     /// The next page after another; `after` is where that one said that it begins.
@@ -85,7 +91,8 @@ impl Parked {
         let end = after.saturating_add(limit).min(matching.len());
         let messages = matching.get(after..end).unwrap_or_default().iter().map(|letter| (*letter).clone()).collect();
         let next = (end < matching.len()).then(|| end.to_string());
-        ParkedPage { taken_at: self.taken_at, counts, groups: self.groups.clone(), messages, next }
+        let (groups, ungrouped) = (self.groups.clone(), self.ungrouped);
+        ParkedPage { taken_at: self.taken_at, counts, groups, ungrouped, messages, next }
     }
 
     /// How many messages the filter means, those included that are not kept; none where only the kept ones say it.
@@ -94,11 +101,15 @@ impl Parked {
         if thread.is_some() || before.is_some() || after.is_some() {
             return None;
         }
-        let is_meant = |counted: &&Group| {
-            reason.as_ref().is_none_or(|reason| reason == counted.reason)
-                && group.as_ref().is_none_or(|group| *group == counted.id)
+        let has_reason = |of: &str| reason.as_ref().is_none_or(|reason| reason == of);
+        let Some(wanted) = group else {
+            let by_reason = self.counts.by_reason.iter().filter(|(reason, _)| has_reason(reason));
+            return Some(by_reason.map(|(_, messages)| messages).sum());
         };
-        Some(self.groups.iter().filter(is_meant).map(|group| group.messages).sum())
+        match self.groups.iter().find(|group| group.id == *wanted) {
+            Some(group) => Some(if has_reason(group.reason) { group.messages } else { 0 }),
+            None => (self.ungrouped == 0).then_some(0),
+        }
     }
 }
 
@@ -106,12 +117,25 @@ impl Parked {
 #[derive(Default)]
 struct Seen {
     groups: BTreeMap<String, Group>,
+    ungrouped: u64,
     kept: Vec<DeadLetter>,
 }
 
 impl Seen {
     fn add(&mut self, letter: DeadLetter) {
+        self.add_to_group(&letter);
+        self.kept.push(letter);
+        if self.kept.len() >= 2 * KEPT {
+            self.keep_oldest();
+        }
+    }
+
+    fn add_to_group(&mut self, letter: &DeadLetter) {
         let id = letter.group();
+        if self.groups.len() == MOST_GROUPS && !self.groups.contains_key(&id) {
+            self.ungrouped += 1;
+            return;
+        }
         let group = self.groups.entry(id.clone()).or_insert_with(|| Group {
             id,
             reason: letter.reason,
@@ -127,16 +151,17 @@ impl Seen {
         group.most_replays = group.most_replays.max(letter.replays);
         group.oldest = group.oldest.into_iter().chain(letter.parked_at).min();
         group.newest = group.newest.max(letter.parked_at);
-        self.kept.push(letter);
-        if self.kept.len() >= 2 * KEPT {
-            self.keep_oldest();
-        }
     }
 
     fn keep_oldest(&mut self) {
         self.kept.sort_by_key(|letter| letter.parked_at);
         self.kept.truncate(KEPT);
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 #[cfg(test)]
@@ -196,5 +221,17 @@ mod tests {
         assert_eq!(parked.page(&of_group, 0, 3).counts.matching, 1);
         let contradiction = Filter { reason: Some("exhausted".to_owned()), ..of_group };
         assert_eq!(parked.page(&contradiction, 0, 3).counts.matching, 0);
+    }
+    #[test]
+    fn of_errors_that_all_differ_a_bounded_number_is_told_apart() {
+        let word = |number: usize| "x".repeat(number % 100) + &"y".repeat(number / 100);
+        let letters = (0..1000).map(|number| letter("exhausted", &word(number), 1)).collect();
+        let parked = parked(letters);
+        let all = Filter::default();
+        let page = parked.page(&all, 0, 1);
+        assert_eq!((page.groups.len(), page.ungrouped, page.counts.matching), (200, 800, 1000));
+        let last = letter("exhausted", &word(999), 1).group();
+        let of_none = Filter { group: Some(last), ..all };
+        assert_eq!(parked.page(&of_none, 0, 3).counts.matching, 1, "the kept ones are looked through");
     }
 }

@@ -56,7 +56,8 @@ pub(crate) async fn look_through<T: Default + Send + 'static>(
 ) -> Result<(Counts, T), Failure> {
     with_letters(config, async move |letters| {
         let mut found = T::default();
-        let counts = survey(letters, &Filter::default(), |_, letter| seen(&mut found, letter)).await?;
+        let counts =
+            survey(letters, &Filter::default(), &HowFar::default(), |_, letter| seen(&mut found, letter)).await?;
         letters.give_back().await?;
         Ok((counts, found))
     })
@@ -72,11 +73,11 @@ pub async fn replay_once(
     how_far: HowFar,
 ) -> Result<Replayed, Refusal> {
     let replayed = async move |letters: &DeadLetters| {
-        let counts = survey_showing(letters, &filter, &how_far, |_, _| {}).await?;
+        let counts = survey(letters, &filter, &how_far, |_, _| {}).await?;
         letters.give_back().await?;
         check_expected(&counts, limit, expected)?;
         how_far.begin(counts.matching.min(limit));
-        let (replayed, ended) = replay_showing(letters, &filter, limit, counts, &how_far).await;
+        let (replayed, ended) = replay(letters, &filter, limit, counts, &how_far).await;
         ended?;
         letters.give_back().await?;
         Ok(replayed)
@@ -93,7 +94,7 @@ pub async fn purge_once(
     how_far: HowFar,
 ) -> Result<Purged, Refusal> {
     let purged = async move |letters: &DeadLetters| {
-        let (counts, selected) = select_showing(letters, &filter, limit, &how_far).await?;
+        let (counts, selected) = select(letters, &filter, limit, &how_far).await?;
         if let Err(refused) = check_expected(&counts, limit, Some(expected)) {
             letters.give_back().await?;
             return Err(refused);
@@ -150,7 +151,7 @@ pub(crate) async fn list(letters: &DeadLetters, filter: &Filter, limit: usize) -
         messages.sort_by_key(|letter| letter.parked_at);
         messages.truncate(limit);
     };
-    let counts = survey(letters, filter, |_, letter| {
+    let counts = survey(letters, filter, &HowFar::default(), |_, letter| {
         messages.push(letter);
         if messages.len() >= limit.saturating_mul(2) {
             keep_oldest(&mut messages);
@@ -162,19 +163,9 @@ pub(crate) async fn list(letters: &DeadLetters, filter: &Filter, limit: usize) -
     Ok(Listed { counts, messages })
 }
 
-/// Publishes to the work queue what the filter means, as many as were counted. What was replayed before an error stays
-/// replayed, so both are returned.
+/// Publishes to the work queue what the filter means, as many as were counted, until it is stopped. What was replayed
+/// before an error stays replayed, so both are returned.
 pub(crate) async fn replay(
-    letters: &DeadLetters,
-    filter: &Filter,
-    limit: u64,
-    counts: Counts,
-) -> (Replayed, Result<(), Failure>) {
-    replay_showing(letters, filter, limit, counts, &HowFar::default()).await
-}
-
-/// Replays, and says how far it is; until it is stopped.
-async fn replay_showing(
     letters: &DeadLetters,
     filter: &Filter,
     limit: u64,
@@ -212,18 +203,10 @@ pub(crate) async fn select(
     letters: &DeadLetters,
     filter: &Filter,
     limit: u64,
-) -> Result<(Counts, Vec<Unacked>), Failure> {
-    select_showing(letters, filter, limit, &HowFar::default()).await
-}
-
-async fn select_showing(
-    letters: &DeadLetters,
-    filter: &Filter,
-    limit: u64,
     how_far: &HowFar,
 ) -> Result<(Counts, Vec<Unacked>), Failure> {
     let mut selected = Vec::new();
-    let counts = survey_showing(letters, filter, how_far, |unacked, _| {
+    let counts = survey(letters, filter, how_far, |unacked, _| {
         if (selected.len() as u64) < limit {
             selected.push(unacked);
         }
@@ -243,14 +226,6 @@ pub(crate) async fn remove(letters: &DeadLetters, selected: &[Unacked]) -> Resul
 
 /// Walks through the whole queue, counts, and hands over what the filter means. All of it is unacked afterwards.
 pub(crate) async fn survey(
-    letters: &DeadLetters,
-    filter: &Filter,
-    matching: impl FnMut(Unacked, DeadLetter),
-) -> Result<Counts, Failure> {
-    survey_showing(letters, filter, &HowFar::default(), matching).await
-}
-
-async fn survey_showing(
     letters: &DeadLetters,
     filter: &Filter,
     how_far: &HowFar,

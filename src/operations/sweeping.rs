@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use futures_util::future::try_join_all;
+use futures_util::future::{select_all, try_join_all};
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -121,4 +121,15 @@ async fn sweep_hosts<T: DatabasePort>(
         report.duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
     }
     Ok(report)
+}
+
+/// Tells how many threads the sweeps of all hosts are done with, as often as one of them is further, until they end.
+pub async fn follow(mut of_hosts: Vec<watch::Receiver<u64>>, told: impl Fn(u64)) {
+    loop {
+        let changed = of_hosts.iter_mut().map(|host| Box::pin(host.changed()));
+        if select_all(changed).await.0.is_err() {
+            return;
+        }
+        told(of_hosts.iter_mut().map(|host| *host.borrow_and_update()).sum());
+    }
 }

@@ -102,19 +102,54 @@ pub(super) fn is_unreadable(error: &lapin::Error) -> bool {
     is_in_too_large_a_frame || matches!(error.kind(), ErrorKind::ParsingError(_))
 }
 
+/// A request that the broker did not do.
+#[derive(Debug)]
+pub(super) struct NotDone {
+    pub(super) refusal: Option<Refusal>,
+    pub(super) failure: Failure,
+}
+
+/// Why the broker refused a request, where it is asked for what to do about that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// What it is about is not there.
+    NotThere,
+    /// It is there, and not as the request has it.
+    Differs,
+}
+
+impl Refusal {
+    fn of(error: &lapin::Error) -> Option<Self> {
+        let ErrorKind::ProtocolError(error) = error.kind() else { return None };
+        match error.get_id() {
+            404 => Some(Self::NotThere),
+            406 => Some(Self::Differs),
+            _ => None,
+        }
+    }
+}
+
+impl From<NotDone> for Failure {
+    fn from(NotDone { failure, .. }: NotDone) -> Self {
+        failure
+    }
+}
+
 /// Makes a request with a limit on the wait.
 pub(super) async fn bounded<R>(
     url: &SecretUrl,
     limit: Duration,
     what: &str,
     request: impl Future<Output = lapin::Result<R>>,
-) -> Result<R, Failure> {
+) -> Result<R, NotDone> {
     match tokio::time::timeout(limit, request).await {
-        Ok(result) => result.map_err(|error| failure(url, what, &error)),
-        Err(_) => Err(Failure::unavailable(
-            Dependency::Broker,
-            format!("broker at {url}: {what}: no answer within {}", humantime::format_duration(limit)),
-        )),
+        Ok(result) => {
+            result.map_err(|error| NotDone { refusal: Refusal::of(&error), failure: failure(url, what, &error) })
+        }
+        Err(_) => {
+            let what = format!("broker at {url}: {what}: no answer within {}", humantime::format_duration(limit));
+            Err(NotDone { refusal: None, failure: Failure::unavailable(Dependency::Broker, what) })
+        }
     }
 }
 
@@ -145,5 +180,30 @@ fn remedy(problem: &Problem) -> &'static str {
             "; name one in VOLUME_REAPER_AMQP_CERT_FILE, and its key in VOLUME_REAPER_AMQP_KEY_FILE"
         }
         Problem::Other(_) => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lapin::protocol::{AMQPError, AMQPErrorKind};
+
+    use super::*;
+    use crate::failure::Verdict;
+
+    #[tokio::test]
+    async fn the_code_of_a_refusal_says_what_it_is_and_its_text_nothing() {
+        let url = SecretUrl::parse("amqp://127.0.0.1", &["amqp"]).expect("valid");
+        for (code, refusal, verdict) in [
+            (404, Some(Refusal::NotThere), Verdict::Permanent),
+            (406, Some(Refusal::Differs), Verdict::Permanent),
+            (403, None, Verdict::Permanent),
+            (541, None, Verdict::Unavailable(Dependency::Broker)),
+        ] {
+            let kind = AMQPErrorKind::from_id(code).expect("a code of AMQP");
+            let error = AMQPError::new(kind, "NOT_FOUND, PRECONDITION_FAILED".into());
+            let refused = async { lapin::Result::<()>::Err(ErrorKind::ProtocolError(error).into()) };
+            let refused = bounded(&url, REQUEST_TIMEOUT, "look", refused).await.expect_err("refused");
+            assert_eq!((refused.refusal, refused.failure.verdict), (refusal, verdict), "{code}");
+        }
     }
 }

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use futures_util::future::try_join_all;
 use lapin::{
     BasicProperties, Channel, Confirmation, ExchangeKind,
     options::{BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions},
@@ -25,6 +26,8 @@ use crate::{
 
 /// The routing key of what is told of removed volumes, which is the type of the CloudEvent too.
 const REMOVED: &str = "workspace.volume.removed";
+/// Events about removed volumes that the broker has not confirmed yet, at most.
+const UNCONFIRMED: usize = 32;
 /// For the broker's confirmation that it has a message safely. Longer than a request: a quorum of disks has to answer.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -52,10 +55,10 @@ impl Publisher {
         self.publish(&self.queues.exchange, &routing_key, properties, &event.encode()).await
     }
 
-    /// Publishes a CloudEvent for whoever wants to hear it, in JSON. Returns when the broker has it safely; if nobody
-    /// listens, it is gone.
-    pub async fn publish_announcement(&self, exchange: &str, event: &str) -> Result<(), Failure> {
-        let published = self.try_announce(exchange, event).await;
+    /// Publishes CloudEvents for whoever wants to hear them, in JSON. Returns when the broker has all of them safely;
+    /// if nobody listens, they are gone.
+    pub async fn publish_announcements(&self, exchange: &str, events: &[&str]) -> Result<(), Failure> {
+        let published = self.try_announce(exchange, events).await;
         if published.is_err()
             && let Some(link) = self.link.lock().await.take()
         {
@@ -64,10 +67,10 @@ impl Publisher {
         published
     }
 
-    async fn try_announce(&self, exchange: &str, event: &str) -> Result<(), Failure> {
+    async fn try_announce(&self, exchange: &str, events: &[&str]) -> Result<(), Failure> {
         let (channel, _) = self.channel().await?;
         let url = &self.queues.url;
-        // With each event: it costs a round trip, and an exchange that was deleted is there again.
+        // Each time: an exchange that was deleted is there again.
         let options = ExchangeDeclareOptions {
             durable: true,
             passive: !self.queues.declared_by_us(),
@@ -75,21 +78,10 @@ impl Publisher {
         };
         let declare = channel.exchange_declare(exchange.into(), ExchangeKind::Topic, options, FieldTable::default());
         bounded(url, REQUEST_TIMEOUT, "declare the exchange of removed volumes", declare).await?;
-        let properties = BasicProperties::default()
-            .with_content_type("application/cloudevents+json; charset=utf-8".into())
-            .with_delivery_mode(2);
-        let publish = async {
-            let anybody = BasicPublishOptions::default();
-            let send = channel.basic_publish(exchange.into(), REMOVED.into(), anybody, event.as_bytes(), properties);
-            send.await?.await
-        };
-        match bounded(url, CONFIRM_TIMEOUT, "publish", publish).await? {
-            Confirmation::Ack(_) => Ok(()),
-            Confirmation::Nack(_) | Confirmation::NotRequested => Err(Failure::unavailable(
-                Dependency::Broker,
-                format!("broker at {url}: it did not take an event for {exchange:?}"),
-            )),
+        for some in events.chunks(UNCONFIRMED) {
+            try_join_all(some.iter().map(|event| announce(&channel, url, exchange, event))).await?;
         }
+        Ok(())
     }
 
     /// Publishes to one of our queues. Returns when the broker has it safely.
@@ -156,6 +148,25 @@ impl Publisher {
         if let Some(link) = self.link.lock().await.take() {
             link.close().await;
         }
+    }
+}
+
+/// Publishes a CloudEvent on a channel in confirm mode. Returns when the broker has it safely.
+async fn announce(channel: &Channel, url: &SecretUrl, exchange: &str, event: &str) -> Result<(), Failure> {
+    let properties = BasicProperties::default()
+        .with_content_type("application/cloudevents+json; charset=utf-8".into())
+        .with_delivery_mode(2);
+    let publish = async {
+        let anybody = BasicPublishOptions::default();
+        let send = channel.basic_publish(exchange.into(), REMOVED.into(), anybody, event.as_bytes(), properties);
+        send.await?.await
+    };
+    match bounded(url, CONFIRM_TIMEOUT, "publish", publish).await? {
+        Confirmation::Ack(_) => Ok(()),
+        Confirmation::Nack(_) | Confirmation::NotRequested => Err(Failure::unavailable(
+            Dependency::Broker,
+            format!("broker at {url}: it did not take an event for {exchange:?}"),
+        )),
     }
 }
 

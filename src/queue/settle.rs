@@ -29,6 +29,9 @@ const MOST_PUBLISHED_BYTES: usize = 1024 * 1024;
 /// A delivery whose channel was gone before the broker was told.
 const LOST_CHANNEL: &str = "lost_channel";
 
+/// A message that the broker does not take in time.
+const NOT_TAKEN: &str = "not_taken";
+
 /// Executes `settlement`. Gives up on publishing when `stop` is cancelled or the delivery's channel is gone.
 ///
 /// Returns the delivery if it is still ours and has to be given back, once nothing new is delivered to us.
@@ -125,8 +128,12 @@ pub(super) async fn give_back(deliveries: &[Delivery], queues: &Queues, publishe
             let properties = headers::handed_back(&delivery.properties, came_as_reopened(delivery, queues), host);
             let queue = queues.work();
             let publish = publisher.publish_to_queue(&queue, properties, &delivery.data);
-            let publish = publish.instrument(traces::send(&queue));
-            is_taken = matches!(timeout(GIVE_BACK_TIMEOUT, publish).await, Ok(Ok(())));
+            let span = traces::send(&queue);
+            let published = timeout(GIVE_BACK_TIMEOUT, publish).instrument(span.clone()).await;
+            is_taken = matches!(published, Ok(Ok(())));
+            if !is_taken {
+                span.record("error.type", NOT_TAKEN);
+            }
         }
         // If the channel is gone, the broker has it back already.
         let settled = async {

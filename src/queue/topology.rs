@@ -16,10 +16,10 @@ use tracing::{debug, warn};
 
 use super::{
     Declared, Queues,
-    connection::{Link, REQUEST_TIMEOUT, bounded},
+    connection::{Link, NotDone, REQUEST_TIMEOUT, Refusal, bounded},
 };
 use crate::{
-    failure::{Dependency, Failure, Verdict},
+    failure::{Dependency, Failure},
     reconnect::jittered,
 };
 
@@ -128,12 +128,9 @@ async fn bind(channel: &Channel, queues: &Queues) -> Result<(), Failure> {
         );
         let bound = bounded(&queues.url, REQUEST_TIMEOUT, &format!("bind queue {:?}", queues.work()), bind).await;
         // Both were there a moment ago: whoever deleted one since does not keep us from starting.
-        bound.map_err(|failure| {
-            if failure.message.contains("NOT_FOUND") {
-                Failure::unavailable(Dependency::Broker, failure.message)
-            } else {
-                failure
-            }
+        bound.map_err(|NotDone { refusal, failure }| match refusal {
+            Some(Refusal::NotThere) => Failure::unavailable(Dependency::Broker, failure.message),
+            Some(Refusal::Differs) | None => failure,
         })?;
     }
     Ok(())
@@ -213,7 +210,7 @@ async fn declare_queue(
     channel: &Channel,
     queues: &Queues,
     Definition { name, arguments }: Definition,
-) -> Result<(), Failure> {
+) -> Result<(), NotDone> {
     let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
     let declare = channel.queue_declare(name.as_str().into(), durable, arguments);
     bounded(&queues.url, REQUEST_TIMEOUT, &format!("declare queue {name:?}"), declare).await.map(drop)
@@ -226,12 +223,12 @@ async fn check(channel: &Channel, queues: &Queues) -> Result<(), Failure> {
         let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
         let declare = channel.queue_declare(name.as_str().into(), passive, FieldTable::default());
         let there = bounded(&queues.url, REQUEST_TIMEOUT, &format!("check queue {name:?}"), declare).await;
-        there.map_err(|failure| {
-            let remedy = "start `volume-reaper serve`, which declares it, or correct VOLUME_REAPER_QUEUE_PREFIX";
-            if failure.message.contains("NOT_FOUND") {
-                return Failure { message: format!("{}: {remedy}", failure.message), ..failure };
+        there.map_err(|NotDone { refusal, failure }| match refusal {
+            Some(Refusal::NotThere) => {
+                let remedy = "start `volume-reaper serve`, which declares it, or correct VOLUME_REAPER_QUEUE_PREFIX";
+                Failure { message: format!("{}: {remedy}", failure.message), ..failure }
             }
-            failure
+            Some(Refusal::Differs) | None => failure,
         })?;
     }
     Ok(())
@@ -241,23 +238,23 @@ async fn check_exchange(channel: &Channel, queues: &Queues) -> Result<(), Failur
     let passive = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
     let exchange = queues.exchange.as_str();
     let declare = channel.exchange_declare(exchange.into(), ExchangeKind::Topic, passive, FieldTable::default());
-    bounded(&queues.url, REQUEST_TIMEOUT, &format!("check exchange {exchange:?}"), declare).await
+    Ok(bounded(&queues.url, REQUEST_TIMEOUT, &format!("check exchange {exchange:?}"), declare).await?)
 }
 
 /// What differs from ours is refused by the broker with what differs; what to do about it is added here.
-fn explain(failure: Failure, otherwise: &str) -> Failure {
-    if failure.verdict != Verdict::Permanent || !failure.message.contains("PRECONDITION") {
-        return failure;
+fn explain(NotDone { refusal, failure }: NotDone, otherwise: &str) -> Failure {
+    match refusal {
+        Some(Refusal::Differs) => Failure::permanent(format!(
+            "{}. It is there with other arguments than ours: delete it once it is empty and start again, {otherwise}",
+            failure.message
+        )),
+        Some(Refusal::NotThere) | None => failure,
     }
-    Failure::permanent(format!(
-        "{}. It is there with other arguments than ours: delete it once it is empty and start again, {otherwise}",
-        failure.message
-    ))
 }
 
 /// Whether a queue was refused only for what earlier versions declared differently: the work queue's delivery limit,
 /// and the dead-letter queue's overflow.
-fn is_of_earlier_version(refused: &Failure) -> bool {
+fn is_of_earlier_version(NotDone { failure: refused, .. }: &NotDone) -> bool {
     let is_about = |argument: &str| refused.message.contains(&format!("inequivalent arg '{argument}'"));
     // Two numbers are compared without their types, since 3.10 at least.
     let is_now =
@@ -277,7 +274,8 @@ mod tests {
             let text = format!(
                 "inequivalent arg '{argument}' for queue 'q' in vhost '/': received x but current is {current}"
             );
-            is_of_earlier_version(&Failure::permanent(format!("broker at x: PRECONDITION_FAILED - {text}")))
+            let failure = Failure::permanent(format!("broker at x: PRECONDITION_FAILED - {text}"));
+            is_of_earlier_version(&NotDone { refusal: Some(Refusal::Differs), failure })
         };
         assert!(is_earlier("x-delivery-limit", "the value '1000' of type 'long'"));
         assert!(is_earlier("x-delivery-limit", "'1000'"));

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
+use migrations::Mapping;
 use sea_orm::{
     ConnectionTrait, DbErr, ExprTrait,
-    sea_query::{Alias, Expr, Func, Order, Query},
+    sea_query::{Alias, Expr, Func, Order, Query, SelectStatement},
 };
 
 use super::{
@@ -38,19 +39,12 @@ impl Store {
 
     async fn count_backlog_to(&self, most: u64) -> Result<Backlog, DbErr> {
         let threads = self.mapping().await?;
-        let counted = Alias::new("counted");
-        let some = Query::select()
-            .expr_as(threads.read_closed_at(), "read_closed_at")
-            .from(threads.table())
-            .cond_where(threads.is_candidate())
-            // In the order of the index over them, so that it is what is read.
-            .order_by(id(threads), Order::Asc)
-            .limit(most.saturating_add(1))
-            .to_owned();
+        let mut some = candidates_to(threads, most);
+        some.expr_as(threads.read_closed_at(), "read_closed_at");
         let count = Query::select()
             .expr_as(Func::count(Expr::val(1)), "unmarked")
             .expr_as(Func::min(Expr::col("read_closed_at")), "oldest_closed_at")
-            .from_subquery(some, counted)
+            .from_subquery(some, Alias::new("counted"))
             .to_owned();
         let row = self.db.query_one(&count).await?;
         let unmarked = row.as_ref().and_then(|row| row.try_get::<i64>("", "unmarked").ok()).unwrap_or(0).unsigned_abs();
@@ -58,21 +52,22 @@ impl Store {
         Ok(Backlog { unmarked, oldest_closed_at })
     }
 
-    /// The closed and unmarked threads by the host that their rows name; none if there are more than so many.
+    /// The closed and unmarked threads by the host that they, or their volumes, are on; none if there are more than so
+    /// many.
     pub async fn unmarked_by_host_to(&self, most: u64) -> Result<Option<BTreeMap<Option<String>, u64>>, Failure> {
         self.bounded(PAGE_TIMEOUT, async {
             let threads = self.mapping().await?;
-            if threads.names.host.is_none() {
+            let of_volumes = threads.names.volumes.as_ref().filter(|volumes| volumes.host.is_some());
+            if of_volumes.is_some() || threads.names.host.is_none() {
                 let unmarked = self.count_backlog_to(most).await?.unmarked;
-                return Ok((unmarked <= most).then(|| BTreeMap::from([(None, unmarked)])));
+                return Ok(match of_volumes {
+                    _ if unmarked > most => None,
+                    Some(volumes) => Some(self.count_by_host_of_volumes(threads, volumes).await?),
+                    None => Some(BTreeMap::from([(None, unmarked)])),
+                });
             }
-            let some = Query::select()
-                .expr_as(host_column(threads), "host_text")
-                .from(threads.table())
-                .cond_where(threads.is_candidate())
-                .order_by(id(threads), Order::Asc)
-                .limit(most.saturating_add(1))
-                .to_owned();
+            let mut some = candidates_to(threads, most);
+            some.expr_as(host_column(threads), "host_text");
             let count = Query::select()
                 .column("host_text")
                 .expr_as(Func::count(Expr::val(1)), "threads")
@@ -100,4 +95,15 @@ impl Store {
             .to_owned();
         Ok(self.db.query_one(&select).await?.and_then(|row| time(&row, "oldest_closed_at")))
     }
+}
+
+/// The first closed and unmarked threads, one more than so many, in the order of the index over them, so that it is
+/// what is read. What is selected of them is to be added.
+fn candidates_to(threads: &Mapping, most: u64) -> SelectStatement {
+    Query::select()
+        .from(threads.table())
+        .cond_where(threads.is_candidate())
+        .order_by(id(threads), Order::Asc)
+        .limit(most.saturating_add(1))
+        .to_owned()
 }

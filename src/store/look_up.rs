@@ -156,7 +156,8 @@ impl Store {
         Ok(rows.map(|row| PinnedDaemon { name: row.name, identity: row.identity, pinned_at: row.pinned_at }).collect())
     }
 
-    /// Counts the closed and unmarked threads by the host that their rows name.
+    /// Counts the closed and unmarked threads by the host that they are on; one of which several hosts have volumes
+    /// counts on each.
     pub async fn unmarked_by_host(&self) -> Result<BTreeMap<Option<String>, u64>, Failure> {
         self.bounded(PAGE_TIMEOUT, async {
             let threads = self.mapping().await?;

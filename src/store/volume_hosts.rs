@@ -1,11 +1,11 @@
 //! The Docker hosts of volumes that have rows of their own: as such a row says, or else its thread's.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 
 use migrations::{Mapping, VolumesTable};
 use sea_orm::{
     ConnectionTrait, DbErr, ExprTrait, QueryResult,
-    sea_query::{Alias, Condition, Expr, Query, SelectStatement},
+    sea_query::{Alias, Condition, Expr, Func, Query, SelectStatement},
 };
 
 use super::{Store, rows::host, threads::id, volume_rows::select_volumes};
@@ -33,8 +33,8 @@ pub(super) fn is_of_scope(volume: &VolumeRow, scope: &Scope) -> bool {
     }
 }
 
-/// The condition that a thread has an unmarked volume in a scope, by what its own row says; none if only the rows of
-/// threads name hosts.
+/// The condition that a thread has an unmarked volume in a scope, by what its own row says; none if the row of the
+/// thread alone says whether it is in that scope.
 pub(super) fn has_volume_in_scope(
     threads: &Mapping,
     scope: &Scope,
@@ -46,13 +46,15 @@ pub(super) fn has_volume_in_scope(
     let column = Expr::col(Alias::new(own));
     let says_nothing = || Condition::any().add(column.clone().is_null()).add(column.clone().eq(""));
     let as_thread = is_threads.map(|is_threads| is_threads.add_option(has_volume(says_nothing())));
-    Some(match scope {
-        Scope::All | Scope::Unplaced => as_thread.unwrap_or_else(Condition::all),
+    match scope {
+        // Wherever its volumes are.
+        Scope::All => None,
+        Scope::Unplaced => as_thread,
         Scope::Host(host) => {
             let own = has_volume(Condition::all().add(threads.is_text(own, host)));
-            Condition::any().add_option(own).add_option(as_thread)
+            Some(Condition::any().add_option(own).add_option(as_thread))
         }
-    })
+    }
 }
 
 impl Store {
@@ -64,23 +66,35 @@ impl Store {
     ) -> Result<BTreeMap<Option<String>, u64>, DbErr> {
         let closed =
             Query::select().column(id(threads)).from(threads.table()).and_where(threads.is_closed()).to_owned();
-        let mut select = select_volumes(threads, volumes);
-        select
+        let mut unmarked = select_volumes(threads, volumes);
+        unmarked
             .clear_selects()
-            .expr_as(threads.as_text(threads.qualified_id()), "thread_id_text")
+            .expr_as(threads.qualified_id(), "thread_id")
+            .expr_as(host_text(threads, volumes), "host_text")
             .and_where(volumes.column(&volumes.thread).in_subquery(closed))
-            .cond_where(threads.is_unmarked_volume(volumes))
-            .distinct();
-        select_hosts(threads, volumes, &mut select);
-        // One volume may say the host itself, and another of the same thread by its thread.
-        let mut of_hosts = HashSet::new();
-        for row in self.db.query_all(&select).await? {
-            of_hosts.insert((host_of(&row)?, row.try_get::<String>("", "thread_id_text")?));
-        }
+            .cond_where(threads.is_unmarked_volume(volumes));
+        // A thread counts once on each host that has some of its volumes.
+        let count = Query::select()
+            .column("host_text")
+            .expr_as(Expr::col("thread_id").count_distinct(), "threads")
+            .from_subquery(unmarked, Alias::new("unmarked"))
+            .add_group_by([Expr::col("host_text")])
+            .to_owned();
         let mut by_host = BTreeMap::new();
-        for (host, _) in of_hosts {
-            *by_host.entry(host).or_default() += 1;
+        for row in self.db.query_all(&count).await? {
+            *by_host.entry(host(&row, "host_text")?).or_default() += row.try_get::<i64>("", "threads")?.unsigned_abs();
         }
         Ok(by_host)
     }
+}
+
+/// The host of a volume as its row says, or else its thread's; null if neither does.
+fn host_text(threads: &Mapping, volumes: &VolumesTable) -> Expr {
+    let of_volume = volumes.host.as_ref().map(|host| volumes.column(host));
+    let of_thread = threads.names.host.as_ref().map(|host| threads.qualified(host));
+    let said = [of_volume, of_thread].into_iter().flatten();
+    // An empty text is none.
+    let said = said.map(|column| Expr::from(Func::cust("nullif").args([threads.as_text(column), Expr::val("")])));
+    // One value alone is too few to SQLite.
+    Func::coalesce(said.chain([Expr::null()])).into()
 }

@@ -90,7 +90,7 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
         if tally.dry_run {
             tally.add(Fate::NotFound, absent.len());
             for row in &absent {
-                self.plan(&row.thread, Some(&row.volumes), Would::Mark);
+                self.plan(&row.thread, &row.volumes, Would::Mark);
             }
             return Ok(());
         }

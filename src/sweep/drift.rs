@@ -80,7 +80,11 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
         let (mut found, mut unplaced) = (Found::default(), HashMap::new());
         for volumes in present.chunks(PAGE_ROWS) {
             let owners = self.cleaner.threads().owners(volumes).await?;
-            tally.orphans += volumes.iter().filter(|volume| !owners.contains_key(*volume)).count() as u64;
+            // What no thread's id can be in the place of the id is somebody else's, unless a row names it.
+            let is_ours =
+                |volume: &&VolumeName| self.cleaner.context.names.thread_by_template(volume.as_str()).is_some();
+            let without = volumes.iter().filter(|volume| !owners.contains_key(*volume));
+            tally.orphans += without.filter(is_ours).count() as u64;
             for (volume, (thread, row)) in owners.into_iter().filter_map(|(volume, owner)| Some((volume, owner?))) {
                 match &row.host {
                     Some(named) if host.name() != Some(named) && !host.is_only() => tally.misplaced += 1,

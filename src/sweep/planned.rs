@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::Sweeper;
 use crate::{
-    cleanup::{Database, NamedVolumes, Volumes},
+    cleanup::{Database, Volumes},
     volume_name::{ThreadId, VolumeName},
 };
 
@@ -54,20 +54,19 @@ impl PlannedList {
         }));
     }
 
-    /// What stands in it now.
+    /// What stands in it from a line on: at most so many lines.
     #[must_use]
-    pub fn lines(&self) -> Vec<Planned> {
-        self.0.lock().clone()
+    pub fn lines(&self, from: usize, most: usize) -> Vec<Planned> {
+        self.0.lock().iter().skip(from).take(most).cloned().collect()
     }
 }
 
 impl<V: Volumes, T: Database> Sweeper<V, T> {
-    /// Writes into the list of a dry run what would be done to a thread, and to these volumes if they are known.
-    pub(super) fn plan(&self, thread: &ThreadId, volumes: Option<&Vec<VolumeName>>, would: Would) {
-        let Some(planned) = &self.planned else { return };
-        let named = || NamedVolumes::of(&self.cleaner.context.names, thread, None).volumes;
-        let volumes = volumes.cloned().unwrap_or_else(named);
-        planned.add(self.cleaner.host.name(), thread, &volumes, would);
+    /// Writes into the list of a dry run what would be done to a thread and its volumes.
+    pub(super) fn plan(&self, thread: &ThreadId, volumes: &[VolumeName], would: Would) {
+        if let Some(planned) = &self.planned {
+            planned.add(self.cleaner.host.name(), thread, volumes, would);
+        }
     }
 }
 
@@ -83,6 +82,7 @@ mod tests {
         list.add(Some("a"), &thread, &names.volumes_of(&thread), Would::Remove);
         let line =
             Planned { host: "a".to_owned(), thread_id: thread, volume: "ha_ws_t1".to_owned(), would: Would::Remove };
-        assert_eq!(list.lines(), [line]);
+        assert_eq!(list.lines(0, 2), [line]);
+        assert_eq!(list.lines(1, 2), []);
     }
 }

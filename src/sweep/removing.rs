@@ -9,7 +9,6 @@ use tracing::warn;
 
 use super::{
     Sweeper,
-    planned::Would,
     retries::Retries,
     tally::{Fate, Tally},
 };
@@ -47,6 +46,11 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
         Ok(())
     }
 
+    /// What would become, if this were no dry run, of what a sweep begins to remove.
+    pub(super) fn would_be(&self) -> Fate {
+        if self.cleaner.pause_reason().is_some() { Fate::Paused } else { Fate::Removed }
+    }
+
     /// Tries those again whose time has come, as long as this sweep has time for them.
     pub(super) async fn retry(
         &self,
@@ -56,10 +60,7 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
     ) -> Result<(), Failure> {
         let threads = retries.threads();
         if tally.dry_run {
-            tally.add(Fate::Removed, threads.len());
-            for thread in &threads {
-                self.plan(thread, None, Would::Remove);
-            }
+            tally.add(self.would_be(), threads.len());
             return Ok(());
         }
         let enough = stop.child_token();

@@ -16,6 +16,10 @@ impl Retries {
         self.0.len()
     }
 
+    pub(super) fn iter(&self) -> impl Iterator<Item = &ThreadId> {
+        self.0.iter().map(|(_, thread)| thread)
+    }
+
     /// The threads, those that wait longest first.
     pub(super) fn threads(self) -> Vec<ThreadId> {
         self.0.into_iter().map(|(_, thread)| thread).collect()

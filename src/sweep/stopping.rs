@@ -39,8 +39,9 @@ impl Stopping {
         }
     }
 
-    /// Why it was stopped, if a person did it.
+    /// Why it was not done to its end, if it was stopped: what a person said in the list, or else only that.
     pub(super) fn why(&self) -> Option<String> {
-        self.why.lock().clone()
+        let said = self.why.lock().clone();
+        said.or_else(|| self.stop.is_cancelled().then(|| "it was stopped".to_owned()))
     }
 }

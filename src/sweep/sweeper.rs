@@ -239,6 +239,8 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
         let due = absent.iter().chain(&referenced).chain(&present);
         tally.most_volumes = due.map(|row| row.volumes.len()).fold(tally.most_volumes, usize::max);
         let rows = absent.len() + referenced.len() + present.len() + unnameable;
+        let listed = referenced.iter().chain(&present).filter(|_| self.planned.is_some());
+        let named: HashMap<_, _> = listed.map(|row| (row.thread.clone(), row.volumes.clone())).collect();
         tally.add(Fate::Unnameable, unnameable);
         let exited = self.exited_users(&users, inventory).await?;
         tally.add(Fate::Referenced, referenced.iter().filter(|row| !exited.contains_key(&row.thread)).count());
@@ -253,22 +255,21 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
             present.into_iter().partition(|row| cooling.contains_key(&row.thread))
         };
         tally.add(Fate::CoolingDown, cooling.len());
-        let listed = present.iter().filter(|_| self.planned.is_some());
-        let volumes: HashMap<_, _> = listed.map(|row| (row.thread.clone(), row.volumes.clone())).collect();
         let mut removable: Vec<_> = present.into_iter().map(|row| row.thread).collect();
         self.set_failed_aside(&mut removable, retries, tally).await?;
         if tally.dry_run {
             if proves_absence(inventory, absent.len(), tally) {
                 tally.add(Fate::NotFound, absent.len());
                 for row in &absent {
-                    self.plan(&row.thread, Some(&row.volumes), Would::Mark);
+                    self.plan(&row.thread, &row.volumes, Would::Mark);
                 }
             }
-            let would_be = if self.cleaner.pause_reason().is_some() { Fate::Paused } else { Fate::Removed };
+            let would_be = self.would_be();
             tally.add(would_be, removable.len());
             if would_be == Fate::Removed {
-                let threads = removable.iter().chain(exited.iter().map(|users| &users.thread));
-                threads.for_each(|thread| self.plan(thread, volumes.get(thread), Would::Remove));
+                let threads = removable.iter().chain(exited.iter().map(|users| &users.thread)).chain(retries.iter());
+                let of_page = threads.filter_map(|thread| Some((thread, named.get(thread)?)));
+                of_page.for_each(|(thread, volumes)| self.plan(thread, volumes, Would::Remove));
             }
             Self::would_remove(&exited, would_be, tally);
             return Ok(());

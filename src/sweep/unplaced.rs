@@ -109,8 +109,13 @@ impl<V: Volumes, T: Database> Unplaced<V, T> {
             }
             skipped_reason = Some(failure.message);
         }
-        skipped_reason = skipped_reason.or_else(|| stopping.why()).or_else(|| tally.doubt.clone());
-        self.log_skipped(skipped_reason.as_ref());
+        skipped_reason = skipped_reason.or_else(|| tally.doubt.clone());
+        let stopped = stopping.why();
+        // One that was stopped has not found out whether the reason is still there.
+        if skipped_reason.is_some() || stopped.is_none() {
+            self.log_skipped(skipped_reason.as_ref());
+        }
+        skipped_reason = skipped_reason.or(stopped);
         let report = tally.report(skipped_reason, began.elapsed(), Swept::default());
         observe(None, &report, self.fleet.context().clock.now());
         report.log();

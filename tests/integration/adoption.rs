@@ -949,5 +949,11 @@ async fn a_right_that_is_missing_at_the_start_or_goes_later_is_said_and_heals() 
     assert_eq!(serving.lines().iter().filter(|line| warned(line)).count(), 1);
     leases("GRANT UPDATE ON volume_reaper_leases TO {}").await;
     eventually("it heals", async || (!serving.get("/readyz").await.1.contains("degraded")).then_some(())).await;
+    let said = |what: &str| serving.lines().iter().filter(|line| line["message"] == what).count();
+    eventually("it sweeps", async || (said("this replica sweeps now") == 2).then_some(())).await;
+    let no_more = said("this replica sweeps no more, since it can't renew its lease");
+    assert_eq!((no_more, said("another replica sweeps now")), (1, 0));
+    // It had not been anybody else's meanwhile.
+    assert_eq!(world.texts("SELECT CAST(epoch AS text) FROM volume_reaper_leases").await, ["1"]);
     assert_eq!(serving.stop().await, Some(0));
 }

@@ -71,7 +71,8 @@ fn each_alert_has_its_chapter_in_the_runbook_and_each_chapter_its_alert() {
     assert_eq!(chapters, names);
     for rule in rules() {
         let name = rule["alert"].as_str().expect("a name").to_lowercase();
-        assert_eq!(rule["annotations"]["runbook_url"], format!("docs/runbook.md#{name}"));
+        let base = "{{ with $externalLabels.reaper_runbook }}{{ . }}{{ else }}docs/runbook.md{{ end }}";
+        assert_eq!(rule["annotations"]["runbook_url"], format!("{base}#{name}"));
     }
 }
 

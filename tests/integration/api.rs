@@ -34,7 +34,7 @@ impl Answer {
         body
     }
 
-    fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {} {}", self.code, self.text))
     }
 
@@ -70,7 +70,7 @@ async fn get(serving: &Serving, path: &str) -> Value {
 }
 
 /// Tells the API to do something, by the holder of a token.
-async fn tell(serving: &Serving, token: &str, path: &str, body: &Value) -> Answer {
+pub(crate) async fn tell(serving: &Serving, token: &str, path: &str, body: &Value) -> Answer {
     let authorization = format!("Authorization: Bearer {token}");
     let headers = [authorization.as_str(), "Content-Type: application/json"];
     ask(serving, &format!("POST /api/v1{path}"), &headers, &body.to_string()).await

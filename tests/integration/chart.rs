@@ -195,6 +195,10 @@ async fn what_watches_it_is_what_lies_in_deploy() {
     });
     let objects = rendered(values).await;
     assert_eq!(of_kind(&objects, "PrometheusRule")["spec"], yaml(&read("prometheus/alerts.yaml")));
+    let values = json!({ "prometheusRule": { "enabled": true, "runbook": "https://wiki.example.com/runbook" } });
+    let rule = of_kind(&rendered(values).await, "PrometheusRule")["spec"]["groups"][0]["rules"][0].clone();
+    let link = rule["annotations"]["runbook_url"].as_str().expect("a link");
+    assert!(link.ends_with("{{ else }}https://wiki.example.com/runbook{{ end }}#volumereaperdown"), "{link}");
     let dashboards = objects.iter().filter(|object| object["metadata"]["labels"]["grafana_dashboard"] == "1");
     let texts: Vec<_> = dashboards.map(|object| object["data"]["volume-reaper.json"].as_str().expect("text")).collect();
     assert_eq!(texts.len(), 1);

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::{
+    api::ask,
     volumes_table::{adopting, marked, open, quoted, set, thread, until_marked},
     world::{On, PrivateHost, World},
 };
@@ -90,6 +91,20 @@ async fn each_volume_is_cleaned_on_its_own_host_by_event_and_by_sweep() {
         let serving = world.serve_idle().await;
         placed(&world, on, hosts, &thread(2), "", &rows(["t1", "t2", "t3"])).await;
         set(&world, on, &thread(2), "closed").await;
+        // None of its volumes is where its own row, or nobody, says.
+        placed(&world, on, hosts, &thread(3), "b", &[("u1", "a"), ("u2", "a")]).await;
+        set(&world, on, &thread(3), "closed").await;
+        let by_host = |listed: &Value| {
+            let of_hosts = listed["hosts"].as_array().expect("hosts").iter().map(|host| host["unmarked"].clone());
+            of_hosts.chain([listed["unmarked_without_host"].clone()]).collect::<Vec<_>>()
+        };
+        let listed = world.json(&["hosts", "list", "--json"]).await;
+        assert_eq!(by_host(&listed), [2, 1, 1].map(Value::from), "{on:?} {listed}");
+        let shown = ask(&serving, "GET /api/v1/hosts", &[], "").await.json();
+        assert_eq!(by_host(&shown), by_host(&listed), "{on:?} {shown}");
+        let waiting = ask(&serving, "GET /api/v1/threads", &[], "").await.json();
+        let waiting = waiting["threads"].as_array().expect("threads").iter().map(|waits| waits["thread_id"].clone());
+        assert_eq!(waiting.collect::<Vec<_>>(), [thread(2), thread(3)].map(Value::from), "{on:?}");
         // The event's host is believed only of the one of which nobody else says it.
         let event = json!({ "thread_id": thread(2), "host": "a" });
         world.publish(event.to_string().as_bytes()).await;

@@ -212,6 +212,15 @@ async fn a_running_sweep_is_stopped_whoever_makes_it() {
     until_page(&serving, "/sweeps", &cookie, "not to its end: stopped by otto").await;
     assert_eq!(press(&serving, &format!("/sweeps/{path}"), &cookie, "").await, 409, "it does not run any more");
     assert_eq!(press(&serving, "/operation/stop", &cookie, "").await, 409, "nothing runs");
+
+    // One of this process, which is told at once.
+    proxy.hold_removals();
+    world.closed_with_volume("t2").await;
+    assert_eq!(press(&serving, "/sweeps", &cookie, "dry_run=false").await, 303);
+    until_page(&serving, "/sweeps", &cookie, "/operation/stop\"").await;
+    assert_eq!(press(&serving, "/operation/stop", &cookie, "back=sweeps").await, 303);
+    proxy.release_removals();
+    until_page(&serving, "/sweeps", &cookie, "not to its end: it was stopped").await;
 }
 
 #[tokio::test]

@@ -70,6 +70,10 @@ impl CountingProxy {
         eventually("a container is to be removed", async || self.requests().iter().any(is_it).then_some(())).await;
     }
 
+    pub(crate) fn hold_removals(&self) {
+        self.holds_removals.send_replace(true);
+    }
+
     pub(crate) fn release_removals(&self) {
         self.holds_removals.send_replace(false);
     }

@@ -6,6 +6,7 @@ use bollard::{models::VolumeCreateRequest, query_parameters::RemoveVolumeOptions
 use serde_json::{Value, json};
 
 use crate::{
+    api::{VIEWER, ask, tell, with_tokens},
     locks::{reopened_while_removing, serving, stays_when_its_event_comes_again},
     world::{On, World, eventually},
 };
@@ -276,15 +277,41 @@ async fn a_row_that_names_somebody_elses_volume_is_refused_counted_and_shown() {
 async fn volumes_that_no_row_names_are_orphans_and_stay() {
     for on in On::ALL {
         let world = platform(on).await;
-        open(&world, on, &thread(1), &["a1"]).await;
+        open(&world, on, &thread(1), &["a1", "_a2"]).await;
         world.create_volume("nobodys").await;
+        // No thread's id can begin so: without a row it is somebody else's.
+        world.create_volume("_else").await;
         let report = world.sweep().await;
         assert_eq!(report["orphans"], 1, "{on:?} {report}");
         let orphans = world.json(&["orphans", "--json"]).await;
+        assert_eq!((&orphans["volumes"], &orphans["foreign"]), (&json!(4), &json!(1)), "{on:?} {orphans}");
         assert_eq!(orphans["orphans"].as_array().map(Vec::len), Some(1), "{on:?} {orphans}");
         assert_eq!(orphans["orphans"][0]["volume"], world.volume("nobodys"), "{on:?} {orphans}");
         assert!(world.has_volume("nobodys").await && world.has_volume("a1").await, "{on:?}");
     }
+}
+
+#[tokio::test]
+async fn the_list_of_a_dry_run_has_the_volumes_of_threads_too_that_failed_before() {
+    let mut world = platform(On::Sqlite).await;
+    world.set("VOLUME_REAPER_RECONCILE_INTERVAL", "1h");
+    let serving = with_tokens(&mut world).await;
+    for (number, volume) in [(1, "a1"), (2, "b1")] {
+        open(&world, On::Sqlite, &thread(number), &[volume]).await;
+        set(&world, On::Sqlite, &thread(number), "closed").await;
+    }
+    let (columns, at) =
+        ("thread_id, attempts, first_failed_at, failed_at, error, replica", "'2000-01-01 00:00:00+00:00'");
+    let failure = format!("'{}', 1, {at}, {at}, 'test', 'test'", thread(2));
+    world.execute(&format!("INSERT INTO volume_reaper_failures ({columns}) VALUES ({failure})")).await;
+    let report = tell(&serving, VIEWER, "/sweep", &json!({ "dry_run": true })).await.json();
+    assert_eq!(report["removed"], 2, "{report}");
+    let viewer = format!("Authorization: Bearer {VIEWER}");
+    let list = ask(&serving, "GET /sweeps/planned.csv", &[&viewer], "").await.body();
+    let line = |number: u8, volume: &str| format!(",{},{},remove", thread(number), world.volume(volume));
+    let expected = ["host,thread_id,volume,would".to_owned(), line(1, "a1"), line(2, "b1")];
+    assert_eq!(list.lines().collect::<Vec<_>>(), expected);
+    assert_eq!(serving.stop().await, Some(0));
 }
 
 #[tokio::test]

@@ -3,7 +3,6 @@
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use futures_util::future::try_join_all;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
@@ -69,14 +68,9 @@ impl<V: DockerPort, T: DatabasePort> Process<V, T> {
         let mut rest = page.as_slice();
         while !rest.is_empty() {
             let (round, later) = rest.split_at(of_different_threads(rest));
-            let mut confirmations = Vec::with_capacity(round.len());
-            for event in round {
-                confirmations.push(publisher.publish_announcement(exchange, &event.event));
-            }
-            try_join_all(confirmations).await?;
-            let mut ids = Vec::with_capacity(round.len());
-            ids.extend(round.iter().map(|event| event.id));
-            self.store().announced(ids).await?;
+            let events: Vec<_> = round.iter().map(|event| event.event.as_str()).collect();
+            publisher.publish_announcements(exchange, &events).await?;
+            self.store().announced(round.iter().map(|event| event.id).collect()).await?;
             rest = later;
         }
         Ok(is_full)

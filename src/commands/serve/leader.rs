@@ -33,21 +33,21 @@ pub async fn keep(
     held: &watch::Sender<bool>,
     stop: &CancellationToken,
 ) {
-    let mut lease = None;
+    let (mut lease, mut lead) = (None, Lead::Elsewhere);
     while !stop.is_cancelled() {
         let asked_at = Utc::now();
         let acquired = acquire(store, name, holder, lease).await;
         observe(health, name, acquired.as_ref().err());
-        lease = acquired.unwrap_or_default();
-        let is_held = lease.is_some();
+        let now = Lead::of(&acquired);
+        // One that could not be renewed is renewed later, unless somebody else has taken it by then.
+        lease = acquired.unwrap_or(lease);
+        let is_held = now == Lead::Here;
         metrics::leads(host_of(name), is_held.then(|| asked_at + TIME_TO_LIVE));
-        if held.send_if_modified(|held| std::mem::replace(held, is_held) != is_held) {
-            if let Some(Lease { epoch }) = lease {
-                info!(lease = name, epoch, "this replica sweeps now");
-            } else {
-                info!(lease = name, "another replica sweeps now");
-            }
+        held.send_if_modified(|held| std::mem::replace(held, is_held) != is_held);
+        if let Some(news) = now.news_after(lead) {
+            info!(lease = name, epoch = lease.map(|Lease { epoch }| epoch), "{news}");
         }
+        lead = now;
         tokio::select! {
             () = tokio::time::sleep(RENEW_INTERVAL) => {}
             () = stop.cancelled() => {}
@@ -59,6 +59,39 @@ pub async fn keep(
         && let Err(error) = store.release_lease(name, holder, lease).await
     {
         warn!(%error, "the lease was not given up; it expires by itself");
+    }
+}
+
+/// Who sweeps, as far as this replica knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lead {
+    /// This replica.
+    Here,
+    /// Another one.
+    Elsewhere,
+    /// The database does not say.
+    Unknown,
+}
+
+impl Lead {
+    fn of(acquired: &Result<Option<Lease>, Failure>) -> Self {
+        match acquired {
+            Ok(Some(_)) => Self::Here,
+            Ok(None) => Self::Elsewhere,
+            Err(_) => Self::Unknown,
+        }
+    }
+
+    /// What is said of it, after it was `before`.
+    fn news_after(self, before: Self) -> Option<&'static str> {
+        match (before, self) {
+            (Self::Here, Self::Here)
+            | (Self::Elsewhere, Self::Elsewhere | Self::Unknown)
+            | (Self::Unknown, Self::Unknown) => None,
+            (Self::Elsewhere | Self::Unknown, Self::Here) => Some("this replica sweeps now"),
+            (Self::Here | Self::Unknown, Self::Elsewhere) => Some("another replica sweeps now"),
+            (Self::Here, Self::Unknown) => Some("this replica sweeps no more, since it can't renew its lease"),
+        }
     }
 }
 
@@ -96,4 +129,25 @@ async fn acquire(store: &Store, name: &str, holder: &str, lease: Option<Lease>) 
         return Ok(Some(lease));
     }
     store.acquire_lease(name, holder, TIME_TO_LIVE).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::failure::Dependency;
+
+    #[test]
+    fn a_lease_that_the_database_does_not_give_is_nobody_elses() {
+        let down = Err(Failure::unavailable(Dependency::Database, "database is locked"));
+        let leads =
+            [Ok(Some(Lease { epoch: 1 })), down.clone(), down, Ok(Some(Lease { epoch: 1 })), Ok(None), Ok(None)];
+        let mut before = Lead::Elsewhere;
+        let mut news = |acquired: &Result<Option<Lease>, Failure>| {
+            let now = Lead::of(acquired);
+            now.news_after(std::mem::replace(&mut before, now))
+        };
+        let (now, no_more) = ("this replica sweeps now", "this replica sweeps no more, since it can't renew its lease");
+        let expected = [Some(now), Some(no_more), None, Some(now), Some("another replica sweeps now"), None];
+        assert_eq!(leads.each_ref().map(&mut news), expected);
+    }
 }

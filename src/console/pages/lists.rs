@@ -54,6 +54,7 @@ pub(super) struct Letters {
     group_text: String,
     thread: String,
     groups: Vec<GroupRow>,
+    ungrouped: u64,
     messages: Vec<MessageRow>,
     next: Option<String>,
 }
@@ -175,6 +176,7 @@ impl Letters {
             matching: page.counts.matching,
             taken_at: moment(Some(page.taken_at)),
             groups: groups.collect(),
+            ungrouped: page.ungrouped,
             messages: messages.collect(),
             reason,
             group,
