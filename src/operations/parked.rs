@@ -59,7 +59,8 @@ pub struct Parked {
     taken_at: DateTime<Utc>,
     counts: Counts,
     groups: Vec<Group>,
-    messages: Vec<DeadLetter>,
+    /// Each with the id of its group, which takes a hash to find out.
+    messages: Vec<(String, DeadLetter)>,
 }
 
 impl Parked {
@@ -79,7 +80,12 @@ impl Parked {
     /// The next page after another; `after` is where that one said that it begins.
     #[must_use]
     pub fn page(&self, filter: &Filter, after: usize, limit: usize) -> ParkedPage {
-        let matching: Vec<_> = self.messages.iter().filter(|letter| filter.matches(letter)).collect();
+        let rest = Filter { group: None, ..filter.clone() };
+        let is_meant = |of: &String, letter: &DeadLetter| {
+            filter.group.as_ref().is_none_or(|group| group == of) && rest.matches(letter)
+        };
+        let matching = self.messages.iter().filter(|(group, letter)| is_meant(group, letter));
+        let matching: Vec<_> = matching.map(|(_, letter)| letter).collect();
         let mut counts = self.counts.clone();
         counts.matching = self.counted(filter).unwrap_or(matching.len() as u64);
         let end = after.saturating_add(limit).min(matching.len());
@@ -106,14 +112,14 @@ impl Parked {
 #[derive(Default)]
 struct Seen {
     groups: BTreeMap<String, Group>,
-    kept: Vec<DeadLetter>,
+    kept: Vec<(String, DeadLetter)>,
 }
 
 impl Seen {
     fn add(&mut self, letter: DeadLetter) {
         let id = letter.group();
         let group = self.groups.entry(id.clone()).or_insert_with(|| Group {
-            id,
+            id: id.clone(),
             reason: letter.reason,
             error: letter.error.as_deref().map(normalised),
             messages: 0,
@@ -127,14 +133,14 @@ impl Seen {
         group.most_replays = group.most_replays.max(letter.replays);
         group.oldest = group.oldest.into_iter().chain(letter.parked_at).min();
         group.newest = group.newest.max(letter.parked_at);
-        self.kept.push(letter);
+        self.kept.push((id, letter));
         if self.kept.len() >= 2 * KEPT {
             self.keep_oldest();
         }
     }
 
     fn keep_oldest(&mut self) {
-        self.kept.sort_by_key(|letter| letter.parked_at);
+        self.kept.sort_by_key(|(_, letter)| letter.parked_at);
         self.kept.truncate(KEPT);
     }
 }
