@@ -69,7 +69,7 @@ async fn main() -> ExitCode {
 async fn play() -> Try {
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let platform = Platform::new().await?;
-    let shown = tokio::select! {
+    let mut shown = tokio::select! {
         shown = show(&platform) => shown,
         _ = interrupt.recv() => Err("interrupted".into()),
         _ = terminate.recv() => Err("terminated".into()),
@@ -83,7 +83,10 @@ async fn play() -> Try {
             _ = terminate.recv() => {}
         }
     }
-    // It ends before its volumes and its database go.
+    // It ends before its volumes and its database go. The terminal's Ctrl-C may have ended it already.
+    if let Ok(service) = &mut shown {
+        let _ = service.stop().await;
+    }
     let shown = shown.map(drop);
     let cleaned_up = platform.clean_up().await;
     if let Err(error) = shown {

@@ -12,7 +12,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use super::problem::Problem;
 
 /// Items of a page, unless it is said otherwise.
-const USUAL_ITEMS: usize = 100;
+pub(super) const USUAL_ITEMS: usize = 100;
 /// Items of a page at most.
 const MOST_ITEMS: usize = 1000;
 

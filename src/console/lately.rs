@@ -5,7 +5,7 @@ use std::sync::Arc;
 use chrono::{DateTime, DurationRound, TimeDelta, Utc};
 use serde::Deserialize;
 
-use super::{Console, problem::Problem};
+use super::{Console, answer::USUAL_ITEMS, problem::Problem};
 use crate::store::{LoggedSweep, Resolution, Stats};
 
 /// How far back is looked.
@@ -63,30 +63,45 @@ impl Range {
 
 /// What the overview says besides the status.
 pub(super) struct Lately {
-    pub(super) hour: Result<Arc<Stats>, Problem>,
-    pub(super) day: Result<Arc<Stats>, Problem>,
-    /// Of the range that is drawn.
-    pub(super) drawn: Result<Arc<Stats>, Problem>,
+    /// By range, in the order of [`Range::ALL`].
+    pub(super) stats: Result<Arc<Vec<Stats>>, Problem>,
     pub(super) last_sweep: Result<Option<LoggedSweep>, Problem>,
 }
 
+impl Lately {
+    /// What went within a range, if that is known.
+    pub(super) fn of(&self, range: Range) -> Option<&Stats> {
+        self.stats.as_ref().ok()?.get(range as usize)
+    }
+}
+
 impl Console {
-    pub(super) async fn lately(&self, range: Range) -> Lately {
-        let (hour, day, drawn, last_sweep) =
-            tokio::join!(self.counted(Range::Hour), self.counted(Range::Day), self.counted(range), self.last_sweep());
-        Lately { hour, day, drawn, last_sweep }
+    pub(super) async fn lately(&self) -> Lately {
+        let (stats, last_sweep) = tokio::join!(self.counted(), self.last_sweep());
+        Lately { stats, last_sweep }
     }
 
-    async fn counted(&self, range: Range) -> Result<Arc<Stats>, Problem> {
+    /// What went within each range: whoever looks at which, all of it is found out together.
+    async fn counted(&self) -> Result<Arc<Vec<Stats>>, Problem> {
         let store = self.shared_store().await?;
-        let take = || async move { store.stats(range.resolution(), range.begins(Utc::now())).await.map(Arc::new) };
-        Ok(self.stats[range as usize].get(self.limit(), take).await??)
+        let take = || async move {
+            let now = Utc::now();
+            store.stats_of(&Range::ALL.map(|range| (range.resolution(), range.begins(now)))).await.map(Arc::new)
+        };
+        Ok(self.stats.soon(self.limit(), take).await??)
     }
 
     async fn last_sweep(&self) -> Result<Option<LoggedSweep>, Problem> {
         let store = self.shared_store().await?;
         let take = || async move { store.sweeps(None, 1).await.map(|mut sweeps| sweeps.pop()) };
         Ok(self.last_sweep.get(self.limit(), take).await??)
+    }
+
+    /// The first page of the sweeps, for all who have it open.
+    pub(super) async fn latest_sweeps(&self) -> Result<Arc<Vec<LoggedSweep>>, Problem> {
+        let store = self.shared_store().await?;
+        let take = || async move { store.sweeps(None, USUAL_ITEMS as u64).await.map(Arc::new) };
+        Ok(self.latest_sweeps.get(self.limit(), take).await??)
     }
 }
 

@@ -74,8 +74,9 @@ pub struct Console {
     orphans: Snapshot<Result<Arc<Orphans>, Failure>>,
     parked: Snapshot<Result<Arc<Parked>, Failure>>,
     /// By range.
-    stats: [Snapshot<Result<Arc<Stats>, Failure>>; 4],
+    stats: Snapshot<Result<Arc<Vec<Stats>>, Failure>>,
     last_sweep: Snapshot<Result<Option<LoggedSweep>, Failure>>,
+    latest_sweeps: Snapshot<Result<Arc<Vec<LoggedSweep>>, Failure>>,
     operations: Operations,
     /// The service ends: who waits for news is let go.
     closing: CancellationToken,
@@ -99,8 +100,9 @@ impl Console {
             hosts: Snapshot::new(RECENT),
             orphans: Snapshot::new(RECENT),
             parked: Snapshot::new(RECENT),
-            stats: [RECENT; 4].map(Snapshot::new),
+            stats: Snapshot::new(RECENT),
             last_sweep: Snapshot::new(FRESH),
+            latest_sweeps: Snapshot::new(FRESH),
             operations: Operations::default(),
             closing: CancellationToken::new(),
         }

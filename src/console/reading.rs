@@ -17,6 +17,7 @@ use super::{
     },
 };
 use crate::{
+    cleanup::Threads,
     delivery::dead_letter::{Filter, reasons},
     operations::{
         doctor::findings::Report as DoctorReport,
@@ -117,6 +118,20 @@ pub(super) async fn thread(State(console): Shared, headers: HeaderMap, Path(id):
 pub(super) async fn explained(console: &Console, id: ThreadId) -> Result<Explanation, Problem> {
     let explained = explain::explain(&console.config, id);
     tokio::time::timeout(console.limit(), explained).await.map_err(|_| Problem::not_yet())
+}
+
+impl Console {
+    /// The thread that a person means: by its id, or by the name of its volume.
+    pub(super) async fn thread_meant_by(&self, text: &str) -> Result<ThreadId, Problem> {
+        let names = &self.config.volume_names;
+        if names.are_in_rows()
+            && let Ok(volume) = names.check(text)
+            && let Some((_, Some((thread, _)))) = self.store().await?.owners(&[volume]).await?.into_iter().next()
+        {
+            return Ok(thread);
+        }
+        names.thread_of(text).map_or_else(|| thread_id(text), Ok)
+    }
 }
 
 /// The receipts, the latest first.

@@ -19,7 +19,7 @@ const RESTS: u32 = 19;
 const LONGEST_REST: Duration = Duration::from_secs(30);
 /// How long a page waits for news, if it has what was found out before.
 const PATIENCE: Duration = Duration::from_millis(50);
-/// How old that may be besides.
+/// How old that may be besides; at least twice as old as what is newer takes to be found out.
 const MOST_STALE: Duration = Duration::from_secs(10);
 
 /// What was found out.
@@ -99,7 +99,11 @@ impl<T: Clone + Send + Sync + 'static> Snapshot<T> {
             AbortOnDropHandle::new(task).map(|ended| ended.ok().map(Arc::new)).boxed().shared()
         });
         let taking = taking.clone();
-        Err((taking, latest.found.clone().filter(|found| found.at.elapsed() < self.rest(found) + MOST_STALE)))
+        let is_shown = |found: &Arc<Found<T>>| {
+            let stale = MOST_STALE.max(found.took.saturating_mul(2));
+            found.at.elapsed() < self.rest(found) + stale
+        };
+        Err((taking, latest.found.clone().filter(is_shown)))
     }
 
     /// Forgets the latest one: something was changed.
@@ -153,6 +157,25 @@ mod tests {
         finish.send(2).expect("it is being found out, though nobody waits");
         let next = snapshot.get(limit, || async { unreachable!("it is being found out") }).await;
         assert_eq!(next.ok(), Some(2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_takes_long_is_shown_until_it_is_found_out_anew() {
+        let snapshot = Snapshot::new(Duration::ZERO);
+        let slow = |value| {
+            move || async move {
+                tokio::time::sleep(Duration::from_mins(1)).await;
+                value
+            }
+        };
+        let limit = Duration::from_hours(1);
+        assert_eq!(snapshot.soon(limit, slow(1)).await.ok(), Some(1));
+        tokio::time::sleep(LONGEST_REST).await;
+        assert_eq!(snapshot.soon(limit, slow(2)).await.ok(), Some(1), "it is due");
+        tokio::time::sleep(Duration::from_secs(59)).await;
+        assert_eq!(snapshot.soon(limit, slow(3)).await.ok(), Some(1), "and not there yet");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(snapshot.soon(limit, slow(3)).await.ok(), Some(2));
     }
 
     #[tokio::test(start_paused = true)]

@@ -65,7 +65,8 @@ pub struct Parked {
     counts: Counts,
     groups: Vec<Group>,
     ungrouped: u64,
-    messages: Vec<DeadLetter>,
+    /// Each with the id of its group, which takes a hash to find out.
+    messages: Vec<(String, DeadLetter)>,
 }
 
 impl Parked {
@@ -85,7 +86,12 @@ impl Parked {
     /// The next page after another; `after` is where that one said that it begins.
     #[must_use]
     pub fn page(&self, filter: &Filter, after: usize, limit: usize) -> ParkedPage {
-        let matching: Vec<_> = self.messages.iter().filter(|letter| filter.matches(letter)).collect();
+        let rest = Filter { group: None, ..filter.clone() };
+        let is_meant = |of: &String, letter: &DeadLetter| {
+            filter.group.as_ref().is_none_or(|group| group == of) && rest.matches(letter)
+        };
+        let matching = self.messages.iter().filter(|(group, letter)| is_meant(group, letter));
+        let matching: Vec<_> = matching.map(|(_, letter)| letter).collect();
         let mut counts = self.counts.clone();
         counts.matching = self.counted(filter).unwrap_or(matching.len() as u64);
         let end = after.saturating_add(limit).min(matching.len());
@@ -118,26 +124,26 @@ impl Parked {
 struct Seen {
     groups: BTreeMap<String, Group>,
     ungrouped: u64,
-    kept: Vec<DeadLetter>,
+    kept: Vec<(String, DeadLetter)>,
 }
 
 impl Seen {
     fn add(&mut self, letter: DeadLetter) {
-        self.add_to_group(&letter);
-        self.kept.push(letter);
+        let id = letter.group();
+        self.add_to_group(&id, &letter);
+        self.kept.push((id, letter));
         if self.kept.len() >= 2 * KEPT {
             self.keep_oldest();
         }
     }
 
-    fn add_to_group(&mut self, letter: &DeadLetter) {
-        let id = letter.group();
-        if self.groups.len() == MOST_GROUPS && !self.groups.contains_key(&id) {
+    fn add_to_group(&mut self, id: &str, letter: &DeadLetter) {
+        if self.groups.len() == MOST_GROUPS && !self.groups.contains_key(id) {
             self.ungrouped += 1;
             return;
         }
-        let group = self.groups.entry(id.clone()).or_insert_with(|| Group {
-            id,
+        let group = self.groups.entry(id.to_owned()).or_insert_with(|| Group {
+            id: id.to_owned(),
             reason: letter.reason,
             error: letter.error.as_deref().map(normalised),
             messages: 0,
@@ -154,7 +160,7 @@ impl Seen {
     }
 
     fn keep_oldest(&mut self) {
-        self.kept.sort_by_key(|letter| letter.parked_at);
+        self.kept.sort_by_key(|(_, letter)| letter.parked_at);
         self.kept.truncate(KEPT);
     }
 }

@@ -5,10 +5,8 @@ use crate::{
     store::{ListedReceipt, ReceiptFilter, ReceiptPlace, Store},
 };
 
-/// Receipts that are looked through for one page: a filter that nothing meets must not read the whole table.
-const MOST_ROWS: usize = 10_000;
-/// Receipts that are read at once.
-const CHUNK: u64 = 1000;
+/// Receipts that are looked at for one page: a filter that nothing meets must not read the whole table.
+const MOST_ROWS: u64 = 2000;
 
 /// The next page behind a place, at most `limit` receipts, the latest first; and where the one after it begins. A page
 /// can be short, or empty, and have a next one.
@@ -18,33 +16,20 @@ pub async fn page(
     after: Option<ReceiptPlace>,
     limit: usize,
 ) -> Result<(Vec<ListedReceipt>, Option<ReceiptPlace>), Failure> {
+    // One more than fits, which says whether there is a next page.
+    let wanted = limit as u64 + 1;
     // These have an index, or are few.
-    if filter.thread.is_some() || (filter.host.is_none() && filter.outcome.is_none()) {
-        let mut found = store.list_receipts(filter, after, limit as u64 + 1).await?;
-        let has_more = found.len() > limit;
+    let is_cheap = filter.thread.is_some() || (filter.host.is_none() && filter.outcome.is_none());
+    let mut found = if is_cheap {
+        store.list_receipts(filter, after, wanted).await?
+    } else {
+        store.list_receipts_among(filter, after, MOST_ROWS, wanted).await?
+    };
+    if found.len() > limit {
         found.truncate(limit);
-        let next = found.last().filter(|_| has_more).map(ListedReceipt::place);
+        let next = found.last().map(ListedReceipt::place);
         return Ok((found, next));
     }
-    let all = ReceiptFilter { host: None, outcome: None, ..filter.clone() };
-    let is_meant = |receipt: &ListedReceipt| {
-        filter.host.as_ref().is_none_or(|host| receipt.host.as_ref() == Some(host))
-            && filter.outcome.as_ref().is_none_or(|outcome| receipt.outcome == *outcome)
-    };
-    let (mut found, mut after, mut looked_through) = (Vec::new(), after, 0);
-    loop {
-        let rows = store.list_receipts(&all, after, CHUNK).await?;
-        let is_end = (rows.len() as u64) < CHUNK;
-        looked_through += rows.len();
-        for row in rows {
-            if found.len() == limit {
-                return Ok((found, after));
-            }
-            after = Some(row.place());
-            found.extend(Some(row).filter(is_meant));
-        }
-        if is_end || looked_through >= MOST_ROWS {
-            return Ok((found, after.filter(|_| !is_end)));
-        }
-    }
+    let next = if is_cheap { None } else { store.receipt_place(filter, after, MOST_ROWS).await? };
+    Ok((found, next))
 }

@@ -10,7 +10,7 @@ use crate::{
     cleanup::{Failures, Scope, failing::Failing, retention::Due},
     config::Config,
     failure::Failure,
-    store::{Store, WaitingRow},
+    store::{Notes, Store, WaitingRow},
     volume_name::ThreadId,
 };
 
@@ -53,7 +53,7 @@ pub struct WaitingThread {
 /// A page of them.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct WaitingPage {
-    /// By their ids.
+    /// In the order of their ids.
     pub threads: Vec<WaitingThread>,
     /// Where the next page begins, if there may be one. A page can be short, or empty, and have a next one: what a
     /// filter leaves out is looked through a piece at a time.
@@ -82,33 +82,48 @@ pub async fn page(
     limit: usize,
 ) -> Result<WaitingPage, Failure> {
     let scope = filter.host.clone().map_or(Scope::All, Scope::Host);
-    let (mut threads, mut after, mut looked_through) = (Vec::new(), after.map(str::to_owned), 0);
+    let (mut threads, mut after, mut looked_at) = (Vec::new(), after.map(str::to_owned), 0);
+    if filter.waits_for == Some(WaitsFor::NotDue) && config.policy.retention.0.is_zero() {
+        return Ok(WaitingPage { threads, next: None });
+    }
     loop {
         // One more than fits, which says whether there is a next page.
         let wanted = if filter.is_open() { (limit - threads.len()) as u64 + 1 } else { CHUNK };
-        let rows = store.waiting(&scope, after.as_deref(), wanted).await?;
-        let is_end = (rows.len() as u64) < wanted;
-        looked_through += rows.len() as u64;
-        let ids: Vec<_> = rows.iter().filter_map(|row| ThreadId::parse(&row.thread_id).ok()).collect();
+        let piece = filter.read(store, &scope, after.as_deref(), wanted).await?;
+        looked_at += piece.looked_at;
+        let asked = piece.rows.iter().filter(|row| filter.may_mean(row));
+        let ids: Vec<_> = asked.filter_map(|row| ThreadId::parse(&row.thread_id).ok()).collect();
         let mut failures = store.failed(&ids).await?;
         let now = Utc::now();
-        for row in rows {
+        for row in piece.rows {
             if threads.len() == limit {
                 return Ok(WaitingPage { threads, next: after });
             }
             after = Some(row.thread_id.clone());
-            let failure = ThreadId::parse(&row.thread_id).ok().and_then(|id| failures.remove(&id));
-            let failure = failure.map(|failed| Failing::new(failed, config.reconcile_cooldown));
-            let thread = WaitingThread::new(row, failure, config, now);
-            threads.extend(Some(thread).filter(|thread| filter.matches(thread)));
+            if filter.may_mean(&row) {
+                let failure = ThreadId::parse(&row.thread_id).ok().and_then(|id| failures.remove(&id));
+                let failure = failure.map(|failed| Failing::new(failed, config.reconcile_cooldown));
+                let thread = WaitingThread::new(row, failure, config, now);
+                threads.extend(Some(thread).filter(|thread| filter.matches(thread)));
+            }
         }
-        if is_end {
+        if piece.looked_at < wanted {
             return Ok(WaitingPage { threads, next: None });
         }
-        if looked_through >= MOST_ROWS {
+        after = piece.last;
+        if looked_at >= MOST_ROWS {
             return Ok(WaitingPage { threads, next: after });
         }
     }
+}
+
+/// Rows that were read at once.
+struct Piece {
+    rows: Vec<WaitingRow>,
+    /// How many threads were looked at for them.
+    looked_at: u64,
+    /// The last of these.
+    last: Option<String>,
 }
 
 impl WaitingThread {
@@ -135,9 +150,34 @@ impl WaitingFilter {
         self.waits_for.is_none() && self.closed_before.is_none() && self.prefix.is_none()
     }
 
+    /// What is written down of the threads that are meant, where that is the short way to them.
+    fn notes(&self) -> Option<Notes> {
+        match self.waits_for? {
+            WaitsFor::Held => Some(Notes::Holds),
+            WaitsFor::Failing => Some(Notes::Failures),
+            WaitsFor::NotDue | WaitsFor::Sweep => None,
+        }
+    }
+
+    /// The next rows after a thread's id, from among so many threads.
+    async fn read(&self, store: &Store, scope: &Scope, after: Option<&str>, wanted: u64) -> Result<Piece, Failure> {
+        let Some(notes) = self.notes() else {
+            let rows = store.waiting(scope, after, wanted).await?;
+            let last = rows.last().map(|row| row.thread_id.clone());
+            return Ok(Piece { looked_at: rows.len() as u64, last, rows });
+        };
+        let ids = store.noted_threads(notes, after, wanted).await?;
+        let rows = store.waiting_of(scope, &ids).await?;
+        Ok(Piece { rows, looked_at: ids.len() as u64, last: ids.into_iter().next_back() })
+    }
+
+    /// Whether a row may be meant, by what it says itself.
+    fn may_mean(&self, row: &WaitingRow) -> bool {
+        self.closed_before.is_none_or(|before| row.closed_at.is_some_and(|at| at < before))
+            && self.prefix.as_ref().is_none_or(|prefix| row.thread_id.starts_with(prefix))
+    }
+
     fn matches(&self, thread: &WaitingThread) -> bool {
         self.waits_for.is_none_or(|wanted| wanted == thread.waits_for)
-            && self.closed_before.is_none_or(|before| thread.closed_at.is_some_and(|at| at < before))
-            && self.prefix.as_ref().is_none_or(|prefix| thread.thread_id.starts_with(prefix))
     }
 }

@@ -57,7 +57,7 @@ use tracing::Span;
 pub use actions::{Act, LoggedAct};
 pub use holds::Hold;
 pub use leases::Lease;
-pub use listings::{ListedHold, WaitingRow};
+pub use listings::{ListedHold, Notes, WaitingRow};
 pub use look_alikes::LookAlike;
 pub use look_up::{PinnedDaemon, Sweeper, ThreadRow, WrittenReceipt};
 pub use outbox::Announcement;

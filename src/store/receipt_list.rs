@@ -3,7 +3,11 @@
 use std::str::FromStr;
 
 use chrono::{DateTime, Utc};
-use sea_orm::{ColumnTrait, Condition, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
+use sea_orm::{
+    ColumnTrait, Condition, ConnectionTrait, EntityTrait, FromQueryResult, Iterable, QueryFilter, QueryOrder,
+    QuerySelect, QueryTrait, Select,
+    sea_query::{Order, Query},
+};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -127,6 +131,29 @@ impl From<Model> for ListedReceipt {
     }
 }
 
+/// The receipts behind a place and within the filter's time, the latest first: in the order of an index.
+fn latest(filter: &ReceiptFilter, after: Option<ReceiptPlace>) -> Select<Entity> {
+    let behind = after.map(|ReceiptPlace { at, id }| {
+        let earlier = Condition::all().add(Column::RemovedAt.eq(at)).add(Column::Id.lt(id));
+        // The first part alone tells the index where to begin.
+        let from = Condition::all().add(Column::RemovedAt.lte(at));
+        from.add(Condition::any().add(Column::RemovedAt.lt(at)).add(earlier))
+    });
+    let is_meant = Condition::all()
+        .add_option(filter.since.map(|since| Column::RemovedAt.gte(since)))
+        .add_option(filter.until.map(|until| Column::RemovedAt.lt(until)))
+        .add_option(behind);
+    Entity::find().filter(is_meant).order_by_desc(Column::RemovedAt).order_by_desc(Column::Id)
+}
+
+/// What the filter says besides the time.
+fn is_so(filter: &ReceiptFilter) -> Condition {
+    Condition::all()
+        .add_option(filter.thread.as_deref().map(|thread| Column::ThreadId.eq(thread)))
+        .add_option(filter.host.as_deref().map(|host| Column::Host.eq(host)))
+        .add_option(filter.outcome.as_deref().map(|outcome| Column::Outcome.eq(outcome)))
+}
+
 impl Store {
     /// The latest receipts, or those behind this place; at most `limit`.
     pub async fn list_receipts(
@@ -135,23 +162,46 @@ impl Store {
         after: Option<ReceiptPlace>,
         limit: u64,
     ) -> Result<Vec<ListedReceipt>, Failure> {
-        let behind = after.map(|ReceiptPlace { at, id }| {
-            let earlier = Condition::all().add(Column::RemovedAt.eq(at)).add(Column::Id.lt(id));
-            // The first part alone tells the index where to begin.
-            let from = Condition::all().add(Column::RemovedAt.lte(at));
-            from.add(Condition::any().add(Column::RemovedAt.lt(at)).add(earlier))
-        });
-        let is_meant = Condition::all()
-            .add_option(filter.since.map(|since| Column::RemovedAt.gte(since)))
-            .add_option(filter.until.map(|until| Column::RemovedAt.lt(until)))
-            .add_option(filter.thread.as_deref().map(|thread| Column::ThreadId.eq(thread)))
-            .add_option(filter.host.as_deref().map(|host| Column::Host.eq(host)))
-            .add_option(filter.outcome.as_deref().map(|outcome| Column::Outcome.eq(outcome)))
-            .add_option(behind);
-        let select =
-            Entity::find().filter(is_meant).order_by_desc(Column::RemovedAt).order_by_desc(Column::Id).limit(limit);
+        let select = latest(filter, after).filter(is_so(filter)).limit(limit);
         let rows = self.bounded(PAGE_TIMEOUT, select.all(&self.db)).await?;
         Ok(rows.into_iter().map(ListedReceipt::from).collect())
+    }
+
+    /// The latest receipts, or those behind this place; at most `limit`. Only `most` of those within the filter's time
+    /// are looked at: where nothing is as the filter says besides, it does not take a walk through the table.
+    pub async fn list_receipts_among(
+        &self,
+        filter: &ReceiptFilter,
+        after: Option<ReceiptPlace>,
+        most: u64,
+        limit: u64,
+    ) -> Result<Vec<ListedReceipt>, Failure> {
+        let select = Query::select()
+            .columns(Column::iter())
+            .from_subquery(latest(filter, after).limit(most).into_query(), Entity)
+            .cond_where(is_so(filter))
+            .order_by(Column::RemovedAt, Order::Desc)
+            .order_by(Column::Id, Order::Desc)
+            .limit(limit)
+            .to_owned();
+        self.bounded(PAGE_TIMEOUT, async {
+            let rows = self.db.query_all(&select).await?;
+            rows.iter().map(|row| Ok(Model::from_query_result(row, "")?.into())).collect()
+        })
+        .await
+    }
+
+    /// The place of the receipt that comes as the so many-th within the filter's time, if there are so many.
+    pub async fn receipt_place(
+        &self,
+        filter: &ReceiptFilter,
+        after: Option<ReceiptPlace>,
+        number: u64,
+    ) -> Result<Option<ReceiptPlace>, Failure> {
+        let select = latest(filter, after).select_only().column(Column::RemovedAt).column(Column::Id);
+        let select = select.offset(number.saturating_sub(1)).limit(1).into_tuple();
+        let place: Option<(DateTime<Utc>, i64)> = self.bounded(PAGE_TIMEOUT, select.one(&self.db)).await?;
+        Ok(place.map(|(at, id)| ReceiptPlace { at, id }))
     }
 }
 

@@ -22,7 +22,7 @@ use crate::failure::Failure;
 pub const UNCOUNTED_RECEIPTS_READ: u64 = 50_000;
 
 /// How many volumes went, by the bucket, host, source and outcome.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Stats {
     /// In the order of time.
     pub stats: Vec<Stat>,
@@ -47,34 +47,52 @@ impl Store {
     /// How many volumes went since, by this resolution; of what was not counted yet, the latest
     /// [`UNCOUNTED_RECEIPTS_READ`] are added.
     pub async fn stats(&self, resolution: Resolution, since: DateTime<Utc>) -> Result<Stats, Failure> {
+        let mut all = self.stats_of(&[(resolution, since)]).await?;
+        Ok(all.pop().unwrap_or_default())
+    }
+
+    /// How many volumes went since, by each of these resolutions from each of these moments on. What was not counted
+    /// yet is read once for all of them.
+    pub async fn stats_of(&self, wanted: &[(Resolution, DateTime<Utc>)]) -> Result<Vec<Stats>, Failure> {
         self.bounded(PAGE_TIMEOUT, async {
-            let since = resolution.bucket(since);
             let (uncounted, at_least) = self.uncounted_receipts().await?;
-            let mut sums = Sums::default();
-            let mut counted = 0;
-            for row in stats_since(resolution, since).into_model::<CountedStat>().all(&self.db).await? {
-                counted = row.counted.unwrap_or_default();
-                let kind = (row.bucket, row.host, row.source, row.outcome);
-                sums.add(
-                    kind,
-                    Sum { receipts: row.receipts, bytes: row.bytes, unsized_receipts: row.unsized_receipts },
-                );
+            let mut all = Vec::with_capacity(wanted.len());
+            for &(resolution, since) in wanted {
+                let stats = self.sums_since(resolution, since, &uncounted).await?;
+                all.push(Stats { stats, at_least });
             }
-            // Those that were counted meanwhile are in the sums already.
-            let uncounted = uncounted.iter().filter(|receipt| receipt.id > counted && receipt.removed_at >= since);
-            uncounted.for_each(|receipt| sums.add_receipt(resolution, receipt));
-            let stat = |((bucket, host, source, outcome), sum): (Kind, Sum)| Stat {
-                bucket,
-                host,
-                source,
-                outcome,
-                receipts: sum.receipts,
-                bytes: sum.bytes,
-                unsized_receipts: sum.unsized_receipts,
-            };
-            Ok(Stats { stats: sums.0.into_iter().map(stat).collect(), at_least })
+            Ok(all)
         })
         .await
+    }
+
+    /// What was counted since, with those of these receipts that were not.
+    async fn sums_since(
+        &self,
+        resolution: Resolution,
+        since: DateTime<Utc>,
+        uncounted: &[CountableReceipt],
+    ) -> Result<Vec<Stat>, DbErr> {
+        let since = resolution.bucket(since);
+        let (mut sums, mut counted) = (Sums::default(), 0);
+        for row in stats_since(resolution, since).into_model::<CountedStat>().all(&self.db).await? {
+            counted = row.counted.unwrap_or_default();
+            let kind = (row.bucket, row.host, row.source, row.outcome);
+            sums.add(kind, Sum { receipts: row.receipts, bytes: row.bytes, unsized_receipts: row.unsized_receipts });
+        }
+        // Those that were counted meanwhile are in the sums already.
+        let uncounted = uncounted.iter().filter(|receipt| receipt.id > counted && receipt.removed_at >= since);
+        uncounted.for_each(|receipt| sums.add_receipt(resolution, receipt));
+        let stat = |((bucket, host, source, outcome), sum): (Kind, Sum)| Stat {
+            bucket,
+            host,
+            source,
+            outcome,
+            receipts: sum.receipts,
+            bytes: sum.bytes,
+            unsized_receipts: sum.unsized_receipts,
+        };
+        Ok(sums.0.into_iter().map(stat).collect())
     }
 
     /// The latest receipts that were not counted yet, and whether there may be more.

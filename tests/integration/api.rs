@@ -201,20 +201,34 @@ async fn lists_go_on_where_the_page_before_ended_and_are_filtered() {
         let threads = page["threads"].as_array().expect("threads").iter();
         threads.map(|thread| thread["thread_id"].as_str().expect("an id").to_owned()).collect::<Vec<_>>()
     };
-    let (mut after, mut all) = (String::new(), Vec::new());
-    loop {
-        let page = get(&serving, &format!("/threads?limit=2&after={after}")).await;
-        all.extend(ids(&page));
-        match page["next"].as_str() {
-            Some(next) => next.clone_into(&mut after),
-            None => break,
+    let all_of = async |query: &str| {
+        let (mut after, mut all) = (String::new(), Vec::new());
+        loop {
+            let page = get(&serving, &format!("/threads?{query}&after={after}")).await;
+            all.extend(ids(&page));
+            match page["next"].as_str() {
+                Some(next) => next.clone_into(&mut after),
+                None => return all,
+            }
         }
-    }
-    assert_eq!(all, ["a1", "a2", "b1", "b2", "b3"]);
+    };
+    assert_eq!(all_of("limit=2").await, ["a1", "a2", "b1", "b2", "b3"]);
     assert_eq!(ids(&get(&serving, "/threads?prefix=a").await), ["a1", "a2"]);
     assert_eq!(ids(&get(&serving, "/threads?waits_for=sweep").await), ["b2"]);
     assert_eq!(ids(&get(&serving, "/threads?older_than=1d").await), ["b2"]);
     assert_eq!(ids(&get(&serving, "/threads?waits_for=failing").await), [""; 0]);
+    // What is written down of a thread is the way to it, and need not be about one that waits.
+    for held in ["b1", "no-row", "a1"] {
+        assert!(world.run(&["hold", held, "--reason", "r"]).await.status.success());
+    }
+    let failures = "volume_reaper_failures (thread_id, attempts, first_failed_at, failed_at, error, replica)";
+    for failed in ["b2", "a1"] {
+        world.execute(&format!("INSERT INTO {failures} VALUES ('{failed}', 1, now(), now(), 'e', 'r')")).await;
+    }
+    assert_eq!(all_of("waits_for=held&limit=1").await, ["a1", "b1"]);
+    assert_eq!(all_of("waits_for=held&prefix=b").await, ["b1"]);
+    assert_eq!(all_of("waits_for=failing&limit=1").await, ["b2"], "the other one is held");
+    assert_eq!(all_of("waits_for=not_due").await, ["a2", "b3"]);
     for wrong in ["limit=0", "limit=1001", "limit=x", "older_than=soon", "colour=red", "waits_for=godot"] {
         let answer = ask(&serving, &format!("GET /api/v1/threads?{wrong}"), &[], "").await;
         assert_eq!((answer.code, answer.header("content-type")), (400, Some("application/problem+json")), "{wrong}");

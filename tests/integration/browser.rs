@@ -165,9 +165,29 @@ impl Browser {
         self.post(&format!("/element/{element}/click"), &json!({})).await;
     }
 
+    /// Moves the mouse to where an element is, whichever is there then.
+    pub(crate) async fn point_at(&self, selector: &str) {
+        let place = "const { x, y, width, height } = document.querySelector(arguments[0]).getBoundingClientRect(); \
+                     return [Math.round(x + width / 2), Math.round(y + height / 2)]";
+        let place = self.post("/execute/sync", &json!({ "script": place, "args": [selector] })).await;
+        let there = json!({ "type": "pointerMove", "x": place[0], "y": place[1], "duration": 0 });
+        let mouse = json!({ "type": "pointer", "id": "mouse", "actions": [there] });
+        self.post("/actions", &json!({ "actions": [mouse] })).await;
+    }
+
     pub(crate) async fn fill(&self, selector: &str, text: &str) {
         let element = self.find(selector).await;
         self.post(&format!("/element/{element}/value"), &json!({ "text": text })).await;
+    }
+
+    /// Presses keys that lead to another page, and returns once that is there as a whole.
+    pub(crate) async fn press_on(&self, keys: &str) {
+        // What is set here does not outlive the page.
+        let leave = "window.isLeft = true; return document.readyState === 'complete'";
+        self.until("the page is loaded", leave).await;
+        self.press(keys).await;
+        let is_there = "return window.isLeft === undefined && document.readyState === 'complete'";
+        self.until(&format!("{keys:?} leads to another page"), is_there).await;
     }
 
     /// Presses keys, one after the other, wherever the focus is, as soon as the page is there as a whole.
@@ -221,11 +241,16 @@ impl Browser {
         log.as_array().into_iter().flatten().map(|line| line["message"].to_string()).collect()
     }
 
-    /// A picture of the whole window, as PNG.
+    /// A picture of the page, what is below the window's edge included, as PNG.
     pub(crate) async fn picture(&self) -> Vec<u8> {
         use base64::{Engine, engine::general_purpose::STANDARD};
-        let picture = self.get("/screenshot").await;
-        STANDARD.decode(picture.as_str().expect("base64")).expect("base64")
+        let size = "const root = document.documentElement; return [root.scrollWidth, root.scrollHeight]";
+        let size = self.run(size).await;
+        let clip = json!({ "x": 0, "y": 0, "width": size[0], "height": size[1], "scale": 1 });
+        let params = json!({ "format": "png", "captureBeyondViewport": true, "clip": clip });
+        let picture =
+            self.post("/goog/cdp/execute", &json!({ "cmd": "Page.captureScreenshot", "params": params })).await;
+        STANDARD.decode(picture["data"].as_str().expect("base64")).expect("base64")
     }
 
     /// Ends the browser; its driver ends by being dropped.

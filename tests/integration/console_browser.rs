@@ -9,6 +9,7 @@ use tokio::process::{Child, Command};
 use crate::{
     api::{ADMIN, OPERATOR, VIEWER, with_tokens},
     browser::{Browser, Manner, USUAL},
+    pages::{self, begin_to_listen},
     world::{On, Serving, World, eventually, world},
 };
 
@@ -108,9 +109,10 @@ async fn every_page_is_reached_by_keys_and_usable_by_everybody() {
         let browser = Browser::start(manner).await;
         log_in(&browser, &serving, ADMIN).await;
         for (key, end) in KEYS {
-            browser.press(&format!("g{key}")).await;
-            let is_there = async || browser.address().await.ends_with(end).then_some(());
-            eventually(&format!("g {key} leads to {end}"), is_there).await;
+            browser.press_on(&format!("g{key}")).await;
+            assert!(browser.address().await.ends_with(end), "g {key} leads to {end}");
+            // Not while it asks again for what is not known yet.
+            browser.until("all is on it", "return document.querySelector('[data-again]') === null").await;
             let wide = browser.run("return document.documentElement.scrollWidth - window.innerWidth").await;
             assert!(wide.as_i64().is_some_and(|wide| wide <= 0), "{end} {manner:?}: {wide} wider than its window");
             check_for_everybody(&browser, &axe, end).await;
@@ -137,23 +139,24 @@ async fn who_begins_at_the_overview_finds_replays_and_pauses_with_the_keyboard_a
     browser.press(&ESCAPE.to_string()).await;
     browser.until("the list of keys is closed", "return document.querySelector('dialog[open]') === null").await;
 
-    browser.press(&format!("/waits{ENTER}")).await;
+    // Why is a volume still there?
+    browser.press_on(&format!("/{}{ENTER}", world.volume("waits"))).await;
     browser.until_text("h1", "Thread waits").await;
     browser.until_text(".answer", "sweep").await;
 
     // The cause is mended: the row is there.
     world.closed_with_volume("late").await;
-    browser.press("gd").await;
+    browser.press_on("gd").await;
     browser.until_text("main", "unknown_thread").await;
     browser.tab_to("button[aria-label*='unknown_thread']").await;
-    browser.press(&ENTER.to_string()).await;
+    browser.press_on(&ENTER.to_string()).await;
     browser.until_text("#operation", "1 messages were published again").await;
     world.until_marked("late").await;
 
-    browser.press("go").await;
+    browser.press_on("go").await;
     browser.until("it is the overview", "return document.getElementById('now') !== null").await;
     browser.tab_to(".brake summary").await;
-    browser.press(&format!("{ENTER}{TAB}because{ENTER}")).await;
+    browser.press_on(&format!("{ENTER}{TAB}because{ENTER}")).await;
     browser.until_text("#banners", "because").await;
     assert_eq!(world.json(&["status", "--json"]).await["pause"]["reason"], "because");
     assert!(browser.complaints().await.is_empty());
@@ -168,28 +171,28 @@ async fn every_act_is_done_with_the_keyboard_alone() {
     log_in(&browser, &serving, ADMIN).await;
     let enter = ENTER.to_string();
 
-    browser.press("gk").await;
+    browser.press_on("gk").await;
     browser.until_text("h1", "Threads that are held").await;
     browser.tab_to("input[name=thread]").await;
-    browser.press(&format!("other{TAB}a reason{TAB}7d{ENTER}")).await;
+    browser.press_on(&format!("other{TAB}a reason{TAB}7d{ENTER}")).await;
     browser.until_text("table", "a reason").await;
     browser.tab_to("button[aria-label='Release other']").await;
-    browser.press(&enter).await;
+    browser.press_on(&enter).await;
     browser.until("it is released", "return document.querySelector('[aria-label=\"Release other\"]') === null").await;
 
-    browser.press(&format!("/waits{ENTER}")).await;
+    browser.press_on(&format!("/waits{ENTER}")).await;
     browser.until_text("h1", "Thread waits").await;
     browser.tab_to("form[action$='/hold'] input[name=reason]").await;
-    browser.press(&format!("audit{ENTER}")).await;
+    browser.press_on(&format!("audit{ENTER}")).await;
     browser.until_text(".timeline", "It was held").await;
     browser.tab_to("form[action$='/release'] button").await;
-    browser.press(&enter).await;
+    browser.press_on(&enter).await;
     browser.until("it may be held", "return document.querySelector('form[action$=\"/hold\"]') !== null").await;
 
-    browser.press("gs").await;
+    browser.press_on("gs").await;
     browser.until_text("h1", "Sweeps").await;
     browser.tab_to("button[value=true]").await;
-    browser.press(&enter).await;
+    browser.press_on(&enter).await;
     browser.until_text("#operation", "A dry run that anna asked for").await;
     browser.until_text("#operation", "1 would be removed").await;
     let list = browser
@@ -204,62 +207,61 @@ async fn every_act_is_done_with_the_keyboard_alone() {
         ["host,thread_id,volume,would", &format!(",waits,{},remove", world.volume("waits")),]
     );
     browser.tab_to("button[value=false]").await;
-    browser.press(&enter).await;
+    browser.press_on(&enter).await;
     browser.until_text("#operation", "A sweep that anna asked for").await;
     world.until_marked("waits").await;
 
     world.closed_with_volume("again").await;
-    browser.press(&format!("/again{ENTER}")).await;
+    browser.press_on(&format!("/again{ENTER}")).await;
     browser.until_text("h1", "Thread again").await;
     browser.tab_to("form[action$='/clean'] button").await;
-    browser.press(&enter).await;
+    browser.press_on(&enter).await;
     world.until_marked("again").await;
 
-    browser.press("gd").await;
+    browser.press_on("gd").await;
     browser.until_text("main", "undecodable").await;
     browser.tab_to(".acts a").await;
-    browser.press(&enter).await;
+    browser.press_on(&enter).await;
     browser.until_text("main", "Messages of undecodable").await;
     browser.tab_to("form[action$='/purge'] input[name=expected]").await;
-    browser.press(&format!("1{ENTER}")).await;
+    browser.press_on(&format!("1{ENTER}")).await;
     browser.until_text("#operation", "1 messages were deleted").await;
     assert_eq!(world.messages(&world.dead_letter_queue()).await, 0);
 
-    browser.press("gp").await;
+    browser.press_on("gp").await;
     browser.until_text("main", "orphan").await;
     browser.tab_to("input[name=older_than]").await;
-    browser.press(&format!("0s{ENTER}")).await;
+    browser.press_on(&format!("0s{ENTER}")).await;
     browser.until_text("main", "To remove this volume").await;
     browser.tab_to("input[name=expected]").await;
-    browser.press(&format!("1{ENTER}")).await;
+    browser.press_on(&format!("1{ENTER}")).await;
     browser.until_text("#operation", "1 volumes were removed").await;
     assert!(!world.has_volume("orphan").await);
     assert_eq!(world.texts("SELECT actor FROM volume_removals WHERE thread_id = 'orphan'").await, ["anna"]);
 
     browser.tab_to(".brake summary").await;
-    browser.press(&format!("{ENTER}{TAB}because{ENTER}")).await;
+    browser.press_on(&format!("{ENTER}{TAB}because{ENTER}")).await;
     browser.until_text("#banners", "because").await;
     browser.tab_to(".brake summary").await;
-    browser.press(&format!("{ENTER}{TAB}{ENTER}")).await;
+    browser.press_on(&format!("{ENTER}{TAB}{ENTER}")).await;
     browser.until("it is resumed", "return document.querySelector('.banner') === null").await;
 
     browser.tab_to("footer button[value=dark]").await;
-    browser.press(&enter).await;
+    browser.press_on(&enter).await;
     browser.until("it is dark", "return document.documentElement.dataset.look === 'dark'").await;
     let complaints = browser.complaints().await;
     assert!(complaints.is_empty(), "{complaints:?}");
     browser.tab_to("form[action$='logout'] button").await;
-    browser.press(&enter).await;
+    browser.press_on(&enter).await;
     browser.until("it asks for a token", "return document.querySelector('input[name=token]') !== null").await;
 
     // Who only looks has nothing to press but a dry run.
     log_in(&browser, &serving, VIEWER).await;
     for (key, end) in KEYS {
-        browser.press(&format!("g{key}")).await;
-        eventually(end, async || browser.address().await.ends_with(end).then_some(())).await;
-        let forms = "return document.readyState !== 'loading' &&
-                     document.querySelectorAll('main form[method=post], .brake').length ===";
-        browser.until(&format!("{end} has no more forms"), &format!("{forms} {}", i32::from(end == "/sweeps"))).await;
+        browser.press_on(&format!("g{key}")).await;
+        assert!(browser.address().await.ends_with(end), "g {key} leads to {end}");
+        let forms = browser.run("return document.querySelectorAll('main form[method=post], .brake').length").await;
+        assert_eq!(forms, u64::from(end == "/sweeps"), "forms of {end}");
     }
     browser.close().await;
 }
@@ -273,19 +275,19 @@ async fn behind_a_proxy_with_a_prefix_all_of_it_works() {
     let browser = Browser::start(USUAL).await;
     log_in_at(&browser, &root, OPERATOR).await;
     for (key, end) in KEYS {
-        browser.press(&format!("g{key}")).await;
-        let address = format!("{}{}", root.trim_end_matches('/'), end);
-        eventually(&address, async || (browser.address().await == address).then_some(())).await;
-        browser.until("it is all there", "return document.readyState === 'complete'").await;
+        browser.press_on(&format!("g{key}")).await;
+        assert_eq!(browser.address().await, format!("{}{}", root.trim_end_matches('/'), end));
         check_what_was_loaded(&browser, &root).await;
     }
     assert!(world.run(&["pause", "--reason", "elsewhere"]).await.status.success());
     browser.until_text("#banners", "elsewhere").await;
+    browser.until_text(".brake", "Resume removal").await;
     assert!(world.run(&["resume"]).await.status.success());
-    browser.press(&format!("/waits{ENTER}")).await;
+    browser.until_text(".brake", "Pause removal").await;
+    browser.press_on(&format!("/waits{ENTER}")).await;
     browser.until_text("h1", "Thread waits").await;
     browser.tab_to("form[action$='/hold'] input[name=reason]").await;
-    browser.press(&format!("audit{ENTER}")).await;
+    browser.press_on(&format!("audit{ENTER}")).await;
     browser.until_text(".timeline", "It was held").await;
     assert_eq!(browser.address().await, format!("{root}threads/waits"));
     let complaints = browser.complaints().await;
@@ -331,6 +333,7 @@ impl Nginx {
 #[tokio::test]
 async fn an_open_page_is_kept_up_to_date_until_somebody_stops_it() {
     let mut world = world(On::Sqlite).await;
+    world.set("VOLUME_REAPER_HTTP_TIMEOUT", "10m");
     let serving = busy(&mut world).await;
     let browser = Browser::start(USUAL).await;
     log_in(&browser, &serving, VIEWER).await;
@@ -338,6 +341,20 @@ async fn an_open_page_is_kept_up_to_date_until_somebody_stops_it() {
     assert!(world.run(&["pause", "--reason", "first"]).await.status.success());
     browser.until_text("#banners", "first").await;
     browser.until_text("#now", "Removal is paused: first").await;
+    // Of all turns it has one, and leaves it to others while it is in the background.
+    let cookie = pages::log_in(&serving, VIEWER).await;
+    let mut others = Vec::new();
+    while let Some(other) = begin_to_listen(&serving, &cookie).await {
+        others.push(other);
+    }
+    assert_eq!(others.len(), 63);
+    assert!(browser.complaints().await.is_empty());
+    let hide = "Object.defineProperty(document, 'hidden', { value: true, configurable: true });";
+    let tell = "document.dispatchEvent(new Event('visibilitychange'));";
+    browser.run(&format!("{hide} {tell}")).await;
+    eventually("its turn is free", async || begin_to_listen(&serving, &cookie).await).await;
+    drop(others);
+    browser.run(&format!("delete document.hidden; {tell}")).await;
     // What is selected stays.
     browser.run("document.getSelection().selectAllChildren(document.querySelector('.checks'))").await;
     assert!(world.run(&["resume"]).await.status.success());
@@ -346,6 +363,22 @@ async fn an_open_page_is_kept_up_to_date_until_somebody_stops_it() {
     assert!(browser.text("#now").await.contains("Removal is paused: first"), "it is selected");
     browser.run("document.getSelection().removeAllRanges()").await;
     browser.until_text("#now", "Removal is not paused").await;
+    // It may have come back before the others' turns were free.
+    browser.complaints().await;
+    assert_eq!(browser.run("return window.isTheSame").await, Value::Bool(true), "it was not loaded again");
+    // What somebody points at stays too, and is news once they point elsewhere.
+    browser.until_text("#heading", "1 dead letter is parked").await;
+    browser.point_at("#now .checks a").await;
+    world.publish(b"no event either").await;
+    browser.until_text("#heading", "2 dead letters are parked").await;
+    assert!(browser.text("#now").await.contains("1 dead letter is parked"), "somebody may be about to press");
+    browser.point_at("header strong").await;
+    browser.until_text("#now", "2 dead letters are parked").await;
+    // So is a sweep in the list of sweeps.
+    browser.press_on("gs").await;
+    browser.run("window.isTheSame = true").await;
+    assert!(world.run(&["sweep"]).await.status.success());
+    browser.until_text("#sweeps", "looked at 1; 1 removed").await;
     assert_eq!(browser.run("return window.isTheSame").await, Value::Bool(true), "it was not loaded again");
     browser.press(".").await;
     assert_eq!(browser.run("return document.getElementById('hold-still').ariaPressed").await, "true");
@@ -356,6 +389,11 @@ async fn an_open_page_is_kept_up_to_date_until_somebody_stops_it() {
         "it is remembered"
     );
     assert!(browser.complaints().await.is_empty());
+    // A service that is gone is said to be.
+    browser.press(".").await;
+    browser.until("it listens", "return document.getElementById('hold-still').ariaPressed === 'false'").await;
+    assert_eq!(serving.stop().await, Some(0));
+    browser.until_text("#stale", "Nothing is heard from the service").await;
     browser.close().await;
 }
 
@@ -367,6 +405,7 @@ async fn all_of_it_works_without_a_script() {
     browser.open(&format!("http://{}/", serving.http)).await;
     browser.fill("input[name=token]", OPERATOR).await;
     browser.click("main button").await;
+    browser.until_text("#now", "Volumes that went").await;
     for (path, selector, text) in [
         ("", "#now", "Volumes that went"),
         ("threads", "table", "waits"),
@@ -381,7 +420,7 @@ async fn all_of_it_works_without_a_script() {
     browser.click("button[aria-label='Release held']").await;
     browser.until_text("main", "No thread is held").await;
     browser.click("footer button[value=dark]").await;
-    browser.until_text("main", "No thread is held").await;
+    browser.until_text("html[data-look=dark] main", "No thread is held").await;
     browser.click(".brake summary").await;
     browser.fill(".brake input[name=reason]", "because").await;
     browser.click(".brake button").await;

@@ -40,6 +40,9 @@ async fn fill(world: &World) {
              ON CONFLICT (name) DO UPDATE SET receipt_id = excluded.receipt_id",
         )
         .await;
+    // What filters mean, far behind what they do not mean.
+    world.execute("INSERT INTO volume_reaper_holds (thread_id, reason, held_at) VALUES ('w99999', 'r', now())").await;
+    world.execute("UPDATE volume_removals SET host = 'far' WHERE thread_id = 'gone3000'").await;
     world.execute("ANALYZE threads, volume_removals").await;
 }
 
@@ -67,6 +70,13 @@ async fn no_page_reads_a_table_as_a_whole() {
             assert!(answer.text.contains("more than 10,000"), "{}", answer.text);
         }
     }
+    let page = async |path: &str| ask(&serving, &format!("GET {path}"), &[&token], "").await.text;
+    assert!(page("/threads?waits_for=held").await.contains(">w99999</a>"));
+    let first = page("/removals?host=far").await;
+    assert!(first.contains("No receipt is so among those") && !first.contains("gone3000"), "{first}");
+    let next = first.split_once("rel=\"next\" href=\".").expect("a next page").1;
+    let next = next.split('"').next().expect("its end").replace("&#38;", "&");
+    assert!(page(&next).await.contains(">gone3000</a>"));
     assert_eq!(serving.stop().await, Some(0));
     world.until_alone().await;
     for table in ["threads", "volume_removals"] {

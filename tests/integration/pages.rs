@@ -38,12 +38,32 @@ async fn page(serving: &Serving, path: &str, cookie: &str) -> (u16, String) {
 }
 
 /// Logs in as a browser does, and returns its cookie.
-async fn log_in(serving: &Serving, token: &str) -> String {
+pub(crate) async fn log_in(serving: &Serving, token: &str) -> String {
     let answer = ask(serving, "POST /login", &[FORM, "Sec-Fetch-Site: same-origin"], &format!("token={token}")).await;
     assert_eq!(answer.code, 303, "{}", answer.text);
     let cookie = answer.header("set-cookie").expect("a cookie");
     assert!(cookie.contains("HttpOnly") && cookie.contains("SameSite=Strict") && !cookie.contains(token), "{cookie}");
     cookie.split(';').next().expect("its value").to_owned()
+}
+
+/// Opens a connection and sends a request's head and what of its body is given.
+async fn begin(serving: &Serving, request: &str, cookie: &str, rest: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(&serving.http).await.expect("it listens");
+    let head = format!("{request} HTTP/1.1\r\nHost: localhost\r\nCookie: {cookie}\r\n{rest}");
+    stream.write_all(head.as_bytes()).await.expect("written");
+    stream
+}
+
+/// A page that is open, and is kept up to date if there is a turn for it.
+pub(crate) async fn begin_to_listen(serving: &Serving, cookie: &str) -> Option<TcpStream> {
+    let mut stream = begin(serving, "GET /live", cookie, "\r\n").await;
+    let mut status = [0; 12];
+    stream.read_exact(&mut status).await.expect("a status line");
+    match &status {
+        b"HTTP/1.1 200" => Some(stream),
+        b"HTTP/1.1 503" => None,
+        other => panic!("{}", String::from_utf8_lossy(other)),
+    }
 }
 
 async fn press(serving: &Serving, path: &str, cookie: &str, form: &str) -> u16 {
@@ -122,8 +142,9 @@ async fn dead_letters_are_grouped_and_deleted_only_when_their_number_is_typed() 
     let serving = with_tokens(&mut world).await;
     park(&world, &[b"<script>1</script>", b"<script>2</script>"]).await;
     let cookie = log_in(&serving, ADMIN).await;
-    let (_, text) = page(&serving, "/dead-letters?reason=undecodable&thread=", &cookie).await;
-    assert!(text.contains("<h1 id=\"heading\">2 dead letters</h1>") && text.contains("Replay these 2"), "{text}");
+    // A long look through the queue has a page of its own.
+    let text = until_page(&serving, "/dead-letters?reason=undecodable&thread=", &cookie, "Replay these 2").await;
+    assert!(text.contains("<h1 id=\"heading\">2 dead letters</h1>"), "{text}");
     assert_harmless(&text);
     let purge = async |typed: &str| {
         press(&serving, "/dead-letters/purge", &cookie, &format!("reason=&thread=&expected={typed}")).await
@@ -134,10 +155,11 @@ async fn dead_letters_are_grouped_and_deleted_only_when_their_number_is_typed() 
     until_page(&serving, "/dead-letters", &cookie, "and 3 were expected").await;
     assert_eq!(world.messages(&world.dead_letter_queue()).await, 2);
     // A group by itself, in which no message is an event: it is replayed, and comes back.
-    let (_, text) = page(&serving, "/dead-letters", &cookie).await;
+    let text = until_page(&serving, "/dead-letters", &cookie, "dead-letters?group=").await;
     let group = text.split_once("dead-letters?group=").expect("a group").1.split('"').next().expect("its end");
-    let (_, of_group) = page(&serving, &format!("/dead-letters?group={group}"), &cookie).await;
-    assert!(of_group.contains("Messages of undecodable") && of_group.contains("Selected: 2."), "{of_group}");
+    let of_group = format!("/dead-letters?group={group}");
+    let of_group = until_page(&serving, &of_group, &cookie, "Messages of undecodable").await;
+    assert!(of_group.contains("Selected: 2."), "{of_group}");
     let form = format!("reason=&thread=&group={group}&expected=2");
     assert_eq!(press(&serving, "/dead-letters/replay", &cookie, &form).await, 303);
     until_page(&serving, "/dead-letters", &cookie, "2 messages were published again").await;
@@ -246,6 +268,13 @@ async fn who_is_not_logged_in_sees_only_where_to_do_so_and_a_form_of_another_pag
     assert_eq!(world.json(&["status", "--json"]).await["pause"]["paused_by"], "otto over HTTP");
     assert_eq!(press(&serving, "/resume", &operator, "").await, 303);
     assert_eq!(world.json(&["status", "--json"]).await["pause"], json!(null));
+    // What was paused otherwise is an administrator's.
+    assert!(world.run(&["pause", "--reason", "r"]).await.status.success());
+    let (_, text) = page(&serving, "/holds", &operator).await;
+    assert!(text.contains("an administrator resumes it") && !text.contains("action=\"./resume\""), "{text}");
+    assert_eq!(press(&serving, "/resume", &operator, "").await, 403);
+    let admin = log_in(&serving, ADMIN).await;
+    assert!(page(&serving, "/holds", &admin).await.1.contains("action=\"./resume\""));
 }
 
 #[tokio::test]
@@ -262,8 +291,7 @@ async fn every_page_says_what_there_is_and_nothing_from_outside_becomes_a_part_o
         ("/holds", "No thread is held"),
         ("/activity", "Nobody has done anything yet"),
     ] {
-        let (code, text) = page(&serving, path, &cookie).await;
-        assert!(code == 200 && text.contains(empty), "{path}: {code} {text}");
+        until_page(&serving, path, &cookie, empty).await;
     }
     world.closed_with_volume("gone").await;
     world.publish_closed("gone").await;
@@ -348,11 +376,11 @@ async fn a_sweep_is_tried_dry_and_made_and_how_it_ended_is_still_there_after_a_r
 #[tokio::test]
 async fn an_open_page_hears_of_a_pause_by_itself() {
     let mut world = world(On::Sqlite).await;
+    // As long as it takes on a machine that has much else to do.
+    world.set("VOLUME_REAPER_HTTP_TIMEOUT", "10m");
     let serving = with_tokens(&mut world).await;
     let cookie = log_in(&serving, OPERATOR).await;
-    let request = format!("GET /live?range=hour HTTP/1.1\r\nHost: localhost\r\nCookie: {cookie}\r\n\r\n");
-    let mut stream = TcpStream::connect(&serving.http).await.expect("it listens");
-    stream.write_all(request.as_bytes()).await.expect("written");
+    let mut stream = begin(&serving, "GET /live?range=hour", &cookie, "\r\n").await;
     let mut heard = String::new();
     let until = async |stream: &mut TcpStream, heard: &mut String, what: &str| {
         while !heard.contains(what) {
@@ -369,6 +397,37 @@ async fn an_open_page_hears_of_a_pause_by_itself() {
     until(&mut stream, &mut heard, "because").await;
     // Who listens does not hold up the end.
     assert_eq!(serving.stop().await, Some(0));
+}
+
+#[tokio::test]
+async fn who_takes_all_turns_at_the_pages_takes_none_from_health_and_metrics() {
+    let mut world = world(On::Sqlite).await;
+    world.set("VOLUME_REAPER_HTTP_TIMEOUT", "10m");
+    let serving = with_tokens(&mut world).await;
+    let cookie = log_in(&serving, OPERATOR).await;
+    let mut listening = Vec::new();
+    while let Some(stream) = begin_to_listen(&serving, &cookie).await {
+        listening.push(stream);
+    }
+    assert_eq!(listening.len(), 64);
+    assert_eq!(page(&serving, "/", &cookie).await.0, 200, "the page is there, and has to be loaded again for news");
+    drop(listening);
+    let freed = async || begin_to_listen(&serving, &cookie).await.map(drop);
+    eventually("who went leaves their turns", freed).await;
+
+    // Forms that are never sent to their end.
+    let rest = format!("{FORM}\r\nSec-Fetch-Site: same-origin\r\nContent-Length: 100\r\n\r\nreason=");
+    let mut sending = Vec::new();
+    for _ in 0..32 {
+        sending.push(begin(&serving, "POST /pause", &cookie, &rest).await);
+    }
+    let code = async |code: u16| (page(&serving, "/", &cookie).await.0 == code).then_some(());
+    eventually("too many ask at once", async || code(503).await).await;
+    for path in ["/livez", "/readyz", "/metrics"] {
+        assert_eq!(serving.get(path).await.0, 200, "{path}");
+    }
+    drop(sending);
+    eventually("there is room again", async || code(200).await).await;
 }
 
 #[tokio::test]

@@ -49,7 +49,7 @@ async fn busy(world: &mut World) -> Serving {
     serving
 }
 
-async fn take(serving: &Serving, state: &str) {
+async fn take(serving: &Serving, state: &str, thread: &str) {
     let folder = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/target/screenshots"));
     std::fs::create_dir_all(&folder).expect("a folder");
     for (name, manner) in MANNERS {
@@ -57,11 +57,15 @@ async fn take(serving: &Serving, state: &str) {
         browser.open(&format!("http://{}/login", serving.http)).await;
         browser.fill("input[name=token]", ADMIN).await;
         browser.click("main button").await;
-        for page in PAGES.into_iter().chain(["/threads/b7f1c0de-0004"]) {
+        browser.until_text("h1", "").await;
+        for page in PAGES.into_iter().chain([&*format!("/threads/{thread}")]) {
             browser.open(&format!("http://{}{page}", serving.http)).await;
-            browser.until_text("h1", "").await;
-            let page = page.trim_matches('/').replace('/', "-");
-            let page = if page.is_empty() { "overview" } else { &page };
+            browser.until("all is on it", "return document.querySelector('[data-again]') === null").await;
+            let page = match page.trim_matches('/') {
+                "" => "overview",
+                page if page.starts_with("threads/") => "thread",
+                page => page,
+            };
             std::fs::write(folder.join(format!("{state}-{name}-{page}.png")), browser.picture().await)
                 .expect("written");
         }
@@ -98,7 +102,9 @@ async fn first_day(world: &mut World) -> Serving {
             "INSERT INTO threads (id, status, closed_at) VALUES ('4e8810b3-{number:04}', 'closed', CURRENT_TIMESTAMP)"
         )).await;
     }
-    with_tokens(world).await
+    let serving = with_tokens(world).await;
+    serving.until_metric("volume_reaper_sweep_seconds_count", 1).await;
+    serving
 }
 
 #[tokio::test]
@@ -106,14 +112,14 @@ async fn first_day(world: &mut World) -> Serving {
 async fn of_a_service_that_is_new_busy_broken_and_on_its_first_day() {
     let mut new = world(On::Sqlite).await;
     let serving = with_tokens(&mut new).await;
-    take(&serving, "empty").await;
+    take(&serving, "empty", "b7f1c0de-0004").await;
     let mut old = world(On::Sqlite).await;
     let serving = busy(&mut old).await;
-    take(&serving, "busy").await;
+    take(&serving, "busy", "b7f1c0de-0004").await;
     let mut ill = world(On::Sqlite).await;
     let (serving, _host) = broken(&mut ill).await;
-    take(&serving, "broken").await;
+    take(&serving, "broken", "9c41d2aa-0001").await;
     let mut first = world(On::Sqlite).await;
     let serving = first_day(&mut first).await;
-    take(&serving, "first-day").await;
+    take(&serving, "first-day", "4e8810b3-0059").await;
 }

@@ -11,35 +11,78 @@
   const remember = (is) => { try { localStorage.setItem(STILL, is ? "yes" : "no"); } catch { /* for this page only */ } };
   let isStill = remembered();
   let stream = null;
+  // News for a place that was in use.
+  let missed = null;
+  // What was asked for on this page has ended since.
+  let isOld = false;
 
   // What somebody is about to press, has selected or has opened stays as it is.
+  const POINTED_AT = ":is(a, button, input, select, summary, label):hover, :active";
   const isInUse = (place) => {
     const selection = document.getSelection();
     const isSelected = selection && !selection.isCollapsed && selection.containsNode(place, true);
     const focused = document.activeElement;
-    return isSelected || (focused !== place && place.contains(focused)) || place.querySelector("details[open]") !== null;
+    return isSelected || (focused !== place && place.contains(focused)) ||
+      place.querySelector(`details[open], ${POINTED_AT}`) !== null;
   };
   const update = (text) => {
+    missed = null;
     const news = new DOMParser().parseFromString(text, "text/html");
     for (const part of news.body.children) {
       const place = part.id && find(part.id);
-      if (!place || place.innerHTML === part.innerHTML || isInUse(place)) continue;
+      if (!place || place.innerHTML === part.innerHTML) continue;
+      if (isInUse(place)) { missed = text; continue; }
       const wasRunning = part.id === "operation" && place.querySelector("progress, form");
       place.replaceChildren(...part.childNodes);
-      if (wasRunning && !place.querySelector("progress, form")) again();
+      if (wasRunning && !place.querySelector("progress, form")) isOld = true;
+    }
+    if (isOld) again();
+  };
+  // What is not known yet, or has just ended, is asked for again, and put in the place of what is there, unless somebody
+  // is busy with it.
+  const again = async () => {
+    const main = find("main");
+    if (isStill || document.hidden || isInUse(main)) return;
+    try {
+      const answer = await fetch(location.href);
+      const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+      if (isInUse(main)) return;
+      main.replaceChildren(...page.getElementById("main").childNodes);
+      isOld = false;
+    } catch { /* the next time perhaps */ }
+  };
+  setInterval(() => {
+    if (missed !== null && !isStill) update(missed);
+    if (isOld || document.querySelector("[data-again]")) again();
+  }, 2000);
+
+  // A connection ends after a while, and the browser makes another one. Where it can't, the page says so.
+  const MISSING = 5000;
+  let missing = null;
+  const isThere = () => {
+    clearTimeout(missing);
+    missing = null;
+    find("stale").hidden = true;
+  };
+  const isMissing = () => {
+    missing ??= setTimeout(() => { find("stale").hidden = false; }, MISSING);
+    const refused = stream;
+    // The browser gives up where it gets another answer.
+    if (refused && refused.readyState === EventSource.CLOSED) {
+      setTimeout(() => { if (stream === refused) { leave(); listen(); } }, MISSING);
     }
   };
-  // What is not known yet, or has just ended, is asked for again, unless somebody is busy here.
-  const again = () => { if (!isStill && !document.hidden && !isInUse(find("main"))) location.reload(); };
-  if (document.querySelector("[data-again]")) setInterval(again, 2000);
+  const leave = () => { if (stream) { stream.close(); stream = null; } };
   const listen = () => {
     const wanted = !isStill && !document.hidden && document.body.dataset.live;
     if (wanted && !stream) {
       stream = new EventSource(document.body.dataset.live);
+      stream.onopen = isThere;
       stream.onmessage = (event) => update(event.data);
+      stream.onerror = isMissing;
     } else if (!wanted && stream) {
-      stream.close();
-      stream = null;
+      leave();
+      isThere();
     }
     still.setAttribute("aria-pressed", String(isStill));
   };
@@ -51,7 +94,7 @@
   still.hidden = false;
   still.addEventListener("click", turn);
   document.addEventListener("visibilitychange", listen);
-  window.addEventListener("pagehide", () => { if (stream) { stream.close(); stream = null; } });
+  window.addEventListener("pagehide", leave);
   window.addEventListener("pageshow", listen);
   listen();
 

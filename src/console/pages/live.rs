@@ -14,20 +14,26 @@ use axum::{
 };
 use futures_util::stream;
 use serde::Deserialize;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use super::{
     looks::Frame,
     operation,
+    records::SweepRow,
     verdict::{Live, Now, pauses},
     viewer::Viewer,
 };
-use crate::console::{Console, answer, lately::Range, problem::Problem, reading::Shared};
+use crate::{
+    console::{Console, answer, lately::Range, problem::Problem, reading::Shared},
+    store::LoggedSweep,
+};
 
 /// Between two looks.
 const INTERVAL: Duration = Duration::from_secs(3);
 /// How soon a browser asks again after its stream has ended.
 const AGAIN: Duration = Duration::from_millis(500);
+/// The page whose list is kept up to date.
+const SWEEPS: &str = "sweeps";
 
 /// What is kept up to date.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -45,6 +51,8 @@ struct Viewing {
     viewer: Viewer,
     range: Option<Range>,
     sent: Option<String>,
+    /// The sweeps as they were sent: the list is long, and sent again only when there is something new in it.
+    sweeps: Option<Arc<Vec<LoggedSweep>>>,
     /// Connections have an end; the browser asks again.
     ends: Instant,
     _turn: tokio::sync::OwnedSemaphorePermit,
@@ -60,9 +68,9 @@ pub(super) async fn live(State(console): Shared, mut viewer: Viewer, uri: Uri) -
         let detail = "as many pages as can be are kept up to date already: reload this one";
         return Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).into_response();
     };
-    viewer.place.here = query.at;
+    viewer.place = viewer.place.of_open_page(query.at);
     let ends = Instant::now() + console.limit();
-    let viewing = Viewing { console, viewer, range: query.range, sent: None, ends, _turn: turn };
+    let viewing = Viewing { console, viewer, range: query.range, sent: None, sweeps: None, ends, _turn: turn };
     Sse::new(stream::unfold(viewing, Viewing::next)).into_response()
 }
 
@@ -77,7 +85,9 @@ impl Viewing {
                     () = sleep(INTERVAL) => {}
                 }
             }
-            let news = self.look().await;
+            // What is not found out by the end of the connection is told by the next one.
+            let ends = self.ends;
+            let news = timeout_at(ends, self.look()).await.ok()?;
             if self.sent.as_ref() != Some(&news) {
                 let event = Event::default().retry(AGAIN).data(&news);
                 self.sent = Some(news);
@@ -87,14 +97,33 @@ impl Viewing {
     }
 
     /// What stands on the page now. What can't be found out in time leaves it as it is.
-    async fn look(&self) -> String {
-        let Ok(report) = self.console.report().await else { return String::new() };
+    async fn look(&mut self) -> String {
+        let console = Arc::clone(&self.console);
+        let Ok(report) = console.report().await else { return String::new() };
         let now = match self.range {
-            Some(range) => Some(Now::new(&report, &Box::pin(self.console.lately(range)).await, range)),
+            Some(range) => {
+                let lately = Box::pin(console.lately()).await;
+                Some(Now::new(&report, &lately, range, &console.config.policy))
+            }
             None => None,
         };
-        let frame = Frame::new(&self.viewer, self.console.only_looks, pauses(&report));
-        let operation = operation(&self.console, &self.viewer, &frame);
-        Live { frame, operation, now }.render().unwrap_or_default()
+        let frame = Frame::new(&self.viewer, console.only_looks, pauses(&report));
+        let operation = operation(&console, &self.viewer, &frame);
+        let sweeps = self.new_sweeps().await;
+        Live { frame, operation, now, sweeps }.render().unwrap_or_default()
+    }
+
+    /// The rows of the list of sweeps, if that is the page and there is something new in it.
+    async fn new_sweeps(&mut self) -> Option<Vec<SweepRow>> {
+        if self.viewer.place.here != SWEEPS {
+            return None;
+        }
+        let sweeps = self.console.latest_sweeps().await.ok()?;
+        if self.sweeps.as_ref() == Some(&sweeps) {
+            return None;
+        }
+        let rows = sweeps.iter().cloned().map(SweepRow::new).collect();
+        self.sweeps = Some(sweeps);
+        Some(rows)
     }
 }

@@ -7,8 +7,12 @@ use chrono::{DateTime, Utc};
 
 use super::viewer::{Look, Viewer};
 use crate::{
-    cleanup::Pause, config::Role, console::operation::Operation, operations::explain::explanation::Explanation,
-    terminal::time, volume_name::ThreadId,
+    cleanup::Pause,
+    config::Role,
+    console::{OVER_HTTP, operation::Operation},
+    operations::explain::explanation::Explanation,
+    terminal::time,
+    volume_name::ThreadId,
 };
 
 /// The pages: the key that leads there after a `g`, the path, the name.
@@ -42,6 +46,8 @@ pub(super) struct Frame {
     pub(super) may_act: bool,
     pub(super) may_look_on: bool,
     pub(super) may_purge: bool,
+    /// What paused removal is theirs to resume.
+    pub(super) may_resume: bool,
     pub(super) pauses: Vec<PauseLine>,
 }
 
@@ -150,6 +156,7 @@ impl Frame {
             may_act: may(Role::Operator),
             may_look_on: may(Role::Viewer),
             may_purge: may(Role::Admin),
+            may_resume: may(Role::Admin) || pauses.iter().all(|pause| pause.who.ends_with(OVER_HTTP)),
             pauses,
         }
     }
@@ -243,14 +250,12 @@ pub(super) fn address(pairs: &[(&str, &str)]) -> String {
     url::form_urlencoded::Serializer::new(String::new()).extend_pairs(given).finish()
 }
 
-/// A moment, and how long ago it was.
+/// A moment, and how long ago it was, or how soon it comes.
 pub(super) fn moment(at: Option<DateTime<Utc>>) -> String {
     let Some(at) = at else { return String::new() };
     let seconds = (Utc::now() - at).num_seconds();
-    match u64::try_from(seconds) {
-        Ok(seconds) => format!("{} ({} ago)", time(at), age(seconds)),
-        Err(_) => time(at),
-    }
+    let age = age(seconds.unsigned_abs());
+    if seconds < 0 { format!("{} (in {age})", time(at)) } else { format!("{} ({age} ago)", time(at)) }
 }
 
 /// An age in its two largest units.

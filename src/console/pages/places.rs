@@ -3,7 +3,7 @@
 use askama::Template;
 use chrono::Utc;
 
-use super::looks::{Frame, OperationLine, address, age, count, found_at, moment};
+use super::looks::{Frame, OperationLine, address, count, found_at, moment};
 use crate::{
     console::queries::{HoldsPage, OrphansPage, OrphansQuery},
     operations::{
@@ -188,10 +188,7 @@ impl HoldRow {
         let until = match hold.until {
             None => "it is released".to_owned(),
             Some(until) if until <= now => format!("{}: it is over", time(until)),
-            Some(until) => {
-                let left = (until - now).num_seconds().max(0).unsigned_abs();
-                format!("{} (in {})", time(until), age(left))
-            }
+            until @ Some(_) => moment(until),
         };
         Self {
             link: found_at(&thread_id),

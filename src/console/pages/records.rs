@@ -65,15 +65,15 @@ pub(super) struct Sweeps {
     next: Option<String>,
 }
 
-struct SweepRow {
-    id: String,
-    is_stopping: bool,
-    began: String,
-    is_running: bool,
-    took: String,
-    host: String,
-    by: String,
-    what: String,
+pub(super) struct SweepRow {
+    pub(super) id: String,
+    pub(super) is_stopping: bool,
+    pub(super) began: String,
+    pub(super) is_running: bool,
+    pub(super) took: String,
+    pub(super) host: String,
+    pub(super) by: String,
+    pub(super) what: String,
 }
 
 /// What people did.
@@ -164,7 +164,7 @@ impl Sweeps {
 }
 
 impl SweepRow {
-    fn new(sweep: LoggedSweep) -> Self {
+    pub(super) fn new(sweep: LoggedSweep) -> Self {
         let is_running = sweep.ended_at.is_none();
         let is_stopping = sweep.skipped_reason.is_some();
         let report = sweep.report.and_then(|report| serde_json::from_value::<SweepReport>(report).ok());

@@ -34,6 +34,9 @@ use crate::{
     operations::receipt_pages,
 };
 
+/// Rows of a long list on a page: more than anybody reads, and few enough to be there at once.
+const ROWS: usize = 50;
+
 /// The range of the chart.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -43,9 +46,13 @@ struct OverviewQuery {
 }
 
 /// The thread that is looked for.
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
+#[serde(default)]
 struct Find {
+    /// By a link of ours.
     id: String,
+    /// By a person, who may know the name of its volume.
+    what: String,
 }
 
 pub(super) async fn log_in(place: Place) -> Response {
@@ -56,20 +63,24 @@ pub(super) async fn log_in(place: Place) -> Response {
 
 pub(super) async fn overview(State(console): Shared, viewer: Viewer, uri: Uri) -> Page {
     let OverviewQuery { range } = answer::query(&uri)?;
-    let (report, lately) = tokio::join!(console.report(), console.lately(range));
+    let (report, lately) = tokio::join!(console.report(), console.lately());
     let report = report?;
-    let now = Now::new(&report, &lately, range);
+    let now = Now::new(&report, &lately, range, &console.config.policy);
     Ok(rendered(&Overview { frame: frame(&console, &viewer).await, now }))
 }
 
-pub(super) async fn find(uri: Uri) -> Page {
-    let Find { id } = answer::query(&uri)?;
-    let thread = thread_id(id.trim())?;
+pub(super) async fn find(State(console): Shared, uri: Uri) -> Page {
+    let Find { id, what } = answer::query(&uri)?;
+    let thread = match what.trim() {
+        "" => thread_id(id.trim())?,
+        what => console.thread_meant_by(what).await?,
+    };
     Ok(Redirect::to(&format!("./threads/{thread}")).into_response())
 }
 
 pub(super) async fn waiting(State(console): Shared, viewer: Viewer, uri: Uri) -> Page {
-    let query: ThreadsQuery = answer::query(&without_empty(&uri)?)?;
+    let mut query: ThreadsQuery = answer::query(&without_empty(&uri)?)?;
+    query.limit = query.limit.or(Some(ROWS));
     let page = threads_page(&console, &query).await?;
     Ok(rendered(&Waiting::new(frame(&console, &viewer).await, &query, page)))
 }
@@ -81,7 +92,8 @@ pub(super) async fn thread(State(console): Shared, viewer: Viewer, Path(id): Pat
 }
 
 pub(super) async fn letters(State(console): Shared, viewer: Viewer, uri: Uri) -> Page {
-    let query: DeadLettersQuery = answer::query(&without_empty(&uri)?)?;
+    let mut query: DeadLettersQuery = answer::query(&without_empty(&uri)?)?;
+    query.limit = query.limit.or(Some(ROWS));
     let parked = console.parked_by_now().await?;
     let frame = frame(&console, &viewer).await;
     let operation = operation(&console, &viewer, &frame);
@@ -95,9 +107,8 @@ pub(super) async fn removals(State(console): Shared, viewer: Viewer, uri: Uri) -
     let form: RemovalsForm = answer::query(&uri)?;
     let query = form.query()?;
     let after = receipts_after(&query)?;
-    let limit = answer::limit(query.limit)?;
     let filter = receipt_filter(&query);
-    let found = receipt_pages::page(console.store().await?, &filter, after, limit).await;
+    let found = receipt_pages::page(console.store().await?, &filter, after, ROWS).await;
     let (removals, next) = found.map_err(Problem::from)?;
     let page = RemovalsPage { removals, next: next.as_ref().map(ToString::to_string) };
     Ok(rendered(&Removals::new(frame(&console, &viewer).await, form, page)))

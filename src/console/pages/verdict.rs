@@ -5,9 +5,11 @@ use chrono::{DateTime, Utc};
 
 use super::{
     chart::{Chart, Sum},
-    looks::{Frame, OperationLine, PauseLine, age, count, found_at},
+    looks::{Frame, OperationLine, PauseLine, age, count, found_at, moment},
+    records::SweepRow,
 };
 use crate::{
+    cleanup::policy::Policy,
     console::lately::{Lately, Range},
     operations::status::overview::{FailingThread, Report},
     store::Stats,
@@ -30,6 +32,8 @@ pub(super) struct Live {
     pub(super) operation: Option<OperationLine>,
     /// Only for the overview.
     pub(super) now: Option<Now>,
+    /// Only for the list of sweeps, when it has changed.
+    pub(super) sweeps: Option<Vec<SweepRow>>,
 }
 
 /// How things stand at this moment.
@@ -66,10 +70,10 @@ struct FailingRow {
 }
 
 impl Now {
-    pub(super) fn new(report: &Report, lately: &Lately, range: Range) -> Self {
+    pub(super) fn new(report: &Report, lately: &Lately, range: Range, policy: &Policy) -> Self {
         let now = Utc::now();
         let mut lines = lines(report);
-        if let Err(problem) = &lately.drawn {
+        if let Err(problem) = &lately.stats {
             lines.push(Line {
                 ok: false,
                 text: format!("What went lately can't be read: {}", problem.detail),
@@ -86,8 +90,8 @@ impl Now {
         Self {
             verdict,
             is_well: ill.is_empty(),
-            figures: figures(report, lately, now),
-            chart: lately.drawn.as_ref().ok().map(|stats| Chart::new(range, &stats.stats, now)),
+            figures: figures(report, lately, policy),
+            chart: lately.of(range).map(|stats| Chart::new(range, &stats.stats, now)),
             worst,
             lines,
             at: time(now),
@@ -155,32 +159,74 @@ fn parked(report: &Report) -> u64 {
     queues.filter_map(|queue| queue.messages).map(u64::from).sum()
 }
 
-fn figures(report: &Report, lately: &Lately, now: DateTime<Utc>) -> Vec<Figure> {
+fn figures(report: &Report, lately: &Lately, policy: &Policy) -> Vec<Figure> {
     let known = |value: Option<u64>| value.map_or("unknown".to_owned(), count);
-    let backlog = report.backlog.as_ref();
-    let oldest = backlog.filter(|backlog| !backlog.and_more);
-    let oldest = oldest.map(|backlog| backlog.oldest_seconds.map_or("none".to_owned(), age));
     let figure = |name, value| Figure { name, value, note: String::new() };
-    let hour = lately.hour.as_deref().ok().map(|stats| Sum::of(&stats.stats));
+    let hour = lately.of(Range::Hour).map(|stats| Sum::of(&stats.stats));
     let waiting = waiting(report);
-    let swept = match &lately.last_sweep {
-        Ok(Some(sweep)) => age_of(sweep.began_at, now),
-        Ok(None) => "none yet".to_owned(),
-        Err(_) => "unknown".to_owned(),
+    vec![
+        Figure { name: "Waiting", value: waiting, note: done_in(report, hour) },
+        oldest(report, policy),
+        removed("Removed, last hour", lately.of(Range::Hour)),
+        removed("Removed, last day", lately.of(Range::Day)),
+        figure("Failing", known(report.failing.as_ref().map(|failing| failing.threads))),
+        figure("Dead letters", known(report.queues.as_ref().map(|_| parked(report)))),
+        last_sweep(report, lately),
+        replicas(report),
+        budget(policy, hour),
+    ]
+}
+
+/// Since when the oldest one waits, and whether its retention is over.
+fn oldest(report: &Report, policy: &Policy) -> Figure {
+    let backlog = report.backlog.as_ref().filter(|backlog| !backlog.and_more);
+    let (value, note) = match backlog.map(|backlog| backlog.oldest_seconds) {
+        None => ("unknown".to_owned(), String::new()),
+        Some(None) => ("none".to_owned(), String::new()),
+        Some(Some(oldest)) => {
+            let retention = policy.retention.0.as_secs();
+            let note = match oldest.checked_sub(retention) {
+                _ if retention == 0 => String::new(),
+                Some(due) => format!("due for {}", age(due)),
+                None => format!("due in {}", age(retention - oldest)),
+            };
+            (age(oldest), note)
+        }
     };
+    Figure { name: "Oldest of them", value, note }
+}
+
+fn last_sweep(report: &Report, lately: &Lately) -> Figure {
     let sweeper = report.sweeper.as_ref().filter(|sweeper| sweeper.current);
     // Behind the replica's name stands which process of it.
     let replica = |holder: &str| holder.rsplit_once('/').map_or(holder, |(replica, _)| replica).to_owned();
-    let sweeper = sweeper.map(|sweeper| format!("by {}", replica(&sweeper.sweeper.holder))).unwrap_or_default();
-    vec![
-        Figure { name: "Waiting", value: waiting, note: done_in(report, hour) },
-        figure("Oldest of them", oldest.unwrap_or_else(|| "unknown".to_owned())),
-        removed("Removed, last hour", lately.hour.as_deref().ok()),
-        removed("Removed, last day", lately.day.as_deref().ok()),
-        figure("Failing", known(report.failing.as_ref().map(|failing| failing.threads))),
-        figure("Dead letters", known(report.queues.as_ref().map(|_| parked(report)))),
-        Figure { name: "Last sweep", value: swept, note: sweeper },
-    ]
+    let sweeper = sweeper.map(|sweeper| format!(" by {}", replica(&sweeper.sweeper.holder))).unwrap_or_default();
+    let (value, note) = match &lately.last_sweep {
+        Ok(Some(sweep)) => (age_of(sweep.began_at, Utc::now()), format!("{}{sweeper}", time(sweep.began_at))),
+        Ok(None) => ("none yet".to_owned(), sweeper),
+        Err(_) => ("unknown".to_owned(), sweeper),
+    };
+    Figure { name: "Last sweep", value, note: note.trim_start().to_owned() }
+}
+
+/// Replicas take events, each as one consumer.
+fn replicas(report: &Report) -> Figure {
+    let work = report.queues.iter().flatten().find(|queue| queue.name.ends_with(".thread-closed"));
+    let taking = work.and_then(|queue| queue.consumers);
+    let value = taking.map_or("unknown".to_owned(), |taking| count(taking.into()));
+    Figure { name: "Replicas that take events", value, note: String::new() }
+}
+
+/// How much may go before all removal is paused, and how much of it has.
+fn budget(policy: &Policy, hour: Option<Sum>) -> Figure {
+    let budgets = policy.budgets;
+    let value = match (budgets.per_hour, hour) {
+        (None, _) => "off".to_owned(),
+        (Some(most), Some(sum)) => format!("{} of {}", count(sum.removed.min(most)), count(most)),
+        (Some(most), None) => count(most),
+    };
+    let sweep = budgets.per_sweep.map(|most| format!("{} a sweep", count(most)));
+    Figure { name: "Budget of an hour", value, note: sweep.unwrap_or_default() }
 }
 
 /// How many wait: counted now, or at the last sweeps where they are too many for that.
@@ -214,11 +260,13 @@ fn removed(name: &'static str, stats: Option<&Stats>) -> Figure {
 /// When the backlog will be done, if it goes on as in the last hour. Only what nothing is in the way of counts.
 fn done_in(report: &Report, hour: Option<Sum>) -> String {
     let waiting = report.threads.as_ref().map_or(0, |threads| threads.waiting);
-    match hour.map(|sum| sum.removed) {
-        Some(removed) if removed > 0 && waiting > 0 => {
-            format!("done in about {}", age(waiting.saturating_mul(3600) / removed))
-        }
-        Some(_) | None => String::new(),
+    let Some(Sum { removed, .. }) = hour.filter(|_| waiting > 0) else { return String::new() };
+    if report.pause.is_some() {
+        "not before removal is resumed".to_owned()
+    } else if removed == 0 {
+        "none went in the last hour".to_owned()
+    } else {
+        format!("done in about {}", age(waiting.saturating_mul(3600) / removed))
     }
 }
 
@@ -232,7 +280,7 @@ impl FailingRow {
             id: thread_id.clone(),
             link: found_at(thread_id),
             attempts: failing.failed.attempts,
-            next_try: time(failing.next_try_at),
+            next_try: moment(Some(failing.next_try_at)),
             error: failing.failed.error.clone(),
         }
     }

@@ -66,10 +66,7 @@ impl Place {
 
     fn at(method: &Method, uri: &Uri, headers: &HeaderMap) -> Self {
         let path = uri.path().trim_start_matches('/');
-        let root = match path.matches('/').count() {
-            0 => "./".to_owned(),
-            depth => "../".repeat(depth),
-        };
+        let root = root_from(path);
         let here = match uri.query() {
             _ if method != Method::GET => String::new(),
             Some(query) => format!("{path}?{query}"),
@@ -77,6 +74,19 @@ impl Place {
         };
         let look = cookie(headers, LOOK_COOKIE).map(Look::named).unwrap_or_default();
         Self { root, here, look }
+    }
+
+    /// Where a page of ours is that is open, and asks for what is to stand there.
+    pub(super) fn of_open_page(&self, here: String) -> Self {
+        let path = here.split('?').next().unwrap_or_default();
+        Self { root: root_from(path), here, look: self.look }
+    }
+}
+
+fn root_from(path: &str) -> String {
+    match path.matches('/').count() {
+        0 => "./".to_owned(),
+        depth => "../".repeat(depth),
     }
 }
 
