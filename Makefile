@@ -107,7 +107,7 @@ deb: ## .deb and .rpm for this architecture, target/dist
 	deploy/package/build "$$(BUILD_REVISION=$$(git rev-parse HEAD) deploy/image/program --release)" target/dist
 
 release: ## all files of a release for this architecture, target/dist
-	deploy/local/install musl-tools python3-pip
+	deploy/local/install musl-tools python3-pip ca-certificates
 	@cargo auditable --version >/dev/null 2>&1 || cargo install --locked cargo-auditable@$(CARGO_AUDITABLE)
 	@cargo cyclonedx --version >/dev/null 2>&1 || cargo install --locked cargo-cyclonedx@$(CARGO_CYCLONEDX)
 	deploy/release/build target/dist

@@ -230,8 +230,10 @@ pub(super) fn amqp_name(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-/// The host's name: in a container, the pod's or the container's.
+/// The host's name: in a container, the pod's or the container's. The kernel is asked, since `/proc/sys` is hidden from a
+/// unit of systemd with `ProcSubset=pid`.
 pub(super) fn host_name() -> String {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    if name.trim().is_empty() { "volume-reaper".to_owned() } else { name.trim().to_owned() }
+    let system = rustix::system::uname();
+    let name = system.nodename().to_string_lossy();
+    if name.is_empty() { "volume-reaper".to_owned() } else { name.into_owned() }
 }

@@ -319,6 +319,14 @@ mod tests {
     }
 
     #[test]
+    fn a_replica_is_called_after_its_host_unless_it_is_set() {
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").expect("readable here");
+        assert_eq!(load(&[], &[], "").map(|config| config.replica), Ok(host.trim().to_owned()));
+        let set = load(&[], &[("VOLUME_REAPER_REPLICA", "replica-1")], "");
+        assert_eq!(set.map(|config| config.replica).as_deref(), Ok("replica-1"));
+    }
+
+    #[test]
     fn a_flag_beats_the_environment_which_beats_the_file_which_beats_the_default() {
         let prefetch =
             |flags: &[(&str, &str)], env: &[(&str, &str)], file| load(flags, env, file).map(|config| config.prefetch);

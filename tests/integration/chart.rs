@@ -241,12 +241,14 @@ async fn the_chart_is_clean_and_packed_with_its_alerts() {
 }
 
 #[test]
-fn chart_and_kustomize_name_this_version() {
+fn chart_kustomize_and_compose_name_this_version() {
     let chart = yaml(&read("helm/volume-reaper/Chart.yaml"));
     let kustomization = yaml(&read("kubernetes/base/kustomization.yaml"));
     for version in [&chart["version"], &chart["appVersion"], &kustomization["images"][0]["newTag"]] {
         assert_eq!(*version, env!("CARGO_PKG_VERSION"));
     }
+    let image = format!("${{REAPER_IMAGE:-volume-reaper:{}}}", env!("CARGO_PKG_VERSION"));
+    assert_eq!(yaml(&read("compose.yaml"))["services"]["reaper"]["image"], image);
 }
 
 #[test]

@@ -23,7 +23,6 @@ use volume_reaper::{
 
 use crate::{
     tls::free_port,
-    transport::is_root,
     world::{On, PrivateBroker, World, eventually, server, world},
 };
 
@@ -157,29 +156,22 @@ fn what_the_dockerfile_runs_is_in_its_context() {
     assert!(position("deploy") < position("!deploy/image"), "the last line that matches a path decides");
 }
 
-/// The image, made as the Dockerfile makes it, but for the profile that the program is built with.
-async fn import_image(world: &World) -> String {
+/// The image, packed as for a release, but for the profile that the program is built with.
+async fn load_image(world: &World) -> String {
     let program = run(deploy("image/program"), &[]).await;
     assert!(program.status.success(), "{program:?}");
     let program = String::from_utf8(program.stdout).expect("a path").trim().to_owned();
     let (root, tar) = (world.dir.path().join("image"), world.dir.path().join("image.tar"));
     let [root, tar] = [root, tar].map(|path| path.display().to_string());
-    let script = deploy("image/root").display().to_string();
-    let made =
-        if is_root() { run(script, &[&program, &root]).await } else { run("sudo", &[&script, &program, &root]).await };
+    let made = run(deploy("image/root"), &[&program, &root]).await;
     assert!(made.status.success(), "{made:?}");
-    let packed = run("tar", &["--create", "--numeric-owner", "--file", &tar, "--directory", &root, "."]).await;
+    let (pack, name) = (deploy("image/archive.py").display().to_string(), format!("{}:latest", world.name));
+    let mut packed = Command::new("python3");
+    packed.args([&pack, &root, &name, &tar]).env("SOURCE_DATE_EPOCH", "1700000000");
+    let packed = packed.output().await.expect("it runs");
     assert!(packed.status.success(), "{packed:?}");
-
-    let name = format!("{}:latest", world.name);
-    let changes: Vec<_> =
-        image_configuration().into_iter().map(|(name, value)| format!("--change={name} {value}")).collect();
-    let host = server("DOCKER_HOST");
-    let mut arguments = vec!["--host", host.as_str(), "import"];
-    arguments.extend(changes.iter().map(String::as_str));
-    arguments.extend([tar.as_str(), &name]);
-    let imported = run("docker", &arguments).await;
-    assert!(imported.status.success(), "{imported:?}");
+    let loaded = run("docker", &["--host", &server("DOCKER_HOST"), "load", "--input", &tar]).await;
+    assert!(loaded.status.success(), "{loaded:?}");
     name
 }
 
@@ -187,7 +179,7 @@ async fn import_image(world: &World) -> String {
 async fn the_image_starts_as_nobody_serves_and_is_healthy() {
     let mut world = world(On::Postgres).await;
     world.set("VOLUME_REAPER_HTTP_ADDR", format!("127.0.0.1:{}", free_port()));
-    let image = import_image(&world).await;
+    let image = load_image(&world).await;
     let host = server("DOCKER_HOST");
     let socket = host.strip_prefix("unix://").expect("a socket");
     let docker = async |arguments: &[&str]| {
@@ -207,12 +199,16 @@ async fn the_image_starts_as_nobody_serves_and_is_healthy() {
     create.push(&image);
     docker(&create).await;
     let inspected: Value = serde_json::from_str(&docker(&["inspect", name]).await).expect("JSON");
-    assert_eq!(inspected[0]["Config"]["User"], "65532:65532");
-    assert_eq!(inspected[0]["Config"]["Cmd"], json!(["serve"]));
+    let config = &inspected[0]["Config"];
+    assert_eq!((&config["User"], &config["Cmd"]), (&json!("65532:65532"), &json!(["serve"])));
+    assert_eq!(config["WorkingDir"], "/var/lib/volume-reaper");
+    assert_eq!(config["Healthcheck"]["Interval"], 15_000_000_000_u64);
 
     let version = docker(&["run", "--rm", "--network", "none", &image, "--version"]).await;
     assert!(version.starts_with(&format!("volume-reaper {} (", env!("CARGO_PKG_VERSION"))), "{version}");
     assert!(version.contains(" static "), "{version}");
+    // SQLite's file, by default, where its user may write.
+    docker(&["run", "--rm", "--network", "none", &image, "migrate"]).await;
     world.closed_with_volume("t1").await;
     world.docker.start_container(name, None::<StartContainerOptions>).await.expect("started");
     world.until_marked("t1").await;

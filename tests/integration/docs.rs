@@ -8,7 +8,7 @@ use std::{
 use tokio::process::Command;
 use volume_reaper::config::Config;
 
-use crate::world::{On, World, connect, eventually, world};
+use crate::world::{On, World, connect, eventually, with_image, world};
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -106,6 +106,36 @@ async fn the_outbox_in_sql_publishes() {
     world.until_marked("documented").await;
     assert_eq!(world.receipts("documented").await, ["removed/event"]);
     assert_eq!(world.texts("SELECT thread_id FROM closed_thread_outbox").await, [""; 0]);
+    assert_eq!(serving.stop().await, Some(0));
+}
+
+#[tokio::test]
+async fn the_page_of_the_first_minutes_works_as_it_stands() {
+    let mut world = World::without_schema(On::Sqlite).await;
+    let commands = blocks("first-minutes.md", "bash");
+    let [before, first, after, second] = &commands[..] else { panic!("{commands:?}") };
+    world.set("VOLUME_REAPER_UNKNOWN_THREADS", "record");
+    let serving = world.serve_idle().await;
+    bash(&world, before).await;
+
+    // With names of the test's own, and the image that is here.
+    with_image().await;
+    let own = |commands: &str| {
+        let commands = commands.replace("ha_ws_", &world.volume("")).replace("agent", &world.name);
+        commands.replace("alpine", "volume-reaper-empty:latest")
+    };
+    bash(&world, &own(first)).await;
+    world.until_marked("first").await;
+    assert!(!world.has_volume("first").await);
+    bash(&world, &own(after)).await;
+    assert_eq!(world.receipts("first").await, ["removed/event"]);
+
+    let (used, removed) = second.split_once("docker rm").expect("its end");
+    bash(&world, &own(used)).await;
+    assert!(world.has_volume("second").await, "a container uses it");
+    bash(&world, &format!("docker rm{}", own(removed))).await;
+    world.until_marked("second").await;
+    assert!(!world.has_volume("second").await);
     assert_eq!(serving.stop().await, Some(0));
 }
 
@@ -338,6 +368,23 @@ fn the_book_has_every_page_once() {
     pages.sort();
     let expected: Vec<_> = documents.into_keys().filter(|page| page != summary).collect();
     assert_eq!(pages, expected);
+}
+
+#[test]
+fn the_files_that_the_documents_name_are_of_this_version() {
+    let mut named = 0;
+    for (page, text) in documents() {
+        for before in ["volume-reaper_", "volume-reaper-", "volume-reaper-chart-", "volume-reaper:"] {
+            for rest in text.split(before).skip(1) {
+                let version: String = rest.chars().take_while(|c| c.is_ascii_digit() || *c == '.').collect();
+                // 1.2.3 stands for any.
+                let is_it = ["", "1.2.3", env!("CARGO_PKG_VERSION")].contains(&version.trim_end_matches('.'));
+                assert!(is_it, "{}: {before}{version}", page.display());
+                named += usize::from(version == env!("CARGO_PKG_VERSION"));
+            }
+        }
+    }
+    assert!(named > 5, "{named}");
 }
 
 #[test]

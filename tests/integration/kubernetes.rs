@@ -3,11 +3,9 @@
 use std::{
     collections::HashMap,
     path::{Path, PathBuf},
-    process::Stdio,
 };
 
 use serde_json::{Value, json};
-use tokio::process::Command;
 use volume_reaper::{
     config::{Config, SETTINGS},
     queue::Queues,
@@ -55,17 +53,16 @@ pub(crate) fn fits(object: &Value, schemas: &Path) {
     assert!(!validator.is_valid(&misspelt), "{kind}: the schema knows what there is");
 }
 
-/// What `kubectl` makes of the overlay. Debian's is too old, so that a machine may have none that can.
-async fn manifests() -> Option<Vec<Value>> {
-    let version = Command::new("kubectl").args(["version", "--client"]).stdin(Stdio::null()).output().await;
-    if !version.is_ok_and(|version| String::from_utf8_lossy(&version.stdout).contains("Kustomize Version: v5")) {
-        return None;
-    }
+/// What `kubectl` makes of the overlay.
+async fn manifests() -> Vec<Value> {
+    let kubectl = run(deploy("local/kubectl"), &[]).await;
+    assert!(kubectl.status.success(), "{kubectl:?}");
+    let kubectl = String::from_utf8(kubectl.stdout).expect("a path");
     let folder = deploy("kubernetes/keda").display().to_string();
-    let built = run("kubectl", &["kustomize", &folder]).await;
+    let built = run(kubectl.trim(), &["kustomize", &folder]).await;
     assert!(built.status.success(), "{built:?}");
     let text = String::from_utf8(built.stdout).expect("text");
-    Some(text.split("\n---\n").map(yaml).collect())
+    text.split("\n---\n").map(yaml).collect()
 }
 
 fn of_kind<'a>(manifests: &'a [Value], kind: &str) -> &'a Value {
@@ -74,10 +71,7 @@ fn of_kind<'a>(manifests: &'a [Value], kind: &str) -> &'a Value {
 
 #[tokio::test]
 async fn the_manifests_of_kubernetes_are_built_and_fit_its_schemas() {
-    let Some(manifests) = manifests().await else {
-        println!("skipped: there is no kubectl with kustomize 5");
-        return;
-    };
+    let manifests = manifests().await;
     let schemas = schemas().await;
     let own: Vec<_> = manifests.iter().filter(|manifest| is_its_own(manifest)).collect();
     for manifest in &own {
@@ -91,10 +85,7 @@ async fn the_manifests_of_kubernetes_are_built_and_fit_its_schemas() {
 
 #[tokio::test]
 async fn the_settings_of_kubernetes_are_settings_and_its_objects_fit_together() {
-    let Some(manifests) = manifests().await else {
-        println!("skipped: there is no kubectl with kustomize 5");
-        return;
-    };
+    let manifests = manifests().await;
     settings_are_known("the ConfigMap", texts(&of_kind(&manifests, "ConfigMap")["data"]));
     let pod = &of_kind(&manifests, "Deployment")["spec"]["template"]["spec"];
     let container = &pod["containers"][0];

@@ -2,6 +2,8 @@
 
 use std::{
     collections::BTreeSet,
+    fs::{Permissions, set_permissions},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
@@ -9,8 +11,10 @@ use tempfile::TempDir;
 
 use crate::{
     deploy::{deploy, run, yaml},
+    proxy::CountingProxy,
     tls::free_port,
     transport::is_root,
+    world::{On, World},
 };
 
 /// A folder that is in a tree of Debian too, since this project's is.
@@ -35,12 +39,31 @@ async fn package(dir: &Path, version: &str) -> String {
 }
 
 #[tokio::test]
-async fn the_package_is_installed_started_upgraded_removed_and_purged() {
+async fn the_package_is_installed_removes_a_first_volume_and_is_upgraded_removed_and_purged() {
     let dir = folder();
+    let world = World::without_schema(On::Sqlite).await;
+    world.create_volume("first").await;
+    // The daemon's own socket is not in that tree, and this one is for its user too.
+    let proxy = CountingProxy::start(dir.path());
+    let open = |path: &Path, mode| set_permissions(path, Permissions::from_mode(mode)).expect("ours");
+    open(dir.path(), 0o755);
+    open(Path::new(proxy.endpoint().trim_start_matches("unix://")), 0o666);
+    let settings = dir.path().join("settings");
+    let lines = [
+        ("amqp_url", world.broker().to_owned()),
+        ("docker_host", proxy.endpoint()),
+        ("volume_prefix", world.volume("")),
+        ("queue_prefix", world.name.clone()),
+        ("exchange", format!("{}.threads", world.name)),
+        ("unknown_threads", "record".to_owned()),
+        ("http_addr", format!("127.0.0.1:{}", free_port())),
+    ];
+    let lines = lines.map(|(key, value)| format!("{key} = {value:?}\n"));
+    std::fs::write(&settings, lines.concat()).expect("written");
     let (first, second) = (package(dir.path(), "1.0.0").await, package(dir.path(), "1.0.1").await);
     let (debian, script) = (deploy("local/debian"), deploy("package/try").display().to_string());
-    let port = free_port().to_string();
-    let arguments = ["--small", "trixie", &script, &first, &second, &port];
+    let settings = settings.display().to_string();
+    let arguments = ["--small", "trixie", &script, &first, &second, &settings];
     let tried = if is_root() {
         run(debian, &arguments).await
     } else {
@@ -55,13 +78,13 @@ async fn the_package_is_installed_started_upgraded_removed_and_purged() {
     assert_eq!(
         others,
         [
-            "user: volume-reaper, home /var/lib/volume-reaper",
-            "docker: docker",
+            "user: in volume-reaper docker, home /var/lib/volume-reaper",
             "config: root:volume-reaper 640",
             "manual: 1",
             "completions: 1",
             "unit: verified",
-            "lives: as volume-reaper",
+            "ready: as volume-reaper",
+            "first: \"outcome\":\"removed\"",
             "stopped: with 0",
             "database: volume-reaper 600",
             "upgraded: 1.0.1",
@@ -70,6 +93,7 @@ async fn the_package_is_installed_started_upgraded_removed_and_purged() {
             "purged: settings and data",
         ]
     );
+    assert!(!world.has_volume("first").await);
 }
 
 #[tokio::test]
@@ -138,7 +162,7 @@ async fn a_release_has_twice_the_same_bytes_the_same_files_in_both_packages_and_
     let checked = run("sh", &["-c", "cd \"$0\" && sha256sum --check SHA256SUMS", &path]).await;
     assert!(checked.status.success(), "{checked:?}");
     let sums = std::fs::read_to_string(file("SHA256SUMS")).expect("readable");
-    assert_eq!(sums.lines().count(), 4, "archive, packages and chart: {sums}");
+    assert_eq!(sums.lines().count(), 5, "archive, packages, image and chart: {sums}");
     let twice = release(again.path()).await;
     assert_eq!(std::fs::read_to_string(twice("SHA256SUMS")).expect("readable"), sums);
 

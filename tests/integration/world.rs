@@ -321,7 +321,7 @@ impl World {
 
     /// A container that references the thread's volume, created and never started. Returns its id.
     pub(crate) async fn create_container(&self, id: &str) -> String {
-        IMAGE.get_or_init(import_image).await;
+        with_image().await;
         let body = ContainerCreateBody {
             image: Some("volume-reaper-empty:latest".to_owned()),
             cmd: Some(vec!["never-started".to_owned()]),
@@ -649,6 +649,11 @@ pub(crate) async fn connect(url: &str) -> DatabaseConnection {
     let mut options = ConnectOptions::new(url);
     options.sqlx_logging(false).max_connections(4).connect_lazy(true);
     Database::connect(options).await.expect("the database")
+}
+
+/// Returns once the daemon has the empty image, `volume-reaper-empty:latest`.
+pub(crate) async fn with_image() {
+    IMAGE.get_or_init(import_image).await;
 }
 
 async fn import_image() {
