@@ -251,8 +251,6 @@ pub(crate) fn check_events(published: &[Published], letters: &[DeadLetter], logs
     for message in published {
         match (message.dead_letter, parked.get(message.id.as_str())) {
             (Some(reason), Some(letter)) if letter.reason == reason => {}
-            // Acknowledged as deferred, unlooked at, while the host that it names was down.
-            (Some("unknown_thread"), None) if message.names_host && logs.is_settled(&message.thread) => acked += 1,
             (_, Some(letter)) if message.may_be_unreadable && letter.reason == "unreadable" => {}
             (Some(reason), letter) => {
                 let found = letter.map_or("nothing", |letter| &letter.reason);

@@ -66,7 +66,6 @@ pub(crate) struct Published {
     pub(crate) fate: Fate,
     /// The reason that the dead-letter queue has to give for it; `None` if it does not belong there.
     pub(crate) dead_letter: Option<&'static str>,
-    pub(crate) names_host: bool,
     /// What is odd about it.
     pub(crate) kind: Option<String>,
     /// The client library can't read it any more once the broker has added to its headers, or is not asked to when it
@@ -260,8 +259,8 @@ impl Platform {
         may_be_unreadable: bool,
     ) {
         self.stories.add(&thread.id, &format!("{id} is published: {}", kind.as_deref().unwrap_or("an event")));
-        let (thread, fate, names_host) = (thread.id.clone(), thread.fate, thread.names_host);
-        self.published.lock().push(Published { id, thread, fate, dead_letter, names_host, kind, may_be_unreadable });
+        let (thread, fate) = (thread.id.clone(), thread.fate);
+        self.published.lock().push(Published { id, thread, fate, dead_letter, kind, may_be_unreadable });
     }
 
     async fn is_marked(&self, thread: &Thread) -> bool {

@@ -7,8 +7,9 @@
 //! does not ask.
 //!
 //! No host waits for another. A delivery that needs a host which is down, or for which as many deliveries wait as
-//! may, is not kept: it ends as [`Outcome::Deferred`], its row stays unmarked, and that host's sweep takes care of
-//! it. Where this process has only one host, nothing of this applies: its deliveries wait in the broker, as ever.
+//! may, is not kept: if its thread is closed and unmarked, it ends as [`Outcome::Deferred`], and that host's sweep
+//! takes care of it. Where this process has only one host, nothing of this applies: its deliveries wait in the broker,
+//! as ever.
 
 use std::{slice, sync::Arc};
 
@@ -118,6 +119,8 @@ impl<V: Volumes, T: Database> Fleet<V, T> {
                 let outcome = worker.clean(thread, claimed_host, origin.clone()).await?;
                 if let Outcome::Elsewhere { host } = outcome {
                     self.clean_at(&host, thread, claimed_host, origin).await?
+                } else if outcome == Outcome::Deferred {
+                    self.deferred(thread).await?
                 } else {
                     outcome
                 }
@@ -128,6 +131,13 @@ impl<V: Volumes, T: Database> Fleet<V, T> {
             debug!(thread.id = %thread, "left to the sweep, since its host can't be asked now");
         }
         Ok(outcome)
+    }
+
+    /// What a delivery comes to whose host was not asked, and whose row perhaps nobody has read: a sweep takes care of
+    /// a closed thread, and of no other. One that is not closed or not there may be so later, and is tried again.
+    async fn deferred(&self, thread: &ThreadId) -> Result<Outcome, Failure> {
+        let rows = self.threads().read(slice::from_ref(thread), None).await?;
+        Ok(actionable(rows.threads.get(thread)).err().unwrap_or(Outcome::Deferred))
     }
 
     fn worker(&self, host: &str) -> Option<&HostWorker<V, T>> {

@@ -60,7 +60,7 @@ impl Link {
     }
 
     /// Says goodbye. What was not acknowledged goes back to its queue, whether the broker answers or not.
-    pub(super) async fn close(self) {
+    pub(super) async fn close(&self) {
         // The channel is left to the end of its connection: the library logs an error when one that has just closed is
         // closed once more with it.
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.connection.close(200, "done".into())).await;

@@ -21,6 +21,7 @@ mod lost;
 mod management;
 mod properties;
 mod publisher;
+mod publishing_channels;
 mod raw;
 mod raw_parts;
 mod received;

@@ -43,8 +43,9 @@ use crate::{
 const NEEDED: [Dependency; 2] = [Dependency::Database, Dependency::Docker];
 /// A connection that lasted so long is taken to be stable: the next loss begins with short waits again.
 const STABLE_AFTER: Duration = Duration::from_secs(30);
-/// Our name for the subscription; it is unique to the channel, not to the broker.
-const CONSUMER_TAG: &str = "volume-reaper";
+/// For the broker to name the subscription. To a quorum queue, one with the name of an earlier one of the same channel
+/// is that one: what of it is unacknowledged is delivered once more, and its numbers may be given to other messages.
+const UNNAMED: &str = "";
 
 /// A subscription to the work queue.
 pub struct Subscription<V, T> {
@@ -135,6 +136,7 @@ impl<V: Volumes, T: Database> Subscription<V, T> {
         stop: &CancellationToken,
     ) -> Result<(), Lost> {
         let mut events = Box::pin(link.connection.events_listener());
+        let prefetch = usize::from(self.consumer.fleet.prefetch(self.prefetch));
         // Otherwise the subscription decides: a broker can accept connections and serve no queue.
         if self.health.first_down(&NEEDED).is_some() {
             self.health.up(Dependency::Broker);
@@ -144,7 +146,8 @@ impl<V: Volumes, T: Database> Subscription<V, T> {
                 () = stop.cancelled() => return Ok(()),
                 lost = connection_lost(&self.queues.url, &mut events) => return Err(lost),
                 () = self.give_back_finished(work) => {}
-                () = self.health.until_up(&NEEDED) => {
+                // To each subscription the broker hands over as many, whatever is left of the one before.
+                () = self.health.until_up(&NEEDED), if work.len() <= prefetch => {
                     let mut deliveries = self.subscribe(link).await?;
                     let taking = self.take(&mut deliveries, &mut events, work, stop).await;
                     let (pause, unacked) = taking?;
@@ -164,7 +167,7 @@ impl<V: Volumes, T: Database> Subscription<V, T> {
     async fn subscribe(&self, link: &Link) -> Result<Deliveries, Failure> {
         let consume = link.channel.basic_consume(
             self.queues.work().into(),
-            CONSUMER_TAG.into(),
+            UNNAMED.into(),
             // Acknowledged by us, when the mark is committed.
             BasicConsumeOptions { no_ack: false, ..BasicConsumeOptions::default() },
             FieldTable::default(),
@@ -215,7 +218,7 @@ impl<V: Volumes, T: Database> Subscription<V, T> {
         mut deliveries: Deliveries,
         mut unacked: Vec<Delivery>,
     ) -> Result<(), Failure> {
-        let cancel = link.channel.basic_cancel(CONSUMER_TAG.into(), BasicCancelOptions::default());
+        let cancel = link.channel.basic_cancel(deliveries.tag(), BasicCancelOptions::default());
         bounded(&self.queues.url, REQUEST_TIMEOUT, "cancel the subscription", cancel).await?;
         // What the broker had sent before it heard of the cancellation still comes, and then the end.
         while let Ok(Some(Ok(delivery))) = timeout(REQUEST_TIMEOUT, deliveries.next()).await {

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::{
     fault_proxy::{FaultProxy, Mode},
-    world::{On, PrivateHost, Serving, World, eventually, world},
+    world::{On, PrivateHost, Serving, World, eventually, header, world},
 };
 
 const DEFERRED: &str = "volume_reaper_cleanups_total{source=\"event\",outcome=\"deferred\"}";
@@ -163,6 +163,7 @@ async fn a_dead_and_a_frozen_host_hold_up_nobody_else() {
     world.set("VOLUME_REAPER_PREFETCH", "4");
     world.set("VOLUME_REAPER_DOCKER_TIMEOUT", "1s");
     world.set("VOLUME_REAPER_RECONCILE_INTERVAL", "1h");
+    world.set("VOLUME_REAPER_RETRY_DELAYS", "100ms");
     let serving = world.serve_idle().await;
     for host in hosts {
         serving.until_metric(&up(&host.name), 1).await;
@@ -194,6 +195,9 @@ async fn a_dead_and_a_frozen_host_hold_up_nobody_else() {
     assert_eq!(world.messages(&world.work_queue()).await, 0);
     assert_eq!(serving.metric("volume_reaper_settlements_total{settlement=\"hand_back\"}").await, 0);
     assert_eq!(serving.metric("volume_reaper_settlements_total{settlement=\"retry\"}").await, 0);
+    // But what has no row is left to no sweep, whatever host it names.
+    publish(&world, "unknown", Some(&dead.name)).await;
+    assert_eq!(header(&world.dead_letter().await, "volume-reaper-reason").as_deref(), Some("unknown_thread"));
 
     dead.control("start").await;
     frozen.control("resume").await;
