@@ -1,5 +1,5 @@
-//! The least that anybody has to do for an event: receive, lock, remove, mark, write a receipt, acknowledge. What daemon,
-//! broker and PostgreSQL take for it, no service can go below.
+//! The least that anybody has to do for an event: receive, lock, remove, mark, write a receipt, acknowledge. No service
+//! needs less of daemon, broker and PostgreSQL than that.
 
 use std::time::Instant;
 

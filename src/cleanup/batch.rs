@@ -42,8 +42,8 @@ use crate::{
 /// How long a batch that locks nothing waits for its slowest removal.
 const UNLOCKED_LIMIT: Duration = Duration::from_secs(2);
 
-/// With so many left to send, the next batch has its turn: it locks and reads its rows meanwhile, so that the daemon does
-/// not wait for that.
+/// With so many left to send, the next batch has its turn: it locks and reads its rows meanwhile, so that the daemon
+/// does not wait for that.
 const LEFT_TO_THE_NEXT: usize = 8;
 
 /// A lock whose answer took longer is not relied on: this process stood still meanwhile, and the server may have given

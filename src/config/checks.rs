@@ -230,8 +230,8 @@ pub(super) fn amqp_name(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-/// The host's name: in a container, the pod's or the container's. The kernel is asked, since `/proc/sys` is hidden from a
-/// unit of systemd with `ProcSubset=pid`.
+/// The host's name: in a container, the pod's or the container's. The kernel is asked, since `/proc/sys` is hidden from
+/// a unit of systemd with `ProcSubset=pid`.
 pub(super) fn host_name() -> String {
     let system = rustix::system::uname();
     let name = system.nodename().to_string_lossy();

@@ -3,12 +3,13 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use bollard::{models::VolumeCreateRequest, query_parameters::RemoveVolumeOptions};
+use sea_orm::{ConnectionTrait, TransactionTrait};
 use serde_json::{Value, json};
 
 use crate::{
     api::{VIEWER, ask, tell, with_tokens},
     locks::{reopened_while_removing, serving, stays_when_its_event_comes_again},
-    world::{On, World, eventually},
+    world::{On, World, connect, eventually},
 };
 
 /// A uuid as the databases write it, but for its last digit.
@@ -390,6 +391,25 @@ async fn who_reopens_waits_until_all_volumes_are_gone_and_marked() {
         }
         stays_when_its_event_comes_again(&world, &serving, &id, are_there).await;
         assert_eq!(serving.stop().await, Some(0));
+    }
+}
+
+#[tokio::test]
+async fn who_reopens_one_thread_waits_for_the_marks_of_no_other() {
+    for on in [On::Postgres, On::Mysql] {
+        let world = platform(on).await;
+        for (one, volumes) in [(1, ["a1", "a2"]), (2, ["b1", "b2"])] {
+            open(&world, on, &thread(one), &volumes).await;
+            set(&world, on, &thread(one), "closed").await;
+        }
+        let others = connect(&world.settings["DATABASE_URL"]).await.begin().await.expect("a transaction");
+        let mark =
+            format!("UPDATE workspace_volumes SET removed_at = CURRENT_TIMESTAMP WHERE thread_id = '{}'", thread(1));
+        others.execute_unprepared(&mark).await.expect("marked");
+        // It would wait for as long as they are not committed.
+        set(&world, on, &thread(2), "open").await;
+        others.commit().await.expect("committed");
+        assert_eq!(marked(&world).await, ["a1", "a2"], "{on:?}");
     }
 }
 

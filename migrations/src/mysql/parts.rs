@@ -82,13 +82,15 @@ impl Parts for MySql {
         MySql.lock_timeout().into_iter().chain([drop]).collect()
     }
 
+    /// By the volumes of the thread alone: of those that have a mark, the server would scan the index while they are
+    /// few, and whoever reopens one thread would wait for another's mark, or end as the victim of a deadlock with it.
     fn create_volumes_trigger(&self, threads: &Mapping, volumes: &VolumesTable) -> Vec<String> {
         let (table, closed, marked) = (threads.table_sql(), threads.closed_sql(), volumes.table_sql(&MySql));
         let [id, status, thread, mark] =
             [&threads.names.id, &threads.names.status, &volumes.thread, &volumes.mark].map(|name| MySql.quoted(name));
         vec![format!(
             "CREATE TRIGGER {REOPEN_TRIGGER} AFTER UPDATE ON {table} FOR EACH ROW \
-             UPDATE {marked} SET {mark} = NULL WHERE {thread} = NEW.{id} AND {mark} IS NOT NULL \
+             UPDATE {marked} SET {mark} = NULL WHERE {thread} = NEW.{id} AND ({mark} IS NULL) = 0 \
              AND OLD.{status} <=> {closed} AND NOT NEW.{status} <=> {closed}"
         )]
     }
