@@ -183,31 +183,7 @@ async fn with_a_setting_a_delivery_is_part_of_its_publishers_trace_and_an_error_
         assert_eq!((&send.trace_id, send.kind()), (&delivery.trace_id, SpanKind::Producer));
         assert_eq!(attribute(&send, "messaging.destination.name"), Some(queue));
     }
-    // One that is too large to be published again is left to the broker.
-    world.publish_with(by_publisher(), &vec![b' '; 1024 * 1024 + 1]).await;
-    let queue = world.work_queue();
-    let of_settlement = |name: &'static str| [name.to_owned(), "settle".to_owned()].map(Some);
-    let told = |span: &Span| ["messaging.operation.name", "messaging.operation.type"].map(|key| attribute(span, key));
-    let reject = collector.until("the rejection's span", |span| span.name == format!("reject {queue}")).await;
-    assert_eq!((told(&reject), reject.kind()), (of_settlement("reject"), SpanKind::Client));
-    assert_eq!((&reject.trace_id, attribute(&reject, "error.type")), (&bytes(TRACE), None));
     assert_eq!(serving.stop().await, Some(0));
-
-    // What can't be published at all goes back to its queue as it is.
-    world.set("VOLUME_REAPER_TOPOLOGY", "check");
-    let serving = world.serve().await;
-    let delay_queue = format!("{}.retry.100ms", world.name);
-    world.delete_queue(&delay_queue).await;
-    world.publish_with(by_publisher(), br#"{"thread_id": "nobody"}"#).await;
-    let is_stuck = |line: &serde_json::Value| line.to_string().contains("can't move the delivery on");
-    serving.until_line(is_stuck).await;
-    assert_eq!(serving.stop().await, Some(0));
-    let is_failed = |span: &Span| span.name == format!("send {delay_queue}") && attribute(span, "error.type").is_some();
-    let send = collector.until("what could not be sent on", is_failed).await;
-    assert_eq!(send.trace_id, bytes(TRACE));
-    let nack = collector.until("the return's span", |span| span.name == format!("nack {queue}")).await;
-    assert_eq!((told(&nack), nack.kind()), (of_settlement("nack"), SpanKind::Client));
-    assert_eq!(attribute(&nack, "error.type"), None, "the broker was told");
 }
 
 #[tokio::test]
