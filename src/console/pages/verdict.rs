@@ -257,9 +257,10 @@ fn removed(name: &'static str, stats: Option<&Stats>) -> Figure {
     Figure { name, value: format!("{least}{}", count(sum.removed)), note }
 }
 
-/// When the backlog will be done, if it goes on as in the last hour. Only what nothing is in the way of counts.
+/// When the backlog will be done, if it goes on as in the last hour. Only what nothing is in the way of but a pause
+/// counts.
 fn done_in(report: &Report, hour: Option<Sum>) -> String {
-    let waiting = report.threads.as_ref().map_or(0, |threads| threads.waiting);
+    let waiting = report.threads.as_ref().map_or(0, |threads| threads.waiting + threads.paused);
     let Some(Sum { removed, .. }) = hour.filter(|_| waiting > 0) else { return String::new() };
     if report.pause.is_some() {
         "not before removal is resumed".to_owned()
