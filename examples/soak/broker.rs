@@ -39,12 +39,16 @@ pub(crate) struct Broker {
     places: Semaphore,
     /// Publishes that were not confirmed and made again: the platform delivers at least once.
     pub(crate) repeated: AtomicUsize,
+    /// Of these, messages that the broker gave back, since no queue took them.
+    pub(crate) returned: AtomicUsize,
 }
 
 struct Link {
     /// Closed when it is dropped.
-    _connection: Connection,
-    channel: Channel,
+    connection: Connection,
+    /// Channels on which nothing is unconfirmed. A message has one of its own: the library does not know which of
+    /// several on a channel a returned one is, and takes any of those that are confirmed with it for that.
+    idle: parking_lot::Mutex<Vec<Channel>>,
     has_failed: AtomicBool,
 }
 
@@ -56,6 +60,7 @@ impl Broker {
             link: Mutex::default(),
             places: Semaphore::new(UNCONFIRMED),
             repeated: AtomicUsize::new(0),
+            returned: AtomicUsize::new(0),
         }
     }
 
@@ -83,7 +88,8 @@ impl Broker {
 
     /// Deletes the exchange, and makes it anew some time later, without a binding.
     pub(crate) async fn make_exchange_anew(&self, later: Duration) -> Try {
-        let (_connection, channel) = self.connect().await?;
+        let connection = self.connect().await?;
+        let channel = soon("broker", connection.create_channel()).await?;
         let delete = channel.exchange_delete(EXCHANGE.into(), ExchangeDeleteOptions::default());
         soon("deleting the exchange", delete).await?;
         tokio::time::sleep(later).await;
@@ -94,19 +100,41 @@ impl Broker {
 
     async fn try_publish(&self, id: &str, body: &[u8]) -> Try {
         let link = self.link().await?;
-        let mandatory = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
-        let properties = BasicProperties::default().with_delivery_mode(2).with_message_id(id.into());
-        let publish = async {
-            let exchange = self.exchange.as_str().into();
-            let send = link.channel.basic_publish(exchange, "thread.closed".into(), mandatory, body, properties);
-            send.await?.await
-        };
-        match timeout(CONFIRM_TIMEOUT, publish).await {
-            Ok(Ok(Confirmation::Ack(None))) => Ok(()),
-            other => {
+        let published = timeout(CONFIRM_TIMEOUT, self.publish_on(&link, id, body)).await;
+        match published {
+            Ok(Ok(true)) => Ok(()),
+            Ok(Ok(false)) => {
+                self.returned.fetch_add(1, Ordering::Relaxed);
+                Err("no queue took it".into())
+            }
+            other @ (Ok(Err(_)) | Err(_)) => {
                 link.has_failed.store(true, Ordering::Relaxed);
                 Err(format!("{other:?}").into())
             }
+        }
+    }
+
+    /// Whether a queue took it.
+    async fn publish_on(&self, link: &Link, id: &str, body: &[u8]) -> Try<bool> {
+        let idle = link.idle.lock().pop();
+        let channel = match idle {
+            Some(channel) => channel,
+            None => {
+                let channel = link.connection.create_channel().await?;
+                channel.confirm_select(ConfirmSelectOptions::default()).await?;
+                channel
+            }
+        };
+        let mandatory = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+        let properties = BasicProperties::default().with_delivery_mode(2).with_message_id(id.into());
+        let exchange = self.exchange.as_str().into();
+        let send = channel.basic_publish(exchange, "thread.closed".into(), mandatory, body, properties);
+        match send.await?.await? {
+            Confirmation::Ack(returned) => {
+                link.idle.lock().push(channel);
+                Ok(returned.is_none())
+            }
+            other @ (Confirmation::Nack(_) | Confirmation::NotRequested) => Err(format!("{other:?}").into()),
         }
     }
 
@@ -116,17 +144,15 @@ impl Broker {
         if let Some(link) = current.as_ref().filter(|link| !link.has_failed.load(Ordering::Relaxed)) {
             return Ok(Arc::clone(link));
         }
-        let (connection, channel) = self.connect().await?;
-        soon("broker", channel.confirm_select(ConfirmSelectOptions::default())).await?;
-        let link = Arc::new(Link { _connection: connection, channel, has_failed: AtomicBool::new(false) });
+        let connection = self.connect().await?;
+        let idle = parking_lot::Mutex::default();
+        let link = Arc::new(Link { connection, idle, has_failed: AtomicBool::new(false) });
         *current = Some(Arc::clone(&link));
         Ok(link)
     }
 
-    async fn connect(&self) -> Try<(Connection, Channel)> {
-        let connection = soon("broker", Connection::connect(&self.url, ConnectionProperties::default())).await?;
-        let channel = soon("broker", connection.create_channel()).await?;
-        Ok((connection, channel))
+    async fn connect(&self) -> Try<Connection> {
+        soon("broker", Connection::connect(&self.url, ConnectionProperties::default())).await
     }
 }
 

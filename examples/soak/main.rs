@@ -111,7 +111,8 @@ async fn run() -> Try {
     match env::args().nth(1).as_deref() {
         None => soak().await,
         Some("redundant") => Box::pin(redundant::suffer()).await,
-        Some(other) => Err(format!("{other:?} is no run: it is none, or `redundant`").into()),
+        Some("brokers") => Box::pin(redundant::part_brokers()).await,
+        Some(other) => Err(format!("{other:?} is no run: it is none, `redundant` or `brokers`").into()),
     }
 }
 
@@ -480,6 +481,7 @@ fn print_faults<F: fmt::Debug>(faults: &BTreeMap<F, usize>, platform: &Platform,
     line("MiB of memory that a replica had at most", peak_kib / 1024);
     line("starts of replicas", lives.iter().map(|life| life.logs.len()).sum::<usize>());
     line("times that the platform published again", platform.broker.repeated.load(Ordering::Relaxed));
+    line("  since no queue took it", platform.broker.returned.load(Ordering::Relaxed));
     println!();
     line("faults", faults.values().sum::<usize>());
     for (fault, count) in faults {

@@ -40,9 +40,11 @@ impl RawPublisher {
         Ok(publisher)
     }
 
-    /// Publishes to a queue with properties as they stand in the frame, and waits for the confirm.
+    /// Publishes to a queue with properties as they stand in the frame, and waits for the confirm. Fails if there is no
+    /// such queue.
     pub(crate) async fn publish(&mut self, queue: &str, properties: &[u8], body: &[u8]) -> io::Result<()> {
-        let publish = [&[0, 0][..], &short(b""), &short(queue.as_bytes()), &[0]].concat();
+        let mandatory = 1;
+        let publish = [&[0, 0][..], &short(b""), &short(queue.as_bytes()), &[mandatory]].concat();
         self.method(1, 60, 40, &publish).await?;
         let header = [&[0, 60, 0, 0][..], &(body.len() as u64).to_be_bytes(), properties].concat();
         self.frame(2, 1, &header).await?;
@@ -77,6 +79,9 @@ impl RawPublisher {
                 |class: u16, method: u16| payload.starts_with(&[class.to_be_bytes(), method.to_be_bytes()].concat());
             if is(20, 40) || is(10, 50) {
                 return Err(io::Error::other(format!("closed: {}", String::from_utf8_lossy(&payload))));
+            }
+            if is(60, 50) {
+                return Err(io::Error::other("returned: no queue takes it"));
             }
             if is(class, method) {
                 return Ok(());

@@ -26,7 +26,8 @@ pub(crate) struct Nodes {
     pub(crate) turn: Mutex<()>,
     bridge: String,
     members: Vec<Node>,
-    config: PathBuf,
+    /// Of the first node, and of the others, which join it.
+    configs: [PathBuf; 2],
 }
 
 struct Node {
@@ -48,19 +49,20 @@ impl Nodes {
             address: format!("10.213.{subnet}.{}", 10 + number),
         };
         let members: Vec<_> = (1..=NODES).map(node).collect();
-        let config = base.join("rabbitmq.conf");
         // A node that sees no other stops until it does, so that there are never two truths.
         let mut text = format!(
-            "loopback_users = none\nnet_ticktime = {NOTICED_AFTER_S}\ncluster_partition_handling = pause_minority\n\
-             cluster_formation.peer_discovery_backend = classic_config\n"
+            "loopback_users = none\nnet_ticktime = {NOTICED_AFTER_S}\ncluster_partition_handling = pause_minority\n"
         );
+        // The first one makes the cluster. From RabbitMQ 4 on, one that knows of others waits for them.
+        let configs = [base.join("first.conf"), base.join("others.conf")];
+        fs::write(&configs[0], &text)?;
+        text.push_str("cluster_formation.peer_discovery_backend = classic_config\n");
         for (number, node) in members.iter().enumerate() {
             writeln!(text, "cluster_formation.classic_config.nodes.{} = volume-reaper@{}", number + 1, node.address)?;
         }
-        fs::write(&config, text)?;
-        let all = Self { turn: Mutex::default(), bridge: format!("vr{id}b"), members, config };
+        fs::write(&configs[1], text)?;
+        let all = Self { turn: Mutex::default(), bridge: format!("vr{id}b"), members, configs };
         all.make_networks(subnet).await?;
-        // The first one makes the cluster, the others join it.
         all.control(0, "start").await?;
         tokio::try_join!(all.control(1, "start"), all.control(2, "start"))?;
         Ok(all)
@@ -90,9 +92,10 @@ impl Nodes {
     /// `start`, `stop`, `kill` or `pause`; `start` is for one that is paused too.
     pub(crate) async fn control(&self, which: usize, action: &str) -> Try {
         let Node { dir, network, address, .. } = &self.members[which % NODES];
+        let config = &self.configs[usize::from(!which.is_multiple_of(NODES))];
         let mut command = Command::new("ip");
         command.args(["netns", "exec", network, SCRIPT, action]).arg(dir).arg("broker");
-        command.env("BROKER_ADDRESS", address).env("EXTRA_BROKER_CONFIG", &self.config);
+        command.env("BROKER_ADDRESS", address).env("EXTRA_BROKER_CONFIG", config);
         output_of(command).await.map(drop)
     }
 
@@ -124,14 +127,24 @@ impl Nodes {
 
     /// The queues that hold messages, without the parking lot. Fails if a queue is not there.
     pub(crate) async fn waiting(&self) -> Try<Vec<String>> {
+        with_messages(&self.ask(&LIST_QUEUES).await?)
+    }
+
+    /// What the first node says that answers.
+    pub(crate) async fn ask(&self, arguments: &[&str]) -> Try<String> {
         let mut last = Err("no node".into());
         for which in 0..NODES {
-            last = self.rabbitmqctl(which, &LIST_QUEUES).await.and_then(|listed| with_messages(&listed));
+            last = self.rabbitmqctl(which, arguments).await;
             if last.is_ok() {
                 break;
             }
         }
         last
+    }
+
+    /// The number of the node with this name.
+    pub(crate) fn number(&self, name: &str) -> Option<usize> {
+        self.members.iter().position(|node| name.ends_with(&format!("@{}", node.address)))
     }
 
     /// RabbitMQ 3.10 loses queues that were declared less than a second before it is killed.

@@ -85,17 +85,14 @@ const KINDS: [(Kind, usize, [u64; 2], u64); 21] = [
     (Kind::ClientsHalfOpen, 2, [0, 5], 2),
 ];
 
-/// All faults of a run; `may_part` says whether brokers may lose sight of each other.
-pub(crate) fn plan(dice: &mut Dice, lasts: Duration, replicas: usize, may_part: bool) -> Vec<Planned> {
+/// All faults of a run.
+pub(crate) fn plan(dice: &mut Dice, lasts: Duration, replicas: usize) -> Vec<Planned> {
     let by_weight: Vec<_> = KINDS.iter().flat_map(|kind| std::iter::repeat_n(kind, kind.1)).collect();
     let mut free_at: BTreeMap<Target, Duration> = BTreeMap::new();
     let mut plan = Vec::new();
     let mut at = INTERVAL;
     while at < lasts {
         let (kind, _, [shortest, longest], over) = *by_weight[dice.below(by_weight.len())];
-        if !may_part && matches!(kind, Kind::BrokerCutOff | Kind::BrokerFrozen) {
-            continue;
-        }
         let which = dice.below(6);
         let targets = targets(kind, which, replicas);
         // What is taken is drawn again; a cut is always possible.

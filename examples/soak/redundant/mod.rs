@@ -12,6 +12,7 @@
 //! threads, and on each fault, its time, its target and how long it lasts: the same plan runs again, what meets what is
 //! up to the machine. It is for root, who alone can make networks.
 
+mod bare_clients;
 mod broker_nodes;
 mod daemons;
 mod database_pair;
@@ -21,8 +22,9 @@ mod strikes;
 use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf, sync::Arc, time::Duration};
 
 use serde_json::Value;
-use tokio::time::Instant;
+use tokio::{sync::Mutex, time::Instant};
 
+pub(crate) use self::bare_clients::part_brokers;
 use self::{broker_nodes::Nodes, daemons::Daemons, database_pair::Pair, fault_plan::Planned, strikes::Strikes};
 use crate::{
     Place, Try,
@@ -45,6 +47,8 @@ const SHAPE: Shape = Shape::Prefix;
 /// Where Debian's package `libfaketime` has it, on any architecture.
 const FAKETIME: [&str; 2] =
     ["/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1", "/usr/lib/aarch64-linux-gnu/faketime/libfaketimeMT.so.1"];
+/// Half a minute of looks: longer than any delay.
+const LOOKS: usize = 5;
 /// Of what is asked of a daemon whose disk is full.
 const OF_FULL_DISKS: [&str; 2] = ["docker at removing", "docker: no space left"];
 
@@ -62,13 +66,12 @@ pub(crate) async fn suffer() -> Try {
     let events = usize::try_from(minutes * 60 * rate)?;
     let stage = Box::pin(Stage::set(events, &notes, &mut dice)).await?;
     let version = stage.strikes.nodes.version().await?;
-    let may_part = keeps_messages_when_parted(&version);
-    let plan = fault_plan::plan(&mut for_plan, lasts, REPLICAS, may_part);
+    let plan = fault_plan::plan(&mut for_plan, lasts, REPLICAS);
     println!("\n{} faults within {lasts:?}, {REPLICAS} replicas, RabbitMQ {version}", plan.len());
-    if !may_part {
-        println!("No broker is frozen or cut off: before 4.2 that can lose messages");
+    if stands_still_when_parted(&version) {
+        println!("Its delay queues may stand still when it was parted: then the nodes are restarted in the end");
     }
-    Box::pin(stage.play(&plan, lasts, dice, &notes)).await?;
+    Box::pin(stage.play(&plan, lasts, dice, &notes, stands_still_when_parted(&version))).await?;
     conclude(&notes, &run)
 }
 
@@ -131,7 +134,7 @@ impl Stage {
         Ok(Self { platform, strikes: Arc::new(strikes), program, replicas, _base: base })
     }
 
-    async fn play(self, plan: &[Planned], lasts: Duration, dice: Dice, notes: &Notes) -> Try {
+    async fn play(self, plan: &[Planned], lasts: Duration, dice: Dice, notes: &Notes, may_stand_still: bool) -> Try {
         // The last to be dropped is the first here.
         let Self { _base, platform, strikes, program, replicas } = self;
         println!("\nThe faults begin");
@@ -140,7 +143,16 @@ impl Stage {
         let faults = Arc::clone(&strikes).reign(plan).await;
         notes.say(&format!("the faults are over; {} messages are published", platform.published().len()));
         let faults_ended = Instant::now();
-        settle(&platform, async || strikes.nodes.waiting().await, stories, notes).await;
+        let stuck = Mutex::new(Stuck::default());
+        let waiting = async || {
+            let waiting = strikes.nodes.waiting().await?;
+            if may_stand_still && stuck.lock().await.is_so(&waiting) {
+                notes.say(&format!("what stands still in the broker, whose nodes are restarted: {waiting:?}"));
+                strikes.nodes.roll().await?;
+            }
+            Ok(waiting)
+        };
+        settle(&platform, waiting, stories, notes).await;
         let settled_after = faults_ended.elapsed();
         progress.abort();
 
@@ -157,11 +169,32 @@ impl Stage {
     }
 }
 
-/// Whether a partition of the cluster loses nothing. Before 4.2, a channel whose send was lost in one does not send it
-/// again, and what it sends afterwards is accepted and never gets into the queue (rabbitmq-server, pull request 14589).
-fn keeps_messages_when_parted(version: &str) -> bool {
+/// Whether a partition can bring delay queues to a stand. Before 4.2, a sender whose message was lost between two nodes
+/// does not send it again, and what it sends afterwards is not enqueued (rabbitmq-server, pull request 14589). A client
+/// gets no confirmation then, and publishes anew. The broker's own dead-lettering waits, until its queue's leader is
+/// another one: nothing is lost.
+fn stands_still_when_parted(version: &str) -> bool {
     let mut numbers = version.split('.').map(|number| number.parse::<u32>().unwrap_or_default());
-    (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default()) >= (4, 2)
+    (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default()) < (4, 2)
+}
+
+/// What queues held when they were looked at.
+#[derive(Default)]
+struct Stuck {
+    queues: Vec<String>,
+    looks: usize,
+    has_been: bool,
+}
+
+impl Stuck {
+    /// Whether it is time to help: once, when the queues hold just as much as at several looks before.
+    fn is_so(&mut self, waiting: &[String]) -> bool {
+        self.looks = if waiting == self.queues { self.looks + 1 } else { 0 };
+        self.queues = waiting.to_vec();
+        let is_so = !self.has_been && !waiting.is_empty() && self.looks >= LOOKS;
+        self.has_been |= is_so;
+        is_so
+    }
 }
 
 /// What is marked costs nothing any more: a sweep finds no row to look at.
