@@ -9,7 +9,7 @@ use tokio::{
 
 use tracing::Instrument;
 
-use super::{Cleaner, Database, Outcome, Volumes, limiter::Permit};
+use super::{Cleaner, Database, Outcome, Rows, Volumes, cleaner::actionable, limiter::Permit};
 use crate::{traces, volume_name::ThreadId};
 
 /// Runs batches as long as something waits. Another one takes its place if it panics.
@@ -59,7 +59,8 @@ impl<V: Volumes, T: Database> Runner<V, T> {
         }
     }
 
-    /// The daemon gives no permits: it is down, or busy with removals that take long.
+    /// The daemon gives no permits: it is down, or busy with removals that take long. What waited is left to the sweep,
+    /// which takes care of closed threads and of no others.
     async fn give_up(&self) {
         let cleaner = &self.cleaner;
         let probed = cleaner.volumes.probe().await;
@@ -67,8 +68,16 @@ impl<V: Volumes, T: Database> Runner<V, T> {
             cleaner.users.sweep_soon();
         }
         let then = Instant::now().checked_sub(cleaner.context.limits.timeout).unwrap_or_else(Instant::now);
-        for request in cleaner.requests.take_older_than(then) {
-            request.answer(probed.clone().map(|()| Outcome::Deferred));
+        let requests = cleaner.requests.take_older_than(then);
+        let threads: Vec<_> = requests.iter().map(|request| request.thread.clone()).collect();
+        let rows = match probed {
+            Ok(()) => cleaner.threads().read(&threads, cleaner.host.name()).await,
+            Err(failure) => Err(failure),
+        };
+        for request in requests {
+            let of_row = |rows: &Rows| actionable(rows.threads.get(&request.thread)).err().unwrap_or(Outcome::Deferred);
+            let result = rows.as_ref().map(of_row).map_err(Clone::clone);
+            request.answer(result);
         }
     }
 }

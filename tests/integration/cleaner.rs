@@ -196,6 +196,8 @@ async fn a_removal_that_is_stuck_keeps_nobody_waiting_and_is_asked_for_once() {
     // So many that the daemon itself is stuck: nothing more is sent, and nobody waits longer than that.
     let before = removals();
     assert_eq!(clean("8-other").await, Ok(Outcome::Deferred));
+    // No sweep takes care of a thread that is not there.
+    assert_eq!(clean("8-unknown").await, Ok(Outcome::UnknownThread));
     assert_eq!(removals(), before);
     assert!(row(&cleaner, "8-stuck").mark.is_none());
 }
