@@ -316,8 +316,10 @@ impl Nginx {
         let at = dir.path().display();
         let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
         let temporary = temporary.map(|kind| format!("{kind}_temp_path {at}/{kind};\n")).concat();
+        // One process, since a worker would outlive a master that is killed.
         let config = format!(
-            "daemon off;\npid {at}/pid;\nerror_log {at}/errors;\nevents {{}}\nhttp {{\naccess_log off;\n{temporary}\
+            "daemon off;\nmaster_process off;\npid {at}/pid;\nerror_log {at}/errors;\nevents {{}}\n\
+             http {{\naccess_log off;\n{temporary}\
              server {{\nlisten 127.0.0.1:{port};\nlocation {location}\n}}\n}}\n"
         );
         std::fs::write(dir.path().join("nginx.conf"), config).expect("written");
