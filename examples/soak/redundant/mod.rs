@@ -149,6 +149,9 @@ impl Stage {
             if may_stand_still && stuck.lock().await.is_so(&waiting) {
                 notes.say(&format!("what stands still in the broker, whose nodes are restarted: {waiting:?}"));
                 strikes.nodes.roll().await?;
+                let waiting = strikes.nodes.waiting().await?;
+                notes.say(&format!("the nodes are restarted; what waits now: {waiting:?}"));
+                return Ok(vec!["whatever comes with the restart".to_owned()]);
             }
             Ok(waiting)
         };
@@ -187,11 +190,12 @@ struct Stuck {
 }
 
 impl Stuck {
-    /// Whether it is time to help: once, when the queues hold just as much as at several looks before.
+    /// Whether it is time to help: once, when the queues hold just as much as at several looks before, or nothing that
+    /// the broker would tell of.
     fn is_so(&mut self, waiting: &[String]) -> bool {
         self.looks = if waiting == self.queues { self.looks + 1 } else { 0 };
         self.queues = waiting.to_vec();
-        let is_so = !self.has_been && !waiting.is_empty() && self.looks >= LOOKS;
+        let is_so = !self.has_been && (waiting.is_empty() || self.looks >= LOOKS);
         self.has_been |= is_so;
         is_so
     }
