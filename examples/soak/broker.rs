@@ -117,13 +117,12 @@ impl Broker {
     /// Whether a queue took it.
     async fn publish_on(&self, link: &Link, id: &str, body: &[u8]) -> Try<bool> {
         let idle = link.idle.lock().pop();
-        let channel = match idle {
-            Some(channel) => channel,
-            None => {
-                let channel = link.connection.create_channel().await?;
-                channel.confirm_select(ConfirmSelectOptions::default()).await?;
-                channel
-            }
+        let channel = if let Some(channel) = idle {
+            channel
+        } else {
+            let channel = link.connection.create_channel().await?;
+            channel.confirm_select(ConfirmSelectOptions::default()).await?;
+            channel
         };
         let mandatory = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
         let properties = BasicProperties::default().with_delivery_mode(2).with_message_id(id.into());

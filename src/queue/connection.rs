@@ -142,15 +142,11 @@ pub(super) async fn bounded<R>(
     what: &str,
     request: impl Future<Output = lapin::Result<R>>,
 ) -> Result<R, NotDone> {
-    match tokio::time::timeout(limit, request).await {
-        Ok(result) => {
-            result.map_err(|error| NotDone { refusal: Refusal::of(&error), failure: failure(url, what, &error) })
-        }
-        Err(_) => {
-            let what = format!("broker at {url}: {what}: no answer within {}", humantime::format_duration(limit));
-            Err(NotDone { refusal: None, failure: Failure::unavailable(Dependency::Broker, what) })
-        }
-    }
+    let Ok(result) = tokio::time::timeout(limit, request).await else {
+        let what = format!("broker at {url}: {what}: no answer within {}", humantime::format_duration(limit));
+        return Err(NotDone { refusal: None, failure: Failure::unavailable(Dependency::Broker, what) });
+    };
+    result.map_err(|error| NotDone { refusal: Refusal::of(&error), failure: failure(url, what, &error) })
 }
 
 /// The verdict on a broker's error: will it be better later, or has somebody to fix something?

@@ -287,9 +287,9 @@ mod tests {
         let (publisher, broker) = (Publisher::new(queues), tokio::spawn(FakeBroker::serve(listener)));
         let keys: Vec<_> = [THERE, GONE].into_iter().cycle().take(MESSAGES).collect();
         let publish = |&key| publisher.publish_to_queue(key, BasicProperties::default(), b"");
-        let published = join_all(keys.iter().map(publish)).await;
-        let taken: Vec<_> = keys.iter().zip(&published).filter(|(_, it)| it.is_ok()).map(|(key, _)| *key).collect();
-        assert_eq!(taken, [THERE; MESSAGES / 2], "{published:?}");
+        let answers = join_all(keys.iter().map(publish)).await;
+        let taken: Vec<_> = keys.iter().zip(&answers).filter(|(_, it)| it.is_ok()).map(|(key, _)| *key).collect();
+        assert_eq!(taken, [THERE; MESSAGES / 2], "{answers:?}");
         publisher.close().await;
         broker.await.expect("the broker saw what it knows");
     }

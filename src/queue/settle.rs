@@ -129,8 +129,8 @@ pub(super) async fn give_back(deliveries: &[Delivery], queues: &Queues, publishe
             let queue = queues.work();
             let publish = publisher.publish_to_queue(&queue, properties, &delivery.data);
             let span = traces::send(&queue);
-            let published = timeout(GIVE_BACK_TIMEOUT, publish).instrument(span.clone()).await;
-            is_taken = matches!(published, Ok(Ok(())));
+            let answer = timeout(GIVE_BACK_TIMEOUT, publish).instrument(span.clone()).await;
+            is_taken = matches!(answer, Ok(Ok(())));
             if !is_taken {
                 span.record("error.type", NOT_TAKEN);
             }

@@ -81,13 +81,13 @@ pub(crate) async fn part_brokers() -> Try {
     let run = format!("CHAOS_SEED={seed} CHAOS_MINUTES={minutes} CHAOS_RATE={rate} CHAOS_FAULTS={faults}");
     println!("\n{run}");
     let (notes, base) = (Arc::new(Notes::new()), Base::make()?);
-    let nodes = Nodes::start(&base.0).await?;
+    let cluster = Nodes::start(&base.0).await?;
     let door = Proxy::start("", Duration::ZERO).await?;
-    door.swap(&nodes.addresses());
+    door.swap(&cluster.addresses());
     let url = format!("amqp://guest:guest@{}/%2f", door.address);
     declare(&url).await?;
-    nodes.write_down_queues().await?;
-    println!("\nRabbitMQ {}, {rate} messages a second, {CONSUMERS} consumers", nodes.version().await?);
+    cluster.write_down_queues().await?;
+    println!("\nRabbitMQ {}, {rate} messages a second, {CONSUMERS} consumers", cluster.version().await?);
     let clients = Arc::new(Clients {
         events: Broker::new(url.clone(), EXCHANGE.to_owned()),
         copies: Broker::new(url.clone(), LATER.to_owned()),
@@ -100,17 +100,17 @@ pub(crate) async fn part_brokers() -> Try {
     let lasts = Duration::from_secs(minutes * 60);
     let messages = usize::try_from(minutes * 60 * rate)?;
     let publishing = tokio::spawn(Arc::clone(&clients).publish(messages, lasts));
-    harm_in_turn(&nodes, &clients, &faults, Dice(seed), lasts, &notes).await?;
+    harm_in_turn(&cluster, &clients, &faults, Dice(seed), lasts, &notes).await?;
     timeout(SETTLE_DEADLINE, publishing).await??;
     notes.say(&format!("all {messages} messages are published and confirmed"));
-    if timeout(EMPTY_DEADLINE, until_empty(&nodes)).await.is_err() {
+    if timeout(EMPTY_DEADLINE, until_empty(&cluster)).await.is_err() {
         // A dead-letter worker that waits for an answer lost between two nodes begins anew with its queue's leader.
-        let stuck = nodes.ask(&LIST).await?;
+        let stuck = cluster.ask(&LIST).await?;
         notes.say(&format!("after {EMPTY_DEADLINE:?} there are still (name, all, ready, unacknowledged): {stuck:?}"));
         clients.account(&notes, "before the nodes are restarted");
-        nodes.roll().await?;
+        cluster.roll().await?;
         notes.say("the nodes are restarted");
-        let emptied = timeout(SETTLE_DEADLINE, until_empty(&nodes)).await;
+        let emptied = timeout(SETTLE_DEADLINE, until_empty(&cluster)).await;
         notes.claim("the queues become empty", emptied.is_err().then(|| "queues".to_owned()).as_slice());
     }
     consumers.shutdown().await;
@@ -120,7 +120,7 @@ pub(crate) async fn part_brokers() -> Try {
 }
 
 async fn harm_in_turn(
-    nodes: &Nodes,
+    cluster: &Nodes,
     clients: &Clients,
     faults: &str,
     mut dice: Dice,
@@ -142,12 +142,12 @@ async fn harm_in_turn(
             "killed" | "exchange" => between(1, 4),
             other => return Err(format!("CHAOS_FAULTS: {other:?} is none of cut_off, frozen, killed, exchange").into()),
         };
-        let leader = leader(nodes).await?;
+        let leader = leader(cluster).await?;
         notes.say(&format!("{fault} for {lasts:?}; node {} leads", leader + 1));
         match fault {
-            "cut_off" => nodes.cut_off(leader, lasts).await?,
-            "frozen" => harm(nodes, leader, "pause", lasts).await?,
-            "killed" => harm(nodes, leader, "kill", lasts).await?,
+            "cut_off" => cluster.cut_off(leader, lasts).await?,
+            "frozen" => harm(cluster, leader, "pause", lasts).await?,
+            "killed" => harm(cluster, leader, "kill", lasts).await?,
             _ => {
                 clients.events.make_exchange_anew(lasts).await?;
                 sleep(lasts).await;
@@ -159,22 +159,22 @@ async fn harm_in_turn(
 }
 
 /// The number of the node that leads the work queue.
-async fn leader(nodes: &Nodes) -> Try<usize> {
-    let leaders = nodes.ask(&["list_queues", "--no-table-headers", "name", "leader"]).await?;
-    let leader = leaders.lines().find_map(|line| nodes.number(line.strip_prefix(WORK)?.trim()));
+async fn leader(cluster: &Nodes) -> Try<usize> {
+    let leaders = cluster.ask(&["list_queues", "--no-table-headers", "name", "leader"]).await?;
+    let leader = leaders.lines().find_map(|line| cluster.number(line.strip_prefix(WORK)?.trim()));
     leader.ok_or_else(|| format!("nobody leads {WORK}: {leaders}").into())
 }
 
-async fn harm(nodes: &Nodes, which: usize, action: &str, lasts: Duration) -> Try {
-    nodes.control(which, action).await?;
+async fn harm(cluster: &Nodes, which: usize, action: &str, lasts: Duration) -> Try {
+    cluster.control(which, action).await?;
     sleep(lasts).await;
-    nodes.control(which, "start").await
+    cluster.control(which, "start").await
 }
 
-async fn until_empty(nodes: &Nodes) {
+async fn until_empty(cluster: &Nodes) {
     let mut looks_at_empty = 0;
     while looks_at_empty < 2 {
-        let is_empty = nodes.ask(&LIST).await.is_ok_and(|listed| {
+        let is_empty = cluster.ask(&LIST).await.is_ok_and(|listed| {
             let messages = listed.lines().map(|line| line.split_whitespace().nth(1));
             messages.clone().count() == 2 && messages.into_iter().all(|messages| messages == Some("0"))
         });

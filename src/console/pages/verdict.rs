@@ -263,11 +263,11 @@ fn done_in(report: &Report, hour: Option<Sum>) -> String {
     let waiting = report.threads.as_ref().map_or(0, |threads| threads.waiting + threads.paused);
     let Some(Sum { removed, .. }) = hour.filter(|_| waiting > 0) else { return String::new() };
     if report.pause.is_some() {
-        "not before removal is resumed".to_owned()
-    } else if removed == 0 {
-        "none went in the last hour".to_owned()
-    } else {
-        format!("done in about {}", age(waiting.saturating_mul(3600) / removed))
+        return "not before removal is resumed".to_owned();
+    }
+    match waiting.saturating_mul(3600).checked_div(removed) {
+        Some(seconds) => format!("done in about {}", age(seconds)),
+        None => "none went in the last hour".to_owned(),
     }
 }
 
