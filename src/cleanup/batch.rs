@@ -42,10 +42,6 @@ use crate::{
 /// How long a batch that locks nothing waits for its slowest removal.
 const UNLOCKED_LIMIT: Duration = Duration::from_secs(2);
 
-/// With so many left to send, the next batch has its turn: it locks and reads its rows meanwhile, so that the daemon
-/// does not wait for that.
-const LEFT_TO_THE_NEXT: usize = 8;
-
 /// A lock whose answer took longer is not relied on: this process stood still meanwhile, and the server may have given
 /// the rows to somebody else by now. The server keeps them for longer than a lock's time and this together.
 const LOCK_ANSWER_LIMIT: Duration = Duration::from_secs(5);
@@ -220,7 +216,7 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
             let mut last_sent = pin!(sleep_until(deadlines.send));
             let mut unlocked = pin!(sleep_until(deadlines.lock));
             while !under_way.is_empty() || !jobs.is_empty() {
-                if jobs.len() <= LEFT_TO_THE_NEXT {
+                if jobs.is_empty() {
                     sending.take();
                 }
                 tokio::select! {

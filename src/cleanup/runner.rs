@@ -20,7 +20,7 @@ pub(super) struct Runner<V: Volumes, T: Database> {
 /// A batch's turn to send removals, with the permit for its first one.
 ///
 /// Batches take turns: two that sent at the same time would also commit at the same time, and the daemon would idle
-/// meanwhile. The turn ends when all removals but the last few are sent.
+/// meanwhile. The turn ends when the last removal is sent.
 pub(super) struct Turn {
     pub(super) permit: Permit,
     pub(super) sending: OwnedMutexGuard<()>,
