@@ -270,3 +270,8 @@ pub(super) fn actionable(row: Option<&Thread>) -> Result<&Thread, Outcome> {
         Some(row) => Ok(row),
     }
 }
+
+/// What a thread comes to that is left to a sweep: that takes care of one that is closed and unmarked, and of no other.
+pub(super) fn deferred(row: Option<&Thread>) -> Outcome {
+    actionable(row).err().unwrap_or(Outcome::Deferred)
+}

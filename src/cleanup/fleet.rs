@@ -18,7 +18,8 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tracing::debug;
 
 use super::{
-    Cleaner, Context, Database, NamedVolumes, Origin, Outcome, Placement, Thread, Volumes, cleaner::actionable,
+    Cleaner, Context, Database, NamedVolumes, Origin, Outcome, Placement, Thread, Volumes,
+    cleaner::{actionable, deferred},
     judging::more_telling,
 };
 use crate::{
@@ -133,11 +134,10 @@ impl<V: Volumes, T: Database> Fleet<V, T> {
         Ok(outcome)
     }
 
-    /// What a delivery comes to whose host was not asked, and whose row perhaps nobody has read: a sweep takes care of
-    /// a closed thread, and of no other. One that is not closed or not there may be so later, and is tried again.
+    /// What a delivery comes to whose host was not asked, and whose row perhaps nobody has read.
     async fn deferred(&self, thread: &ThreadId) -> Result<Outcome, Failure> {
         let rows = self.threads().read(slice::from_ref(thread), None).await?;
-        Ok(actionable(rows.threads.get(thread)).err().unwrap_or(Outcome::Deferred))
+        Ok(deferred(rows.threads.get(thread)))
     }
 
     fn worker(&self, host: &str) -> Option<&HostWorker<V, T>> {

@@ -9,7 +9,7 @@ use tokio::{
 
 use tracing::Instrument;
 
-use super::{Cleaner, Database, Outcome, Rows, Volumes, cleaner::actionable, limiter::Permit};
+use super::{Cleaner, Database, Volumes, cleaner::deferred, limiter::Permit};
 use crate::{traces, volume_name::ThreadId};
 
 /// Runs batches as long as something waits. Another one takes its place if it panics.
@@ -59,8 +59,7 @@ impl<V: Volumes, T: Database> Runner<V, T> {
         }
     }
 
-    /// The daemon gives no permits: it is down, or busy with removals that take long. What waited is left to the sweep,
-    /// which takes care of closed threads and of no others.
+    /// The daemon gives no permits: it is down, or busy with removals that take long. What waited is left to the sweep.
     async fn give_up(&self) {
         let cleaner = &self.cleaner;
         let probed = cleaner.volumes.probe().await;
@@ -75,8 +74,7 @@ impl<V: Volumes, T: Database> Runner<V, T> {
             Err(failure) => Err(failure),
         };
         for request in requests {
-            let of_row = |rows: &Rows| actionable(rows.threads.get(&request.thread)).err().unwrap_or(Outcome::Deferred);
-            let result = rows.as_ref().map(of_row).map_err(Clone::clone);
+            let result = rows.as_ref().map(|rows| deferred(rows.threads.get(&request.thread))).map_err(Clone::clone);
             request.answer(result);
         }
     }
