@@ -247,6 +247,11 @@ pub(crate) fn check_events(published: &[Published], letters: &[DeadLetter], logs
     for message in published {
         *of_thread.entry(&message.thread).or_default() += 1;
     }
+    // Which of a thread's messages is missing is not known, but how many.
+    let unsettled = |(&thread, &messages): (&&str, &usize)| {
+        (thread.to_owned(), messages.saturating_sub(logs.settled.get(thread).copied().unwrap_or_default()))
+    };
+    let mut missing: HashMap<String, usize> = of_thread.iter().map(unsettled).collect();
     let (mut acked, mut stale, mut lost, mut wrongly_parked) = (0, 0, Vec::new(), Vec::new());
     for message in published {
         match (message.dead_letter, parked.get(message.id.as_str())) {
@@ -262,7 +267,9 @@ pub(crate) fn check_events(published: &[Published], letters: &[DeadLetter], logs
             }
             (None, None) => {
                 let thread = message.thread.as_str();
-                if logs.settled.get(thread).is_none_or(|&settled| settled < of_thread[thread]) {
+                let is_missing = missing.get_mut(thread).filter(|missing| **missing > 0);
+                if let Some(missing) = is_missing {
+                    *missing -= 1;
                     lost.push(format!("{} ({:?})", message.id, message.fate));
                 } else if logs.stale.contains(thread) {
                     stale += 1;

@@ -205,7 +205,7 @@ impl DeadLetters {
 
     /// The next message; `None` if none comes.
     async fn next(&self) -> Result<Option<Parked>, Failure> {
-        Ok(self.channel.lock().await.next().await?.map(Parked::from))
+        Ok(self.channel.lock().await.next(REQUEST_TIMEOUT).await?.map(Parked::from))
     }
 }
 

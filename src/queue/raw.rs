@@ -7,7 +7,7 @@
 
 use std::{collections::VecDeque, io, pin::Pin, str::FromStr, time::Duration};
 
-use futures_util::{AsyncReadExt, AsyncWriteExt};
+use futures_util::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, io::BufReader};
 use lapin::{
     protocol::{AMQPClass, basic, channel, connection, gen_class, parse_class, queue},
     types::{AMQPValue, FieldTable},
@@ -38,7 +38,7 @@ const HEARTBEAT: u8 = 8;
 
 /// A connection with one channel.
 pub(super) struct RawChannel {
-    stream: Pin<Box<dyn Stream>>,
+    stream: BufReader<Pin<Box<dyn Stream>>>,
     url: SecretUrl,
     /// Larger bodies are read and thrown away.
     most_body_bytes: usize,
@@ -60,7 +60,8 @@ impl RawChannel {
         let tls = tls_connector(queues, &uri)?;
         let open = async {
             let stream = open_stream(uri.clone(), tls.as_ref()).await.map_err(|error| down(url, &error))?;
-            let mut raw = Self { stream, url: url.clone(), most_body_bytes, waiting: VecDeque::new() };
+            let mut raw =
+                Self { stream: BufReader::new(stream), url: url.clone(), most_body_bytes, waiting: VecDeque::new() };
             raw.log_in(uri, name).await?;
             Ok(raw)
         };
@@ -93,16 +94,6 @@ impl RawChannel {
         self.call(CHANNEL, channel::AMQPMethod::Open(channel::Open {})).await.map(drop)
     }
 
-    /// Takes the next message of a queue, if there is one.
-    pub(super) async fn get(&mut self, queue: &str) -> Result<Option<RawMessage>, Failure> {
-        let get = basic::Get { queue: queue.into(), no_ack: false };
-        self.send(CHANNEL, basic::AMQPMethod::Get(get)).await?;
-        match self.bounded_receive().await? {
-            Received::Message(message) => Ok(Some(*message)),
-            Received::Answer(_) => Ok(None),
-        }
-    }
-
     /// Subscribes with a prefetch. Returns the subscription's name.
     pub(super) async fn subscribe(&mut self, queue: &str, prefetch: u16) -> Result<String, Failure> {
         // What came for an earlier subscription was not asked for any more.
@@ -127,19 +118,25 @@ impl RawChannel {
     /// Ends a subscription. What came and was not looked at stays unacknowledged.
     pub(super) async fn cancel(&mut self, subscription: &str) -> Result<(), Failure> {
         let cancel = basic::Cancel { consumer_tag: subscription.into(), nowait: false };
-        self.call(CHANNEL, basic::AMQPMethod::Cancel(cancel)).await.map(drop)
+        self.send(CHANNEL, basic::AMQPMethod::Cancel(cancel)).await?;
+        // Not kept until the answer comes: they may be many, and large.
+        while let Received::Message(_) = self.bounded_receive().await? {}
+        Ok(())
     }
 
-    /// The next message of the subscription; `None` if none comes for a while.
-    pub(super) async fn next(&mut self) -> Result<Option<RawMessage>, Failure> {
+    /// The next message of the subscription; `None` if none comes for so long.
+    pub(super) async fn next(&mut self, at_most: Duration) -> Result<Option<RawMessage>, Failure> {
         if let Some(message) = self.waiting.pop_front() {
             return Ok(Some(message));
         }
-        match timeout(REQUEST_TIMEOUT, self.receive()).await {
-            Ok(Ok(Received::Message(message))) => Ok(Some(*message)),
-            Ok(Ok(Received::Answer(_))) => Err(down(&self.url, &"it cancelled the subscription")),
-            Ok(Err(error)) => Err(error),
-            Err(_) => Ok(None),
+        // A frame that has begun is read to its end: what follows would not be one.
+        match timeout(at_most, self.stream.fill_buf()).await {
+            Ok(begun) => drop(begun.map_err(|error| down(&self.url, &error))?),
+            Err(_) => return Ok(None),
+        }
+        match self.bounded_receive().await? {
+            Received::Message(message) => Ok(Some(*message)),
+            Received::Answer(_) => Err(down(&self.url, &"it cancelled the subscription")),
         }
     }
 

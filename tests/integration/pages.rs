@@ -420,6 +420,32 @@ async fn who_has_all_pages_kept_up_to_date_takes_nothing_from_pages_health_and_m
 }
 
 #[tokio::test]
+async fn more_than_are_answered_at_once_are_told_to_come_back_and_health_answers() {
+    let mut world = world(On::Sqlite).await;
+    world.set("VOLUME_REAPER_HTTP_TIMEOUT", "10m");
+    let serving = with_tokens(&mut world).await;
+    let cookie = log_in(&serving, OPERATOR).await;
+    // Forms that never come to their end, and more of them while a page finds a turn.
+    let rest = format!("{FORM}\r\nSec-Fetch-Site: same-origin\r\nContent-Length: 100\r\n\r\nreason=");
+    let mut half_sent = Vec::new();
+    while page(&serving, "/", &cookie).await.0 == 200 {
+        half_sent.push(begin(&serving, "POST /pause", &cookie, &rest).await);
+    }
+    assert!(half_sent.len() >= 32, "{}", half_sent.len());
+    let (_, text) = page(&serving, "/api/v1/status", &cookie).await;
+    assert!(text.contains("too many ask at once: ask again in a moment"), "{text}");
+    for path in ["/livez", "/readyz", "/metrics"] {
+        assert_eq!(serving.get(path).await.0, 200, "{path}");
+    }
+    world.closed_with_volume("meanwhile").await;
+    world.publish_closed("meanwhile").await;
+    world.until_marked("meanwhile").await;
+    drop(half_sent);
+    eventually("who went leaves their turns", async || (page(&serving, "/", &cookie).await.0 == 200).then_some(()))
+        .await;
+}
+
+#[tokio::test]
 async fn light_or_dark_is_remembered_and_the_way_back_stays_with_us() {
     let world = world(On::Sqlite).await;
     let serving = world.serve_idle().await;

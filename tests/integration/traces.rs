@@ -1,6 +1,6 @@
 //! Traces, at a collector that the test opens: what it is sent, and that one which is away costs nothing but spans.
 
-use std::sync::Arc;
+use std::{io::Write, sync::Arc};
 
 use lapin::{
     BasicProperties,
@@ -13,12 +13,13 @@ use opentelemetry_proto::tonic::{
 };
 use parking_lot::Mutex;
 use prost::Message;
+use tempfile::NamedTempFile;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
 };
 
-use crate::world::{On, World, eventually, world};
+use crate::world::{On, PrivateBroker, World, eventually, world};
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const SPAN: &str = "00f067aa0ba902b7";
@@ -184,6 +185,54 @@ async fn with_a_setting_a_delivery_is_part_of_its_publishers_trace_and_an_error_
         assert_eq!(attribute(&send, "messaging.destination.name"), Some(queue));
     }
     assert_eq!(serving.stop().await, Some(0));
+}
+
+#[tokio::test]
+async fn what_the_broker_is_told_instead_of_an_acknowledgement_is_a_span_too() {
+    let collector = Collector::open().await;
+    // It takes what is too large to be published again.
+    let mut config = NamedTempFile::new().expect("a file");
+    config.write_all(b"max_message_size = 2097152\n").expect("written");
+    let broker = PrivateBroker::start_with(config.path().to_owned()).await;
+    let mut world = traced(On::Sqlite, &collector.endpoint).await;
+    world.use_broker(&broker);
+    world.set("VOLUME_REAPER_TRACE_RELATION", "parent");
+    world.set("VOLUME_REAPER_RETRY_DELAYS", "1h");
+    let serving = world.serve_idle().await;
+    let queue = world.work_queue();
+    let told = |span: &Span| ["messaging.operation.name", "messaging.operation.type"].map(|key| attribute(span, key));
+    let settles = |name: &str| [name.to_owned(), "settle".to_owned()].map(Some);
+
+    world.publish_with(by_publisher(), &vec![b' '; 1024 * 1024 + 1]).await;
+    let reject = collector.until("the rejection", |span| span.name == format!("reject {queue}")).await;
+    assert_eq!((told(&reject), reject.kind()), (settles("reject"), SpanKind::Client));
+    assert_eq!((&reject.trace_id, attribute(&reject, "error.type")), (&bytes(TRACE), None));
+
+    // What can be put neither into its delay queue nor back into its own is returned as it is. A queue goes over its
+    // limit by some before it refuses.
+    let delay_queue = format!("{}.retry.1h", world.name);
+    let allow_one = async |queue: &str| {
+        broker.rabbitmqctl(&["set_policy", queue, &format!("^{queue}$"), r#"{"max-length": 1}"#]).await;
+    };
+    allow_one(&delay_queue).await;
+    for _ in 0..20 {
+        world.publish_with(by_publisher(), br#"{"thread_id": "nobody"}"#).await;
+    }
+    serving.until_line(|line| line.to_string().contains("can't move the delivery on")).await;
+    allow_one(&queue).await;
+    assert_eq!(serving.stop().await, Some(0));
+    let failed = |to: &str, error: &str| {
+        let (name, error) = (format!("send {to}"), Some(error.to_owned()));
+        move |span: &Span| span.name == name && attribute(span, "error.type") == error
+    };
+    let send = collector.until("what could not be sent on", failed(&delay_queue, "broker")).await;
+    assert_eq!(send.trace_id, bytes(TRACE));
+    collector.until("what was not taken back", failed(&queue, "not_taken")).await;
+    let nack = collector.until("the return", |span| span.name == format!("nack {queue}")).await;
+    assert_eq!((told(&nack), nack.kind()), (settles("nack"), SpanKind::Client));
+    assert_eq!(attribute(&nack, "error.type"), None, "the broker was told");
+    let kept = async || (world.messages(&queue).await + world.messages(&delay_queue).await >= 20).then_some(());
+    eventually("all are there", kept).await;
 }
 
 #[tokio::test]
