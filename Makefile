@@ -68,11 +68,14 @@ soak: ## 20,000 events with a fault every second, 20,000 reopenings, a row that 
 	cargo build --locked --release --bins --example soak
 	deploy/local/servers run -- cargo run --locked --release --quiet --example soak
 
-# As root: it makes networks. CHAOS_SEED=... runs the plan of faults again that a run has printed.
+# As root: it makes networks. CHAOS_SEED=... runs the plan of faults again that a run has printed, SUITE=sid with that
+# release's servers.
 chaos: ## three brokers, a database and its standby, two hosts, and a fault every second for MINUTES=3
-	deploy/local/install rabbitmq-server docker.io postgresql iproute2 libfaketime
+	deploy/local/install $(if $(SUITE),mmdebstrap,rabbitmq-server docker.io postgresql iproute2 libfaketime)
 	cargo build --locked --bins --example soak
-	CHAOS_MINUTES=$(or $(MINUTES),3) cargo run --locked --quiet --example soak -- redundant
+	CHAOS_MINUTES=$(or $(MINUTES),3) \
+		$(if $(SUITE),deploy/local/debian $(SUITE) target/debug/examples/soak,cargo run --locked --quiet --example soak --) \
+		redundant
 
 # As root, and from Debian's packages alone. The tree of a release is made the first time.
 compat: ## the tests with the servers of another Debian release, SUITE=trixie or sid; TESTS="doctor:: locks::" for some
