@@ -46,7 +46,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     env, fmt, fs,
     path::PathBuf,
-    process::{ExitCode, Stdio},
+    process::{self, ExitCode, Stdio},
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
@@ -331,7 +331,10 @@ async fn open(platform: &Platform, notes: &Notes) -> Try {
 /// Where the replicas may listen, each time that they start: below the ports that the system gives to connections.
 async fn free_addresses(count: usize) -> Try<Vec<String>> {
     let mut free = Vec::new();
-    for port in 12_000..20_000 {
+    // Others may run beside this one, and want theirs.
+    let first = 12_000 + process::id() % 80 * 100;
+    for port in (first..20_000).chain(12_000..first) {
+        let port = u16::try_from(port)?;
         if TcpListener::bind(("127.0.0.1", port)).await.is_ok() {
             free.push(format!("127.0.0.1:{port}"));
         }
