@@ -13,9 +13,9 @@ use lapin::{
     message::Delivery,
     options::{BasicAckOptions, BasicNackOptions, BasicRejectOptions},
 };
-use tokio::time::timeout;
+use tokio::{task::JoinError, time::timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, debug, warn};
+use tracing::{Instrument, debug, error, warn};
 
 use super::{Publisher, Queues, connection::REQUEST_TIMEOUT, headers};
 use crate::{delivery::settlement::Settlement, metrics, reconnect::Delays, traces};
@@ -146,4 +146,13 @@ pub(super) async fn give_back(deliveries: &[Delivery], queues: &Queues, publishe
         told(if is_taken { "ack" } else { "nack" }, queues, settled).await;
         metrics::settlement("hand_back");
     }
+}
+
+/// The delivery that a finished task wants given back.
+pub(super) fn returned(finished: Result<Option<Delivery>, JoinError>) -> Option<Delivery> {
+    finished.unwrap_or_else(|error| {
+        error!(%error, "settling a delivery failed; the broker delivers it again");
+        metrics::panic();
+        None
+    })
 }

@@ -19,7 +19,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, debug, error, info, warn};
+use tracing::{Instrument, debug, info, warn};
 
 use super::{
     Publisher, Queues,
@@ -27,7 +27,7 @@ use super::{
     header_size, headers, isolate,
     lost::{Lost, connection_lost},
     received::{REPEATS, log, message, span_of},
-    settle::{came_as_reopened, execute, give_back},
+    settle::{came_as_reopened, execute, give_back, returned},
     topology,
 };
 use crate::{
@@ -35,7 +35,6 @@ use crate::{
     delivery::consumer::{Consumer, Message},
     failure::{Dependency, Failure, Verdict},
     health::Health,
-    metrics,
     reconnect::Delays,
 };
 
@@ -193,7 +192,11 @@ impl<V: Volumes, T: Database> Subscription<V, T> {
                 () = self.health.until_down(&NEEDED) => return Ok((Pause::DependencyDown, Vec::new())),
                 lost = connection_lost(&self.queues.url, events) => return Err(lost),
                 Some(finished) = work.join_next() => if let Some(delivery) = returned(finished) {
-                    return Ok((Pause::DependencyDown, vec![delivery]));
+                    if self.health.first_down(&NEEDED).is_some() {
+                        return Ok((Pause::DependencyDown, vec![delivery]));
+                    }
+                    // What it missed is up again by now: it may come again at once.
+                    self.have_given_back(delivery, work);
                 },
                 // The broker hands over no more than the prefetch before some are settled, which bounds what is in
                 // work.
@@ -258,16 +261,26 @@ impl<V: Volumes, T: Database> Subscription<V, T> {
         .instrument(span)
     }
 
-    /// Waits for work to finish and gives back what comes of it; never returns while there is none.
+    /// Waits for work to finish and has what comes of it given back; never returns while there is none.
     async fn give_back_finished(&self, work: &mut JoinSet<Option<Delivery>>) {
         match work.join_next().await {
             Some(finished) => {
                 if let Some(delivery) = returned(finished) {
-                    give_back(&[delivery], &self.queues, &self.publisher).await;
+                    self.have_given_back(delivery, work);
                 }
             }
             None => std::future::pending().await,
         }
+    }
+
+    /// Gives a delivery back as work of its own: whoever waits here may wait for something else in the next moment, and
+    /// a delivery that is dropped half way stays unacknowledged as long as the channel lasts.
+    fn have_given_back(&self, delivery: Delivery, work: &mut JoinSet<Option<Delivery>>) {
+        let (queues, publisher) = (self.queues.clone(), Arc::clone(&self.publisher));
+        work.spawn(async move {
+            give_back(&[delivery], &queues, &publisher).await;
+            None
+        });
     }
 
     /// Finishes what is in flight, or drops it when `abort` is cancelled.
@@ -282,13 +295,4 @@ impl<V: Volumes, T: Database> Subscription<V, T> {
             }
         }
     }
-}
-
-/// The delivery that a finished task wants given back.
-fn returned(finished: Result<Option<Delivery>, tokio::task::JoinError>) -> Option<Delivery> {
-    finished.unwrap_or_else(|error| {
-        error!(%error, "settling a delivery failed; the broker delivers it again");
-        metrics::panic();
-        None
-    })
 }

@@ -94,6 +94,32 @@ async fn an_outage_of_docker_costs_no_event_an_attempt() {
 }
 
 #[tokio::test]
+async fn what_is_being_given_back_when_docker_is_up_again_is_not_forgotten() {
+    let mut world = world(On::Sqlite).await;
+    let (docker, endpoint) = FaultProxy::docker().await;
+    let (broker, url) = FaultProxy::url(&world.settings["AMQP_URL"]).await;
+    world.set("DOCKER_HOST", endpoint);
+    world.set("AMQP_URL", url);
+    world.set("VOLUME_REAPER_RETRY_DELAYS", SHORT_LADDER);
+    world.set("VOLUME_REAPER_RECONCILE_INTERVAL", "1h");
+    let serving = world.serve().await;
+    serving.until_metric("volume_reaper_sweep_seconds_count", 1).await;
+    let ids = ids(40);
+    close_threads(&world, &ids).await;
+    docker.set(Mode::StallRemovals);
+    publish(&world, &ids).await;
+    eventually("all are delivered", async || (world.messages(&world.work_queue()).await == 0).then_some(())).await;
+    // One after the other, they would take longer than Docker is away.
+    broker.set(Mode::Slow(Duration::from_millis(500)));
+    docker.set(Mode::Refuse);
+    docker.cut();
+    until_down(&serving, DOCKER_UP).await;
+    docker.set(Mode::Pass);
+    serving.until_metric(ACKED, 40).await;
+    everything_is_marked_and_nothing_dead_lettered(&world, serving, &ids).await;
+}
+
+#[tokio::test]
 async fn an_outage_of_the_database_costs_no_event_an_attempt() {
     for (mode, on) in
         [(Mode::Refuse, On::Postgres), (Mode::Stall, On::Postgres), (Mode::Refuse, On::Mysql), (Mode::Stall, On::Mysql)]
