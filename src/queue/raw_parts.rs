@@ -109,11 +109,11 @@ mod tests {
         let tag = 7_u64.to_be_bytes();
         let names = |key: &[u8]| [&[0, 1, 0xff, u8::try_from(key.len()).expect("short")][..], key].concat();
         let deliver = |names: &[u8]| [&[0, 60, 0, 60, 2, 0xff, 0xfe][..], &tag, names].concat();
-        let named = Some(Delivered { tag: 7, routing_key: Some("key".to_owned()) });
-        assert_eq!(delivered(&deliver(&names(b"key"))), named);
-        let unnamed = Some(Delivered { tag: 7, routing_key: None });
-        assert_eq!(delivered(&deliver(&names(b"\xff"))), unnamed);
-        assert_eq!(delivered(&deliver(b"")), unnamed);
+        let with_key = Some(Delivered { tag: 7, routing_key: Some("key".to_owned()) });
+        assert_eq!(delivered(&deliver(&names(b"key"))), with_key);
+        let without_key = Some(Delivered { tag: 7, routing_key: None });
+        assert_eq!(delivered(&deliver(&names(b"\xff"))), without_key);
+        assert_eq!(delivered(&deliver(b"")), without_key);
         for other in [&[0, 60, 0, 72, 0][..], &[0, 60, 0, 60, 200, 1], &[0, 60, 0, 60, 0, 1], &[]] {
             assert_eq!(delivered(other), None);
         }
