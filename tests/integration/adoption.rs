@@ -935,6 +935,7 @@ async fn a_right_that_is_missing_at_the_start_or_goes_later_is_said_and_heals() 
     assert!(unready.contains("volume-reaper doctor"), "{unready}");
     leases("GRANT UPDATE ON volume_reaper_leases TO {}").await;
     serving.until_ready().await;
+    serving.until_line(|line| line["message"] == "this replica sweeps now").await;
     leases("REVOKE UPDATE ON volume_reaper_leases FROM {}").await;
     serving.until_metric("volume_reaper_lease_failures_total", 1).await;
     let (code, body) = serving.get("/readyz").await;
