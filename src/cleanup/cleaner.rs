@@ -16,6 +16,7 @@ use tracing::{Instrument, debug};
 
 use super::{
     Close, Database, Details, Origin, Outcome, Policy, Receipt, Thread, Volumes,
+    absences::Absences,
     breaker::{Breaker, HourBudget},
     container_receipts::ContainerReceipts,
     limiter::Limiter,
@@ -101,6 +102,8 @@ pub struct Cleaner<V, T> {
     pub(super) requests: Requests,
     /// Acquired by the batch whose turn it is to send removals.
     pub(super) sending: Arc<tokio::sync::Mutex<()>>,
+    /// What the daemon does not have, until that is proven.
+    pub(super) absences: Absences,
     /// Threads whose removals were detached: they continue without a batch.
     pub(super) detached: Mutex<HashSet<ThreadId>>,
     /// What we removed and could not mark, until it is marked: so that its receipt says `removed`.
@@ -124,6 +127,7 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
             limiter: Limiter::new(concurrency),
             requests: Requests::default(),
             sending: Arc::default(),
+            absences: Absences::default(),
             detached: Mutex::default(),
             unmarked: Mutex::default(),
             container_receipts: ContainerReceipts::default(),

@@ -56,9 +56,15 @@ enum Freed {
 }
 
 impl<V: Volumes, T: Database> Cleaner<V, T> {
-    /// Removes a volume; nothing is sent after `latest`.
-    pub(super) async fn remove(&self, volume: &VolumeName, latest: Option<Instant>, permit: &mut Permit) -> Removed {
-        self.permitted(volume, permit, pin!(self.volumes.remove_by(volume, latest))).await
+    /// Removes a volume, or proves that it is not there; nothing is sent after `latest`.
+    pub(super) async fn remove(&self, volume: &VolumeName, latest: Option<Instant>, mut permit: Permit) -> Removed {
+        let removal = self.permitted(volume, &mut permit, pin!(self.volumes.remove_by(volume, latest))).await?;
+        // A question keeps nobody from removing.
+        drop(permit);
+        match removal {
+            Removal::Missing => self.prove_absence(volume).await,
+            other @ (Removal::Removed | Removal::NotFound | Removal::Referenced { .. } | Removal::NotSent) => Ok(other),
+        }
     }
 
     /// Waits for a removal that is sent now. One that takes long no longer keeps others from their permits.
@@ -84,10 +90,10 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
         let each = removals.volumes.iter().map(|volume| {
             let permit = permit.take();
             async {
-                let Some(mut permit) = self.permit_or_none(permit, removals.latest).await else {
+                let Some(permit) = self.permit_or_none(permit, removals.latest).await else {
                     return Ok(Removal::NotSent);
                 };
-                self.remove(volume, Some(removals.latest), &mut permit).await
+                self.remove(volume, Some(removals.latest), permit).await
             }
         });
         let mut removed = join_all(each).await;
@@ -114,7 +120,7 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
         let latest = freeing.removals.latest;
         let Some(mut permit) = self.permit_or_none(None, latest).await else { return Ok(Removal::NotSent) };
         match self.remove_containers(&freeing, &containers, &mut permit).await? {
-            Freed::Gone => self.remove(freeing.volume, Some(latest), &mut permit).await,
+            Freed::Gone => self.remove(freeing.volume, Some(latest), permit).await,
             Freed::Stays => Ok(Removal::Referenced { containers }),
             Freed::NoTime => Ok(Removal::NotSent),
         }

@@ -47,7 +47,7 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
                     continue;
                 }
                 Ok(Removal::NotFound) => Ok(Outcome::NotHere),
-                Ok(Removal::NotSent) => Ok(Outcome::Deferred),
+                Ok(Removal::NotSent | Removal::Missing) => Ok(Outcome::Deferred),
                 Ok(Removal::Referenced { containers }) => {
                     let thread = &job.request.thread;
                     debug!(thread.id = %thread, volume.name = %volume, ?containers, "the volume is referenced");

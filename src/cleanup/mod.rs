@@ -1,5 +1,6 @@
 //! The rules of a clean-up: what may be removed, what was proven, and what is marked.
 
+mod absences;
 mod batch;
 pub mod breaker;
 mod cleaner;

@@ -14,7 +14,7 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
             self.breaker.trip_hour(self.threads(), &self.context.hour).await?;
             return Ok(None);
         };
-        let removal = self.remove(volume, None, &mut self.limiter.permit().await).await?;
+        let removal = self.remove(volume, None, self.limiter.permit().await).await?;
         if removal == Removal::Removed {
             reservation.removed();
         }

@@ -25,7 +25,7 @@ pub(super) fn refused_removal(
     let error = || format!("docker at {endpoint}: removing {volume}: {status_code} {message}");
     match status_code {
         404 if message.contains(volume.as_str()) && message.trim_end().ends_with("no such volume") => {
-            Ok(Removal::NotFound)
+            Ok(Removal::Missing)
         }
         409 if message.contains("in use") || message.contains("being used") => {
             Ok(Removal::Referenced { containers: container_ids(message) })
@@ -152,6 +152,7 @@ mod tests {
         let endpoint = Endpoint::Unix("/run/docker.sock".to_owned());
         let meaning = |status_code, message: &str| match refused_removal(status_code, message, &volume, &endpoint) {
             Ok(Removal::Removed) => "removed",
+            Ok(Removal::Missing) => "missing",
             Ok(Removal::NotFound) => "not_found",
             Ok(Removal::Referenced { containers }) if containers == [ID] => "referenced by ID",
             Ok(Removal::Referenced { .. }) => "referenced",
@@ -161,8 +162,8 @@ mod tests {
             Err(Failure { verdict: Verdict::Unavailable(_), .. }) => "unavailable",
         };
         for (status_code, message, expected) in [
-            (404, "get ha_ws_t1: no such volume", "not_found"),
-            (404, "no volume with name \"ha_ws_t1\" found: no such volume", "not_found"),
+            (404, "get ha_ws_t1: no such volume", "missing"),
+            (404, "no volume with name \"ha_ws_t1\" found: no such volume", "missing"),
             (404, "get other: no such volume", "transient"),
             (404, "get ha_ws_t1: no such volume driver", "transient"),
             (404, "plugin \"nfs\" not found", "transient"),
@@ -200,9 +201,9 @@ mod tests {
             let volume = names.volume_of(&ThreadId::parse("t1").expect("valid"));
             let endpoint = Endpoint::Unix("/run/docker.sock".to_owned());
             match refused_removal(status_code, &message, &volume, &endpoint) {
-                Ok(Removal::NotFound) => prop_assert!(status_code == 404 && message.contains("ha_ws_t1")),
+                Ok(Removal::Missing) => prop_assert!(status_code == 404 && message.contains("ha_ws_t1")),
                 Ok(Removal::Referenced { .. }) => prop_assert!([409, 500].contains(&status_code)),
-                Ok(removal @ (Removal::Removed | Removal::NotSent)) => prop_assert!(false, "{removal:?}"),
+                Ok(Removal::Removed | Removal::NotFound | Removal::NotSent) => prop_assert!(false, "{message}"),
                 Err(failure) => prop_assert!(failure.message.contains(&status_code.to_string())),
             }
         }

@@ -17,6 +17,7 @@ use super::{
     AT_ONCE, CALL_TIMEOUT, Docker, LONGEST_REMOVAL,
     answers::{cause, is_no_such_container, refused_container, refused_removal},
     links::Link,
+    proof::Proves,
 };
 use crate::{
     cleanup::{
@@ -116,8 +117,8 @@ impl Docker {
             // The words are those at a removal, so that not every 404 is a missing volume here either.
             Err(Error::DockerResponseServerError { status_code: 404, message }) => {
                 match refused_removal(404, &message, volume, &self.endpoint)? {
-                    Removal::NotFound => Ok(None),
-                    Removal::Removed | Removal::Referenced { .. } | Removal::NotSent => {
+                    Removal::Missing => Ok(None),
+                    Removal::Removed | Removal::NotFound | Removal::Referenced { .. } | Removal::NotSent => {
                         Err(self.down(&format!("inspect {volume}: {message}")))
                     }
                 }
@@ -197,7 +198,7 @@ impl Containers for Docker {
         let mut was_sent_before = false;
         loop {
             if !(link.is_proven() && self.is_certain()) {
-                self.prove(&link, None).await?;
+                self.prove(&link, Proves::TheNext).await?;
             }
             if latest < Instant::now() {
                 return Ok(ContainerRemoval::NotSent);

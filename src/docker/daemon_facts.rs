@@ -151,8 +151,8 @@ impl Docker {
             }
             Err(Error::DockerResponseServerError { status_code, message }) => {
                 match refused_removal(status_code, &message, &volume, &self.endpoint) {
-                    Ok(Removal::NotFound) => Ok(()),
-                    Ok(Removal::Removed | Removal::Referenced { .. } | Removal::NotSent) => {
+                    Ok(Removal::Missing) => Ok(()),
+                    Ok(Removal::Removed | Removal::NotFound | Removal::Referenced { .. } | Removal::NotSent) => {
                         Err(other(&"it knows a volume that can't be"))
                     }
                     Err(failure) => Err(other(&failure)),

@@ -17,12 +17,12 @@ pub fn daemon(status_code: u16, message: &str) {
     let names = VolumeNames::of_prefix("ha_ws_").expect("a prefix");
     let volume = names.volume_of(&ThreadId::parse("t1").expect("an id"));
     match refused_removal(status_code, message, &volume, &endpoint) {
-        Ok(Removal::NotFound) => assert!(status_code == 404 && message.contains("ha_ws_t1")),
+        Ok(Removal::Missing) => assert!(status_code == 404 && message.contains("ha_ws_t1")),
         Ok(Removal::Referenced { containers }) => {
             assert!([409, 500].contains(&status_code));
             assert!(containers.iter().all(|id| ContainerId::parse(id).is_some()));
         }
-        Ok(removal @ (Removal::Removed | Removal::NotSent)) => panic!("{removal:?}"),
+        Ok(removal @ (Removal::Removed | Removal::NotFound | Removal::NotSent)) => panic!("{removal:?}"),
         Err(failure) => assert!(failure.message.contains(&status_code.to_string())),
     }
     let container = ContainerId::parse(&"4f".repeat(32)).expect("an id");

@@ -7,10 +7,12 @@ use bollard::{
     query_parameters::{ListContainersOptionsBuilder, ListVolumesOptionsBuilder},
 };
 
-use super::{Docker, links::Link};
+use tokio::time::Instant;
+
+use super::{CALL_TIMEOUT, Docker, links::Link, proof::Proves};
 use crate::{
     cleanup::Inventory,
-    failure::Failure,
+    failure::{Failure, Verdict},
     volume_name::{VolumeName, VolumeNames},
 };
 
@@ -54,7 +56,7 @@ impl Docker {
         let containers = ListContainersOptionsBuilder::default().all(true).build();
         let containers = self.list("list_containers", link.list_containers(Some(containers))).await?;
         self.is_still(connection, &link)?;
-        let info = self.prove(&link, Some(connection)).await?;
+        let info = self.prove(&link, Proves::One(connection)).await?;
 
         let (mut referenced, mut in_use) = (HashMap::<_, Vec<_>>::new(), HashSet::new());
         for container in containers {
@@ -100,8 +102,35 @@ impl Docker {
     pub(super) async fn look_for(&self, link: &Link<'_>, volume: &VolumeName) -> Result<Option<Volume>, Failure> {
         let found = self.ask_for(link, volume).await?;
         if found.is_none() {
-            self.prove(link, Some(link.connection())).await?;
+            self.prove(link, Proves::One(link.connection())).await?;
         }
         Ok(found)
+    }
+
+    /// Whether each of these is there, all asked over one connection. With absent ones the pinned daemon said at the
+    /// end who it is.
+    pub(super) async fn look_for_each(&self, volumes: &[VolumeName]) -> Result<Vec<Result<bool, Failure>>, Failure> {
+        let (link, began) = (self.link()?, Instant::now());
+        let (mut answers, mut connection) = (Vec::with_capacity(volumes.len()), None);
+        for volume in volumes {
+            let found = if began.elapsed() < CALL_TIMEOUT {
+                self.ask_for(&link, volume).await
+            } else {
+                // A driver that answers late would keep all the others waiting.
+                Err(Failure::transient(format!("docker at {}: it is slow to say what it has", self.endpoint)))
+            };
+            match found {
+                Err(failure) if matches!(failure.verdict, Verdict::Unavailable(_)) => return Err(failure),
+                found => answers.push(found.map(|found| found.is_some())),
+            }
+            connection.get_or_insert(link.connection());
+        }
+        let absent = answers.iter().filter(|answer| **answer == Ok(false)).count();
+        match connection {
+            Some(connection) if absent > 1 => drop(self.prove(&link, Proves::Several(connection)).await?),
+            Some(connection) if absent == 1 => drop(self.prove(&link, Proves::One(connection)).await?),
+            Some(_) | None => {}
+        }
+        Ok(answers)
     }
 }

@@ -123,6 +123,16 @@ impl Link<'_> {
         self.line.proven.store(self.connection(), Ordering::Relaxed);
     }
 
+    /// The daemon on this connection said often who it is, and always the same.
+    pub(super) fn set_asked_often(&self) {
+        self.line.asked_often.store(self.connection(), Ordering::Relaxed);
+    }
+
+    /// Whether it did so on the connection that there is.
+    pub(super) fn was_asked_often(&self) -> bool {
+        self.line.asked_often.load(Ordering::Relaxed) == self.connection()
+    }
+
     /// Whether there is a connection, and the daemon at its end is the pinned one.
     pub(super) fn is_proven(&self) -> bool {
         let is_open = |open: &Option<Connection>| open.as_ref().is_some_and(|open| !open.requests.is_closed());
@@ -155,6 +165,7 @@ struct Line {
     open: tokio::sync::Mutex<Option<Connection>>,
     connection: AtomicU64,
     proven: AtomicU64,
+    asked_often: AtomicU64,
 }
 
 struct Connection {
@@ -164,8 +175,8 @@ struct Connection {
 
 impl Line {
     fn new(endpoint: Endpoint) -> Self {
-        let open = tokio::sync::Mutex::default();
-        Self { endpoint, open, connection: AtomicU64::new(0), proven: AtomicU64::new(0) }
+        let [connection, proven, asked_often] = [const { AtomicU64::new(0) }; 3];
+        Self { endpoint, open: tokio::sync::Mutex::default(), connection, proven, asked_often }
     }
 
     async fn send(&self, request: BollardRequest) -> Result<Response<Incoming>, Error> {

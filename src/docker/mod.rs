@@ -33,7 +33,7 @@ use tracing::Instrument;
 use self::{
     answers::{cause, refused_removal, status},
     links::{Link, Links},
-    proof::Contact,
+    proof::{Contact, Proves},
 };
 pub use self::{
     containers::{FoundVolume, SeenVolume, VolumeUser},
@@ -224,24 +224,24 @@ impl Volumes for Docker {
         let mut was_sent_before = false;
         loop {
             if !(link.is_proven() && self.is_certain()) {
-                self.prove(&link, None).await?;
+                self.prove(&link, Proves::TheNext).await?;
             }
             if latest.is_some_and(|latest| latest < Instant::now()) {
                 return Ok(Removal::NotSent);
             }
-            let (connection, began) = (link.connection(), Instant::now());
+            let began = Instant::now();
             let request = link.remove_volume(volume.as_str(), None::<RemoveVolumeOptions>);
             let answer = self.observed("remove_volume", Box::pin(self.while_it_answers(request))).await;
-            let removal = match answer {
+            return match answer {
                 Ok(()) => {
                     metrics::removal(self.name.as_deref(), began.elapsed());
-                    Removal::Removed
+                    Ok(Removal::Removed)
                 }
                 Err(Error::DockerResponseServerError { status_code, message }) => {
-                    refused_removal(status_code, &message, volume, &self.endpoint)?
+                    refused_removal(status_code, &message, volume, &self.endpoint)
                 }
                 Err(Error::RequestTimeoutError) => {
-                    return Err(self.timed_out(&format!("removing {volume}"), LONGEST_REMOVAL).await);
+                    Err(self.timed_out(&format!("removing {volume}"), LONGEST_REMOVAL).await)
                 }
                 // The daemon, or what stands before it, had closed the connection. If it did what it was asked
                 // nevertheless, it does not find the volume now.
@@ -249,25 +249,25 @@ impl Volumes for Docker {
                     was_sent_before = true;
                     continue;
                 }
-                Err(other) => return Err(self.lost(&cause(&other))),
+                Err(other) => Err(self.lost(&cause(&other))),
             };
-            if removal == Removal::NotFound {
-                self.prove(&link, Some(connection)).await?;
-            }
-            return Ok(removal);
         }
     }
 
     async fn probe(&self) -> Result<(), Failure> {
         self.ping().await?;
         if self.is_in_doubt() {
-            return self.prove(&self.link()?, None).await.map(drop);
+            return self.prove(&self.link()?, Proves::TheNext).await.map(drop);
         }
         Ok(())
     }
 
     async fn has(&self, volume: &VolumeName) -> Result<bool, Failure> {
         Ok(self.look_for(&self.link()?, volume).await?.is_some())
+    }
+
+    async fn have(&self, volumes: &[VolumeName]) -> Vec<Result<bool, Failure>> {
+        self.look_for_each(volumes).await.unwrap_or_else(|failure| vec![Err(failure); volumes.len()])
     }
 
     async fn inventory(&self, names: &VolumeNames) -> Result<Inventory, Failure> {

@@ -2,7 +2,8 @@
 //!
 //! A connection leads to one daemon, unless something in front of two of them passes each request to either. So whoever
 //! is met for the first time, or again after an outage or a contradiction, is asked often on one connection, and all
-//! answers must agree; from then on once per connection, and once more after each answer that a volume is absent.
+//! answers must agree; from then on once per connection, and once more after each answer that a volume is absent. One
+//! question after several such answers is enough on a connection that was asked often itself.
 
 use std::time::Duration;
 
@@ -32,6 +33,17 @@ pub(super) struct Contact {
     state: Mutex<State>,
     /// Acquired by whoever asks often; the others wait for what comes of it.
     trial: tokio::sync::Mutex<()>,
+}
+
+/// Whose answers a proof is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Proves {
+    /// Whoever is at the link's other end from now on.
+    TheNext,
+    /// Who gave one answer over this connection.
+    One(u64),
+    /// Who gave several.
+    Several(u64),
 }
 
 #[derive(Clone, Default)]
@@ -121,23 +133,32 @@ impl Docker {
         self.contact.is_doubted()
     }
 
-    /// Proves that the pinned daemon answers on this connection; with `connection`, that it is the one that gave an
-    /// earlier answer. Returns what the daemon says of itself.
-    pub(super) async fn prove(&self, link: &Link<'_>, connection: Option<u64>) -> Result<SystemInfo, Failure> {
+    /// Proves that the pinned daemon answers on this connection. Returns what the daemon says of itself.
+    pub(super) async fn prove(&self, link: &Link<'_>, proves: Proves) -> Result<SystemInfo, Failure> {
         let Some(pinned) = self.pinned() else { return Err(self.down("its identity is not pinned yet")) };
         self.contact.doubt()?;
         let info = self.info(link).await?;
-        let connection = connection.unwrap_or_else(|| link.connection());
+        let connection = match proves {
+            Proves::TheNext => link.connection(),
+            Proves::One(connection) | Proves::Several(connection) => connection,
+        };
         self.is_still(connection, link)?;
         let is_pinned = |info: &SystemInfo| pinned.is_that_of(&identity_of(info, pinned.is_podmans()));
-        if is_pinned(&info) && self.contact.has_agreed(&pinned) {
+        let is_enough = |info: &SystemInfo| {
+            let was_asked_often = match proves {
+                Proves::TheNext | Proves::One(_) => true,
+                Proves::Several(_) => link.was_asked_often(),
+            };
+            was_asked_often && is_pinned(info) && self.contact.has_agreed(&pinned)
+        };
+        if is_enough(&info) {
             link.set_proven();
             return Ok(info);
         }
         let _trial = self.contact.trial.lock().await;
         // Somebody else may have asked meanwhile.
         self.contact.doubt()?;
-        if is_pinned(&info) && self.contact.has_agreed(&pinned) {
+        if is_enough(&info) {
             link.set_proven();
             return Ok(info);
         }
@@ -162,6 +183,7 @@ impl Docker {
         let Some(other) = other else {
             self.contact.agree(&pinned);
             link.set_proven();
+            link.set_asked_often();
             return Ok(latest);
         };
         link.discard();

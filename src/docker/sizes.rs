@@ -11,7 +11,7 @@ use hyper::{
 };
 use serde::Deserialize;
 
-use super::{Docker, LONGEST_REMOVAL};
+use super::{Docker, LONGEST_REMOVAL, proof::Proves};
 use crate::{failure::Failure, volume_name::VolumeNames};
 
 /// Volumes alone, where the daemon can tell them apart (from API 1.42 on), and each by itself (from 1.52 on).
@@ -63,7 +63,7 @@ impl Docker {
         let link = self.link()?;
         let usage = async { whole(link.get(DISK_USAGE).await?).await };
         let answer = self.call("disk_usage", LONGEST_REMOVAL, usage).await?;
-        self.prove(&link, Some(link.connection())).await?;
+        self.prove(&link, Proves::One(link.connection())).await?;
         let sizes = sizes_of(&answer, names)
             .map_err(|error| Failure::transient(format!("docker at {}: disk usage: {error}", self.endpoint)))?;
         let measured = sizes.len();

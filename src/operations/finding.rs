@@ -195,7 +195,7 @@ pub async fn remove(cleaner: &Cleaner<Docker, Store>, orphan: &Orphan) -> Result
         Some(Removal::Removed) => {}
         Some(Removal::NotFound) => return Ok(Fate::Gone),
         Some(Removal::Referenced { .. }) => return Ok(Fate::Referenced),
-        Some(Removal::NotSent) => {
+        Some(Removal::NotSent | Removal::Missing) => {
             return Err(Failure::transient(format!("the removal of {} was not sent", orphan.volume)));
         }
         None => return Ok(Fate::Paused),

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::join_all;
 use volume_reaper::{
     cleanup::{
         Origin, Outcome, Policy, Removal,
@@ -22,7 +23,10 @@ use volume_reaper::{
     health::Health,
 };
 
-use crate::fakes::{FakeCleaner, LIMITS, Row, calls, cleaner, cleaner_with, referenced, row, set_row, thread, under};
+use crate::{
+    fakes::{FakeCleaner, LIMITS, Row, calls, cleaner, cleaner_with, referenced, row, set_row, thread, under, volume},
+    world::eventually,
+};
 
 #[tokio::test]
 async fn the_cleaner_marks_on_success_and_on_not_found() {
@@ -32,6 +36,62 @@ async fn the_cleaner_marks_on_success_and_on_not_found() {
         assert_eq!(row(&cleaner, "t1").receipts, [outcome.as_str()]);
         assert!(row(&cleaner, "t1").mark.is_some());
     }
+}
+
+/// Cleans up after forty threads whose volumes are missing, the proof of the first of which comes after all are asked
+/// for.
+async fn clean_missing(prepare: impl Fn(&FakeCleaner)) -> (Vec<Result<Outcome, Failure>>, Arc<FakeCleaner>) {
+    let cleaner = Arc::new(cleaner(Ok(Removal::Missing)));
+    prepare(&cleaner);
+    let ids: Vec<_> = (0..40).map(|number| format!("gone{number}")).collect();
+    for id in &ids {
+        set_row(&cleaner.threads().rows, id, Row { closed: true, ..Row::default() });
+    }
+    let proving = cleaner.volumes.proving.lock().await;
+    let cleaning = join_all(ids.iter().map(|id| {
+        let (cleaner, thread) = (Arc::clone(&cleaner), thread(id));
+        async move { cleaner.clean(&thread, Origin::Sweep).await }
+    }));
+    let all_asked_for = eventually("all are asked for", async || {
+        (calls(&cleaner).iter().filter(|call| call.starts_with("remove ")).count() == ids.len()).then_some(())
+    });
+    let (results, ()) = tokio::join!(cleaning, async {
+        all_asked_for.await;
+        drop(proving);
+    });
+    (results, cleaner)
+}
+
+#[tokio::test]
+async fn volumes_that_are_missing_share_the_proof_of_who_says_so() {
+    let (results, cleaner) = clean_missing(|_| ()).await;
+    assert!(results.iter().all(|result| *result == Ok(Outcome::NotFound)), "{results:?}");
+    for number in 0..40 {
+        assert_eq!(row(&cleaner, &format!("gone{number}")).receipts, ["not_found"]);
+    }
+    let questions: Vec<_> = calls(&cleaner).into_iter().filter(|call| call.starts_with("have ")).collect();
+    assert_eq!(questions, ["have 1", "have 39"]);
+}
+
+#[tokio::test]
+async fn what_is_missing_at_an_unknown_daemon_or_there_again_is_not_marked() {
+    let unknown = Failure::unavailable(Dependency::Docker, "another daemon answers");
+    let (results, cleaner) = clean_missing(|cleaner| {
+        *cleaner.volumes.identity.lock().expect("lock") = Err(unknown.clone());
+    })
+    .await;
+    assert!(results.iter().all(|result| *result == Err(unknown.clone())), "{results:?}");
+    assert!((0..40).all(|number| row(&cleaner, &format!("gone{number}")).mark.is_none()));
+
+    let (results, cleaner) = clean_missing(|cleaner| {
+        let again = volume("gone7");
+        cleaner.volumes.inventory.lock().expect("lock").present.insert(again);
+    })
+    .await;
+    let again = results[7].as_ref().expect_err("it is there");
+    assert!(again.verdict == Verdict::Transient && again.message.contains("has it now"), "{again}");
+    assert!(row(&cleaner, "gone7").mark.is_none());
+    assert_eq!(results.iter().filter(|result| **result == Ok(Outcome::NotFound)).count(), 39);
 }
 
 #[tokio::test]

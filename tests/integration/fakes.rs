@@ -52,6 +52,8 @@ pub(crate) struct FakeVolumes {
     pub(crate) stuck: Mutex<Vec<String>>,
     /// The volumes are in the first list and in no later one.
     pub(crate) vanishing: AtomicBool,
+    /// Whoever has it keeps the daemon from saying who it is.
+    pub(crate) proving: tokio::sync::Mutex<()>,
     rows: Table,
 }
 
@@ -93,6 +95,14 @@ impl Volumes for FakeVolumes {
     async fn has(&self, volume: &VolumeName) -> Result<bool, Failure> {
         self.calls.lock().expect("lock").push(format!("has {volume}"));
         Ok(self.inventory.lock().expect("lock").present.contains(volume))
+    }
+
+    async fn have(&self, volumes: &[VolumeName]) -> Vec<Result<bool, Failure>> {
+        self.calls.lock().expect("lock").push(format!("have {}", volumes.len()));
+        let _proving = self.proving.lock().await;
+        let identity = self.identity.lock().expect("lock").clone();
+        let is_there = |volume| self.inventory.lock().expect("lock").present.contains(volume);
+        volumes.iter().map(|volume| identity.clone().map(|()| is_there(volume))).collect()
     }
 
     async fn inventory(&self, _prefix: &VolumeNames) -> Result<Inventory, Failure> {
@@ -335,6 +345,7 @@ pub(crate) fn cleaner_with(
         on_inventory: Box::new(on_inventory),
         inventory: Mutex::default(),
         vanishing: AtomicBool::new(false),
+        proving: tokio::sync::Mutex::default(),
         rows: Arc::clone(&rows),
     };
     let threads = FakeThreads {

@@ -4,7 +4,10 @@
 use std::{
     collections::HashSet,
     path::PathBuf,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -58,7 +61,7 @@ async fn remove_all(endpoint: &Endpoint, pinned: &Identity) -> (Vec<String>, Vec
         for (removal, id) in removals.collect::<Vec<_>>().await {
             match removal {
                 Ok(Removal::Removed | Removal::NotFound) => gone.push(id),
-                Ok(Removal::Referenced { .. } | Removal::NotSent) => panic!("{id} is in no container, and not locked"),
+                Ok(Removal::Missing | Removal::Referenced { .. } | Removal::NotSent) => panic!("{id}: {removal:?}"),
                 Err(failure) => failures.push(failure),
             }
         }
@@ -167,6 +170,64 @@ async fn an_absence_is_not_proven_by_a_connection_that_ended_before_the_identity
     assert_eq!(removal.verdict, Verdict::Transient, "{removal}");
     let has = docker.has(&volume("t1")).await.expect_err("not proven");
     assert_eq!(has.verdict, Verdict::Transient, "{has}");
+}
+
+/// A daemon that has no volumes and counts how often it is asked who it is; `says` changes what it answers to the
+/// question that is asked so often already.
+async fn counted(says: impl Fn(usize) -> &'static str + Send + Sync + 'static) -> (Scripted, Arc<AtomicUsize>) {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let daemon = Scripted::tcp({
+        let asked = Arc::clone(&asked);
+        move |_, request| {
+            let before = if request == "GET /info" { asked.fetch_add(1, Ordering::Relaxed) } else { 0 };
+            answer(says(before), request, |_| false)
+        }
+    })
+    .await;
+    (daemon, asked)
+}
+
+#[tokio::test]
+async fn absences_that_share_a_proof_need_a_connection_on_which_the_daemon_was_asked_often() {
+    let volumes: Vec<_> = (0..40).map(|number| volume(&format!("t{number}"))).collect();
+    let (daemon, asked) = counted(|_| "a").await;
+    let docker = Docker::new(daemon.endpoint(), TIMEOUT);
+    docker.pin(identity("a@/data"));
+    for expected in [16, 17, 18] {
+        assert_eq!(docker.have(&volumes).await, vec![Ok(false); volumes.len()]);
+        assert_eq!(asked.load(Ordering::Relaxed), expected);
+    }
+    // One alone needs no more than one question, and none at all nothing.
+    assert_eq!(docker.have(&volumes[..1]).await, [Ok(false)]);
+    assert_eq!(docker.have(&[]).await, []);
+    assert_eq!((asked.load(Ordering::Relaxed), daemon.connections()), (19, 1));
+
+    // The first contact came to an agreement over another connection; who answers on this one says so only at first.
+    let (daemon, asked) = counted(|before| if before < 18 { "a" } else { "b" }).await;
+    let docker = Docker::new(daemon.endpoint(), TIMEOUT);
+    assert_eq!(docker.identify().await, Ok(identity("a@/data")));
+    docker.pin(identity("a@/data"));
+    let answers = docker.have(&volumes).await;
+    assert_eq!(asked.load(Ordering::Relaxed), 19);
+    for failure in answers.into_iter().map(|answer| answer.expect_err("two daemons")) {
+        assert_eq!(failure.verdict, Verdict::Unavailable(Dependency::Docker));
+        assert!(failure.message.contains("two daemons seem to answer at this address"), "{failure}");
+    }
+}
+
+#[tokio::test]
+async fn absences_are_not_proven_by_another_connection_than_the_one_that_they_were_said_over() {
+    let daemon = Scripted::tcp(|_, request| match answer("a", request, |_| false) {
+        Answer::Say(404, body) if request.ends_with("t1") => Answer::SayLast(404, body),
+        other @ (Answer::Say(..) | Answer::SayLast(..) | Answer::Close) => other,
+    })
+    .await;
+    let docker = Docker::new(daemon.endpoint(), TIMEOUT);
+    docker.pin(identity("a@/data"));
+    for answer in docker.have(&["t0", "t1", "t2"].map(volume)).await {
+        let failure = answer.expect_err("not proven");
+        assert!(failure.verdict == Verdict::Transient && failure.message.contains("connection ended"), "{failure}");
+    }
 }
 
 #[tokio::test]

@@ -189,7 +189,7 @@ impl Docker {
             let ignores_users = state.is(Mutant::InUseIgnored);
             let daemon = state.daemons.at(self.host);
             match daemon.volumes.get(volume) {
-                None => Err(Removal::NotFound),
+                None => Err(Removal::Missing),
                 Some(users) if !users.is_empty() && !ignores_users => {
                     Err(Removal::Referenced { containers: users.iter().cloned().collect() })
                 }
@@ -220,10 +220,7 @@ impl Docker {
         self.accept().await?;
         if self.daemon(|it| it.is_swapped()) {
             // It does not have the volume.
-            if !self.world.is_mutant(Mutant::OtherDaemonBelieved) {
-                return Err(unavailable("unknown daemon"));
-            }
-            return self.answered(Removal::NotFound).await;
+            return self.answered(Removal::Missing).await;
         }
         let removal = self.remove_at_daemon(volume).await?;
         self.answered(removal).await
@@ -279,7 +276,7 @@ impl Volumes for Docker {
             }
             Some(Mutant::Force) => {
                 let removal = self.remove_sent(name).await?;
-                Ok(if removal == Removal::NotFound { Removal::Removed } else { removal })
+                Ok(if removal == Removal::Missing { Removal::Removed } else { removal })
             }
             Some(Mutant::ErrorIsNotFound) => Ok(self.remove_sent(name).await.unwrap_or(Removal::NotFound)),
             _ => self.remove_sent(name).await,
@@ -304,6 +301,26 @@ impl Volumes for Docker {
         };
         let has = asked.await;
         if has.is_err() && self.world.is_mutant(Mutant::DownIsAbsent) { Ok(false) } else { has }
+    }
+
+    /// What the removal of a missing volume asks next.
+    async fn have(&self, volumes: &[VolumeName]) -> Vec<Result<bool, Failure>> {
+        let asked = async {
+            self.world.runs(self.process).await;
+            self.arrive().await?;
+            if !self.world.is_mutant(Mutant::OtherDaemonBelieved) {
+                self.not_pinned()?;
+            }
+            let (is_swapped, mut there) = (self.daemon(|it| it.is_swapped()), Vec::new());
+            for volume in volumes {
+                there.push(!is_swapped && self.daemon(|it| it.volumes.contains_key(volume.as_str())));
+            }
+            self.answered(there).await
+        };
+        match asked.await {
+            Ok(there) => there.into_iter().map(Ok).collect(),
+            Err(failure) => vec![Err(failure); volumes.len()],
+        }
     }
 
     async fn inventory(&self, _prefix: &VolumeNames) -> Result<Inventory, Failure> {

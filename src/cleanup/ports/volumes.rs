@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use futures_util::Stream;
+use futures_util::{Stream, future::join_all};
 use tokio::time::Instant;
 
 use super::Containers;
@@ -16,6 +16,9 @@ use crate::{
 pub enum Removal {
     /// It was there and is gone.
     Removed,
+    /// The daemon that was asked does not have it. That it is the one that the volume was on is not proven yet: see
+    /// [`Volumes::have`].
+    Missing,
     /// The daemon that the volume was on does not have it: the one that is pinned, which said so itself.
     NotFound,
     /// A container or a mount uses it.
@@ -25,6 +28,19 @@ pub enum Removal {
     },
     /// It was not asked for: there was no time left for that when the daemon had said who it is.
     NotSent,
+}
+
+impl Removal {
+    /// What the removal of a volume comes to that the daemon did not have, by its answer to whether it is there.
+    pub(crate) fn of_missing(volume: &VolumeName, is_there: Result<bool, Failure>) -> Result<Self, Failure> {
+        if is_there? {
+            return Err(Failure::transient(format!(
+                "the daemon did not have {volume} when it was to remove it, and has it now: somebody makes it anew, or \
+                 two daemons answer"
+            )));
+        }
+        Ok(Self::NotFound)
+    }
 }
 
 /// What a daemon has of our volumes.
@@ -62,9 +78,14 @@ pub trait Volumes: Containers {
         latest: Option<Instant>,
     ) -> impl Future<Output = Result<Removal, Failure>> + Send;
 
-    /// Removes a volume that nothing is locked for, without force.
+    /// Removes a volume that nothing is locked for, without force, or proves that it is not there.
     fn remove(&self, volume: &VolumeName) -> impl Future<Output = Result<Removal, Failure>> + Send {
-        self.remove_by(volume, None)
+        async move {
+            match self.remove_by(volume, None).await? {
+                Removal::Missing => Removal::of_missing(volume, self.has(volume).await),
+                other => Ok(other),
+            }
+        }
     }
 
     /// Fails unless the daemon answers, whatever else it is busy with.
@@ -72,6 +93,12 @@ pub trait Volumes: Containers {
 
     /// Whether the volume is there. That it is not was said by the pinned daemon itself.
     fn has(&self, volume: &VolumeName) -> impl Future<Output = Result<bool, Failure>> + Send;
+
+    /// Whether these volumes are there, an answer for each. That one is not was said by the pinned daemon itself, which
+    /// may say for all of them together who it is.
+    fn have(&self, volumes: &[VolumeName]) -> impl Future<Output = Vec<Result<bool, Failure>>> + Send {
+        join_all(volumes.iter().map(|volume| self.has(volume)))
+    }
 
     /// Lists our volumes and which of them are referenced, as the pinned daemon says.
     fn inventory(&self, names: &VolumeNames) -> impl Future<Output = Result<Inventory, Failure>> + Send;
