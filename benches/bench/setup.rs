@@ -103,17 +103,26 @@ impl Setup {
             .env("VOLUME_REAPER_QUEUE_PREFIX", "bench")
             .envs(self.settings.iter().map(|(variable, value)| (variable, value)))
             .stdout(Stdio::null());
-        if let Ok(log) = std::fs::File::create(self.dir.path().join(format!("{}.log", arguments[0]))) {
+        let log = self.dir.path().join(format!("{}.log", arguments[0]));
+        // One that was started before keeps its own.
+        let _none = std::fs::remove_file(&log);
+        if let Ok(log) = std::fs::File::create(log) {
             command.stderr(log);
         }
         command
     }
 
-    /// Starts `serve`; it receives and its first sweep is over when this returns.
-    pub(crate) async fn serve(&self) -> Result<Child> {
+    /// Starts `serve`, which receives when this returns.
+    pub(crate) async fn serve_beside(&self) -> Result<Child> {
         let serve = self.reaper(&["serve"]).spawn()?;
         let log = self.dir.path().join("serve.log");
         until("serve receives", async || Ok(std::fs::read_to_string(&log)?.contains("receiving"))).await?;
+        Ok(serve)
+    }
+
+    /// Starts `serve`, the only one; it receives and its first sweep is over when this returns.
+    pub(crate) async fn serve(&self) -> Result<Child> {
+        let serve = self.serve_beside().await?;
         let address = self.address()?;
         until("its first sweep is over", async || {
             Ok(get(&address, "/metrics")?.contains("volume_reaper_sweep_seconds_count"))

@@ -29,9 +29,10 @@ async fn drain(setup: &Setup, waiting: u32, replicas: usize) -> Result<()> {
         ))
         .await?;
     let ids: Vec<_> = (1..=waiting).map(|number| format!("t{number}")).collect();
-    let mut serving = Vec::new();
-    for _ in 0..replicas {
-        serving.push(setup.serve().await?);
+    let mut serving = vec![setup.serve().await?];
+    for _ in 1..replicas {
+        // Another one sweeps.
+        serving.push(setup.serve_beside().await?);
     }
     for serve in &serving {
         send(serve, "STOP")?;
