@@ -14,6 +14,7 @@ mod difference;
 #[cfg(fuzzing)]
 pub mod fuzzed;
 mod greeting;
+mod handling;
 mod header_size;
 mod headers;
 mod isolate;

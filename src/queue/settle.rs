@@ -7,8 +7,9 @@
 //! lapin's answer to an acknowledgement only says that it was written. One that is made in the moment in which the
 //! connection breaks may never get it, so every wait here has a limit.
 
-use std::time::Duration;
+use std::{panic::AssertUnwindSafe, time::Duration};
 
+use futures_util::FutureExt;
 use lapin::{
     message::Delivery,
     options::{BasicAckOptions, BasicNackOptions, BasicRejectOptions},
@@ -26,6 +27,9 @@ const GIVE_BACK_TIMEOUT: Duration = Duration::from_secs(2);
 /// dead-letter queue's `x-death` says `rejected`.
 const MOST_PUBLISHED_BYTES: usize = 1024 * 1024;
 
+/// What a delivery comes to that the broker moves to the dead-letter queue: as [`Settlement::as_str`] calls it.
+const DEAD_LETTER: &str = "dead_letter";
+
 /// A delivery whose channel was gone before the broker was told.
 const LOST_CHANNEL: &str = "lost_channel";
 
@@ -34,15 +38,15 @@ const NOT_TAKEN: &str = "not_taken";
 
 /// Executes `settlement`. Gives up on publishing when `stop` is cancelled or the delivery's channel is gone.
 ///
-/// Returns the delivery if it is still ours and has to be given back, once nothing new is delivered to us.
+/// Returns whether the delivery is still ours and has to be given back, once nothing new is delivered to us.
 pub(super) async fn execute(
-    delivery: Delivery,
+    delivery: &Delivery,
     settlement: &Settlement,
     queues: &Queues,
     publisher: &Publisher,
     stop: &CancellationToken,
-) -> Option<Delivery> {
-    let original = if came_as_reopened(&delivery, queues) {
+) -> bool {
+    let original = if came_as_reopened(delivery, queues) {
         headers::reopened(delivery.properties.clone())
     } else {
         delivery.properties.clone()
@@ -51,9 +55,8 @@ pub(super) async fn execute(
     let next_stop = match settlement {
         Settlement::Ack | Settlement::Stale => None,
         Settlement::DeadLetter { .. } if delivery.data.len() > MOST_PUBLISHED_BYTES => {
-            let reject = delivery.acker.reject(BasicRejectOptions { requeue: false });
-            settled(settlement, told("reject", queues, reject).await);
-            return None;
+            reject(delivery, queues).await;
+            return false;
         }
         Settlement::Retry { delay, error } => {
             Some((queues.retry(*delay), headers::onward(&original, attempt, "retry", error)))
@@ -66,7 +69,7 @@ pub(super) async fn execute(
             let properties = headers::parked(&original, attempt, reason.as_str(), error);
             Some((queues.dead_letter(), properties))
         }
-        Settlement::HandBack { .. } => return Some(delivery),
+        Settlement::HandBack { .. } => return true,
     };
     if let Some((queue, properties)) = next_stop {
         let mut delays = Delays::new();
@@ -77,17 +80,23 @@ pub(super) async fn execute(
             span.record("error.type", failure.verdict.as_str());
             warn!(queue, error = %failure, "can't move the delivery on; it stays where it is until that works");
             if !delivery.acker.usable() {
-                return None;
+                return false;
             }
             tokio::select! {
                 () = tokio::time::sleep(delays.next_delay()) => {}
-                () = stop.cancelled() => return Some(delivery),
+                () = stop.cancelled() => return true,
             }
         }
     }
     let acknowledge = delivery.acker.ack(BasicAckOptions::default());
-    settled(settlement, told("ack", queues, acknowledge).await);
-    None
+    settled(settlement.as_str(), told("ack", queues, acknowledge).await);
+    false
+}
+
+/// Has the broker move a delivery to the dead-letter queue as it is, which its `x-death` calls `rejected`.
+pub(super) async fn reject(delivery: &Delivery, queues: &Queues) {
+    let reject = delivery.acker.reject(BasicRejectOptions { requeue: false });
+    settled(DEAD_LETTER, told("reject", queues, reject).await);
 }
 
 /// Tells the broker what becomes of a delivery. Whether it was told.
@@ -102,12 +111,12 @@ async fn told(operation: &'static str, queues: &Queues, tell: impl Future<Output
 }
 
 /// Counts a settlement, by what came of it.
-fn settled(settlement: &Settlement, is_told: bool) {
+fn settled(settlement: &'static str, is_told: bool) {
     if is_told {
-        metrics::settlement(settlement.as_str());
+        metrics::settlement(settlement);
     } else {
         // The channel is gone, and with it the tag: the broker delivers the message again, as a duplicate.
-        debug!(settlement = settlement.as_str(), "the channel was gone before the acknowledgement");
+        debug!(settlement, "the channel was gone before the acknowledgement");
         metrics::settlement(LOST_CHANNEL);
     }
 }
@@ -123,35 +132,44 @@ pub(super) fn came_as_reopened(delivery: &Delivery, queues: &Queues) -> bool {
 pub(super) async fn give_back(deliveries: &[Delivery], queues: &Queues, publisher: &Publisher) {
     let mut is_taken = true;
     for delivery in deliveries {
-        if is_taken && delivery.acker.usable() {
-            let host = queues.host_of(delivery.routing_key.as_str()).filter(|_| queues.host.is_none());
-            let properties = headers::handed_back(&delivery.properties, came_as_reopened(delivery, queues), host);
-            let queue = queues.work();
-            let publish = publisher.publish_to_queue(&queue, properties, &delivery.data);
-            let span = traces::send(&queue);
-            let answer = timeout(GIVE_BACK_TIMEOUT, publish).instrument(span.clone()).await;
-            is_taken = matches!(answer, Ok(Ok(())));
-            if !is_taken {
-                span.record("error.type", NOT_TAKEN);
-            }
+        let given = AssertUnwindSafe(give_one_back(delivery, &mut is_taken, queues, publisher));
+        if given.catch_unwind().await.is_err() {
+            metrics::panic();
+            error!("giving a delivery back panicked: a bug; standard error has the details. It is dead-lettered");
+            reject(delivery, queues).await;
         }
-        // If the channel is gone, the broker has it back already.
-        let settled = async {
-            if is_taken {
-                delivery.acker.ack(BasicAckOptions::default()).await
-            } else {
-                delivery.acker.nack(BasicNackOptions { requeue: true, ..BasicNackOptions::default() }).await
-            }
-        };
-        told(if is_taken { "ack" } else { "nack" }, queues, settled).await;
-        metrics::settlement("hand_back");
     }
+}
+
+/// Gives one back, published anew if the broker takes messages. Sets `is_taken` to whether it does.
+async fn give_one_back(delivery: &Delivery, is_taken: &mut bool, queues: &Queues, publisher: &Publisher) {
+    if *is_taken && delivery.acker.usable() {
+        let host = queues.host_of(delivery.routing_key.as_str()).filter(|_| queues.host.is_none());
+        let properties = headers::handed_back(&delivery.properties, came_as_reopened(delivery, queues), host);
+        let queue = queues.work();
+        let publish = publisher.publish_to_queue(&queue, properties, &delivery.data);
+        let span = traces::send(&queue);
+        let answer = timeout(GIVE_BACK_TIMEOUT, publish).instrument(span.clone()).await;
+        *is_taken = matches!(answer, Ok(Ok(())));
+        if !*is_taken {
+            span.record("error.type", NOT_TAKEN);
+        }
+    }
+    // If the channel is gone, the broker has it back already.
+    if *is_taken {
+        told("ack", queues, delivery.acker.ack(BasicAckOptions::default())).await;
+    } else {
+        let requeue = BasicNackOptions { requeue: true, ..BasicNackOptions::default() };
+        told("nack", queues, delivery.acker.nack(requeue)).await;
+    }
+    metrics::settlement("hand_back");
 }
 
 /// The delivery that a finished task wants given back.
 pub(super) fn returned(finished: Result<Option<Delivery>, JoinError>) -> Option<Delivery> {
     finished.unwrap_or_else(|error| {
-        error!(%error, "settling a delivery failed; the broker delivers it again");
+        // What panics on a delivery's way is caught there, where the delivery is at hand.
+        error!(%error, "the task of a delivery failed; the delivery stays unacknowledged as long as its channel lasts");
         metrics::panic();
         None
     })

@@ -19,20 +19,21 @@ use tokio::{
     time::{Instant, timeout},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, debug, info, warn};
+use tracing::{debug, info, warn};
 
 use super::{
     Publisher, Queues,
     connection::{Link, REQUEST_TIMEOUT, bounded},
-    header_size, headers, isolate,
+    handling::handle,
+    isolate,
     lost::{Lost, connection_lost},
-    received::{REPEATS, log, message, span_of},
-    settle::{came_as_reopened, execute, give_back, returned},
+    received::REPEATS,
+    settle::{give_back, returned},
     topology,
 };
 use crate::{
     cleanup::{Database, Volumes},
-    delivery::consumer::{Consumer, Message},
+    delivery::consumer::Consumer,
     failure::{Dependency, Failure, Verdict},
     health::Health,
     reconnect::Delays,
@@ -202,7 +203,7 @@ impl<V: Volumes, T: Database> Subscription<V, T> {
                 // work.
                 delivery = deliveries.next() => match delivery {
                     Some(Ok(delivery)) => {
-                        work.spawn(self.handle(delivery, stop.clone()));
+                        self.begin(delivery, work, stop);
                     }
                     Some(Err(error)) => return Err(Lost::of(&self.queues.url, "receive", &error)),
                     // The stream must not be asked again after its end: it would never answer.
@@ -234,31 +235,11 @@ impl<V: Volumes, T: Database> Subscription<V, T> {
         Ok(())
     }
 
-    fn handle(
-        &self,
-        mut delivery: Delivery,
-        stop: CancellationToken,
-    ) -> impl Future<Output = Option<Delivery>> + Send + 'static {
-        let consumer = Arc::clone(&self.consumer);
-        let publisher = Arc::clone(&self.publisher);
-        let queues = self.queues.clone();
-        header_size::take_deep(&mut delivery.properties);
-        let failed_attempts = headers::failed_attempts(&delivery.properties);
-        let came_as_reopened = came_as_reopened(&delivery, &queues);
-        let span = span_of(&delivery, failed_attempts.saturating_add(1), &queues);
-        async move {
-            // The channel may have died while the delivery waited here; then it is somebody else's by now.
-            if !delivery.acker.usable() {
-                return None;
-            }
-            let host = queues.host_of(delivery.routing_key.as_str()).or_else(|| headers::host(&delivery.properties));
-            let settlement = consumer
-                .handle(&Message { came_as_reopened, host, ..message(&delivery.properties, &delivery.data) })
-                .await;
-            log(&settlement);
-            execute(delivery, &settlement, &queues, &publisher, &stop).await
-        }
-        .instrument(span)
+    /// Handles a delivery as work of its own.
+    fn begin(&self, delivery: Delivery, work: &mut JoinSet<Option<Delivery>>, stop: &CancellationToken) {
+        let (consumer, publisher) = (Arc::clone(&self.consumer), Arc::clone(&self.publisher));
+        let (queues, stop) = (self.queues.clone(), stop.clone());
+        work.spawn(async move { handle(delivery, &consumer, &queues, &publisher, &stop).await });
     }
 
     /// Waits for work to finish and has what comes of it given back; never returns while there is none.

@@ -1,11 +1,24 @@
 //! Events through a real broker, to their settlement.
 
+use std::sync::Arc;
+
 use lapin::{
     BasicProperties,
     types::{AMQPValue, FieldTable},
 };
+use tokio_util::sync::CancellationToken;
+use volume_reaper::{
+    cleanup::{Removal, fleet::Fleet},
+    config::Config,
+    delivery::consumer::Consumer,
+    failure::Dependency,
+    health::Health,
+    metrics,
+    queue::{Publisher, Queues, Subscription},
+};
 
 use crate::{
+    fakes::{cleaner, row, thread},
     proxy::CountingProxy,
     world::{On, World, eventually, header, world},
 };
@@ -230,4 +243,52 @@ async fn headers_of_the_publisher_travel_on_with_the_message() {
     let message = world.dead_letter().await;
     assert_eq!(header(&message, "traceparent").as_deref(), Some("00-trace"));
     assert_eq!(message.delivery.properties.expiration(), &None);
+}
+
+#[tokio::test]
+async fn a_message_over_which_settling_always_panics_ends_in_the_dead_letter_queue_and_holds_up_nobody() {
+    let world = world_with_ladder(On::Sqlite).await;
+    // On this thread alone: other tests have metrics too.
+    let recorder = metrics::recorder().expect("buckets");
+    let _recording = ::metrics::set_default_local_recorder(&recorder);
+    let config = Config::load(|_| None, &world.settings, None).expect("valid");
+    let queues = Queues::new(&config);
+    let cleaner = Arc::new(cleaner(Ok(Removal::Removed)));
+    *cleaner.threads().is_not_noted.lock().expect("lock") = Some(thread("bug"));
+    let health = Arc::new(Health::new());
+    for dependency in Dependency::ALL {
+        health.up(dependency);
+    }
+    let consumer = Consumer {
+        fleet: Arc::new(Fleet::new(vec![Arc::clone(&cleaner)], &health, 1)),
+        health: Arc::clone(&health),
+        retry_delays: config.retry_delays.clone(),
+    };
+    let subscription = Subscription {
+        publisher: Arc::new(Publisher::new(queues.clone())),
+        queues,
+        consumer: Arc::new(consumer),
+        health,
+        // What is kept unacknowledged keeps everything else away.
+        prefetch: 1,
+    };
+    let (stop, abort) = (CancellationToken::new(), CancellationToken::new());
+    let acts = async {
+        let work = world.work_queue();
+        eventually("the queues are declared", async || world.has_queue(&work).await.then_some(())).await;
+        world.publish(br#"{"thread_id": "bug"}"#).await;
+        world.publish(br#"{"thread_id": "t1"}"#).await;
+        let letter = world.dead_letter().await;
+        assert_eq!(header(&letter, "volume-reaper-reason").as_deref(), Some("exhausted"));
+        assert_eq!(header(&letter, "volume-reaper-attempt").as_deref(), Some("3"));
+        assert!(header(&letter, "volume-reaper-error").is_some_and(|error| error.contains("panicked")));
+        eventually("the other one is marked", async || row(&cleaner, "t1").mark).await;
+        stop.cancel();
+    };
+    let (ran, ()) = tokio::join!(subscription.run(&stop, &abort), acts);
+    ran.expect("it stops");
+    // Nothing was left unacknowledged.
+    assert_eq!(world.messages(&world.work_queue()).await, 0);
+    let metrics = recorder.handle().render();
+    assert!(metrics.contains("volume_reaper_panics_total 3"), "{metrics}");
 }

@@ -128,6 +128,8 @@ pub(crate) struct FakeThreads {
     /// Marks that can't be set; one of them fails all that were to be set with it.
     pub(crate) unmarkable: Mutex<Option<Unmarkable>>,
     pub(crate) failures: Mutex<HashMap<ThreadId, FailedCleanup>>,
+    /// It panics to take note that an event about this thread was handled.
+    pub(crate) is_not_noted: Mutex<Option<ThreadId>>,
 }
 
 impl FakeThreads {
@@ -306,6 +308,11 @@ impl Sightings for FakeThreads {
 impl SweepLog for FakeThreads {}
 
 impl Receipts for FakeThreads {
+    fn event_handled(&self, thread: &ThreadId, _: &Result<Outcome, Failure>, _settlement: &'static str) {
+        let is_not_noted = self.is_not_noted.lock().expect("lock").clone();
+        assert_ne!(is_not_noted.as_ref(), Some(thread), "a bug");
+    }
+
     async fn record(&self, receipt: &Receipt) -> Result<(), Failure> {
         unreachable!("{receipt:?}: only people ask for that")
     }
@@ -356,6 +363,7 @@ pub(crate) fn cleaner_with(
         counts: AtomicU64::new(0),
         unmarkable: Mutex::default(),
         failures: Mutex::default(),
+        is_not_noted: Mutex::default(),
     };
     cleaner_of(volumes, threads, Policy::default(), LIMITS)
 }
