@@ -1,15 +1,16 @@
 //! A dry run's database: the real one as the clean-up sees it, and a journal in place of every write.
 //!
-//! What would have been written is remembered as long as the process lives, so that each thread is decided on once
-//! and a budget that would be used up pauses what comes after it. Everything else is as it is: rows are read when
-//! they would be.
+//! What would have been written is remembered, so that each thread is decided on once and a budget that would be used
+//! up pauses what comes after it. Of many threads those are forgotten first that nothing was decided on or read of for
+//! longest; what comes of them again is said again. Everything else is as it is: rows are read when they would be.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{HashMap, HashSet, VecDeque},
     time::Duration,
 };
 
 use chrono::{DateTime, TimeDelta, Utc};
+use hashlink::LruCache;
 use parking_lot::Mutex;
 use serde_json::json;
 
@@ -25,6 +26,9 @@ use crate::{
     volume_name::{ThreadId, VolumeName},
 };
 
+/// Threads that are remembered: some 30 MB of them.
+const MOST_THREADS: usize = 100_000;
+
 /// A database to which nothing is written.
 pub struct DryRun<T> {
     inner: T,
@@ -33,19 +37,47 @@ pub struct DryRun<T> {
 }
 
 /// What would be otherwise if this were no dry run.
-#[derive(Default)]
 struct WouldBe {
     /// Of threads those volumes that would be marked (true), or whose marks would be withdrawn.
-    marks: HashMap<ThreadId, HashMap<VolumeName, bool>>,
+    marks: LruCache<ThreadId, HashMap<VolumeName, bool>>,
     /// When volumes and containers were removed; the last hour's.
-    removals: Vec<DateTime<Utc>>,
+    removals: VecDeque<DateTime<Utc>>,
     /// By host; `None` is everything.
     pauses: HashMap<Option<String>, Pause>,
 }
 
 impl WouldBe {
+    /// As things are; at most so many threads are remembered.
+    fn remembering(most_threads: usize) -> Self {
+        Self { marks: LruCache::new(most_threads), removals: VecDeque::new(), pauses: HashMap::new() }
+    }
+
+    /// Sets or withdraws a volume's mark. Whether it was otherwise, as far as that is remembered.
+    fn mark(&mut self, thread: &ThreadId, volume: &VolumeName, is_marked: bool) -> bool {
+        if let Some(marks) = self.marks.get_mut(thread) {
+            return marks.insert(volume.clone(), is_marked) != Some(is_marked);
+        }
+        self.marks.insert(thread.clone(), HashMap::from([(volume.clone(), is_marked)]));
+        true
+    }
+
+    /// Takes note of removals at these times.
+    fn remove(&mut self, at: impl IntoIterator<Item = DateTime<Utc>>) {
+        self.removals.extend(at);
+        self.removed_last_hour();
+    }
+
+    /// Counts the removals, and forgets those of before.
+    fn removed_last_hour(&mut self) -> u64 {
+        let an_hour_ago = Utc::now() - TimeDelta::hours(1);
+        while self.removals.front().is_some_and(|at| *at <= an_hour_ago) {
+            self.removals.pop_front();
+        }
+        self.removals.iter().filter(|at| **at > an_hour_ago).count() as u64
+    }
+
     /// Makes of a row what it would be.
-    fn change(&self, thread: &ThreadId, row: &mut Thread) {
+    fn change(&mut self, thread: &ThreadId, row: &mut Thread) {
         let Some(marks) = self.marks.get(thread) else { return };
         let Some(volumes) = &mut row.volumes else {
             row.marked = marks.values().all(|marked| *marked);
@@ -69,7 +101,7 @@ impl WouldBe {
 impl<T: Database> DryRun<T> {
     /// Reads from `inner` and writes to `journal`.
     pub fn new(inner: T, journal: Journal) -> Self {
-        Self { inner, journal, would_be: Mutex::default() }
+        Self { inner, journal, would_be: Mutex::new(WouldBe::remembering(MOST_THREADS)) }
     }
 
     /// The threads that these receipts would mark, each with whether that would be news.
@@ -84,14 +116,12 @@ impl<T: Database> DryRun<T> {
         let of_thread = removed.first().copied().or(receipts.first())?;
         let is_news = {
             let mut would_be = self.would_be.lock();
-            would_be.removals.extend(removed.iter().filter(|receipt| !receipt.is_written).map(|receipt| receipt.at));
+            would_be.remove(removed.iter().filter(|receipt| !receipt.is_written).map(|receipt| receipt.at));
             if !of_thread.completes {
                 return None;
             }
-            let marks = would_be.marks.entry(of_thread.thread_id.clone()).or_default();
             let complete = receipts.iter().filter(|receipt| receipt.completes);
-            let news = complete.filter(|receipt| marks.insert(receipt.volume.clone(), true) != Some(true));
-            news.count() > 0
+            complete.filter(|receipt| would_be.mark(&of_thread.thread_id, &receipt.volume, true)).count() > 0
         };
         // What an event came to is in the journal with all else about it.
         if is_news && !matches!(of_thread.origin, Origin::Event(_)) {
@@ -143,7 +173,7 @@ impl<T: Database> Threads for DryRun<T> {
     }
 
     async fn unmark(&self, thread: &ThreadId, volume: &VolumeName) -> Result<bool, Failure> {
-        self.would_be.lock().marks.entry(thread.clone()).or_default().insert(volume.clone(), false);
+        self.would_be.lock().mark(thread, volume, false);
         self.journal.write(json!({ "thread_id": thread, "source": "sweep", "outcome": "mark_withdrawn" }));
         Ok(true)
     }
@@ -234,7 +264,7 @@ impl<T: Database> Receipts for DryRun<T> {
     }
 
     async fn record_containers(&self, receipts: &[ContainerReceipt]) -> Result<(), Failure> {
-        self.would_be.lock().removals.extend(receipts.iter().map(|receipt| receipt.at));
+        self.would_be.lock().remove(receipts.iter().map(|receipt| receipt.at));
         for receipt in receipts {
             self.journal.write(json!({
                 "thread_id": receipt.thread_id, "source": receipt.origin.as_str(),
@@ -247,9 +277,47 @@ impl<T: Database> Receipts for DryRun<T> {
 
     async fn removed_last_hour(&self) -> Result<u64, Failure> {
         let removed = self.inner.removed_last_hour().await?;
-        let an_hour_ago = Utc::now() - TimeDelta::hours(1);
-        let mut would_be = self.would_be.lock();
-        would_be.removals.retain(|at| *at > an_hour_ago);
-        Ok(removed.saturating_add(would_be.removals.len() as u64))
+        Ok(removed.saturating_add(self.would_be.lock().removed_last_hour()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{cleanup::Close, volume_name::VolumeNames};
+
+    #[test]
+    fn of_more_threads_than_are_remembered_the_one_that_was_asked_for_longest_ago_is_forgotten() {
+        let names = VolumeNames::of_prefix("ha_ws_").expect("valid");
+        let mut would_be = WouldBe::remembering(2);
+        let thread = |id: &str| ThreadId::parse(id).expect("valid");
+        let is_marked = |would_be: &mut WouldBe, id: &str| {
+            let close = Close::default();
+            let mut row = Thread { closed: true, marked: false, close, held: false, host: None, volumes: None };
+            would_be.change(&thread(id), &mut row);
+            row.marked
+        };
+        let mark = |would_be: &mut WouldBe, id: &str| would_be.mark(&thread(id), &names.volume_of(&thread(id)), true);
+        assert!(mark(&mut would_be, "a") && mark(&mut would_be, "b"));
+        // Asked for, and so remembered longer than the other.
+        assert!(is_marked(&mut would_be, "a"));
+        assert!(mark(&mut would_be, "c"));
+        assert_eq!(["a", "b", "c"].map(|id| is_marked(&mut would_be, id)), [true, false, true]);
+        // What is remembered is no news, and what is forgotten is.
+        assert!(!mark(&mut would_be, "a") && mark(&mut would_be, "b"));
+        for number in 0..100 {
+            mark(&mut would_be, &format!("t{number}"));
+        }
+        assert_eq!(would_be.marks.len(), 2);
+    }
+
+    #[test]
+    fn removals_are_forgotten_after_an_hour_though_nobody_counts_them() {
+        let mut would_be = WouldBe::remembering(1);
+        let ago = |minutes| Utc::now() - TimeDelta::minutes(minutes);
+        would_be.remove([ago(90), ago(61)]);
+        would_be.remove([ago(59), ago(1)]);
+        assert_eq!(would_be.removals.len(), 2);
+        assert_eq!(would_be.removed_last_hour(), 2);
     }
 }
