@@ -100,7 +100,8 @@ pub(super) struct PageQuery {
 pub(super) struct RemovalsPage {
     /// The latest first.
     pub(super) removals: Vec<ListedReceipt>,
-    /// Where the next page begins, if there is one.
+    /// Where the next page begins, if there may be one. A page can be short, or empty, and have a next one: what a
+    /// filter leaves out is looked through a piece at a time.
     pub(super) next: Option<String>,
 }
 

@@ -26,6 +26,7 @@ use crate::{
         fleet_view::Hosts,
         orphan_removal,
         parked::{Parked, ParkedPage},
+        receipt_pages,
         status::overview::Report as StatusReport,
         waiting_list::{self, WaitingFilter, WaitingPage},
     },
@@ -144,10 +145,8 @@ pub(super) async fn removals(State(console): Shared, headers: HeaderMap, uri: Ur
 pub(super) async fn removals_page(console: &Console, query: &RemovalsQuery) -> Result<RemovalsPage, Problem> {
     let limit = answer::limit(query.limit)?;
     let before = receipts_after(query)?;
-    let removals = console.store().await?.list_receipts(&receipt_filter(query), before, limit as u64 + 1).await?;
-    let (removals, has_more) = cut(removals, limit);
-    let next = removals.last().filter(|_| has_more).map(|last| last.place().to_string());
-    Ok(RemovalsPage { removals, next })
+    let (removals, next) = receipt_pages::page(console.store().await?, &receipt_filter(query), before, limit).await?;
+    Ok(RemovalsPage { removals, next: next.as_ref().map(ToString::to_string) })
 }
 
 /// The place behind which the page begins.

@@ -12,18 +12,21 @@ use crate::{
     cli::{ReceiptsAction, ReceiptsSelection},
     config::Config,
     failure::Failure,
-    operations::{audit_trail::point, read_only_store, require_schema},
+    operations::{audit_trail::point, read_only_store, receipt_pages::page, require_schema},
     progress,
     store::{ListedReceipt, ReceiptFilter, ReceiptPlace, Store, Verification},
     terminal::Plain,
 };
 
 /// Receipts of a page; what is read at once and held in memory.
-const PAGE: u64 = 1000;
+const PAGE: usize = 1000;
 /// Lines for people, unless a limit is given: a screen or three.
 const SHOWN: u64 = 100;
 /// Chains whose end is shown to people; `--json` has all.
 const FLAWS_SHOWN: usize = 100;
+
+/// Receipts, and where the next ones begin.
+type Page = (Vec<ListedReceipt>, Option<ReceiptPlace>);
 
 pub(super) async fn run(
     config: &Config,
@@ -34,7 +37,7 @@ pub(super) async fn run(
     require_schema(&store, config).await?;
     let done = match action {
         None => {
-            let page = async |filter: &ReceiptFilter, after, limit| store.list_receipts(filter, after, limit).await;
+            let page = async |filter: &ReceiptFilter, after, limit| page(&store, filter, after, limit).await;
             list(selection, page).await.map(|()| true)
         }
         Some(ReceiptsAction::Verify { json }) => verify(&store, json).await,
@@ -43,10 +46,11 @@ pub(super) async fn run(
     done.map(|whole| if whole { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Prints the list out of pages, each of at most as many receipts as it is asked for, behind a place.
+/// Prints the list out of pages, each of at most as many receipts as it is asked for, behind a place, and with where
+/// the next one begins.
 pub(super) async fn list(
     selection: ReceiptsSelection,
-    pages: impl AsyncFn(&ReceiptFilter, Option<ReceiptPlace>, u64) -> Result<Vec<ListedReceipt>, Failure>,
+    pages: impl AsyncFn(&ReceiptFilter, Option<ReceiptPlace>, usize) -> Result<Page, Failure>,
 ) -> Result<(), Failure> {
     let now = Utc::now();
     let time = |name: &str, text: Option<&str>| text.map(|text| point(name, text, now)).transpose();
@@ -58,28 +62,22 @@ pub(super) async fn list(
         outcome: selection.outcome,
     };
     let mut form = Form::of(selection.json, selection.csv);
-    let limit = selection.limit.unwrap_or(if form.is_for_people() { SHOWN } else { u64::MAX });
-    let mut after = selection.after;
-    let mut left = limit;
-    // One more than is wanted, to know whether there are more.
-    let mut has_more = false;
+    let mut left = selection.limit.unwrap_or(if form.is_for_people() { SHOWN } else { u64::MAX });
+    let (mut after, mut next) = (selection.after, None);
     // Lines for people are cut where their terminal ends.
     let print = if form.is_for_people() { output::list } else { write };
     print(&form.begin())?;
     while left > 0 {
-        let mut page = pages(&filter, after, PAGE.min(left.saturating_add(1))).await?;
-        let is_last = (page.len() as u64) < PAGE.min(left.saturating_add(1));
-        let more = page.len().saturating_sub(usize::try_from(left).unwrap_or(usize::MAX));
-        page.truncate(page.len() - more);
-        has_more = more > 0;
-        left -= page.len() as u64;
-        after = page.last().map(ListedReceipt::place).or(after);
-        print(&form.page(&page)?)?;
-        if is_last || reader_is_gone() {
+        let (receipts, behind) = pages(&filter, after, usize::try_from(left).unwrap_or(PAGE).min(PAGE)).await?;
+        left = left.saturating_sub(receipts.len() as u64);
+        next = behind;
+        print(&form.page(&receipts)?)?;
+        if next.is_none() || reader_is_gone() {
             break;
         }
+        after = next;
     }
-    write(&form.end(after.filter(|_| has_more)))
+    write(&form.end(next))
 }
 
 /// Whether all receipts are as they were written.

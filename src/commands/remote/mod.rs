@@ -156,6 +156,11 @@ async fn list_orphans(server: &Server, as_json: bool) -> Result<(), Failure> {
 #[derive(Deserialize)]
 struct ReceiptsPage {
     removals: Vec<ListedReceipt>,
+    next: Option<String>,
+}
+
+fn unknown_place(next: &str) -> Failure {
+    Failure::permanent(format!("the service says {next:?} for where its next receipts begin, which is no such place"))
 }
 
 async fn list_receipts(server: &Server, selection: ReceiptsSelection) -> Result<(), Failure> {
@@ -171,8 +176,9 @@ async fn list_receipts(server: &Server, selection: ReceiptsSelection) -> Result<
             ("limit", Some(limit.to_string())),
         ];
         let query: Vec<_> = conditions.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
-        let page: ReceiptsPage = server.get("removals", &query).await?;
-        Ok(page.removals)
+        let ReceiptsPage { removals, next } = server.get("removals", &query).await?;
+        let next = next.map(|next| next.parse().map_err(|_| unknown_place(&next))).transpose()?;
+        Ok((removals, next))
     })
     .await
 }

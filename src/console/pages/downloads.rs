@@ -19,13 +19,15 @@ use crate::{
         reading::{Shared, receipt_filter},
     },
     failure::Failure,
-    operations::audit_trail::{ReceiptTable, unwritable},
-    store::ListedReceipt,
+    operations::{
+        audit_trail::{ReceiptTable, unwritable},
+        receipt_pages,
+    },
     sweep::Planned,
 };
 
 /// Receipts that are read at once for a download.
-const DOWNLOADED_AT_ONCE: u64 = 1000;
+const DOWNLOADED_AT_ONCE: usize = 1000;
 /// Lines of a dry run's list that are written at once.
 const LINES_AT_ONCE: usize = 1000;
 
@@ -40,11 +42,9 @@ pub(super) async fn removals(State(console): Shared, uri: Uri) -> Page {
         let filter = filter.clone();
         async move {
             let Some((store, mut table, after, turn)) = reading else { return Ok::<_, Failure>(None) };
-            let page = store.list_receipts(&filter, after, DOWNLOADED_AT_ONCE).await?;
+            let (page, next) = receipt_pages::page(&store, &filter, after, DOWNLOADED_AT_ONCE).await?;
             let text = table.page(&page)?;
-            let is_last = (page.len() as u64) < DOWNLOADED_AT_ONCE;
-            let after = page.last().map(ListedReceipt::place);
-            Ok(Some((text, (!is_last).then_some((store, table, after, turn)))))
+            Ok(Some((text, next.map(|next| (store, table, Some(next), turn)))))
         }
     });
     Ok((headers("attachment; filename=\"removals.csv\""), Body::from_stream(pages)).into_response())

@@ -19,19 +19,12 @@ use super::{
     viewer::{Place, Viewer},
     without_empty,
 };
-use crate::{
-    console::{
-        answer,
-        done::{actions_page, sweeps_page},
-        lately::Range,
-        problem::Problem,
-        queries::{DeadLettersQuery, OrphansQuery, RemovalsPage, ThreadsQuery},
-        reading::{
-            Shared, explained, holds_page, orphans_page, page_of, receipt_filter, receipts_after, thread_id,
-            threads_page,
-        },
-    },
-    operations::receipt_pages,
+use crate::console::{
+    answer,
+    done::{actions_page, sweeps_page},
+    lately::Range,
+    queries::{DeadLettersQuery, OrphansQuery, RemovalsQuery, ThreadsQuery},
+    reading::{Shared, explained, holds_page, orphans_page, page_of, removals_page, thread_id, threads_page},
 };
 
 /// Rows of a long list on a page: more than anybody reads, and few enough to be there at once.
@@ -105,12 +98,8 @@ pub(super) async fn letters(State(console): Shared, viewer: Viewer, uri: Uri) ->
 
 pub(super) async fn removals(State(console): Shared, viewer: Viewer, uri: Uri) -> Page {
     let form: RemovalsForm = answer::query(&uri)?;
-    let query = form.query()?;
-    let after = receipts_after(&query)?;
-    let filter = receipt_filter(&query);
-    let found = receipt_pages::page(console.store().await?, &filter, after, ROWS).await;
-    let (removals, next) = found.map_err(Problem::from)?;
-    let page = RemovalsPage { removals, next: next.as_ref().map(ToString::to_string) };
+    let query = RemovalsQuery { limit: Some(ROWS), ..form.query()? };
+    let page = removals_page(&console, &query).await?;
     Ok(rendered(&Removals::new(frame(&console, &viewer).await, form, page)))
 }
 
