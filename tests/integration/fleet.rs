@@ -332,7 +332,7 @@ async fn the_only_host_becomes_one_of_several_by_its_name() {
 
 #[tokio::test]
 async fn explain_status_and_doctor_tell_of_each_host() {
-    let hosts @ [_, b] = &PrivateHost::several::<2>().await;
+    let hosts @ [a, b] = &PrivateHost::several::<2>().await;
     let world = fleet(hosts).await;
     assert_eq!(world.sweep().await["skipped_reason"], Value::Null);
     b.create_volume(&world.volume("t1")).await;
@@ -353,6 +353,26 @@ async fn explain_status_and_doctor_tell_of_each_host() {
     b.create_volume(&orphan).await;
     let orphans = world.json(&["orphans", "--json"]).await;
     assert_eq!((&orphans["orphans"][0]["volume"], &orphans["orphans"][0]["host"]), (&json!(orphan), &json!("b")));
+
+    // What one of them has is said though the other is down, and what none has that answers is not known.
+    closed(&world, "t2", None).await;
+    a.control("kill").await;
+    let explained = world.json(&["explain", "t1", "--json"]).await;
+    assert_eq!(
+        (&explained["reasons"][0], &explained["daemon"]["host"]),
+        (&json!("waiting"), &json!("b")),
+        "{explained}"
+    );
+    assert_eq!(explained["hosts"][1], json!({ "host": "b", "found": [world.volume("t1")], "error": null }));
+    assert!(explained["hosts"][0]["error"].as_str().is_some_and(|error| error.starts_with("host a: ")), "{explained}");
+    let output = world.run(&["explain", "t2"]).await;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let answer =
+        format!("a host does not answer, so whether the volume {} is there is not known: host a", world.volume("t2"));
+    assert!(output.status.code() == Some(1) && text.contains(&answer), "{text}");
+    for line in ["  docker   host b, ", "  docker   host b has no volume of it\n", "  docker   no answer: host a: "] {
+        assert!(text.contains(line), "{text}");
+    }
 }
 
 #[tokio::test]

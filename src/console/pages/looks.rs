@@ -89,6 +89,8 @@ pub(super) struct Thread {
     frame: Frame,
     id: String,
     answer: String,
+    /// What each of its hosts says, if not all answer.
+    hosts: Vec<String>,
     /// All of them, if it has several.
     volumes: Vec<VolumeRow>,
     users: Vec<UserRow>,
@@ -207,6 +209,7 @@ impl Thread {
             frame,
             id: id.to_string(),
             answer: explanation.answer.clone(),
+            hosts: explanation.hosts.iter().map(ToString::to_string).collect(),
             volumes: volumes.collect(),
             users: users.collect(),
             events: events(explanation),

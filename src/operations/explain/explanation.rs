@@ -7,6 +7,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{
+    testimony::HostTestimony,
     why::{Facts, Reason, why},
     words::{of_container, of_other, of_receipt, of_user, times},
 };
@@ -15,7 +16,7 @@ use crate::{
     docker::{FoundVolume, SeenVolume, VolumeUser},
     store::{Hold, Sweeper, ThreadRow, WrittenReceipt},
     terminal::{Plain, time},
-    volume_name::ThreadId,
+    volume_name::{ThreadId, VolumeName},
 };
 
 /// The facts and what they come to; with `--json` written as it is.
@@ -38,6 +39,9 @@ pub struct Explanation {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) volumes: Vec<SeenVolume>,
     pub(crate) daemon: DaemonIdentity,
+    /// What each host says that may have a volume of the thread, if not all answer.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) hosts: Vec<HostTestimony>,
     pub(crate) sweeper: Option<Sweeper>,
     pub(crate) errors: Errors,
 }
@@ -64,7 +68,16 @@ impl Explanation {
         let clauses: Vec<_> = reasons.iter().map(|reason| reason.clause(&facts)).collect();
         let answer = format!("thread {}: {}", facts.thread, clauses.join("; "));
         let (database, docker) = (facts.database, facts.docker);
-        let errors = Errors { database: database.as_ref().err().cloned(), docker: docker.as_ref().err().cloned() };
+        let hosts = docker.as_ref().map_or_else(|_| Vec::new(), |daemon| daemon.hosts.clone());
+        let is_not_known = |volume: &VolumeName| HostTestimony::not_known(&hosts).contains(&volume);
+        let errors = Errors {
+            database: database.as_ref().err().cloned(),
+            docker: match &docker {
+                Err(error) => Some(error.clone()),
+                Ok(_) if HostTestimony::not_known(&hosts).is_empty() => None,
+                Ok(_) => Some(HostTestimony::errors(&hosts)),
+            },
+        };
         let (rows, docker) = (database.ok(), docker.ok());
         let daemon = DaemonIdentity {
             host: docker.as_ref().and_then(|daemon| daemon.host.clone()),
@@ -73,6 +86,7 @@ impl Explanation {
         };
         let volumes = docker.map_or_else(Vec::new, |daemon| daemon.volumes);
         let seen = volumes.iter().find(|seen| seen.volume == facts.volume);
+        let seen = seen.filter(|seen| seen.found.is_some() || !is_not_known(&seen.volume));
         let (volume_found, users) = seen.map_or((None, None), |seen| (seen.found.clone(), Some(seen.users.clone())));
         let volumes = Some(volumes).filter(|volumes| volumes.len() > 1).unwrap_or_default();
         let mut explanation = Self {
@@ -90,6 +104,7 @@ impl Explanation {
             users,
             volumes,
             daemon,
+            hosts,
             sweeper: None,
             errors,
         };
@@ -146,10 +161,14 @@ impl fmt::Display for Explanation {
         let host = self.daemon.host.as_ref().map(|host| format!("host {host}, ")).unwrap_or_default();
         match (&self.daemon.answering, &self.daemon.pinned) {
             (Some(answering), Some(pinned)) if answering == pinned => {
-                writeln!(f, "  docker   {host}{}, the pinned daemon", Plain(answering))
+                writeln!(f, "  docker   {host}{}, the pinned daemon", Plain(answering))?;
             }
-            (Some(answering), _) => writeln!(f, "  docker   {host}{}, not the pinned daemon", Plain(answering)),
-            (None, _) => Ok(()),
+            (Some(answering), _) => writeln!(f, "  docker   {host}{}, not the pinned daemon", Plain(answering))?,
+            (None, _) => {}
         }
+        for host in &self.hosts {
+            writeln!(f, "  docker   {host}")?;
+        }
+        Ok(())
     }
 }

@@ -1,6 +1,7 @@
 //! Why a thread's volume is still there, or when it went. Looks, and changes nothing.
 
 pub mod explanation;
+pub mod testimony;
 pub mod why;
 pub(super) mod words;
 
@@ -9,6 +10,7 @@ use futures_util::future::join_all;
 
 use self::{
     explanation::Explanation,
+    testimony::HostTestimony,
     why::{Daemon, Facts, Rows},
 };
 use super::{docker, sweep_lease};
@@ -34,12 +36,12 @@ pub async fn explain(config: &Config, thread: ThreadId) -> Explanation {
         thread,
         now: Utc::now(),
         database: rows.map_err(|failure| failure.message),
-        docker: daemon.map_err(|failure| failure.message),
+        docker: daemon,
     })
 }
 
 impl Explanation {
-    /// Whether database and Docker both answered.
+    /// Whether database and Docker both answered, as far as it matters.
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.errors.database.is_none() && self.errors.docker.is_none()
@@ -47,7 +49,7 @@ impl Explanation {
 }
 
 /// What the database says of the thread, and the host that has its volume.
-async fn found(config: &Config, thread: &ThreadId) -> (Result<Rows, Failure>, Result<Daemon, Failure>) {
+async fn found(config: &Config, thread: &ThreadId) -> (Result<Rows, Failure>, Result<Daemon, String>) {
     let by_template = |host: Option<String>| vec![(host, config.volume_names.volumes_of(thread))];
     let store = match super::store_to_look_at(config).await {
         Ok(store) => store,
@@ -91,24 +93,40 @@ fn checked(config: &Config, named: Vec<NamedVolume>) -> (ByHost, Option<String>)
     (volumes, refused)
 }
 
+/// What hosts say that some of a thread's volumes may be on.
+struct Heard {
+    /// The one that says most, of those that answer.
+    most_relevant: Option<Daemon>,
+    hosts: Vec<HostTestimony>,
+}
+
 /// Looks at the hosts that volumes of the thread are on, at least one: the daemon of that volume which says most, with
-/// what the others have.
+/// what the others have. An error if none answers.
 async fn all_daemons(
     config: &Config,
     pinned: &[PinnedDaemon],
     thread: &ThreadId,
     volumes: ByHost,
-) -> Result<Daemon, Failure> {
+) -> Result<Daemon, String> {
     let look =
         async |(host, volumes): (Option<String>, Vec<VolumeName>)| daemon(config, host, pinned, thread, &volumes).await;
-    let all = join_all(volumes.into_iter().map(look)).await;
-    let mut all = all.into_iter().collect::<Result<Vec<_>, _>>()?;
+    let (mut all, mut hosts) = (Vec::new(), Vec::new());
+    for heard in join_all(volumes.into_iter().map(look)).await {
+        all.extend(heard.most_relevant);
+        hosts.extend(heard.hosts);
+    }
+    if all.is_empty() {
+        return Err(HostTestimony::errors(&hosts));
+    }
     let seen: Vec<_> = all.iter().flat_map(|daemon| daemon.volumes.clone()).collect();
     let telling = &SeenVolume::most_telling(&seen).volume;
     let has_it = |daemon: &Daemon| daemon.volumes.iter().any(|seen| seen.volume == *telling);
     let main = all.iter().position(has_it).unwrap_or(0);
     let mut main = all.swap_remove(main);
     main.volumes.extend(all.into_iter().flat_map(|daemon| daemon.volumes));
+    if hosts.iter().any(|host| host.error.is_some()) {
+        main.hosts = hosts;
+    }
     Ok(main)
 }
 
@@ -146,29 +164,31 @@ async fn daemon(
     pinned: &[PinnedDaemon],
     thread: &ThreadId,
     volumes: &[VolumeName],
-) -> Result<Daemon, Failure> {
+) -> Heard {
     let asked: Vec<_> = match &host {
         None => config.docker_hosts.iter().collect(),
         Some(host) => config.docker_hosts.iter().filter(|each| each.name.name() == Some(host)).collect(),
     };
-    let mut all = join_all(asked.into_iter().map(|host| look(config, host, thread, volumes))).await;
+    if asked.is_empty() {
+        let host = host.unwrap_or_default();
+        let error = format!("its row names host {host:?}, which is none of VOLUME_REAPER_DOCKER_HOSTS");
+        return Heard { most_relevant: None, hosts: vec![HostTestimony::new(&host, volumes, Err(&error))] };
+    }
+    let all = join_all(asked.iter().map(|host| look(config, host, thread, volumes))).await;
+    let testimony = |(host, answer): (&&DockerHost, &Result<Daemon, Failure>)| {
+        HostTestimony::new(host.name.key(), volumes, answer.as_ref().map_err(|failure| failure.message.as_str()))
+    };
+    let hosts = asked.iter().zip(&all).map(testimony).collect();
+    let mut answering: Vec<_> = all.into_iter().flatten().collect();
     let is_pinned = |daemon: &Daemon| {
         let name = daemon.host.as_deref().unwrap_or(Host::Only.key());
         pinned.iter().any(|pinned| pinned.name == name && pinned.identity == daemon.identity)
     };
-    let has_it = |each: &Result<Daemon, Failure>| {
-        each.as_ref().is_ok_and(|daemon| SeenVolume::most_telling(&daemon.volumes).found.is_some())
-    };
-    let is_of_pinned = |each: &Result<Daemon, Failure>| each.as_ref().is_ok_and(is_pinned);
+    let has_it = |daemon: &Daemon| SeenVolume::most_telling(&daemon.volumes).found.is_some();
     let most_relevant =
-        all.iter().position(has_it).or_else(|| all.iter().position(|each| !is_of_pinned(each))).unwrap_or(0);
-    if all.is_empty() {
-        let host = host.unwrap_or_default();
-        return Err(Failure::permanent(format!(
-            "its row names host {host:?}, which is none of VOLUME_REAPER_DOCKER_HOSTS"
-        )));
-    }
-    all.swap_remove(most_relevant)
+        answering.iter().position(has_it).or_else(|| answering.iter().position(|each| !is_pinned(each))).unwrap_or(0);
+    let most_relevant = (!answering.is_empty()).then(|| answering.swap_remove(most_relevant));
+    Heard { most_relevant, hosts }
 }
 
 async fn look(
@@ -197,7 +217,7 @@ async fn look(
         for seen in &mut volumes {
             seen.host.clone_from(&name);
         }
-        Ok(Daemon { host: name, identity: identity.as_str().to_owned(), volumes })
+        Ok(Daemon { host: name, identity: identity.as_str().to_owned(), volumes, hosts: Vec::new() })
     };
     look.await.map_err(|failure: Failure| match host.name.name() {
         None => failure,

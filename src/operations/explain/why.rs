@@ -9,6 +9,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::testimony::HostTestimony;
 use crate::{
     cleanup::{Identity, Pause, exited::MayGo, failing::Failing, retention::Due},
     docker::{SeenVolume, VolumeUser},
@@ -46,11 +47,19 @@ pub struct Daemon {
     pub host: Option<String>,
     /// Who answers.
     pub identity: String,
-    /// The thread's volumes, at least one.
+    /// The thread's volumes, at least one; with those that other daemons have.
     pub volumes: Vec<SeenVolume>,
+    /// What each host says that may have them, if not all answer.
+    pub hosts: Vec<HostTestimony>,
 }
 
 impl Daemon {
+    /// Whether the volume that says most about the thread is there; nothing if a host may have it that does not answer.
+    pub(super) fn has_it(&self) -> Option<bool> {
+        let is_found = SeenVolume::most_telling(&self.volumes).found.is_some();
+        (is_found || HostTestimony::not_known(&self.hosts).is_empty()).then_some(is_found)
+    }
+
     /// The containers that use the thread's volumes, each once.
     pub(super) fn users(&self) -> impl Iterator<Item = &VolumeUser> {
         let mut seen = HashSet::new();
@@ -111,7 +120,7 @@ pub enum Reason {
     NoDaemonPinned,
     /// The database could not be read.
     DatabaseDown,
-    /// Docker did not answer.
+    /// Docker did not answer, or not on each host that may have a volume of the thread.
     DockerDown,
 }
 
@@ -119,6 +128,8 @@ pub enum Reason {
 #[must_use]
 pub fn why(facts: &Facts) -> Vec<Reason> {
     let docker = facts.docker.as_ref().ok();
+    // Nothing follows from the answers of those that do not have it.
+    let telling = docker.filter(|daemon| daemon.has_it().is_some());
     let mut reasons = match &facts.database {
         Err(_) => vec![Reason::DatabaseDown],
         Ok(rows) => match &rows.row {
@@ -126,11 +137,11 @@ pub fn why(facts: &Facts) -> Vec<Reason> {
             Some(row) if !row.closed => vec![Reason::NotClosed],
             Some(row) => {
                 let refused = rows.refused.as_ref().map(|_| Reason::RefusedName);
-                refused.into_iter().chain(of_closed(rows, row.marked, docker)).collect()
+                refused.into_iter().chain(of_closed(rows, row.marked, telling)).collect()
             }
         },
     };
-    if docker.is_none() {
+    if docker.is_none_or(|daemon| !HostTestimony::not_known(&daemon.hosts).is_empty()) {
         reasons.push(Reason::DockerDown);
     }
     // Where it is a sweep that is waited for.
@@ -245,7 +256,7 @@ mod tests {
         };
         let found = FoundVolume { driver: "local".to_owned(), created_at: None, labels: [].into() };
         let seen = SeenVolume { volume: volume.clone(), found: Some(found), users: Vec::new(), host: None };
-        let daemon = Daemon { host: None, identity: "ID".to_owned(), volumes: vec![seen] };
+        let daemon = Daemon { host: None, identity: "ID".to_owned(), volumes: vec![seen], hosts: Vec::new() };
         Facts { thread, volume, now: now(), database: Ok(rows), docker: Ok(daemon) }
     }
 
@@ -350,6 +361,42 @@ mod tests {
         assert_eq!(why(&Facts { database: Err("down".to_owned()), ..facts() }), [Reason::DatabaseDown]);
         let both = Facts { database: Err("down".to_owned()), ..with_docker_down(|_, _| {}) };
         assert_eq!(why(&both), [Reason::DatabaseDown, Reason::DockerDown]);
+    }
+
+    /// The thread's volume may be on `a`, which answers, and on `b`, which does not.
+    fn with_a_host_down(is_on_a: bool, change: impl FnOnce(&mut Rows)) -> Facts {
+        changed(|rows, daemon| {
+            change(rows);
+            daemon.host = Some("a".to_owned());
+            if !is_on_a {
+                daemon.volumes[0].found = None;
+            }
+            let asked = [daemon.volumes[0].volume.clone()];
+            daemon.hosts = vec![
+                HostTestimony::new("a", &asked, Ok(daemon)),
+                HostTestimony::new("b", &asked, Err("host b: connection refused")),
+            ];
+        })
+    }
+
+    #[test]
+    fn what_one_host_has_is_told_though_another_does_not_answer_and_what_none_has_is_not_known() {
+        let found = with_a_host_down(true, |_| {});
+        assert_eq!(why(&found), [Reason::Waiting]);
+        let explanation = Explanation::new(found);
+        assert!(explanation.is_complete() && explanation.volume_found.is_some());
+
+        for (change, reasons) in [
+            ((|_| {}) as fn(&mut Rows), &[Reason::DockerDown][..]),
+            (|rows| rows.failure = Some(failed()), &[Reason::Failing, Reason::DockerDown]),
+            (|rows| mark(rows), &[Reason::Gone, Reason::DockerDown]),
+            (|rows| rows.row = None, &[Reason::UnknownThread, Reason::DockerDown]),
+        ] {
+            assert_eq!(why(&with_a_host_down(false, change)), reasons);
+        }
+        let not_known = Explanation::new(with_a_host_down(false, |_| {}));
+        assert!(!not_known.is_complete() && not_known.users.is_none());
+        assert_eq!(not_known.errors.docker.as_deref(), Some("host b: connection refused"));
     }
 
     #[test]
@@ -490,6 +537,9 @@ mod tests {
             other(None),
             Explanation::new(Facts { database: database_down(), ..facts() }).to_string(),
             Explanation::new(with_docker_down(|_, _| {})).to_string(),
+            Explanation::new(with_a_host_down(true, |_| {})).to_string(),
+            Explanation::new(with_a_host_down(false, |_| {})).to_string(),
+            Explanation::new(with_a_host_down(false, |rows| rows.row = None)).to_string(),
             Explanation::new(Facts { database: database_down(), ..with_docker_down(|_, _| {}) }).to_string(),
         ];
         insta::assert_snapshot!("not_known", answers.join("\n"));

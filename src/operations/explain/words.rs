@@ -1,6 +1,9 @@
 //! The reasons in words.
 
-use super::why::{Facts, Reason, users_may_go};
+use super::{
+    testimony::HostTestimony,
+    why::{Facts, Reason, users_may_go},
+};
 use crate::{
     cleanup::{
         Gone, Origin,
@@ -11,6 +14,7 @@ use crate::{
     docker::{SeenVolume, VolumeUser},
     store::WrittenReceipt,
     terminal::{Plain, time},
+    volume_name::VolumeName,
 };
 
 /// Containers that the answer itself names; the others are listed below it.
@@ -25,12 +29,13 @@ impl Reason {
         let rows = facts.database.as_ref().ok();
         match self {
             Self::UnknownThread => match &facts.docker {
-                Ok(daemon) if SeenVolume::most_telling(&daemon.volumes).found.is_some() => {
-                    format!(
+                Ok(daemon) => match daemon.has_it() {
+                    Some(true) => format!(
                         "there is no such thread, but a volume {volume}; a volume without a thread is never touched"
-                    )
-                }
-                Ok(_) => format!("there is no such thread, and no volume {volume}"),
+                    ),
+                    Some(false) => format!("there is no such thread, and no volume {volume}"),
+                    None => "there is no such thread".to_owned(),
+                },
                 Err(_) => "there is no such thread".to_owned(),
             },
             Self::NotClosed => not_closed(facts),
@@ -67,10 +72,7 @@ impl Reason {
                  `serve` or `sweep` pins one"
             ),
             Self::DatabaseDown => format!("the database could not be read: {}", error(&facts.database)),
-            Self::DockerDown => format!(
-                "Docker does not answer, so whether the volume {volume} is there is not known: {}",
-                error(&facts.docker)
-            ),
+            Self::DockerDown => docker_down(facts),
         }
     }
 }
@@ -79,14 +81,25 @@ fn error<T>(answer: &Result<T, String>) -> String {
     answer.as_ref().err().map(|error| Plain(error).to_string()).unwrap_or_default()
 }
 
+fn docker_down(facts: &Facts) -> String {
+    let (who, volumes, errors) = match &facts.docker {
+        Err(error) => ("Docker does not answer", vec![&facts.volume], error.clone()),
+        Ok(daemon) => {
+            let hosts = &daemon.hosts;
+            ("a host does not answer", HostTestimony::not_known(hosts), HostTestimony::errors(hosts))
+        }
+    };
+    let volumes: Vec<_> = volumes.into_iter().map(VolumeName::as_str).collect();
+    let are = if volumes.len() == 1 { "is" } else { "are each" };
+    format!("{who}, so whether the volume {} {are} there is not known: {}", volumes.join(", "), Plain(&errors))
+}
+
 fn not_closed(facts: &Facts) -> String {
     let row = facts.database.as_ref().ok().and_then(|rows| rows.row.as_ref());
     let status = row.and_then(|row| row.status.as_deref()).unwrap_or_default();
     let volume = &facts.volume;
     let consequence = match &facts.docker {
-        Ok(daemon) if SeenVolume::most_telling(&daemon.volumes).found.is_none() => {
-            format!("; there is no volume {volume}")
-        }
+        Ok(daemon) if daemon.has_it() == Some(false) => format!("; there is no volume {volume}"),
         Ok(_) | Err(_) => format!(", so its volume {volume} stays"),
     };
     format!("it is not closed (its status is \"{}\"){consequence}", Plain(status))
