@@ -1,6 +1,6 @@
 //! What a broker can be found to be, as values: the facts that `doctor` judges.
 
-use super::Harm;
+use super::{Harm, StandingStill};
 
 /// Why the broker could not even be greeted; each with the error's text.
 #[derive(Debug)]
@@ -101,6 +101,8 @@ pub struct Contents {
     /// What policies do to our queues that they should not, or why that is not known; only asked where a setting says
     /// whom.
     pub policies: Option<Result<Vec<Harm>, String>>,
+    /// The delay queues in which messages stand still; none where that can't be known.
+    pub standing_still: Option<Vec<StandingStill>>,
 }
 
 impl<T> Answer<T> {

@@ -50,7 +50,7 @@ const LARGE_BYTES: usize = 2 * 1024 * 1024;
 /// More arguments than a queue can have.
 const MAX_DIFFERENCES: usize = 32;
 
-/// Looks at the broker and at what is ours on it. Takes less than twenty seconds, and changes nothing.
+/// Looks at the broker and at what is ours on it. Takes some twenty seconds at most, and changes nothing.
 pub async fn inspect(queues: &Queues) -> Result<Inspection, Unreachable> {
     let uri = AMQPUri::from_str(queues.url.expose()).map_err(Unreachable::Url)?;
     let tls = connection::tls_connector(queues, &uri).map_err(|failure| Unreachable::Tls(failure.message))?;
@@ -70,8 +70,10 @@ pub async fn inspect(queues: &Queues) -> Result<Inspection, Unreachable> {
     let login = match log_in(uri, tls, "volume-reaper doctor").await {
         Err(refused) => Err(refused),
         Ok(connection) => {
-            let contents = tokio::time::timeout(QUESTIONS_TIMEOUT, contents(&connection, queues, &hello)).await;
+            let contents = tokio::time::timeout(QUESTIONS_TIMEOUT, contents(&connection, queues, &hello));
+            let (contents, standing_still) = tokio::join!(contents, management::standing_still(queues));
             let _ = tokio::time::timeout(CLOSE_TIMEOUT, connection.close(200, "done".into())).await;
+            let contents = contents.map(|contents| Contents { standing_still, ..contents });
             Ok(contents.map_err(|_| no_answer(QUESTIONS_TIMEOUT)))
         }
     };
@@ -137,6 +139,7 @@ async fn contents(connection: &Connection, queues: &Queues, hello: &Hello) -> Co
         may_publish,
         takes_large,
         policies,
+        standing_still: None,
     }
 }
 

@@ -1,5 +1,5 @@
-//! Policies, asked of the broker's management API: AMQP does not show them. Only `doctor` asks, and only where the
-//! setting says where that API is.
+//! Policies and messages that stand still, asked of the broker's management API: AMQP does not show them. Only
+//! `doctor` asks, and only where the setting says where that API is.
 
 use std::{io, time::Duration};
 
@@ -17,6 +17,10 @@ use crate::config::SecretUrl;
 
 /// For one question.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
+/// Between two looks at a queue that may stand still. Longer than the five seconds after which a broker counts anew.
+const APART: Duration = Duration::from_secs(6);
+/// For both.
+const LOOKS_TIMEOUT: Duration = Duration::from_secs(9);
 /// The description of a queue has some kilobytes.
 const MOST_ANSWER_BYTES: u64 = 1024 * 1024;
 
@@ -29,6 +33,44 @@ pub struct Harm {
     pub policy: String,
     /// What it sets, such as `max-length = 10`.
     pub sets: String,
+}
+
+/// A delay queue with messages that are neither ready nor unacknowledged, and stay so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StandingStill {
+    /// The queue.
+    pub queue: String,
+    /// How many of its messages, at least.
+    pub messages: u64,
+}
+
+/// The delay queues in which messages stand still; none if that can't be asked. Takes seconds only if there seem to be
+/// some: what is on its way back to the work queue at this moment looks the same.
+pub(super) async fn standing_still(queues: &Queues) -> Option<Vec<StandingStill>> {
+    let api = &Url::parse(queues.management.as_ref()?.expose()).ok()?;
+    let look = async {
+        let mut standing = Vec::new();
+        for &delay in &queues.retry_delays {
+            let queue = queues.retry(delay);
+            standing.push(StandingStill { messages: in_between(&ask(queues, api, &queue).await?), queue });
+        }
+        standing.retain(|it| it.messages > 0);
+        if !standing.is_empty() {
+            tokio::time::sleep(APART).await;
+        }
+        for StandingStill { queue, messages } in &mut standing {
+            *messages = in_between(&ask(queues, api, queue).await?).min(*messages);
+        }
+        standing.retain(|it| it.messages > 0);
+        io::Result::Ok(standing)
+    };
+    timeout(LOOKS_TIMEOUT, look).await.ok()?.ok()
+}
+
+/// Messages of a queue that are neither ready nor unacknowledged.
+fn in_between(facts: &Value) -> u64 {
+    let count = |key: &str| facts[key].as_u64().unwrap_or_default();
+    count("messages").saturating_sub(count("messages_ready")).saturating_sub(count("messages_unacknowledged"))
 }
 
 /// Asks for the policies of all our queues. The error is for people.
@@ -135,6 +177,18 @@ mod tests {
         assert_eq!(found(false, json!({ "delivery-limit": 20, "dead-letter-exchange": "" })), [""; 0]);
         assert_eq!(harms_of("q", false, &json!({ "policy": null })), []);
         assert_eq!(harms_of("q", false, &json!({ "policy": null, "effective_policy_definition": [] })), []);
+    }
+
+    #[test]
+    fn what_is_neither_ready_nor_unacknowledged_is_in_between() {
+        fn queue(messages: u64, ready: u64, unacknowledged: u64) -> Value {
+            json!({ "messages": messages, "messages_ready": ready, "messages_unacknowledged": unacknowledged })
+        }
+        assert_eq!(in_between(&queue(7, 3, 1)), 3);
+        // Numbers of different moments.
+        assert_eq!(in_between(&queue(3, 3, 1)), 0);
+        // A queue that is not there, or of which nothing was counted yet.
+        assert_eq!([Value::Null, json!({ "messages_ready": 1 })].map(|facts| in_between(&facts)), [0, 0]);
     }
 
     #[test]

@@ -37,7 +37,7 @@ pub use broker_answers::{Answer, Contents, Counts, Hello, Inspection, LoginRefus
 pub use broker_facts::inspect;
 pub use counting::{QueueCount, count};
 pub use dead_letter_queue::{DeadLetters, Parked, Size, Then, Unacked};
-pub use management::Harm;
+pub use management::{Harm, StandingStill};
 pub use publisher::Publisher;
 pub use subscription::Subscription;
 

@@ -1,6 +1,8 @@
 //! What others do to the broker: policies, forged headers, an exchange of another kind, large messages. Doctor says it,
 //! and nothing is lost.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use lapin::{
     BasicProperties, ExchangeKind,
     options::{ExchangeDeclareOptions, ExchangeDeleteOptions},
@@ -60,6 +62,34 @@ async fn a_policy_that_loses_messages_fails_and_is_named_with_its_queue() {
     let (url, api) = management(|queue| json!({ "name": queue, "effective_policy_definition": {} })).await;
     world.set("VOLUME_REAPER_MANAGEMENT_URL", url);
     assert_eq!(check(&world, "broker.policies").await["status"], "ok");
+    api.abort();
+    assert_eq!(serving.stop().await, Some(0));
+}
+
+#[tokio::test]
+async fn messages_that_stand_still_in_a_delay_queue_are_told_if_they_still_do_after_a_while() {
+    let mut world = world(On::Sqlite).await;
+    world.set("VOLUME_REAPER_RETRY_DELAYS", "1s,5s");
+    let serving = world.serve().await;
+    let [first, second] = ["1s", "5s"].map(|delay| format!("{}.retry.{delay}", world.name));
+    let (passing, standing, asked) = (first.clone(), second.clone(), AtomicU64::new(0));
+    let (url, api) = management(move |queue| {
+        // What is on its way at the first look is gone at the next one; policies ask for the queue too.
+        let look = asked.fetch_add(u64::from(queue == passing), Ordering::Relaxed);
+        let messages = if queue == standing || (queue == passing && look < 2) { 5 } else { 2 };
+        json!({ "name": queue, "messages": messages, "messages_ready": 1, "messages_unacknowledged": 1 })
+    })
+    .await;
+    world.set("VOLUME_REAPER_MANAGEMENT_URL", url);
+    let found = check(&world, "broker.delays").await;
+    let (why, fix) = (found["why"].as_str().expect("why"), found["fix"].as_str().expect("a fix"));
+    assert!(found["status"] == "warn" && fix.contains("restart the broker's nodes"), "{found}");
+    assert!(why.contains(&format!("3 in \"{second}\"")) && !why.contains(&first), "{found}");
+    api.abort();
+
+    let (url, api) = management(|queue| json!({ "name": queue, "messages": 2, "messages_ready": 2 })).await;
+    world.set("VOLUME_REAPER_MANAGEMENT_URL", url);
+    assert_eq!(check(&world, "broker.delays").await["status"], "ok");
     api.abort();
     assert_eq!(serving.stop().await, Some(0));
 }

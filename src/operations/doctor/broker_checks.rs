@@ -2,7 +2,7 @@
 
 use super::{
     findings::{Check, is_loopback, major_minor},
-    message_checks::{backlog, dead_letters, message_size, policies},
+    message_checks::{backlog, dead_letters, message_size, policies, standing_still},
 };
 use crate::queue::{Answer, Contents, Hello, Inspection, LoginRefused, QueueFacts, Queues, Unreachable};
 
@@ -126,6 +126,7 @@ fn contents_verdicts(queues: &Queues, contents: &Contents) -> Vec<Check> {
     checks.extend(permissions(queues, contents));
     checks.push(message_size(contents));
     checks.push(policies(contents));
+    checks.extend(standing_still(contents));
     checks.extend(backlog(queues, contents));
     checks.extend(dead_letters(queues, contents));
     checks

@@ -278,6 +278,7 @@ mod tests {
         };
         let contents = Contents {
             policies: None,
+            standing_still: None,
             takes_large: Answer::Differs("message size 2097152 is larger than configured max size 1048576".to_owned()),
             exchange: Answer::Yes(()),
             exchange_as_ours: Some(Answer::Yes(())),

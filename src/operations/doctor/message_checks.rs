@@ -36,6 +36,25 @@ pub(super) fn policies(contents: &Contents) -> Check {
     }
 }
 
+/// In a cluster before 4.2, what a delay queue hands on can wait for ever for an answer that was lost on its way.
+pub(super) fn standing_still(contents: &Contents) -> Option<Check> {
+    let name = "broker.delays";
+    let standing = contents.standing_still.as_ref()?;
+    if standing.is_empty() {
+        return Some(Check::ok(name, "no message stands still in a delay queue"));
+    }
+    let named: Vec<_> = standing.iter().map(|it| format!("{} in {:?}", it.messages, it.queue)).collect();
+    Some(Check::warn(
+        name,
+        format!(
+            "messages stand still, neither ready nor unacknowledged: {}; sweeps do meanwhile what they were about",
+            named.join(", ")
+        ),
+        "if it stays so, restart the broker's nodes, one after the other; RabbitMQ 4.2 and later do not stop so when a \
+         cluster is parted",
+    ))
+}
+
 /// What a publisher sends is in our memory as a whole, once for each delivery that is not acknowledged.
 pub(super) fn message_size(contents: &Contents) -> Check {
     let name = "broker.message-size";
