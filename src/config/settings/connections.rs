@@ -27,7 +27,7 @@ pub(super) const OF_CONNECTIONS: &[Setting] = &[
         "management_url",
         "VOLUME_REAPER_MANAGEMENT_URL",
         "",
-        "The broker's management API, http://host:15672: doctor asks it for policies; not asked if empty",
+        "The broker's management API, http://host:15672: doctor asks it what AMQP does not show; not asked if empty",
     ),
     setting(
         "docker_host",
