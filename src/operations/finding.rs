@@ -191,7 +191,7 @@ pub async fn remove(cleaner: &Cleaner<Docker, Store>, orphan: &Orphan) -> Result
     if store.hold_of(&orphan.thread_id).await?.is_some_and(|hold| hold.is_in_force(Utc::now())) {
         return Ok(Fate::Held);
     }
-    match cleaner.remove_orphan(&orphan.volume).await? {
+    match Box::pin(cleaner.remove_orphan(&orphan.volume)).await? {
         Some(Removal::Removed) => {}
         Some(Removal::NotFound) => return Ok(Fate::Gone),
         Some(Removal::Referenced { .. }) => return Ok(Fate::Referenced),

@@ -83,7 +83,9 @@ pub trait Volumes: Containers {
         async move {
             match self.remove_by(volume, None).await? {
                 Removal::Missing => Removal::of_missing(volume, self.has(volume).await),
-                other => Ok(other),
+                other @ (Removal::Removed | Removal::NotFound | Removal::Referenced { .. } | Removal::NotSent) => {
+                    Ok(other)
+                }
             }
         }
     }
