@@ -417,9 +417,11 @@ async fn settle(
     stories: JoinHandle<()>,
     notes: &Notes,
 ) {
-    let settled = timeout(SETTLE_DEADLINE, until_settled(platform, &waiting, stories, notes)).await;
+    // What the faults left waiting takes its time.
+    let limit = SETTLE_DEADLINE + Duration::from_millis(10) * u32::try_from(platform.published().len()).unwrap_or(0);
+    let settled = timeout(limit, until_settled(platform, &waiting, stories, notes)).await;
     if !matches!(settled, Ok(Ok(()))) {
-        say_what_is_left(platform, &waiting, notes).await;
+        say_what_is_left(platform, limit, &waiting, notes).await;
     }
 }
 
@@ -456,12 +458,17 @@ async fn until_unmarked(platform: &Platform, these: &BTreeSet<String>) {
     }
 }
 
-async fn say_what_is_left(platform: &Platform, waiting: &impl AsyncFn() -> Try<Vec<String>>, notes: &Notes) {
+async fn say_what_is_left(
+    platform: &Platform,
+    limit: Duration,
+    waiting: &impl AsyncFn() -> Try<Vec<String>>,
+    notes: &Notes,
+) {
     let unmarked = platform.unmarked().await.unwrap_or_default();
     let held = held(platform);
     notes.incident(format!(
-        "not everything was done within {SETTLE_DEADLINE:?} of the last fault: unmarked: {:?}; held and marked: {:?}; \
-         queues: {:?}; {} messages published",
+        "not everything was done within {limit:?} of the last fault, so the account is one of a moment in which much \
+         went on: unmarked: {:?}; held and marked: {:?}; queues: {:?}; {} messages published",
         unmarked.difference(&held).take(5).collect::<Vec<_>>(),
         held.difference(&unmarked).collect::<Vec<_>>(),
         waiting().await,

@@ -29,17 +29,18 @@ async fn program() -> String {
     String::from_utf8(program.stdout).expect("a path").trim().to_owned()
 }
 
-/// The package for Debian of a version.
-async fn package(dir: &Path, version: &str) -> String {
+/// The packages of a version, for Debian and for RPM.
+async fn packages(dir: &Path, version: &str) -> [String; 2] {
     let dir = dir.display().to_string();
     let made = run(deploy("package/build"), &[&program().await, &dir, version]).await;
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     let paths = String::from_utf8(made.stdout).expect("paths");
-    paths.lines().next().expect("the .deb is first").to_owned()
+    let mut paths = paths.lines().map(str::to_owned);
+    [paths.next().expect("the .deb is first"), paths.next().expect("the .rpm follows")]
 }
 
 #[tokio::test]
-async fn the_package_is_installed_removes_a_first_volume_and_is_upgraded_removed_and_purged() {
+async fn the_packages_are_installed_remove_a_first_volume_and_are_upgraded_removed_and_purged() {
     let dir = folder();
     let world = World::without_schema(On::Sqlite).await;
     world.create_volume("first").await;
@@ -60,10 +61,11 @@ async fn the_package_is_installed_removes_a_first_volume_and_is_upgraded_removed
     ];
     let lines = lines.map(|(key, value)| format!("{key} = {value:?}\n"));
     std::fs::write(&settings, lines.concat()).expect("written");
-    let (first, second) = (package(dir.path(), "1.0.0").await, package(dir.path(), "1.0.1").await);
+    let ([first, first_rpm], [second, second_rpm]) =
+        (packages(dir.path(), "1.0.0").await, packages(dir.path(), "1.0.1").await);
     let (debian, script) = (deploy("local/debian"), deploy("package/try").display().to_string());
     let settings = settings.display().to_string();
-    let arguments = ["--small", "trixie", &script, &first, &second, &settings];
+    let arguments = ["--small", "trixie", &script, &settings, &first, &second, &first_rpm, &second_rpm];
     let tried = if is_root() {
         run(debian, &arguments).await
     } else {
@@ -72,9 +74,11 @@ async fn the_package_is_installed_removes_a_first_volume_and_is_upgraded_removed
     };
     assert!(tried.status.success(), "{}", String::from_utf8_lossy(&tried.stderr));
     let facts = String::from_utf8(tried.stdout).expect("text");
-    let version = facts.lines().find_map(|line| line.strip_prefix("version: ")).expect("its version");
-    assert!(version.starts_with(&format!("volume-reaper {} (", env!("CARGO_PKG_VERSION"))), "{version}");
-    let others: Vec<_> = facts.lines().filter(|line| !line.starts_with("version: ")).collect();
+    let (versions, others): (Vec<_>, Vec<_>) = facts.lines().partition(|line| line.contains("version: "));
+    assert_eq!(versions.len(), 2, "{facts}");
+    for version in versions {
+        assert!(version.contains(&format!("version: volume-reaper {} (", env!("CARGO_PKG_VERSION"))), "{version}");
+    }
     assert_eq!(
         others,
         [
@@ -91,6 +95,11 @@ async fn the_package_is_installed_removes_a_first_volume_and_is_upgraded_removed
             "kept: 1, root:volume-reaper 640",
             "removed: the program, neither settings nor data",
             "purged: settings and data",
+            "rpm-user: in volume-reaper docker, home /var/lib/volume-reaper",
+            "rpm-config: root:volume-reaper 640",
+            "rpm-upgraded: 1.0.1",
+            "rpm-kept: 1, root:volume-reaper 640",
+            "rpm-removed: the program, and its settings are set aside",
         ]
     );
     assert!(!world.has_volume("first").await);
@@ -99,7 +108,7 @@ async fn the_package_is_installed_removes_a_first_volume_and_is_upgraded_removed
 #[tokio::test]
 async fn lintian_has_nothing_to_say_that_is_not_explained() {
     let dir = folder();
-    let deb = package(dir.path(), "1.0.0").await;
+    let [deb, _] = packages(dir.path(), "1.0.0").await;
     let lintian = run("lintian", &["--fail-on", "error,warning", "--tag-display-limit", "0", &deb]).await;
     assert!(lintian.status.success(), "{}", String::from_utf8_lossy(&lintian.stdout));
 }

@@ -98,6 +98,8 @@ impl Stage {
         let listed = HOSTS.iter().zip(&daemons.proxies).map(|(host, proxy)| format!("{host}=tcp://{}", proxy.address));
         settings.insert("VOLUME_REAPER_DOCKER_HOSTS", listed.collect::<Vec<_>>().join(","));
         settings.extend(SHAPE.settings(PREFIX));
+        // As many as the rate makes it.
+        settings.insert("VOLUME_REAPER_BUDGET_PER_HOUR", "off".to_owned());
         let program = Program { binary: place.binary, settings, logs: place.logs };
 
         let threads = plan::threads(events, HOSTS.len(), dice);
