@@ -240,7 +240,18 @@ async fn a_collector_that_is_away_costs_spans_which_are_counted_and_no_event() {
     let away = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let endpoint = format!("http://{}", away.local_addr().expect("an address"));
     drop(away);
-    let mut world = traced(On::Sqlite, &endpoint).await;
+    spans_are_dropped_and_events_are_not(&endpoint).await;
+}
+
+#[tokio::test]
+async fn a_collector_that_never_answers_costs_no_more_than_one_that_is_away() {
+    // The kernel takes its connections, and nobody reads them.
+    let slow = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    spans_are_dropped_and_events_are_not(&format!("http://{}", slow.local_addr().expect("an address"))).await;
+}
+
+async fn spans_are_dropped_and_events_are_not(endpoint: &str) {
+    let mut world = traced(On::Sqlite, endpoint).await;
     world.set("OTEL_BSP_MAX_QUEUE_SIZE", "4");
     let serving = world.serve_idle().await;
     for number in 0..20 {
