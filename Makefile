@@ -12,7 +12,7 @@ FUZZ_TARGETS = message headers settings answers limiter
 UNIT_TESTS = --locked --workspace --lib --test layout
 
 .DEFAULT_GOAL = help
-.PHONY: help demo test check simulation model fuzz screenshots soak chaos compat bench lint audit book build deb release cargo-deny
+.PHONY: help demo test check simulation model fuzz screenshots soak chaos compat bench lint audit book build deb release reproducible release-tools cargo-deny
 # One after the other, also under `make -j`: each of them takes all cores, and cargo's lock.
 .NOTPARALLEL:
 
@@ -109,11 +109,16 @@ deb: ## .deb and .rpm for this architecture, target/dist
 	deploy/local/install musl-tools python3-pip
 	deploy/package/build "$$(BUILD_REVISION=$$(git rev-parse HEAD) deploy/image/program --release)" target/dist
 
-release: ## all files of a release for this architecture, target/dist
+release: release-tools ## all files of a release for this architecture, target/dist
+	deploy/release/build target/dist
+
+reproducible: release-tools ## all files of a release made twice, in two folders, and compared
+	deploy/release/twice
+
+release-tools:
 	deploy/local/install musl-tools python3-pip ca-certificates
 	@cargo auditable --version >/dev/null 2>&1 || cargo install --locked cargo-auditable@$(CARGO_AUDITABLE)
 	@cargo cyclonedx --version >/dev/null 2>&1 || cargo install --locked cargo-cyclonedx@$(CARGO_CYCLONEDX)
-	deploy/release/build target/dist
 
 cargo-deny:
 	@cargo deny --version >/dev/null 2>&1 || cargo install --locked cargo-deny@$(CARGO_DENY)

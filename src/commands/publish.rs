@@ -60,6 +60,7 @@ pub(super) async fn run(config: &Config, thread_ids: Vec<String>, reopened: bool
         })
         .await;
     publisher.close().await;
-    say(format!("published {} events", count?))?;
+    let count = count?;
+    say(format!("published {count} event{}", if count == 1 { "" } else { "s" }))?;
     Ok(ExitCode::SUCCESS)
 }

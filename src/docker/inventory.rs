@@ -107,9 +107,17 @@ impl Docker {
         Ok(found)
     }
 
-    /// Whether each of these is there, all asked over one connection. With absent ones the pinned daemon said at the
-    /// end who it is.
+    /// Whether each of these is there. With absent ones the pinned daemon said so itself.
     pub(super) async fn look_for_each(&self, volumes: &[VolumeName]) -> Result<Vec<Result<bool, Failure>>, Failure> {
+        match self.ask_for_each(volumes).await {
+            // A connection that ended before the proof would cost an attempt of every thread that waits for it.
+            Err(failure) if failure.verdict == Verdict::Transient => self.ask_for_each(volumes).await,
+            answered => answered,
+        }
+    }
+
+    /// Asks for all of them over one connection, and if some are absent, who says so.
+    async fn ask_for_each(&self, volumes: &[VolumeName]) -> Result<Vec<Result<bool, Failure>>, Failure> {
         let (link, began) = (self.link()?, Instant::now());
         let (mut answers, mut connection) = (Vec::with_capacity(volumes.len()), None);
         for volume in volumes {

@@ -5,7 +5,7 @@
 //! in the dead-letter queue. If that panics too, the broker moves the message there as it is: a requeue would bring it
 //! back at once, for ever from RabbitMQ 4.3 on.
 
-use std::panic::AssertUnwindSafe;
+use std::{panic::AssertUnwindSafe, time::Duration};
 
 use futures_util::FutureExt;
 use lapin::message::Delivery;
@@ -14,14 +14,14 @@ use tracing::{Instrument, error};
 
 use super::{
     Publisher, Queues, header_size, headers,
-    received::{log, message, span_of},
+    received::{message, span_of},
     settle::{came_as_reopened, execute, reject},
 };
 use crate::{
     cleanup::{Database, Volumes},
     delivery::{
         consumer::{Consumer, Message},
-        settlement,
+        settlement::{self, Settlement},
     },
     failure::Failure,
     metrics,
@@ -43,13 +43,20 @@ pub(super) async fn handle<V: Volumes, T: Database>(
         header_size::take_deep(&mut delivery.properties);
         let attempt = headers::failed_attempts(&delivery.properties).saturating_add(1);
         let span = span_of(&delivery, attempt, queues);
-        settle(&delivery, consumer, queues, publisher, stop).instrument(span).await
+        let settle = async {
+            let settlement = settlement_of(&delivery, consumer, queues).await;
+            execute(&delivery, &settlement, queues, publisher, stop).await
+        };
+        settle.instrument(span).await
     });
     if let Ok(goes_back) = settling.catch_unwind().await {
         return goes_back.then_some(delivery);
     }
     metrics::panic();
-    let retrying = AssertUnwindSafe(count_as_failed(&delivery, consumer, queues, publisher, stop));
+    let retrying = AssertUnwindSafe(async {
+        let settlement = settlement_of_failed(&delivery, &consumer.retry_delays);
+        execute(&delivery, &settlement, queues, publisher, stop).await
+    });
     if let Ok(goes_back) = retrying.catch_unwind().await {
         return goes_back.then_some(delivery);
     }
@@ -59,33 +66,19 @@ pub(super) async fn handle<V: Volumes, T: Database>(
     None
 }
 
-/// Returns whether the delivery is to be given back.
-async fn settle<V: Volumes, T: Database>(
+/// What is to become of the delivery, after its clean-up.
+async fn settlement_of<V: Volumes, T: Database>(
     delivery: &Delivery,
     consumer: &Consumer<V, T>,
     queues: &Queues,
-    publisher: &Publisher,
-    stop: &CancellationToken,
-) -> bool {
+) -> Settlement {
     let came_as_reopened = came_as_reopened(delivery, queues);
     let host = queues.host_of(delivery.routing_key.as_str()).or_else(|| headers::host(&delivery.properties));
-    let settlement =
-        consumer.handle(&Message { came_as_reopened, host, ..message(&delivery.properties, &delivery.data) }).await;
-    log(&settlement);
-    execute(delivery, &settlement, queues, publisher, stop).await
+    consumer.handle(&Message { came_as_reopened, host, ..message(&delivery.properties, &delivery.data) }).await
 }
 
-/// Settles a delivery over which we panicked as one whose clean-up failed. Returns whether it is to be given back.
-async fn count_as_failed<V: Volumes, T: Database>(
-    delivery: &Delivery,
-    consumer: &Consumer<V, T>,
-    queues: &Queues,
-    publisher: &Publisher,
-    stop: &CancellationToken,
-) -> bool {
+/// What is to become of a delivery over which we panicked: as if its clean-up had failed.
+fn settlement_of_failed(delivery: &Delivery, retry_delays: &[Duration]) -> Settlement {
     let panicked = Err(Failure::transient("settling it panicked; standard error has the details"));
-    let failed_attempts = headers::failed_attempts(&delivery.properties);
-    let settlement = settlement::decide(&panicked, failed_attempts, &consumer.retry_delays);
-    log(&settlement);
-    execute(delivery, &settlement, queues, publisher, stop).await
+    settlement::decide(&panicked, headers::failed_attempts(&delivery.properties), retry_delays)
 }

@@ -18,7 +18,7 @@ use tokio::{task::JoinError, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, error, warn};
 
-use super::{Publisher, Queues, connection::REQUEST_TIMEOUT, headers};
+use super::{Publisher, Queues, connection::REQUEST_TIMEOUT, headers, received::log};
 use crate::{delivery::settlement::Settlement, metrics, reconnect::Delays, traces};
 
 /// For publishing one delivery that is given back: there is another way, and many may wait.
@@ -36,7 +36,7 @@ const LOST_CHANNEL: &str = "lost_channel";
 /// A message that the broker does not take in time.
 const NOT_TAKEN: &str = "not_taken";
 
-/// Executes `settlement`. Gives up on publishing when `stop` is cancelled or the delivery's channel is gone.
+/// Logs `settlement` and executes it. Gives up on publishing when `stop` is cancelled or the delivery's channel is gone.
 ///
 /// Returns whether the delivery is still ours and has to be given back, once nothing new is delivered to us.
 pub(super) async fn execute(
@@ -46,6 +46,7 @@ pub(super) async fn execute(
     publisher: &Publisher,
     stop: &CancellationToken,
 ) -> bool {
+    log(settlement);
     let original = if came_as_reopened(delivery, queues) {
         headers::reopened(delivery.properties.clone())
     } else {

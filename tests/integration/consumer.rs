@@ -37,7 +37,7 @@ async fn an_event_removes_the_volume_marks_the_row_and_is_acknowledged() {
         let serving = world.serve_idle().await;
         world.closed_with_volume("t1").await;
         let output = world.run(&["publish", "t1"]).await;
-        assert_eq!(String::from_utf8_lossy(&output.stdout), "published 1 events\n");
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "published 1 event\n");
         world.until_marked("t1").await;
         assert!(!world.has_volume("t1").await, "{on:?}");
         assert_eq!(world.receipts("t1").await, ["removed/event"], "{on:?}");

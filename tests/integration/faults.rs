@@ -102,6 +102,8 @@ async fn what_is_being_given_back_when_docker_is_up_again_is_not_forgotten() {
     world.set("AMQP_URL", url);
     world.set("VOLUME_REAPER_RETRY_DELAYS", SHORT_LADDER);
     world.set("VOLUME_REAPER_RECONCILE_INTERVAL", "1h");
+    // The deliveries wait for their removals.
+    world.set("VOLUME_REAPER_LOCK_LIMIT", "1m");
     let serving = world.serve().await;
     serving.until_metric("volume_reaper_sweep_seconds_count", 1).await;
     let ids = ids(40);
@@ -173,6 +175,8 @@ async fn an_acknowledgement_that_is_lost_on_the_way_makes_a_duplicate_and_no_sec
     let (docker, endpoint) = FaultProxy::docker().await;
     world.set("AMQP_URL", url);
     world.set("DOCKER_HOST", endpoint);
+    // The delivery waits for its removal.
+    world.set("VOLUME_REAPER_LOCK_LIMIT", "1m");
     let serving = world.serve_idle().await;
     world.closed_with_volume("t1").await;
     docker.set(Mode::StallRemovals);

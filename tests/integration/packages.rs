@@ -93,6 +93,7 @@ async fn the_packages_are_installed_remove_a_first_volume_and_are_upgraded_remov
             "database: volume-reaper 600",
             "upgraded: 1.0.1",
             "kept: 1, root:volume-reaper 640",
+            "changed: 1, the new one beside it: # A setting of 1.0.2.",
             "removed: the program, neither settings nor data",
             "purged: settings and data",
             "rpm-user: in volume-reaper docker, home /var/lib/volume-reaper",

@@ -228,6 +228,19 @@ async fn absences_are_not_proven_by_another_connection_than_the_one_that_they_we
         let failure = answer.expect_err("not proven");
         assert!(failure.verdict == Verdict::Transient && failure.message.contains("connection ended"), "{failure}");
     }
+    assert_eq!(daemon.connections(), 4, "it was asked once more, and each time over two connections");
+}
+
+#[tokio::test]
+async fn a_connection_that_ends_before_the_proof_costs_a_question_and_no_attempt() {
+    let daemon = Scripted::tcp(|connection, request| match answer("a", request, |_| false) {
+        Answer::Say(404, body) if connection == 1 && request.ends_with("t1") => Answer::SayLast(404, body),
+        other @ (Answer::Say(..) | Answer::SayLast(..) | Answer::Close) => other,
+    })
+    .await;
+    let docker = Docker::new(daemon.endpoint(), TIMEOUT);
+    docker.pin(identity("a@/data"));
+    assert_eq!(docker.have(&["t0", "t1", "t2"].map(volume)).await, vec![Ok(false); 3]);
 }
 
 #[tokio::test]
