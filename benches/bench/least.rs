@@ -1,8 +1,9 @@
-//! The least that anybody has to do for an event: receive, lock, remove, mark, write a receipt, acknowledge. No service
-//! needs less of daemon, broker and PostgreSQL than that.
+//! The least that anybody has to do for an event: receive, lock, remove, mark, write a receipt, acknowledge; and for a
+//! sweep: read the rows, list what there is, and then the same. No service needs less of daemon, broker and PostgreSQL.
 
 use std::time::Instant;
 
+use bollard::query_parameters::{ListContainersOptionsBuilder, ListVolumesOptions};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use lapin::{
     Connection, ConnectionProperties,
@@ -15,7 +16,7 @@ use sea_orm::{ConnectionTrait, DbBackend, Statement, TransactionTrait, Value, se
 use crate::{
     bare_client::Connections,
     processes::Used,
-    setup::{IN_FLIGHT, Result, Setup, rate, variable},
+    setup::{IN_FLIGHT, Result, Setup, docker, rate, variable},
 };
 
 /// As many as a batch has at most.
@@ -54,12 +55,37 @@ pub(crate) async fn clean(setup: &Setup, volumes: usize) -> Result<(f64, Used)> 
     Ok((rate(volumes, took), used))
 }
 
+/// Cleans the unmarked threads on PostgreSQL, without an event: how many a second, and what it took.
+pub(crate) async fn sweep(setup: &Setup, volumes: usize) -> Result<(f64, Used)> {
+    let daemon = Connections::open().await?;
+    let before = Used::now(&[std::process::id()])?;
+    let began = Instant::now();
+    let page = "SELECT id FROM threads WHERE status = 'closed' AND workspace_volume_removed_at IS NULL ORDER BY id";
+    let rows = setup.db.query_all_raw(Statement::from_string(DbBackend::Postgres, page)).await?;
+    let ids: Vec<String> = rows.iter().map(|row| row.try_get("", "id")).collect::<std::result::Result<_, _>>()?;
+    let listing = docker()?;
+    listing.list_volumes(None::<ListVolumesOptions>).await?;
+    listing.list_containers(Some(ListContainersOptionsBuilder::default().all(true).build())).await?;
+    let batches = stream::iter(ids.chunks(BATCH)).map(async |ids| clean_threads(setup, &daemon, ids, "sweep").await);
+    batches.buffered(BATCHES).try_for_each(async |()| Ok(())).await?;
+    let (took, used) = (began.elapsed(), Used::now(&[std::process::id()])?.since(before));
+    if ids.len() != volumes {
+        return Err(format!("{} of {volumes} threads were there to sweep", ids.len()).into());
+    }
+    Ok((rate(volumes, took), used))
+}
+
 async fn clean_batch(setup: &Setup, daemon: &Connections, batch: Vec<Delivery>) -> Result<Vec<Delivery>> {
     let bodies: Vec<serde_json::Value> =
         batch.iter().map(|delivery| serde_json::from_slice(&delivery.data)).collect::<serde_json::Result<_>>()?;
-    let ids: Vec<_> = bodies.iter().filter_map(|body| body["thread_id"].as_str()).collect();
+    let ids: Vec<_> = bodies.iter().filter_map(|body| body["thread_id"].as_str()).map(str::to_owned).collect();
+    clean_threads(setup, daemon, &ids, "event").await?;
+    Ok(batch)
+}
+
+async fn clean_threads(setup: &Setup, daemon: &Connections, ids: &[String], source: &str) -> Result<()> {
     let of_ids = |sql: &str| {
-        let ids = ids.iter().map(|&id| Value::from(id)).collect();
+        let ids = ids.iter().map(|id| Value::from(id.as_str())).collect();
         Statement::from_sql_and_values(DbBackend::Postgres, sql, [Value::Array(ArrayType::String, Some(Box::new(ids)))])
     };
     let rows = setup.db.begin().await?;
@@ -68,14 +94,14 @@ async fn clean_batch(setup: &Setup, daemon: &Connections, batch: Vec<Delivery>) 
          SKIP LOCKED",
     ))
     .await?;
-    let removals = stream::iter(&ids).map(async |id| daemon.remove(&format!("ha_ws_{id}")).await);
+    let removals = stream::iter(ids).map(async |id| daemon.remove(&format!("ha_ws_{id}")).await);
     removals.buffer_unordered(IN_FLIGHT).try_for_each(async |()| Ok(())).await?;
     rows.execute_raw(of_ids("UPDATE threads SET workspace_volume_removed_at = now() WHERE id = ANY($1)")).await?;
-    rows.execute_raw(of_ids(
+    rows.execute_raw(of_ids(&format!(
         "INSERT INTO volume_removals (thread_id, volume_name, outcome, source, replica, removed_at, host) SELECT id, \
-         'ha_ws_' || id, 'removed', 'event', 'replica-1', now(), 'default' FROM unnest($1) AS t(id)",
-    ))
+         'ha_ws_' || id, 'removed', '{source}', 'replica-1', now(), 'default' FROM unnest($1) AS t(id)"
+    )))
     .await?;
     rows.commit().await?;
-    Ok(batch)
+    Ok(())
 }
