@@ -115,13 +115,16 @@ impl RawChannel {
         Ok(ok.consumer_tag.to_string())
     }
 
-    /// Ends a subscription. What came and was not looked at stays unacknowledged.
-    pub(super) async fn cancel(&mut self, subscription: &str) -> Result<(), Failure> {
+    /// Ends a subscription. What came and was not looked at stays unacknowledged: returns its tags.
+    pub(super) async fn cancel(&mut self, subscription: &str) -> Result<Vec<u64>, Failure> {
         let cancel = basic::Cancel { consumer_tag: subscription.into(), nowait: false };
         self.send(CHANNEL, basic::AMQPMethod::Cancel(cancel)).await?;
+        let mut tags: Vec<_> = self.waiting.drain(..).map(|message| message.tag).collect();
         // Not kept until the answer comes: they may be many, and large.
-        while let Received::Message(_) = self.bounded_receive().await? {}
-        Ok(())
+        while let Received::Message(message) = self.bounded_receive().await? {
+            tags.push(message.tag);
+        }
+        Ok(tags)
     }
 
     /// The next message of the subscription; `None` if none comes for so long.
@@ -172,6 +175,15 @@ impl RawChannel {
         self.waiting.clear();
         let all = basic::Nack { delivery_tag: 0, multiple: true, requeue: true };
         self.send(CHANNEL, basic::AMQPMethod::Nack(all)).await
+    }
+
+    /// Gives back the messages of these tags.
+    pub(super) async fn give_these_back(&mut self, tags: &[u64]) -> Result<(), Failure> {
+        for &delivery_tag in tags {
+            let one = basic::Nack { delivery_tag, multiple: false, requeue: true };
+            self.send(CHANNEL, basic::AMQPMethod::Nack(one)).await?;
+        }
+        Ok(())
     }
 
     /// Says goodbye, which makes sure that the broker has read what was sent before.

@@ -25,7 +25,7 @@ use super::{
     Publisher, Queues,
     connection::{Link, REQUEST_TIMEOUT, bounded},
     handling::handle,
-    isolate,
+    isolate::{Held, isolate},
     lost::{Lost, connection_lost},
     received::REPEATS,
     settle::{give_back, returned},
@@ -71,7 +71,8 @@ impl<V: Volumes, T: Database> Subscription<V, T> {
     /// Fails only if the very first connection is refused for a reason that waiting will not fix, such as a wrong
     /// password or queues with other arguments than ours.
     pub async fn run(&self, stop: &CancellationToken, abort: &CancellationToken) -> Result<(), Failure> {
-        let (mut work, mut delays, mut was_connected) = (JoinSet::new(), Delays::new(), false);
+        let (mut work, mut holding) = (JoinSet::new(), JoinSet::new());
+        let (mut delays, mut was_connected) = (Delays::new(), false);
         loop {
             let began = Instant::now();
             let lost = match self.connect(stop).await {
@@ -95,9 +96,13 @@ impl<V: Volumes, T: Database> Subscription<V, T> {
                 Err(refused) if refused.verdict == Verdict::Permanent && !was_connected => return Err(refused),
                 Err(refused) => refused.into(),
             };
-            if lost.is_unreadable && isolate::isolate(&self.queues, &self.publisher, stop).await {
-                delays.reset();
-                continue;
+            if lost.is_unreadable {
+                let found = isolate(&self.queues, &self.publisher, stop).await;
+                if found.is_something() {
+                    self.hold(found.held, &mut holding, stop);
+                    delays.reset();
+                    continue;
+                }
             }
             self.health.down(Dependency::Broker, &lost.failure.message);
             if began.elapsed() >= STABLE_AFTER {
@@ -262,6 +267,16 @@ impl<V: Volumes, T: Database> Subscription<V, T> {
             give_back(&[delivery], &queues, &publisher).await;
             None
         });
+    }
+
+    /// Holds unreadable messages until they can be parked.
+    fn hold(&self, held: Option<Held>, holding: &mut JoinSet<()>, stop: &CancellationToken) {
+        // What has ended meanwhile.
+        while holding.try_join_next().is_some() {}
+        if let Some(held) = held {
+            let (queues, publisher, stop) = (self.queues.clone(), Arc::clone(&self.publisher), stop.clone());
+            holding.spawn(async move { held.park(&queues, &publisher, &stop).await });
+        }
     }
 
     /// Finishes what is in flight, or drops it when `abort` is cancelled.

@@ -1,6 +1,7 @@
 //! Messages that the client library chokes on stop no other, and end in the dead-letter queue with body and reason.
 
 use std::{
+    cell::Cell,
     collections::BTreeSet,
     time::{Duration, Instant},
 };
@@ -9,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::{
     raw_publisher::{self as raw, MOST_TABLE_BYTES, RawPublisher, odd, unreadable},
-    world::{On, World, eventually, world},
+    world::{On, PrivateBroker, World, eventually, world},
 };
 
 async fn publisher(world: &World) -> RawPublisher {
@@ -130,6 +131,51 @@ async fn forty_unreadable_messages_cost_the_good_ones_between_them_less_than_fiv
     let parked: BTreeSet<_> = messages.iter().map(|message| message["body"].to_string()).collect();
     assert_eq!(parked, (0..40).map(|number| format!("\"poison {number}\"")).collect(), "{shown}");
     assert!(messages.iter().all(|message| message["reason"] == "unreadable"), "{shown}");
+}
+
+#[tokio::test]
+async fn an_unreadable_message_that_the_dead_letter_queue_refuses_is_held_and_stops_no_other() {
+    let broker = PrivateBroker::start().await;
+    let mut world = world(On::Sqlite).await;
+    world.use_broker(&broker);
+    world.set("VOLUME_REAPER_RECONCILE_INTERVAL", "1h");
+    let serving = world.serve_idle().await;
+    let pattern = format!("^{}$", world.dead_letter_queue());
+    broker.rabbitmqctl(&["set_policy", "limit", &pattern, r#"{"max-length": 1}"#]).await;
+    // A quorum queue goes over its limit by some before it refuses.
+    let published = Cell::new(0);
+    eventually("the dead-letter queue refuses", async || {
+        world.publish(b"{").await;
+        published.set(published.get() + 1);
+        let refused = "can't move the delivery on; it stays where it is until that works";
+        serving.lines().iter().any(|line| line["message"] == refused).then_some(())
+    })
+    .await;
+    let mut letters = published.get();
+    let mut publisher = publisher(&world).await;
+    let ids: Vec<_> = (0..40).map(|number| format!("t{number}")).collect();
+    for (number, id) in ids.iter().enumerate() {
+        world.closed_with_volume(id).await;
+        if let Some((what, properties)) = unreadable().get(number) {
+            publisher.publish(&world.work_queue(), properties, what.as_bytes()).await.expect("published");
+            letters += 1;
+        }
+        publisher.publish(&world.work_queue(), &raw::message_id(id.as_bytes()), &event(id)).await.expect("published");
+    }
+    for id in &ids {
+        world.until_marked(id).await;
+        assert_eq!(world.receipts(id).await, ["removed/event"], "{id}");
+    }
+    serving.until_metric("volume_reaper_settlements_total{settlement=\"ack\"}", 40).await;
+    serving.until_ready().await;
+    let lost = "the client library lost its connection over messages that it can't read";
+    let lost = serving.lines().iter().filter(|line| line["message"] == lost).count();
+    assert!(lost < 10, "the connection was lost {lost} times over {} messages", unreadable().len());
+
+    broker.rabbitmqctl(&["clear_policy", "limit"]).await;
+    until_parked(&world, letters).await;
+    assert_eq!(serving.stop().await, Some(0));
+    assert_eq!(world.messages(&world.work_queue()).await, 0);
 }
 
 #[tokio::test]
