@@ -200,7 +200,7 @@ impl DeadLetters {
     }
 
     async fn unsubscribe(&self, subscription: &str) -> Result<(), Failure> {
-        self.channel.lock().await.cancel(subscription).await
+        self.channel.lock().await.cancel(subscription).await.map(drop)
     }
 
     /// The next message; `None` if none comes.
