@@ -31,9 +31,13 @@ pub struct FailedCleanup {
 }
 
 impl FailedCleanup {
-    /// When a sweep tries it again. The first wait is `cooldown`.
+    /// When a sweep tries it again. The first wait is `cooldown`. One that lies ahead was told by a clock that was
+    /// wrong, maybe by weeks: then it is tried now.
     #[must_use]
-    pub fn next_try_at(&self, cooldown: Duration) -> DateTime<Utc> {
+    pub fn next_try_at(&self, cooldown: Duration, now: DateTime<Utc>) -> DateTime<Utc> {
+        if self.failed_at > now {
+            return now;
+        }
         let failing_for = (self.failed_at - self.first_failed_at).to_std().unwrap_or_default();
         self.failed_at + failing_for.min(LONGEST_WAIT).max(cooldown)
     }
@@ -52,8 +56,8 @@ pub struct Failing {
 impl Failing {
     /// A failed clean-up for sweeps with this cooldown.
     #[must_use]
-    pub fn new(failed: FailedCleanup, cooldown: Duration) -> Self {
-        Self { next_try_at: failed.next_try_at(cooldown), failed }
+    pub fn new(failed: FailedCleanup, cooldown: Duration, now: DateTime<Utc>) -> Self {
+        Self { next_try_at: failed.next_try_at(cooldown, now), failed }
     }
 }
 
@@ -86,7 +90,7 @@ mod tests {
         let (mut failing_for, mut waits_mins) = (Duration::ZERO, Vec::new());
         while waits_mins.len() < 11 {
             let failed = failed(failing_for);
-            let wait = (failed.next_try_at(10 * MINUTE) - failed.failed_at).to_std().expect("later");
+            let wait = (failed.next_try_at(10 * MINUTE, failed.failed_at) - failed.failed_at).to_std().expect("later");
             waits_mins.push(wait.as_secs() / 60);
             failing_for += wait;
         }
@@ -96,14 +100,21 @@ mod tests {
     #[test]
     fn a_cooldown_is_kept_even_if_it_is_longer_than_a_day() {
         let failed = failed(Duration::ZERO);
-        assert_eq!(failed.next_try_at(2 * LONGEST_WAIT), failed.failed_at + 2 * LONGEST_WAIT);
+        assert_eq!(failed.next_try_at(2 * LONGEST_WAIT, failed.failed_at), failed.failed_at + 2 * LONGEST_WAIT);
     }
 
     #[test]
     fn a_clock_that_was_set_back_is_a_first_failure() {
         let mut failed = failed(Duration::ZERO);
         failed.first_failed_at += MINUTE;
-        assert_eq!(failed.next_try_at(MINUTE), failed.failed_at + MINUTE);
+        assert_eq!(failed.next_try_at(MINUTE, failed.failed_at), failed.failed_at + MINUTE);
+    }
+
+    #[test]
+    fn a_failure_that_lies_ahead_is_tried_now() {
+        let failed = failed(Duration::ZERO);
+        let now = failed.failed_at - 2 * LONGEST_WAIT;
+        assert_eq!(failed.next_try_at(MINUTE, now), now);
     }
 
     #[test]

@@ -102,7 +102,7 @@ pub async fn page(
             after = Some(row.thread_id.clone());
             if filter.may_mean(&row) {
                 let failure = ThreadId::parse(&row.thread_id).ok().and_then(|id| failures.remove(&id));
-                let failure = failure.map(|failed| Failing::new(failed, config.reconcile_cooldown));
+                let failure = failure.map(|failed| Failing::new(failed, config.reconcile_cooldown, now));
                 let thread = WaitingThread::new(row, failure, config, now);
                 threads.extend(Some(thread).filter(|thread| filter.matches(thread)));
             }

@@ -36,7 +36,8 @@ const LOST_CHANNEL: &str = "lost_channel";
 /// A message that the broker does not take in time.
 const NOT_TAKEN: &str = "not_taken";
 
-/// Logs `settlement` and executes it. Gives up on publishing when `stop` is cancelled or the delivery's channel is gone.
+/// Logs `settlement` and executes it. Gives up on publishing when `stop` is cancelled or the delivery's channel is
+/// gone.
 ///
 /// Returns whether the delivery is still ours and has to be given back, once nothing new is delivered to us.
 pub(super) async fn execute(

@@ -40,7 +40,7 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
         let failed = self.cleaner.threads().failed(removable).await?;
         removable.retain(|thread| !failed.contains_key(thread));
         let now = self.cleaner.context.clock.now();
-        let next_try = failed.into_iter().map(|(thread, failed)| (failed.next_try_at(self.cooldown), thread));
+        let next_try = failed.into_iter().map(|(thread, failed)| (failed.next_try_at(self.cooldown, now), thread));
         let (cooling, due): (Vec<_>, Vec<_>) = next_try.partition(|(next_try_at, _)| *next_try_at > now);
         tally.add(Fate::CoolingDown, cooling.len() + retries.add(due));
         Ok(())

@@ -100,7 +100,7 @@ async fn each_row_backs_off_for_itself_and_its_waits_grow() {
     assert_eq!(reconciler.sweep(false, &stop).await.failed, 1);
     let failed = cleaner.threads().failures.lock().expect("lock")[&thread("a-bad")].clone();
     assert_eq!(failed.attempts, 2);
-    let wait = (failed.next_try_at(Duration::from_mins(1)) - failed.failed_at).num_seconds();
+    let wait = (failed.next_try_at(Duration::from_mins(1), failed.failed_at) - failed.failed_at).num_seconds();
     assert!((300..400).contains(&wait), "{wait}");
 }
 

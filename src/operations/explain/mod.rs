@@ -150,7 +150,7 @@ async fn read_rows(
         receipts: store.receipts(thread).await?,
         refused: None,
         // Of any other it is history that the next sweep forgets.
-        failure: failed.filter(|_| is_candidate).map(|failed| Failing::new(failed, config.reconcile_cooldown)),
+        failure: failed.filter(|_| is_candidate).map(|failed| Failing::new(failed, config.reconcile_cooldown, now)),
         pinned: store.pinned_daemon(host.key()).await?.map(|identity| identity.as_str().to_owned()),
         sweeper: store.look_up_lease(&sweep_lease(host)).await?,
     })

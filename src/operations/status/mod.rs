@@ -69,7 +69,7 @@ async fn read_rows(store: &Store, config: &Config, most: Option<u64>) -> Rows {
     };
     let failing = failing.map(|(threads, worst)| {
         let worst = worst.into_iter();
-        let failing = |failed| Failing::new(failed, config.reconcile_cooldown);
+        let failing = |failed| Failing::new(failed, config.reconcile_cooldown, Utc::now());
         FailingThreads {
             threads,
             worst: worst.map(|(thread_id, failed)| FailingThread { thread_id, failing: failing(failed) }).collect(),
