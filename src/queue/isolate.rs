@@ -98,7 +98,8 @@ pub(super) async fn isolate(queues: &Queues, publisher: &Publisher, stop: &Cance
 /// Parks the unreadable messages among the first of the work queue.
 async fn park_unreadable(queues: &Queues, publisher: &Publisher, stop: &CancellationToken) -> Result<Found, Failure> {
     let channel = RawChannel::open(queues, "volume-reaper isolating", MOST_BODY_BYTES).await?;
-    let mut look = Look { channel, queues, publisher, parked: 0, held: VecDeque::new(), others: Vec::new() };
+    let (held, others) = (VecDeque::new(), Vec::new());
+    let mut look = Look { channel, queues, publisher, parked: 0, is_refused: false, held, others };
     let looked = look.at_first(stop).await;
     let Look { mut channel, parked, held, others, .. } = look;
     if looked.is_err() || held.is_empty() {
@@ -116,6 +117,8 @@ struct Look<'a> {
     queues: &'a Queues,
     publisher: &'a Publisher,
     parked: u32,
+    /// While the dead-letter queue refuses one, it is asked once a look.
+    is_refused: bool,
     held: VecDeque<Unreadable>,
     /// The tags of those that are to be given back.
     others: Vec<u64>,
@@ -150,8 +153,8 @@ impl Look<'_> {
             return Ok(());
         };
         let mut unreadable = Unreadable { tag: message.tag, body, error, places: None };
-        // While it refuses one, it is asked once a look.
-        if self.held.is_empty() && unreadable.is_taken(self.queues, self.publisher).await {
+        self.is_refused = self.is_refused || !unreadable.is_taken(self.queues, self.publisher).await;
+        if !self.is_refused {
             self.channel.acknowledge(unreadable.tag).await?;
             self.parked += 1;
             return Ok(());
