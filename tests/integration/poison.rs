@@ -143,15 +143,15 @@ async fn an_unreadable_message_that_the_dead_letter_queue_refuses_is_held_and_st
     let pattern = format!("^{}$", world.dead_letter_queue());
     broker.rabbitmqctl(&["set_policy", "limit", &pattern, r#"{"max-length": 1}"#]).await;
     // A quorum queue goes over its limit by some before it refuses.
-    let published = Cell::new(0);
+    let sent = Cell::new(0);
     eventually("the dead-letter queue refuses", async || {
         world.publish(b"{").await;
-        published.set(published.get() + 1);
+        sent.set(sent.get() + 1);
         let refused = "can't move the delivery on; it stays where it is until that works";
         serving.lines().iter().any(|line| line["message"] == refused).then_some(())
     })
     .await;
-    let mut letters = published.get();
+    let mut letters = sent.get();
     let mut publisher = publisher(&world).await;
     let ids: Vec<_> = (0..40).map(|number| format!("t{number}")).collect();
     for (number, id) in ids.iter().enumerate() {
