@@ -7,12 +7,13 @@ CARGO_DENY = 0.20.2
 CARGO_AUDITABLE = 0.7.7
 CARGO_CYCLONEDX = 0.5.9
 CARGO_FUZZ = 0.13.2
+CARGO_MUTANTS = 27.1.0
 FUZZ_TARGETS = message headers settings answers limiter
 # What runs without a server. A process for each test where nextest is installed.
 UNIT_TESTS = --locked --workspace --lib --test layout
 
 .DEFAULT_GOAL = help
-.PHONY: help demo test check simulation model fuzz screenshots soak chaos compat bench lint audit book build deb release reproducible release-tools cargo-deny
+.PHONY: help demo test check simulation model fuzz mutants screenshots soak chaos compat bench lint audit book build deb release reproducible release-tools cargo-deny
 # One after the other, also under `make -j`: each of them takes all cores, and cargo's lock.
 .NOTPARALLEL:
 
@@ -61,6 +62,11 @@ fuzz: ## messages, headers, settings, servers' answers, the limiter by chance, M
 		cargo +nightly fuzz run $$target fuzz/target/found/$$target fuzz/corpus/$$target -- \
 			-max_total_time=$$(($(or $(MINUTES),10) * 60)) || exit 1; \
 	done
+
+# Which files, and why these: .cargo/mutants.toml. The list of what was missed is in target/mutants.out.
+mutants: ## what decides without a server, changed on purpose in one place after the other, which unit tests must notice
+	cargo mutants --version >/dev/null 2>&1 || cargo install --locked cargo-mutants@$(CARGO_MUTANTS)
+	cargo mutants --output target
 
 # SOAK_EVENTS=2000 SOAK_SECONDS=80 SOAK_CYCLES=500 SOAK_LOCKED_SECONDS=30 for less.
 soak: ## 20,000 events with a fault every second, 20,000 reopenings, a row that stays locked for five minutes

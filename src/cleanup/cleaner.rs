@@ -166,6 +166,11 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
         self.detached.lock().iter().cloned().collect()
     }
 
+    /// Whether the daemon is sent nothing more for now, since removals take long.
+    pub fn is_held_up(&self) -> bool {
+        self.limiter.is_held_up()
+    }
+
     /// Pauses removal on this host, for all replicas, until a person resumes it.
     pub async fn pause(&self, reason: &str) -> Result<(), Failure> {
         self.breaker.trip(self.threads(), reason).await

@@ -77,20 +77,29 @@ impl Limiter {
             self.changed.notified().await;
         }
     }
+
+    /// Whether nothing more is sent for now, since removals take long.
+    pub(crate) fn is_held_up(&self) -> bool {
+        self.state.lock().is_held_up()
+    }
 }
 
 impl State {
     fn take(&mut self) -> Option<u64> {
-        let slow_after = self.slow_after();
-        let is_slow = self.in_flight.values().flatten().any(|sent_at| sent_at.elapsed() > slow_after);
         #[expect(clippy::cast_precision_loss, reason = "at most a few hundred")]
         let is_full = self.in_flight.len() as f64 + 1.0 > self.limit;
-        if is_slow || is_full || self.detached >= MOST_DETACHED {
+        if is_full || self.is_held_up() {
             return None;
         }
         self.given += 1;
         self.in_flight.insert(self.given, None);
         Some(self.given)
+    }
+
+    fn is_held_up(&self) -> bool {
+        let slow_after = self.slow_after();
+        let is_slow = self.in_flight.values().flatten().any(|sent_at| sent_at.elapsed() > slow_after);
+        is_slow || self.detached >= MOST_DETACHED
     }
 
     fn slow_after(&self) -> Duration {

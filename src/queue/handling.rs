@@ -15,7 +15,7 @@ use tracing::{Instrument, error};
 use super::{
     Publisher, Queues, header_size, headers,
     received::{message, span_of},
-    settle::{came_as_reopened, execute, reject},
+    settle::{execute, reject},
 };
 use crate::{
     cleanup::{Database, Volumes},
@@ -72,7 +72,7 @@ async fn settlement_of<V: Volumes, T: Database>(
     consumer: &Consumer<V, T>,
     queues: &Queues,
 ) -> Settlement {
-    let came_as_reopened = came_as_reopened(delivery, queues);
+    let came_as_reopened = queues.came_as_reopened(delivery.routing_key.as_str(), &delivery.properties);
     let host = queues.host_of(delivery.routing_key.as_str()).or_else(|| headers::host(&delivery.properties));
     consumer.handle(&Message { came_as_reopened, host, ..message(&delivery.properties, &delivery.data) }).await
 }

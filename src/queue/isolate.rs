@@ -177,10 +177,7 @@ impl Look<'_> {
             self.others.push(message.tag);
             return Ok(());
         };
-        let key = message.routing_key.as_deref().unwrap_or_default();
-        let is_reopened = self.queues.is_reopening(key) || headers::is_reopened(properties);
-        let host = self.queues.host_of(key).filter(|_| self.queues.host.is_none());
-        let anew = headers::handed_back(properties, is_reopened, host);
+        let anew = self.queues.handed_back(message.routing_key.as_deref().unwrap_or_default(), properties);
         self.publisher.publish_to_queue(&self.queues.work(), anew, body).await?;
         self.channel.acknowledge(message.tag).await
     }

@@ -37,6 +37,7 @@ pub use broker_answers::{Answer, Contents, Counts, Hello, Inspection, LoginRefus
 pub use broker_facts::inspect;
 pub use counting::{QueueCount, count};
 pub use dead_letter_queue::{DeadLetters, Parked, Size, Then, Unacked};
+use lapin::BasicProperties;
 pub use management::{Harm, StandingStill};
 pub use publisher::Publisher;
 pub use subscription::Subscription;
@@ -173,6 +174,17 @@ impl Queues {
     fn is_reopening(&self, routing_key: &str) -> bool {
         let key = &self.reopened_routing_key;
         routing_key == key || self.hosts.iter().any(|host| routing_key == of_host(key, host))
+    }
+
+    /// Whether a message was published as the event of a thread that was reopened.
+    fn came_as_reopened(&self, routing_key: &str, properties: &BasicProperties) -> bool {
+        self.is_reopening(routing_key) || headers::is_reopened(properties)
+    }
+
+    /// The properties of a message that goes to the end of its queue untouched, with what its routing key said.
+    fn handed_back(&self, routing_key: &str, properties: &BasicProperties) -> BasicProperties {
+        let host = self.host_of(routing_key).filter(|_| self.host.is_none());
+        headers::handed_back(properties, self.came_as_reopened(routing_key, properties), host)
     }
 
     /// The queue that events arrive in.

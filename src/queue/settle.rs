@@ -48,12 +48,12 @@ pub(super) async fn execute(
     stop: &CancellationToken,
 ) -> bool {
     log(settlement);
-    let original = if came_as_reopened(delivery, queues) {
-        headers::reopened(delivery.properties.clone())
-    } else {
-        delivery.properties.clone()
+    let original = || {
+        let original = delivery.properties.clone();
+        let is_reopened = queues.came_as_reopened(delivery.routing_key.as_str(), &original);
+        if is_reopened { headers::reopened(original) } else { original }
     };
-    let attempt = headers::failed_attempts(&original).saturating_add(1);
+    let attempt = headers::failed_attempts(&delivery.properties).saturating_add(1);
     let next_stop = match settlement {
         Settlement::Ack | Settlement::Stale => None,
         Settlement::DeadLetter { .. } if delivery.data.len() > MOST_PUBLISHED_BYTES => {
@@ -61,14 +61,14 @@ pub(super) async fn execute(
             return false;
         }
         Settlement::Retry { delay, error } => {
-            Some((queues.retry(*delay), headers::onward(&original, attempt, "retry", error)))
+            Some((queues.retry(*delay), headers::onward(&original(), attempt, "retry", error)))
         }
         // As it was: somebody else's lock is no attempt of ours.
         Settlement::Busy { delay } => {
-            Some((queues.retry(*delay), headers::onward(&original, attempt - 1, "busy", "its row is locked")))
+            Some((queues.retry(*delay), headers::onward(&original(), attempt - 1, "busy", "its row is locked")))
         }
         Settlement::DeadLetter { reason, error } => {
-            let properties = headers::parked(&original, attempt, reason.as_str(), error);
+            let properties = headers::parked(&original(), attempt, reason.as_str(), error);
             Some((queues.dead_letter(), properties))
         }
         Settlement::HandBack { .. } => return true,
@@ -123,11 +123,6 @@ fn settled(settlement: &'static str, is_told: bool) {
     }
 }
 
-/// Whether a delivery was published as the event of a thread that was reopened.
-pub(super) fn came_as_reopened(delivery: &Delivery, queues: &Queues) -> bool {
-    queues.is_reopening(delivery.routing_key.as_str()) || headers::is_reopened(&delivery.properties)
-}
-
 /// Puts deliveries back into the work queue, at its end and untouched: published anew and then acknowledged, since a
 /// requeue would count towards the delivery limit before RabbitMQ 4.3. Where the broker takes no message, they are
 /// requeued all the same. Nothing must be delivered to us meanwhile, or it would go round.
@@ -146,8 +141,7 @@ pub(super) async fn give_back(deliveries: &[Delivery], queues: &Queues, publishe
 /// Gives one back, published anew if the broker takes messages. Sets `is_taken` to whether it does.
 async fn give_one_back(delivery: &Delivery, is_taken: &mut bool, queues: &Queues, publisher: &Publisher) {
     if *is_taken && delivery.acker.usable() {
-        let host = queues.host_of(delivery.routing_key.as_str()).filter(|_| queues.host.is_none());
-        let properties = headers::handed_back(&delivery.properties, came_as_reopened(delivery, queues), host);
+        let properties = queues.handed_back(delivery.routing_key.as_str(), &delivery.properties);
         let queue = queues.work();
         let publish = publisher.publish_to_queue(&queue, properties, &delivery.data);
         let span = traces::send(&queue);

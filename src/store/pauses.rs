@@ -18,6 +18,10 @@ use super::{
 };
 use crate::{cleanup::Pause, failure::Failure};
 
+/// How far the clocks of replicas may differ. What lies further ahead was written by one that was wrong, and would count
+/// until its time has come.
+const CLOCKS_DIFFER: TimeDelta = TimeDelta::hours(1);
+
 /// The row of a pause of everything. Others are of one host.
 const EVERYTHING: &str = "everything";
 
@@ -110,11 +114,12 @@ impl Store {
             return Ok(0);
         }
         self.bounded(ROW_TIMEOUT, async {
-            let an_hour_ago = Utc::now() - TimeDelta::hours(1);
+            let (now, removed_at) = (Utc::now(), volume_removal::Column::RemovedAt);
+            let (an_hour_ago, latest) = (now - TimeDelta::hours(1), now + CLOCKS_DIFFER);
             let resumed_at = self.pause_row().await?.and_then(|row| row.resumed_at);
-            let since = resumed_at.map_or(an_hour_ago, |resumed_at| Ord::max(resumed_at, an_hour_ago));
+            let since = resumed_at.filter(|resumed_at| *resumed_at <= latest).max(Some(an_hour_ago));
             let removals = volume_removal::Entity::find()
-                .filter(Condition::all().add(is_removal()).add(volume_removal::Column::RemovedAt.gt(since)));
+                .filter(Condition::all().add(is_removal()).add(removed_at.gt(since)).add(removed_at.lte(latest)));
             removals.count(&self.db).await
         })
         .await

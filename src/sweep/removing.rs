@@ -140,6 +140,7 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
         let containers_before = self.cleaner.containers_swept();
         let mut left = threads.len();
         let mut is_paused = false;
+        let mut moved_at = Instant::now();
         // What has begun is finished, nothing new is begun.
         let no_more = enough.child_token();
         let threads = stream::iter(threads).take_until(no_more.cancelled());
@@ -147,6 +148,9 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
         while let Some((thread, result)) = cleaned.next().await {
             self.progress.advance(1);
             left -= usize::from(result != Ok(Outcome::Paused));
+            if !matches!(result, Ok(Outcome::Deferred | Outcome::Removing)) {
+                moved_at = Instant::now();
+            }
             match result {
                 Ok(Outcome::Removed) => tally.add(Fate::Removed, 1),
                 Ok(Outcome::NotFound) => tally.add(Fate::NotFound, 1),
@@ -156,10 +160,13 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
                 }
                 Ok(Outcome::Removing) => tally.add(Fate::Removing, 1),
                 Ok(Outcome::Busy) => tally.add(Fate::CoolingDown, 1),
-                // The daemon is stuck: there is no use in waiting for it with all others too.
                 Ok(Outcome::Deferred) => {
                     tally.add(Fate::CoolingDown, 1);
-                    no_more.cancel();
+                    // There is no use in waiting for a daemon that is stuck with all others too. It may as well have
+                    // been the database that took long, or a removal that has ended since.
+                    if self.cleaner.is_held_up() && moved_at.elapsed() >= self.cleaner.context.limits.timeout {
+                        no_more.cancel();
+                    }
                 }
                 Ok(Outcome::NotDue { .. }) => tally.add(Fate::NotDue, 1),
                 Ok(Outcome::Held) => tally.add(Fate::Held, 1),

@@ -128,6 +128,8 @@ pub(crate) struct FakeThreads {
     /// Marks that can't be set; one of them fails all that were to be set with it.
     pub(crate) unmarkable: Mutex<Option<Unmarkable>>,
     pub(crate) failures: Mutex<HashMap<ThreadId, FailedCleanup>>,
+    /// How long the next locks take.
+    pub(crate) slow_locks: Mutex<Vec<Duration>>,
     /// It panics to take note that an event about this thread was handled.
     pub(crate) is_not_noted: Mutex<Option<ThreadId>>,
 }
@@ -188,6 +190,10 @@ impl Threads for FakeThreads {
     }
 
     async fn lock(&self, threads: &[ThreadId], _host: Option<&str>, _limit: Duration) -> Result<Locked<()>, Failure> {
+        let slow = self.slow_locks.lock().expect("lock").pop();
+        if let Some(takes) = slow {
+            tokio::time::sleep(takes).await;
+        }
         Ok(Locked { rows: self.read_now(threads), busy: HashSet::new(), lock: () })
     }
 
@@ -363,6 +369,7 @@ pub(crate) fn cleaner_with(
         counts: AtomicU64::new(0),
         unmarkable: Mutex::default(),
         failures: Mutex::default(),
+        slow_locks: Mutex::default(),
         is_not_noted: Mutex::default(),
     };
     cleaner_of(volumes, threads, Policy::default(), LIMITS)

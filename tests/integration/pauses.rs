@@ -126,6 +126,31 @@ async fn removals_of_more_than_an_hour_ago_and_volumes_that_were_not_there_use_u
     }
 }
 
+/// How many a sweep removed, and for how many the pause kept it from that.
+async fn swept(world: &World) -> (Value, Value) {
+    let output = world.run(&["sweep", "--json"]).await;
+    let mut report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    (report["removed"].take(), report["paused"].take())
+}
+
+#[tokio::test]
+async fn what_a_clock_that_was_weeks_ahead_wrote_neither_uses_up_a_budget_nor_renews_it() {
+    for on in On::ALL {
+        let mut world = world(on).await;
+        world.set("VOLUME_REAPER_BUDGET_PER_HOUR", "1");
+        threads_with_volumes(&world, &["a"]).await;
+        assert_eq!(world.sweep().await["removed"], json!(1), "{on:?}");
+        let ahead = world.moment(chrono::Utc::now() + chrono::TimeDelta::weeks(2));
+        world.execute(&format!("UPDATE volume_removals SET removed_at = '{ahead}' WHERE thread_id = 'a'")).await;
+        threads_with_volumes(&world, &["b", "c"]).await;
+        assert_eq!(swept(&world).await, (json!(1), json!(1)), "{on:?}");
+
+        out(&world, &["resume"]).await;
+        world.execute(&format!("UPDATE volume_reaper_pauses SET resumed_at = '{ahead}'")).await;
+        assert_eq!(swept(&world).await, (json!(0), json!(1)), "{on:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_pause_by_hand_stops_removal_at_once_outlives_restarts_and_lets_absent_volumes_be_marked() {
     for on in On::ALL {

@@ -9,14 +9,14 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use volume_reaper::{
-    cleanup::{Origin, Removal},
+    cleanup::{Origin, Outcome, Removal},
     failure::{Dependency, Failure},
     health::Health,
     sweep::{Schedule, SweepReport, Sweeper},
 };
 
 use crate::{
-    fakes::{FakeCleaner, Row, age_failure, calls, cleaner, cleaner_with, row, set_row, thread, volume},
+    fakes::{FakeCleaner, LIMITS, Row, age_failure, calls, cleaner, cleaner_with, row, set_row, thread, volume},
     proxy::CountingProxy,
     world::{On, eventually, world},
 };
@@ -272,6 +272,46 @@ async fn a_volume_that_could_not_be_removed_is_left_alone_for_the_cooldown() {
     age_failure(&cleaner, "t1", std::time::Duration::from_secs(61));
     assert_eq!(sweeper.sweep(false, &stop).await.failed, 1);
     assert_eq!(calls(&cleaner).iter().filter(|call| call.starts_with("remove")).count(), 2);
+}
+
+/// Two hundred closed threads whose volumes are there. The daemon never finishes the removals of the first `stuck`.
+fn two_hundred(stuck: usize) -> Arc<FakeCleaner> {
+    let cleaner = cleaner(Ok(Removal::Removed));
+    for number in 0..200 {
+        let id = format!("{number}{}", if number < stuck { "-stuck" } else { "" });
+        set_row(&cleaner.threads().rows, &id, Row { closed: true, ..Row::default() });
+        cleaner.volumes.inventory.lock().expect("lock").present.insert(volume(&id));
+    }
+    set_row(&cleaner.threads().rows, "t1", Row::default());
+    cleaner.volumes.stuck.lock().expect("lock").push("stuck".to_owned());
+    Arc::new(cleaner)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sweep_does_not_wait_for_a_stuck_daemon_with_every_thread() {
+    let cleaner = two_hundred(8);
+    for number in 0..8 {
+        let stuck = cleaner.clean(&thread(&format!("{number}-stuck")), Origin::Event(None)).await;
+        assert_eq!(stuck, Ok(Outcome::Removing));
+    }
+    let report = sweep(&cleaner).await;
+    assert_eq!((report.removed, report.cooling_down), (0, 64), "{report:?}");
+    assert_eq!(u128::from(report.duration_ms), LIMITS.timeout.as_millis(), "{report:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sweep_goes_on_when_one_removal_takes_longer_than_its_threads_wait() {
+    let cleaner = two_hundred(1);
+    let report = sweep(&cleaner).await;
+    assert_eq!((report.removing, report.cooling_down, report.removed), (1, 63, 136), "{report:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sweep_goes_on_when_the_database_took_longer_than_its_threads_wait() {
+    let cleaner = two_hundred(0);
+    cleaner.threads().slow_locks.lock().expect("lock").push(LIMITS.timeout * 3 / 2);
+    let report = sweep(&cleaner).await;
+    assert_eq!((report.cooling_down, report.removed), (64, 136), "{report:?}");
 }
 
 #[tokio::test]
