@@ -9,9 +9,12 @@ use crate::{
     volume_name::VolumeName,
 };
 
+const NO_SUCH_VOLUME: &str = "no such volume";
+
 /// What an answer other than 2xx to a removal means. Facts of moby (`daemon/volume`) and Podman, per status:
 ///
-/// - 404 is a missing volume only if the message says so and names it; a missing driver, plugin or page is 404 too.
+/// - 404 is a missing volume only if the message says so and names it, or says nothing else, as Podman 5 does (by
+///   experiment, with 5.4.2); a missing driver, plugin or page is 404 too.
 /// - 409 is a volume in use, by containers that the message lists; stopped ones count.
 /// - 500 "has active mounts" is in use as well: a mount without a container.
 /// - 500 "outside of the local volume root" will not change: the volume's directory is not where it belongs.
@@ -24,7 +27,9 @@ pub(super) fn refused_removal(
 ) -> Result<Removal, Failure> {
     let error = || format!("docker at {endpoint}: removing {volume}: {status_code} {message}");
     match status_code {
-        404 if message.contains(volume.as_str()) && message.trim_end().ends_with("no such volume") => {
+        404 if message.trim() == NO_SUCH_VOLUME
+            || message.contains(volume.as_str()) && message.trim_end().ends_with(NO_SUCH_VOLUME) =>
+        {
             Ok(Removal::Missing)
         }
         409 if message.contains("in use") || message.contains("being used") => {
@@ -164,6 +169,7 @@ mod tests {
         for (status_code, message, expected) in [
             (404, "get ha_ws_t1: no such volume", "missing"),
             (404, "no volume with name \"ha_ws_t1\" found: no such volume", "missing"),
+            (404, "no such volume", "missing"),
             (404, "get other: no such volume", "transient"),
             (404, "get ha_ws_t1: no such volume driver", "transient"),
             (404, "plugin \"nfs\" not found", "transient"),
@@ -187,7 +193,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever a daemon answers: only a 404 that names the volume says that it is not there, and only 409 and
+        /// Whatever a daemon answers: only a 404 that names the volume, or nothing, says that it is not there, and only 409 and
         /// "has active mounts" that it is in use.
         #[test]
         fn no_answer_but_its_own_404_says_that_a_volume_is_not_there(
@@ -201,7 +207,10 @@ mod tests {
             let volume = names.volume_of(&ThreadId::parse("t1").expect("valid"));
             let endpoint = Endpoint::Unix("/run/docker.sock".to_owned());
             match refused_removal(status_code, &message, &volume, &endpoint) {
-                Ok(Removal::Missing) => prop_assert!(status_code == 404 && message.contains("ha_ws_t1")),
+                Ok(Removal::Missing) => {
+                    prop_assert!(status_code == 404);
+                    prop_assert!(message.contains("ha_ws_t1") || message.trim() == "no such volume", "{message}");
+                }
                 Ok(Removal::Referenced { .. }) => prop_assert!([409, 500].contains(&status_code)),
                 Ok(Removal::Removed | Removal::NotFound | Removal::NotSent) => prop_assert!(false, "{message}"),
                 Err(failure) => prop_assert!(failure.message.contains(&status_code.to_string())),

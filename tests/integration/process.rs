@@ -279,6 +279,11 @@ async fn the_metrics_are_those_of_the_contract() {
     serving.until_metric("volume_reaper_cleanups_total{source=\"event\",outcome=\"removed\"}", 1).await;
     serving.until_metric("volume_reaper_settlements_total{settlement=\"ack\"}", 1).await;
     serving.until_metric("volume_reaper_sweep_seconds_count", 1).await;
+    // What is waiting is counted after a sweep.
+    eventually("the rows are counted", async || {
+        serving.get("/metrics").await.1.contains("volume_reaper_unmarked_threads ").then_some(())
+    })
+    .await;
     let (code, text) = serving.get("/metrics").await;
     assert_eq!(code, 200);
     for metric in [
