@@ -84,3 +84,14 @@ impl Failure {
         Self { verdict: Verdict::Permanent, message: message.into() }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn verdicts_are_called_by_their_dependency_or_by_what_helps() {
+        let verdicts = [Verdict::Unavailable(Dependency::Database), Verdict::Transient, Verdict::Permanent];
+        assert_eq!(verdicts.map(Verdict::as_str), ["database", "transient", "permanent"]);
+    }
+}

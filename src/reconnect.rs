@@ -79,5 +79,8 @@ mod tests {
         let later: Vec<_> = (0..100).map(|_| delays.next_delay()).collect();
         assert!(later.iter().all(|&delay| delay <= LONGEST));
         assert!(later[50] >= LONGEST.mul_f64(0.69), "{:?}", later[50]);
+        delays.reset();
+        let first = delays.next_delay();
+        assert!(first <= FIRST.mul_f64(1.31), "{first:?}");
     }
 }

@@ -1,6 +1,7 @@
 //! A model of the protocol: one thread, its events, two replicas, a sweep of each, a platform that reopens and closes
-//! again, crashes, redeliveries, failed commits and locks that are given up. Every interleaving is visited, breadth
-//! first, until there is no new state; what becomes of a delivery is decided by the program's own function.
+//! again, crashes, redeliveries, failed commits and locks that are given up; with one host, or with two of which nobody
+//! says which one has the volume, and of which one is away for a while. Every interleaving is visited, breadth first,
+//! until there is no new state; what becomes of a delivery is decided by the program's own function.
 //!
 //! The search is written here, in some thirty lines: the crate that has it (stateright) brings a web server and a dozen
 //! crates more. Docker is taken by its word on two things: who asks first for a name has it first, and a removal that
@@ -24,20 +25,26 @@ const REPLICAS: usize = 2;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Phase {
     Idle,
-    /// It holds a delivery, or the sweep found the volume: the row is to be locked.
-    Asked,
-    Locked(u8),
+    /// It holds a delivery, and nobody says on which host the volume is: the row is to be read.
+    Delivered,
+    /// The row says when the thread was closed. Hosts are asked next whether they have the volume, by a delivery, or for
+    /// their list, by a sweep; these have said that they have not.
+    Read(u8, Hosts),
+    /// The volume is to be removed on this host: the row is to be locked.
+    Asked(usize),
+    Locked(u8, usize),
     /// The removal is on its way to the daemon.
-    Sent(u8),
+    Sent(u8, usize),
     /// The daemon has it.
-    Taken(u8),
+    Taken(u8, usize),
     /// The volume is gone: by its removal, or it was not there.
     Gone(u8),
-    /// The sweep has read the row, and asks for the list next.
-    Read(u8),
-    /// The list lacks the volume.
+    /// No host has the volume.
     Absent(u8),
 }
+
+/// A bit for each host.
+type Hosts = u8;
 
 /// A guard that can be left out, to see that the model notices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -54,6 +61,8 @@ enum Guard {
     Unmarked,
     /// Sweeps find what events leave.
     Sweep,
+    /// A volume is absent only if every host says so.
+    EveryHost,
 }
 
 /// What becomes of a copy of an event.
@@ -72,38 +81,49 @@ struct World {
     closed: bool,
     close: u8,
     marked: bool,
-    volume: bool,
+    /// The host that has the volume.
+    volume: Option<usize>,
     /// The row is open, and its volume is to be made.
     makes: bool,
+    hosts: usize,
+    /// The host that is away.
+    away: Option<usize>,
     lock: Option<usize>,
     phases: [Phase; REPLICAS],
-    /// Removals that the daemon has, in the order in which they came; of who is dead too.
-    taken: Vec<usize>,
+    /// Removals that daemons have, of which replica and at which host, in the order in which they came; of who is dead
+    /// too.
+    taken: Vec<(usize, usize)>,
     events: Vec<Copy>,
     /// By close.
     receipts: [u8; 2],
     crashes: u8,
     failures: u8,
+    outages: u8,
     without: Option<Guard>,
 }
 
 /// A step: what it is called, whether it is a fault or the platform's doing, and what is true after it.
 type Step = (&'static str, bool, Result<World, String>);
 
-fn first(without: Option<Guard>) -> World {
+/// One closed thread whose volume is on the last of these hosts.
+fn first(hosts: usize, without: Option<Guard>) -> World {
     World {
         closed: true,
         close: 0,
         marked: false,
-        volume: true,
+        volume: Some(hosts - 1),
         makes: false,
+        hosts,
+        away: None,
         lock: None,
         phases: [Phase::Idle; REPLICAS],
         taken: Vec::new(),
         events: vec![Copy::Work(0)],
         receipts: [0; 2],
         crashes: 1,
-        failures: 1,
+        // Of several hosts one can be away; a commit that fails is no different there.
+        failures: u8::from(hosts == 1),
+        outages: u8::from(hosts > 1),
         without,
     }
 }
@@ -145,8 +165,10 @@ impl World {
             };
             steps.push(("reopen", true, self.with(reopen)));
         }
-        if self.makes && self.taken.is_empty() {
-            steps.push(("make", false, self.with(|it| (it.makes, it.volume) = (false, true))));
+        // Behind the removals that its daemon has.
+        let is_free = |host: &usize| self.away != Some(*host) && self.taken.iter().all(|(_, at)| at != host);
+        for host in (0..self.hosts).filter(is_free).filter(|_| self.makes) {
+            steps.push(("make", false, self.with(|it| (it.makes, it.volume) = (false, Some(host)))));
         }
         if !self.closed && !self.makes {
             let close = |it: &mut Self| {
@@ -160,15 +182,17 @@ impl World {
                 steps.push(("due", false, self.with(|it| it.events[number] = Copy::Work(attempts))));
             }
         }
-        if !self.taken.is_empty() {
-            let end = |it: &mut Self| {
-                let by = it.taken.remove(0);
-                it.volume = false;
-                if let Some(Phase::Taken(close)) = it.phases.get(by).copied() {
-                    it.phases[by] = Phase::Gone(close);
-                }
-            };
-            steps.push(("removed", false, self.with(end)));
+        for host in 0..self.hosts {
+            if let Some(first) = self.taken.iter().position(|(_, at)| *at == host).filter(|_| self.away != Some(host)) {
+                steps.push(("removed", false, Ok(self.clone().removed(first, host))));
+            }
+            if self.outages > 0 && self.away.is_none() {
+                let leave = |it: &mut Self| (it.away, it.outages) = (Some(host), it.outages - 1);
+                steps.push(("go away", true, self.with(leave)));
+            }
+        }
+        if self.away.is_some() {
+            steps.push(("come back", false, self.with(|it| it.away = None)));
         }
         steps
     }
@@ -182,31 +206,40 @@ impl World {
                     if let Copy::Work(attempts) = *copy {
                         let deliver = |it: &mut Self| {
                             it.events[number] = Copy::Unacked(me, attempts);
-                            it.phases[me] = Phase::Asked;
+                            it.phases[me] = if it.hosts == 1 { Phase::Asked(0) } else { Phase::Delivered };
                         };
                         steps.push(("deliver", false, self.with(deliver)));
                     }
                 }
                 if self.closed && !self.marked && !self.lacks(Guard::Sweep) {
-                    steps.push(("sweep", false, phase(Phase::Read(self.close))));
+                    steps.push(("sweep", false, phase(Phase::Read(self.close, 0))));
                 }
             }
-            Phase::Asked => steps.push(("lock", false, self.lock(me))),
-            Phase::Locked(close) => steps.push(("send", false, phase(Phase::Sent(close)))),
-            Phase::Sent(close) => {
+            Phase::Delivered => steps.push(("read", false, self.read(me))),
+            Phase::Read(close, heard) => {
+                for host in (0..self.hosts).filter(|host| heard & 1 << host == 0) {
+                    steps.push(("ask", false, self.ask(me, close, heard, host)));
+                }
+            }
+            Phase::Asked(host) => steps.push(("lock", false, self.lock(me, host))),
+            Phase::Locked(close, host) => steps.push(("send", false, phase(Phase::Sent(close, host)))),
+            Phase::Sent(_, host) if self.away == Some(host) => {
+                steps.push(("fail to arrive", false, Ok(self.clone().ended(me, &self.unheard()))));
+            }
+            Phase::Sent(close, host) => {
                 let take = |it: &mut Self| {
-                    it.taken.push(me);
-                    it.phases[me] = Phase::Taken(close);
+                    it.taken.push((me, host));
+                    it.phases[me] = Phase::Taken(close, host);
                 };
                 let taken =
                     if self.closed { self.with(take) } else { Err("safety: sent for an open thread".to_owned()) };
                 steps.push(("arrive", false, taken));
             }
-            Phase::Taken(_) if self.lock == Some(me) => steps.push(("give up the lock", true, {
+            Phase::Taken(..) if self.lock == Some(me) => steps.push(("give up the lock", true, {
                 let removing = |it: &mut Self| it.lock = None;
                 self.with(removing).map(|it| it.settled(me, &Ok(Outcome::Removing)))
             })),
-            Phase::Taken(_) => {}
+            Phase::Taken(..) => {}
             Phase::Gone(close) | Phase::Absent(close) => {
                 steps.push(("mark", false, self.mark(me, close)));
                 if self.failures > 0 {
@@ -217,8 +250,6 @@ impl World {
                     steps.push(("lose the database", true, self.with(fail).map(|it| it.ended(me, &down))));
                 }
             }
-            Phase::Read(_) if self.volume => steps.push(("list", false, phase(Phase::Asked))),
-            Phase::Read(close) => steps.push(("list", false, phase(Phase::Absent(close)))),
         }
         if self.crashes > 0 && self.phases[me] != Phase::Idle {
             steps.push(("crash", true, self.with(|it| it.crash(me))));
@@ -226,17 +257,69 @@ impl World {
         steps
     }
 
-    /// The row decides.
-    fn lock(&self, me: usize) -> Result<Self, String> {
-        let outcome = match (self.closed, self.marked, self.lock) {
-            (false, ..) => Outcome::NotClosed,
-            (true, true, _) => Outcome::AlreadyClean,
-            (true, false, Some(_)) => Outcome::Busy,
-            (true, false, None) => {
-                return self.with(|it| (it.lock, it.phases[me]) = (Some(me), Phase::Locked(it.close)));
+    /// Who has several hosts, and no row that names one, reads the row and locks nothing.
+    fn read(&self, me: usize) -> Result<Self, String> {
+        match self.not_actionable() {
+            Some(outcome) => Ok(self.clone().ended(me, &Ok(outcome))),
+            None => self.with(|it| it.phases[me] = Phase::Read(it.close, 0)),
+        }
+    }
+
+    /// Asks a host whether it has the volume.
+    fn ask(&self, me: usize, close: u8, heard: Hosts, host: usize) -> Result<Self, String> {
+        if self.away == Some(host) && !self.lacks(Guard::EveryHost) {
+            return Ok(self.clone().ended(me, &self.unheard()));
+        }
+        let heard = heard | 1 << host;
+        let is_everyone = usize::try_from(heard.count_ones()) == Ok(self.hosts);
+        self.with(|it| {
+            it.phases[me] = if it.volume == Some(host) && it.away != Some(host) {
+                Phase::Asked(host)
+            } else if is_everyone {
+                Phase::Absent(close)
+            } else {
+                Phase::Read(close, heard)
+            };
+        })
+    }
+
+    /// What a clean-up comes to whose daemon is away: with others, it is left to the sweep.
+    fn unheard(&self) -> Result<Outcome, Failure> {
+        if self.hosts == 1 { Err(Failure::unavailable(Dependency::Docker, "down")) } else { Ok(Outcome::Deferred) }
+    }
+
+    /// A daemon has done a removal that it had.
+    fn removed(mut self, first: usize, host: usize) -> Self {
+        let (by, _) = self.taken.remove(first);
+        let was_there = self.volume == Some(host);
+        if was_there {
+            self.volume = None;
+        }
+        match self.phases.get(by).copied() {
+            // That it is not on this host proves nothing if it may be on another one.
+            Some(Phase::Taken(..)) if !was_there && self.hosts > 1 => self.ended(by, &Ok(Outcome::Deferred)),
+            Some(Phase::Taken(close, _)) => {
+                self.phases[by] = Phase::Gone(close);
+                self
             }
-        };
-        Ok(self.clone().ended(me, &Ok(outcome)))
+            _ => self,
+        }
+    }
+
+    fn not_actionable(&self) -> Option<Outcome> {
+        match (self.closed, self.marked) {
+            (false, _) => Some(Outcome::NotClosed),
+            (true, true) => Some(Outcome::AlreadyClean),
+            (true, false) => None,
+        }
+    }
+
+    /// The row decides.
+    fn lock(&self, me: usize, host: usize) -> Result<Self, String> {
+        match self.not_actionable().or_else(|| self.lock.map(|_| Outcome::Busy)) {
+            Some(outcome) => Ok(self.clone().ended(me, &Ok(outcome))),
+            None => self.with(|it| (it.lock, it.phases[me]) = (Some(me), Phase::Locked(it.close, host))),
+        }
     }
 
     /// The guarded mark: of a row that is locked by us, or that is free and as it was read.
@@ -298,7 +381,7 @@ impl World {
                 *copy = Copy::Work(attempts);
             }
         }
-        for by in &mut self.taken {
+        for (by, _) in &mut self.taken {
             if *by == me {
                 *by = usize::MAX;
             }
@@ -308,9 +391,9 @@ impl World {
     fn check(&self) -> Result<(), String> {
         let wrong = if !self.closed && self.marked {
             "truth: open and marked"
-        } else if self.marked && self.volume {
+        } else if self.marked && self.volume.is_some() {
             "truth: marked, and the volume is there"
-        } else if !self.closed && !self.makes && !self.volume {
+        } else if !self.closed && !self.makes && self.volume.is_none() {
             "safety: open, and the volume is gone"
         } else if self.receipts.iter().any(|receipts| *receipts > 1) {
             "once: two receipts of one close"
@@ -328,9 +411,10 @@ impl World {
 }
 
 /// Visits every state. Returns how many there are and how many steps lead to them, or what is wrong and how it came.
-fn explore(without: Option<Guard>) -> Result<(usize, usize), String> {
-    let mut numbers = HashMap::from([(first(without), 0)]);
-    let mut states = vec![(first(without), "begin", 0)];
+fn explore(hosts: usize, without: Option<Guard>) -> Result<(usize, usize), String> {
+    let first = first(hosts, without);
+    let mut numbers = HashMap::from([(first.clone(), 0)]);
+    let mut states = vec![(first, "begin", 0)];
     // For each state, those that lead to it without a fault.
     let mut before: Vec<Vec<usize>> = vec![Vec::new()];
     let (mut next, mut transitions) = (0, 0);
@@ -364,17 +448,21 @@ fn explore(without: Option<Guard>) -> Result<(usize, usize), String> {
 
 #[test]
 fn no_interleaving_breaks_an_invariant_and_from_each_state_everything_is_cleaned_without_a_fault() {
-    let (states, transitions) = explore(None).unwrap_or_else(|wrong| panic!("{wrong}"));
-    println!("{states} states, {transitions} transitions: all that there are");
-    assert!(states > 10_000, "the model does less than it should: {states} states");
+    for hosts in [1, 2] {
+        let (states, transitions) = explore(hosts, None).unwrap_or_else(|wrong| panic!("{hosts}: {wrong}"));
+        println!("{hosts} host(s): {states} states, {transitions} transitions: all that there are");
+        assert!(states > 10_000, "the model does less than it should: {states} states");
+    }
 }
 
 #[test]
 fn without_any_one_guard_the_model_breaks() {
     for guard in [Guard::RowLock, Guard::Trigger, Guard::Status, Guard::Close, Guard::Unmarked, Guard::Sweep] {
-        let wrong = explore(Some(guard)).expect_err("it is needed");
+        let wrong = explore(1, Some(guard)).expect_err("it is needed");
         println!("without {guard:?}: {}", wrong.lines().next().unwrap_or_default());
     }
+    let wrong = explore(2, Some(Guard::EveryHost)).expect_err("it is needed");
+    println!("without {:?}: {}", Guard::EveryHost, wrong.lines().next().unwrap_or_default());
 }
 
 /// How a state was reached, one step a line.
