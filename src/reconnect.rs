@@ -43,14 +43,9 @@ impl Delays {
 /// An interval made up to a tenth shorter or longer, so that replicas that started together do not act together.
 #[must_use]
 pub fn jittered(interval: Duration) -> Duration {
-    ExponentialBackoff {
-        current_interval: interval,
-        randomization_factor: 0.1,
-        max_elapsed_time: None,
-        ..ExponentialBackoff::default()
-    }
-    .next_backoff()
-    .unwrap_or(interval)
+    ExponentialBackoff { current_interval: interval, randomization_factor: 0.1, ..ExponentialBackoff::default() }
+        .next_backoff()
+        .unwrap_or(interval)
 }
 
 impl Default for Delays {

@@ -159,12 +159,25 @@ pub(super) fn more_telling(one: Result<Outcome, Failure>, other: Result<Outcome,
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{failure::Dependency, volume_name::VolumeNames};
+
+    #[test]
+    fn each_absent_volume_has_a_receipt_that_marks_it_and_says_who_found_it_so() {
+        let names = VolumeNames::of_prefix("ha_ws_").expect("valid");
+        let thread = ThreadId::parse("t1").expect("valid");
+        let found_by = Details { host: Some("a".to_owned()), ..Details::default() };
+        let volumes = vec![names.volume_of(&thread)];
+        let receipts =
+            absent(volumes.clone(), &thread, &Close::default(), &Origin::Sweep, &found_by, DateTime::UNIX_EPOCH);
+        let said: Vec<_> = receipts.iter().map(|it| (&it.volume, it.gone, it.completes, &it.details)).collect();
+        assert_eq!(said, [(&volumes[0], Gone::NotFound, true, &found_by)]);
+    }
 
     #[test]
     fn what_failed_says_more_than_who_uses_a_volume_and_that_more_than_that_it_is_elsewhere() {
         let uses = |container: &str| Ok(Outcome::Referenced { containers: vec![container.to_owned()] });
-        let (failed, down) =
-            (Failure::transient("failed"), Failure::unavailable(crate::failure::Dependency::Docker, "down"));
+        let failed = Failure::transient("failed");
+        let [down, database] = [Dependency::Docker, Dependency::Database].map(|it| Failure::unavailable(it, "down"));
         let both = Ok(Outcome::Referenced { containers: vec!["a".to_owned(), "b".to_owned()] });
         for (one, other, expected) in [
             (uses("a"), uses("b"), both),
@@ -173,7 +186,9 @@ mod tests {
             (uses("a"), Ok(Outcome::Busy), Ok(Outcome::Busy)),
             (Ok(Outcome::NotFound), Ok(Outcome::Removed), Ok(Outcome::Removed)),
             (uses("a"), Err(failed.clone()), Err(failed.clone())),
-            (Err(failed), Err(down.clone()), Err(down)),
+            (Err(failed.clone()), Err(Failure::permanent("never")), Err(failed.clone())),
+            (Err(failed), Err(down.clone()), Err(down.clone())),
+            (Err(down.clone()), Err(database), Err(down)),
         ] {
             assert_eq!(more_telling(one, other), expected);
         }

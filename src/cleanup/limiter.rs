@@ -211,8 +211,10 @@ mod tests {
         let mut huge = limiter.permit().await;
         huge.sent();
         assert_eq!(room(&limiter).await, 3);
+        assert!(!limiter.is_held_up());
         tokio::time::advance(NEVER_SLOW * 2).await;
         assert_eq!(room(&limiter).await, 0);
+        assert!(limiter.is_held_up());
         let waiting = tokio::spawn({
             let limiter = Arc::clone(&limiter);
             async move { limiter.permit().await }
@@ -245,7 +247,9 @@ mod tests {
             stuck.push(permit);
         }
         assert_eq!(room(&limiter).await, 0);
+        assert!(limiter.is_held_up());
         stuck.pop();
+        assert!(!limiter.is_held_up());
         assert_eq!(room(&limiter).await, 1);
     }
 
