@@ -5,6 +5,11 @@ use std::{os::unix::process::CommandExt, process::Command, process::ExitCode};
 use tracing::warn;
 use volume_reaper::{cli, commands, logging, traces};
 
+/// For the static program: with musl's own allocator an event takes a third more of our processor time.
+#[cfg(target_env = "musl")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Exit code for settings that can't be used, as clap has it for a command line that can't.
 const USAGE: u8 = 2;
 /// What Rust's standard library reads, once, for the stack of every thread that does not say its own.

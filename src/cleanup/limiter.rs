@@ -203,6 +203,17 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn it_grows_by_one_with_each_round_of_quick_answers() {
+        let limiter = Limiter::new(8);
+        let mut rooms = Vec::new();
+        for _ in 0..5 {
+            one(&limiter, QUICK).await;
+            rooms.push(room(&limiter).await);
+        }
+        assert_eq!(rooms, [2, 2, 3, 3, 3]);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn while_a_removal_is_slow_nothing_more_is_sent() {
         let limiter = Limiter::new(4);
         for _ in 0..20 {
