@@ -76,7 +76,6 @@ enum Copy {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-#[expect(clippy::struct_excessive_bools, reason = "what is true or not, and nothing else")]
 struct World {
     closed: bool,
     close: u8,
