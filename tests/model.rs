@@ -27,8 +27,8 @@ enum Phase {
     Idle,
     /// It holds a delivery, and nobody says on which host the volume is: the row is to be read.
     Delivered,
-    /// The row says when the thread was closed. Hosts are asked next whether they have the volume, by a delivery, or for
-    /// their list, by a sweep; these have said that they have not.
+    /// The row says when the thread was closed. Hosts are asked next whether they have the volume, by a delivery, or
+    /// for their list, by a sweep; these have said that they have not.
     Read(u8, Hosts),
     /// The volume is to be removed on this host: the row is to be locked.
     Asked(usize),

@@ -193,8 +193,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever a daemon answers: only a 404 that names the volume, or nothing, says that it is not there, and only 409 and
-        /// "has active mounts" that it is in use.
+        /// Whatever a daemon answers: only a 404 that names the volume, or nothing, says that it is not there, and only
+        /// 409 and "has active mounts" that it is in use.
         #[test]
         fn no_answer_but_its_own_404_says_that_a_volume_is_not_there(
             status_code in prop_oneof![Just(404u16), Just(409), Just(500), 100u16..600],

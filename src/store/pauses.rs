@@ -18,8 +18,8 @@ use super::{
 };
 use crate::{cleanup::Pause, failure::Failure};
 
-/// How far the clocks of replicas may differ. What lies further ahead was written by one that was wrong, and would count
-/// until its time has come.
+/// How far the clocks of replicas may differ. What lies further ahead was written by one that was wrong, and would
+/// count until its time has come.
 const CLOCKS_DIFFER: TimeDelta = TimeDelta::hours(1);
 
 /// The row of a pause of everything. Others are of one host.
