@@ -93,11 +93,12 @@ bench: ## figures, beside what they compare with; PARTS="events idle" for some
 	cargo bench --locked --bench bench --no-run
 	deploy/local/servers run -- cargo bench --locked --bench bench -- $(PARTS)
 
-lint: cargo-deny ## format, clippy, documentation, dependencies, workflows, compose files, the book
+lint: cargo-deny ## format, clippy, layout, documentation, dependencies, workflows, compose files, the book
 	deploy/local/install python3-pip
 	deploy/local/check
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
+	cargo test --locked --quiet --test layout
 	RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps --document-private-items
 	cargo deny --locked check bans licenses sources
 
