@@ -215,10 +215,15 @@ async fn what_the_broker_is_told_instead_of_an_acknowledgement_is_a_span_too() {
         broker.rabbitmqctl(&["set_policy", queue, &format!("^{queue}$"), r#"{"max-length": 1}"#]).await;
     };
     allow_one(&delay_queue).await;
-    for _ in 0..20 {
-        world.publish_with(by_publisher(), br#"{"thread_id": "nobody"}"#).await;
-    }
+    let publish = async |times| {
+        for _ in 0..times {
+            world.publish_with(by_publisher(), br#"{"thread_id": "nobody"}"#).await;
+        }
+    };
+    publish(20).await;
     serving.until_line(|line| line.to_string().contains("can't move the delivery on")).await;
+    // From now on it takes none.
+    publish(40).await;
     allow_one(&queue).await;
     assert_eq!(serving.stop().await, Some(0));
     let failed = |to: &str, error: &str| {
@@ -231,7 +236,7 @@ async fn what_the_broker_is_told_instead_of_an_acknowledgement_is_a_span_too() {
     let nack = collector.until("the return", |span| span.name == format!("nack {queue}")).await;
     assert_eq!((told(&nack), nack.kind()), (settles("nack"), SpanKind::Client));
     assert_eq!(attribute(&nack, "error.type"), None, "the broker was told");
-    let kept = async || (world.messages(&queue).await + world.messages(&delay_queue).await >= 20).then_some(());
+    let kept = async || (world.messages(&queue).await + world.messages(&delay_queue).await >= 60).then_some(());
     eventually("all are there", kept).await;
 }
 
