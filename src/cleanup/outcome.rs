@@ -143,3 +143,34 @@ impl Origin {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn outcomes_are_called_as_receipts_logs_and_metrics_have_always_called_them() {
+        let due_never = Outcome::NotDue { due_at: None };
+        let elsewhere = Outcome::Elsewhere { host: "a".to_owned() };
+        for (outcome, name) in [
+            (Outcome::Removed, "removed"),
+            (Outcome::NotFound, "not_found"),
+            (Outcome::Referenced { containers: vec![] }, "referenced"),
+            (Outcome::AlreadyClean, "already_clean"),
+            (Outcome::NotClosed, "not_closed"),
+            (Outcome::UnknownThread, "unknown_thread"),
+            (Outcome::Reopened, "reopened"),
+            (due_never, "not_due"),
+            (Outcome::Held, "held"),
+            (Outcome::Paused, "paused"),
+            (Outcome::Removing, "removing"),
+            (Outcome::NotHere, "not_here"),
+            (Outcome::Deferred, "deferred"),
+            (Outcome::Busy, "busy"),
+            (elsewhere, "elsewhere"),
+        ] {
+            assert_eq!(outcome.as_str(), name);
+        }
+        assert_eq!([Gone::Removed, Gone::NotFound].map(Gone::as_str), ["removed", "not_found"]);
+    }
+}
