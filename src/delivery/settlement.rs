@@ -223,6 +223,26 @@ mod tests {
     }
 
     #[test]
+    fn a_settlement_says_what_kind_of_error_it_settles() {
+        let error = || "x".to_owned();
+        let dependency = Dependency::Docker;
+        for (settlement, name, settled) in [
+            (Settlement::Ack, "ack", None),
+            (Settlement::Stale, "stale", None),
+            (Settlement::Busy { delay: Duration::ZERO }, "busy", None),
+            (Settlement::Retry { delay: Duration::ZERO, error: error() }, "retry", Some(("retry", "x"))),
+            (
+                Settlement::DeadLetter { reason: Reason::Permanent, error: error() },
+                "dead_letter",
+                Some(("permanent", "x")),
+            ),
+            (Settlement::HandBack { dependency, error: error() }, "hand_back", Some(("docker", "x"))),
+        ] {
+            assert_eq!((settlement.as_str(), settlement.error()), (name, settled));
+        }
+    }
+
+    #[test]
     fn an_attempt_count_beyond_the_ladder_is_the_last_one() {
         assert_eq!(decided(&Err(Failure::transient("x")), usize::MAX), "exhausted");
     }

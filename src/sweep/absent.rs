@@ -76,3 +76,24 @@ pub(super) async fn mark_absent<T: Database>(
     metrics::cleanups(Origin::Sweep.as_str(), Outcome::NotFound.as_str(), marked as u64);
     Ok(unmarked)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_proves_absence_unless_it_is_in_doubt_or_has_warnings() {
+        let proves = |inventory: &Inventory, threads| {
+            let mut tally = Tally::default();
+            let proves = proves_absence(inventory, threads, &mut tally);
+            (proves, tally.of(Fate::Paused), tally.of(Fate::Failed), tally.doubt)
+        };
+        let whole = Inventory::default();
+        assert_eq!(proves(&whole, 1), (true, 0, 0, None));
+        assert_eq!(proves(&whole, 0), (false, 0, 0, None));
+        let warned = Inventory { warnings: vec!["a plugin is gone".to_owned()], ..Inventory::default() };
+        assert_eq!(proves(&warned, 2), (false, 0, 2, None));
+        let doubted = Inventory { doubt: Some("all are gone".to_owned()), ..warned };
+        assert_eq!(proves(&doubted, 2), (false, 2, 0, Some("removal is paused: all are gone".to_owned())));
+    }
+}
