@@ -285,6 +285,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_thread_has_as_many_volumes_as_may_be_and_no_more() {
+        let templates =
+            |many: usize| (0..many).map(|number| format!("ws{number}_{{id}}")).collect::<Vec<_>>().join(",");
+        let names = VolumeNames::of_templates(&templates(VolumeNames::MOST)).expect("so many may be");
+        assert_eq!(names.per_thread(), VolumeNames::MOST);
+        assert!(VolumeNames::of_templates(&templates(VolumeNames::MOST + 1)).is_err());
+    }
+
+    #[test]
     fn what_begins_with_a_foreign_prefix_is_no_volume_of_ours() {
         let prefix =
             VolumeNames::of_prefix("ha_ws_").and_then(|prefix| prefix.with_foreign("ha_ws_x_, other_")).expect("valid");
