@@ -1,7 +1,8 @@
 # The words that people and CI both use; `make` alone lists them.
 #
-# Needed: cargo 1.95 or newer with a C compiler, and bash. `demo` and `test` install RabbitMQ, Docker's daemon, PostgreSQL,
-# MariaDB and small tools from the distribution where they are missing (as root, or with sudo), and run private servers.
+# Needed: rustup with Rust 1.95 or newer, a C compiler, and bash. `demo` and `test` install RabbitMQ, Docker's daemon,
+# PostgreSQL, MariaDB and small tools from the distribution where they are missing (as root, or with sudo), and run private
+# servers.
 
 CARGO_DENY = 0.20.2
 CARGO_AUDITABLE = 0.7.7
@@ -9,6 +10,8 @@ CARGO_CYCLONEDX = 0.5.9
 CARGO_FUZZ = 0.13.2
 CARGO_MUTANTS = 27.1.0
 FUZZ_TARGETS = message headers settings answers limiter
+# What `demo` compiles, `check` and `test` find compiled: the program that ships, and not another one for this machine alone.
+STATIC = deploy/image/cargo
 # What runs without a server. A process for each test where nextest is installed.
 UNIT_TESTS = --locked --workspace --lib --test layout
 
@@ -22,37 +25,39 @@ help: ## this list
 
 # Not the release build: `test` finds all of it compiled, and the other way round. The demo waits for servers, not for code.
 demo: ## see it work, on a RabbitMQ and a Docker daemon that live as long as the demo; KEEP=1 to look at its console
-	deploy/local/install rabbitmq-server docker.io
-	cargo build --locked --bins --example demo
-	deploy/local/servers run broker docker -- cargo run --locked --quiet --example demo
+	deploy/local/install rabbitmq-server docker.io musl-tools
+	$(STATIC) build --locked --bins --example demo
+	deploy/local/servers run broker docker -- $(STATIC) run --locked --quiet --example demo
 
 # Under nextest each test would import the image for its containers anew, and win nothing: two run at a time either way.
 # `--tests` leaves out the example soak, which only `soak` runs; the integration tests run the example publish.
-test: ## all tests, on private servers
+test: ## all tests, on private servers; TESTS="locks:: store::" for some that need them
 	deploy/local/install
-	deploy/image/program >/dev/null
-	cargo build --locked --bins --example publish
-	cargo test --locked --workspace --tests --no-run
-	deploy/local/servers run -- cargo test --locked --workspace --tests
+	$(STATIC) build --locked --bins --example publish
+	$(STATIC) test --locked --workspace --tests --no-run
+	deploy/local/servers run -- $(STATIC) test --locked $(if $(TESTS),--test integration -- $(TESTS),--workspace --tests)
 
 screenshots: ## every page of the console, light, dark and narrow, as target/screenshots/*.png
-	deploy/local/install rabbitmq-server docker.io chromium chromium-driver
-	cargo build --locked --bins
-	deploy/local/servers run broker docker -- cargo test --locked --test integration -- --ignored screenshots::
+	deploy/local/install rabbitmq-server docker.io musl-tools chromium chromium-driver
+	$(STATIC) build --locked --bins
+	deploy/local/servers run broker docker -- $(STATIC) test --locked --test integration -- --ignored screenshots::
 
 # For between two edits: clippy on what the tests, benches and examples do is left to `lint`, which takes twice as long.
 check: ## format, clippy, and the tests that need no server
+	deploy/local/install musl-tools
 	cargo fmt --all --check
-	cargo clippy --locked --workspace --lib --bins -- -D warnings
-	if cargo nextest --version >/dev/null 2>&1; then cargo nextest run $(UNIT_TESTS); else cargo test $(UNIT_TESTS); fi
+	$(STATIC) clippy --locked --workspace --lib --bins -- -D warnings
+	if cargo nextest --version >/dev/null 2>&1; then $(STATIC) nextest run $(UNIT_TESTS); else $(STATIC) test $(UNIT_TESTS); fi
 
 # `make test` runs a tenth of it.
 simulation: ## 10,000 histories of failures in memory, and guards broken on purpose; SIMULATION_SEEDS=100000 for more
+	deploy/local/install musl-tools
 	SIMULATION_SEEDS=$(or $(SIMULATION_SEEDS),10000) \
-		cargo test --locked --test simulation -- --nocapture --test-threads 1
+		$(STATIC) test --locked --test simulation -- --nocapture --test-threads 1
 
 model: ## every interleaving of the protocol, for one thread
-	cargo test --locked --test model -- --nocapture
+	deploy/local/install musl-tools
+	$(STATIC) test --locked --test model -- --nocapture
 
 # The short form, without a nightly compiler, is in the unit tests: bytes and texts by chance, some hundred a run.
 fuzz: ## messages, headers, settings, servers' answers, the limiter by chance, MINUTES=10 each; needs a nightly compiler
@@ -85,7 +90,7 @@ chaos: ## three brokers, a database and its standby, two hosts, and a fault ever
 
 # As root, and from Debian's packages alone. The tree of a release is made the first time.
 compat: ## the tests with the servers of another Debian release, SUITE=trixie or sid; TESTS="doctor:: locks::" for some
-	deploy/local/install mmdebstrap
+	deploy/local/install mmdebstrap musl-tools
 	deploy/local/compat $(or $(SUITE),trixie) $(TESTS)
 
 bench: ## figures, beside what they compare with; PARTS="events idle" for some
@@ -94,12 +99,12 @@ bench: ## figures, beside what they compare with; PARTS="events idle" for some
 	deploy/local/servers run -- cargo bench --locked --bench bench -- $(PARTS)
 
 lint: cargo-deny ## format, clippy, layout, documentation, dependencies, workflows, compose files, the book
-	deploy/local/install python3-pip
+	deploy/local/install musl-tools python3-pip
 	deploy/local/check
 	cargo fmt --all --check
-	cargo clippy --locked --workspace --all-targets -- -D warnings
-	cargo test --locked --quiet --test layout
-	RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps --document-private-items
+	$(STATIC) clippy --locked --workspace --all-targets -- -D warnings
+	$(STATIC) test --locked --quiet --test layout
+	RUSTDOCFLAGS='-D warnings' $(STATIC) doc --locked --workspace --no-deps --document-private-items
 	cargo deny --locked check bans licenses sources
 
 audit: cargo-deny ## known vulnerabilities of dependencies; fetches the advisory database
@@ -114,7 +119,7 @@ build: ## the release binary, target/release/volume-reaper
 
 deb: ## .deb and .rpm for this architecture, target/dist
 	deploy/local/install musl-tools python3-pip
-	deploy/package/build "$$(BUILD_REVISION=$$(git rev-parse HEAD) deploy/image/program --release)" target/dist
+	deploy/package/build "$$(BUILD_REVISION=$$(git rev-parse HEAD) deploy/image/program)" target/dist
 
 release: release-tools ## all files of a release for this architecture, target/dist
 	deploy/release/build target/dist

@@ -71,13 +71,11 @@ async fn compare(case: &Case) -> Result<()> {
             let done = through_the_reaper(&setup, case, round, false).await?;
             ours.push(done.rate);
             costs.push(done.used);
-            if setup.is_postgres() {
-                let ids = ids(case, round);
-                make_threads(&setup, case, &ids).await?;
-                setup.execute("UPDATE threads SET status = 'closed'").await?;
-                setup.publish(&ids)?;
-                least.push(least::clean(&setup, case.volumes).await?);
-            }
+            let ids = ids(case, round);
+            make_threads(&setup, case, &ids).await?;
+            setup.execute("UPDATE threads SET status = 'closed'").await?;
+            setup.publish(&ids)?;
+            least.push(least::clean(&setup, case.volumes).await?);
         }
         let counted = through_the_reaper(&setup, case, case.rounds, true).await?;
         let ratios = ours.iter().zip(&alone).map(|(ours, alone)| ours / alone).collect();
@@ -87,13 +85,11 @@ async fn compare(case: &Case) -> Result<()> {
         println!("    ratio                        {}", spread(ratios));
         println!("    the daemon alone, ms each    {}", spread(own_cost));
         println!("    processor time, ms an event  {}", median(costs).each(case.volumes));
-        if !least.is_empty() {
-            println!("    the least of it, a second    {}", spread(least.iter().map(|(rate, _)| *rate).collect()));
-            println!(
-                "    the least of it, ms an event {}",
-                median(least.iter().map(|(_, used)| *used).collect()).each(case.volumes)
-            );
-        }
+        println!("    the least of it, a second    {}", spread(least.iter().map(|(rate, _)| *rate).collect()));
+        println!(
+            "    the least of it, ms an event {}",
+            median(least.iter().map(|(_, used)| *used).collect()).each(case.volumes)
+        );
         let calls = counted.calls.map(|calls| format!("{:.1}", float(calls) / float(case.volumes as u64)));
         let calls = calls.unwrap_or_else(|| "not counted: that takes perf, and the right to trace".to_owned());
         println!("    our system calls an event    {calls}");

@@ -1,5 +1,5 @@
 //! The least that anybody has to do for an event: receive, lock, remove, mark, write a receipt, acknowledge; and for a
-//! sweep: read the rows, list what there is, and then the same. No service needs less of daemon, broker and PostgreSQL.
+//! sweep: read the rows, list what there is, and then the same. No service needs less of daemon, broker and database.
 
 use std::time::Instant;
 
@@ -11,7 +11,10 @@ use lapin::{
     options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions},
     types::FieldTable,
 };
-use sea_orm::{ConnectionTrait, DbBackend, Statement, TransactionTrait, Value, sea_query::ArrayType};
+use sea_orm::{
+    ConnectionTrait, SqliteTransactionMode, Statement, TransactionOptions, TransactionTrait, Value,
+    sea_query::ArrayType,
+};
 
 use crate::{
     bare_client::Connections,
@@ -23,10 +26,15 @@ use crate::{
 const BATCH: usize = 32;
 /// As many deliveries are handed over ahead.
 const AHEAD: u16 = 128;
-/// One batch commits while the next one removes.
-const BATCHES: usize = 2;
+/// Of the time that a batch took: how long SQLite's file is left to others after it.
+const GAP_PERCENT: u32 = 33;
 
-/// Cleans the waiting events of `volumes` threads on PostgreSQL: how many a second, and what it took.
+/// One batch commits while the next one removes, unless the lock is the whole database's.
+fn at_once(setup: &Setup) -> usize {
+    if setup.is_postgres() { 2 } else { 1 }
+}
+
+/// Cleans the waiting events of `volumes` threads: how many a second, and what it took.
 pub(crate) async fn clean(setup: &Setup, volumes: usize) -> Result<(f64, Used)> {
     let broker = Connection::connect(&variable("AMQP_URL")?, ConnectionProperties::default()).await?;
     let channel = broker.create_channel().await?;
@@ -41,7 +49,7 @@ pub(crate) async fn clean(setup: &Setup, volumes: usize) -> Result<(f64, Used)> 
         deliveries
             .ready_chunks(BATCH)
             .map(async |batch| clean_batch(setup, &daemon, batch.into_iter().collect::<lapin::Result<_>>()?).await)
-            .buffered(BATCHES)
+            .buffered(at_once(setup))
     );
     let mut done = 0;
     while done < volumes {
@@ -55,19 +63,19 @@ pub(crate) async fn clean(setup: &Setup, volumes: usize) -> Result<(f64, Used)> 
     Ok((rate(volumes, took), used))
 }
 
-/// Cleans the unmarked threads on PostgreSQL, without an event: how many a second, and what it took.
+/// Cleans the unmarked threads, without an event: how many a second, and what it took.
 pub(crate) async fn sweep(setup: &Setup, volumes: usize) -> Result<(f64, Used)> {
     let daemon = Connections::open().await?;
     let before = Used::now(&[std::process::id()])?;
     let began = Instant::now();
     let page = "SELECT id FROM threads WHERE status = 'closed' AND workspace_volume_removed_at IS NULL ORDER BY id";
-    let rows = setup.db.query_all_raw(Statement::from_string(DbBackend::Postgres, page)).await?;
+    let rows = setup.db.query_all_raw(Statement::from_string(setup.db.get_database_backend(), page)).await?;
     let ids: Vec<String> = rows.iter().map(|row| row.try_get("", "id")).collect::<std::result::Result<_, _>>()?;
     let listing = docker()?;
     listing.list_volumes(None::<ListVolumesOptions>).await?;
     listing.list_containers(Some(ListContainersOptionsBuilder::default().all(true).build())).await?;
     let batches = stream::iter(ids.chunks(BATCH)).map(async |ids| clean_threads(setup, &daemon, ids, "sweep").await);
-    batches.buffered(BATCHES).try_for_each(async |()| Ok(())).await?;
+    batches.buffered(at_once(setup)).try_for_each(async |()| Ok(())).await?;
     let (took, used) = (began.elapsed(), Used::now(&[std::process::id()])?.since(before));
     if ids.len() != volumes {
         return Err(format!("{} of {volumes} threads were there to sweep", ids.len()).into());
@@ -84,24 +92,43 @@ async fn clean_batch(setup: &Setup, daemon: &Connections, batch: Vec<Delivery>) 
 }
 
 async fn clean_threads(setup: &Setup, daemon: &Connections, ids: &[String], source: &str) -> Result<()> {
-    let of_ids = |sql: &str| {
-        let ids = ids.iter().map(|id| Value::from(id.as_str())).collect();
-        Statement::from_sql_and_values(DbBackend::Postgres, sql, [Value::Array(ArrayType::String, Some(Box::new(ids)))])
+    let began = Instant::now();
+    let (now, list, lock, mode) = if setup.is_postgres() {
+        ("now()", "unnest($1) AS list(id)", "FOR NO KEY UPDATE SKIP LOCKED", None)
+    } else {
+        let list = "(SELECT value AS id FROM json_each($1))";
+        ("CURRENT_TIMESTAMP", list, "", Some(SqliteTransactionMode::Immediate))
     };
-    let rows = setup.db.begin().await?;
-    rows.query_all_raw(of_ids(
-        "SELECT id, status, closed_at, workspace_volume_removed_at FROM threads WHERE id = ANY($1) FOR NO KEY UPDATE \
-         SKIP LOCKED",
-    ))
+    let of_ids = |sql: &str| {
+        let ids = if setup.is_postgres() {
+            let ids = ids.iter().map(|id| Value::from(id.as_str())).collect();
+            Value::Array(ArrayType::String, Some(Box::new(ids)))
+        } else {
+            serde_json::json!(ids).to_string().into()
+        };
+        Statement::from_sql_and_values(setup.db.get_database_backend(), sql, [ids])
+    };
+    let options = TransactionOptions { sqlite_transaction_mode: mode, ..TransactionOptions::default() };
+    let rows = setup.db.begin_with_options(options).await?;
+    rows.query_all_raw(of_ids(&format!(
+        "SELECT id, status, closed_at, workspace_volume_removed_at FROM threads WHERE id IN (SELECT id FROM {list}) \
+         {lock}"
+    )))
     .await?;
     let removals = stream::iter(ids).map(async |id| daemon.remove(&format!("ha_ws_{id}")).await);
     removals.buffer_unordered(IN_FLIGHT).try_for_each(async |()| Ok(())).await?;
-    rows.execute_raw(of_ids("UPDATE threads SET workspace_volume_removed_at = now() WHERE id = ANY($1)")).await?;
+    rows.execute_raw(of_ids(&format!(
+        "UPDATE threads SET workspace_volume_removed_at = {now} WHERE id IN (SELECT id FROM {list})"
+    )))
+    .await?;
     rows.execute_raw(of_ids(&format!(
         "INSERT INTO volume_removals (thread_id, volume_name, outcome, source, replica, removed_at, host) SELECT id, \
-         'ha_ws_' || id, 'removed', '{source}', 'replica-1', now(), 'default' FROM unnest($1) AS t(id)"
+         'ha_ws_' || id, 'removed', '{source}', 'replica-1', {now}, 'default' FROM {list}"
     )))
     .await?;
     rows.commit().await?;
+    if !setup.is_postgres() {
+        tokio::time::sleep(began.elapsed() * GAP_PERCENT / 100).await;
+    }
     Ok(())
 }

@@ -245,6 +245,16 @@ mod tests {
         assert_eq!(room(&limiter).await, 4);
     }
 
+    #[test]
+    fn what_took_as_long_as_usual_changes_nothing_about_what_is_usual() {
+        let usual = Duration::from_millis(500);
+        let mut state = State { limit: 1.0, usual, in_flight: BTreeMap::new(), detached: 0, given: 0 };
+        state.learn(usual, 4);
+        assert_eq!(state.usual, usual);
+        state.learn(usual * 2, 4);
+        assert!(usual < state.usual && state.usual < usual * 2);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn detached_removals_keep_nobody_from_their_permit_until_they_are_many() {
         let limiter = Limiter::new(4);
@@ -284,6 +294,7 @@ mod tests {
         }
         assert_eq!(*order.lock(), [0, 1, 2, 3, 4]);
     }
+
     proptest! {
         #[test]
         fn no_more_are_in_flight_than_allowed_whatever_ends_when(steps in prop::collection::vec(any::<u8>(), 0..400)) {

@@ -152,9 +152,10 @@ mod tests {
 
     #[test]
     fn a_body_over_the_limit_is_refused_before_it_is_parsed() {
-        let padding = " ".repeat(MAX_BODY_BYTES);
-        let body = format!(r#"{{"thread_id":"t-1"}}{padding}"#);
-        assert!(matches!(ThreadEvent::decode(body.as_bytes()), Err(InvalidEvent::TooLarge(_))));
+        let body = |bytes: usize| format!(r#"{{"thread_id":"t-1"{}}}"#, " ".repeat(bytes - 19));
+        assert!(ThreadEvent::decode(body(65_536).as_bytes()).is_ok());
+        let refused = ThreadEvent::decode(body(65_537).as_bytes());
+        assert!(matches!(refused, Err(InvalidEvent::TooLarge(65_537))), "{refused:?}");
     }
 
     #[test]

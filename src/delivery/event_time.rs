@@ -76,6 +76,8 @@ mod tests {
             assert_eq!(read(&form), Some(ten), "{form}");
         }
         assert_eq!(read(&json!("2026-11-26")), Some(ten - chrono::TimeDelta::hours(10)));
+        let year = |number: i64| read(&json!(number)).map(|time| time.year());
+        assert_eq!((year(99_999_999_999), year(100_000_000_000)), (Some(5138), Some(1973)));
     }
 
     #[test]

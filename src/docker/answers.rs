@@ -180,6 +180,7 @@ mod tests {
             (409, "a prune operation is already running", "transient"),
             (500, "remove ha_ws_t1: volume has active mounts", "referenced"),
             (500, "unable to remove a directory outside of the local volume root /var/lib/docker", "permanent"),
+            (500, "outside of the hours of business", "transient"),
             (500, "error removing volume path '/x': device or resource busy", "transient"),
             (500, "", "transient"),
             (400, "bad parameter", "permanent"),
@@ -190,6 +191,18 @@ mod tests {
         ] {
             assert_eq!(meaning(status_code, message), expected, "{status_code} {message}");
         }
+    }
+
+    #[test]
+    fn an_answer_has_its_status_and_an_error_its_innermost_cause() {
+        let answered = |status_code| Error::DockerResponseServerError { status_code, message: String::new() };
+        assert_eq!(status(&Ok(())), "ok");
+        assert_eq!(status::<()>(&Err(answered(409))), "409");
+        assert_eq!(status::<()>(&Err(Error::RequestTimeoutError)), "timeout");
+        let inner = std::io::Error::other(std::io::Error::other("the pipe is broken"));
+        let error = Error::IOError { err: std::io::Error::other(inner) };
+        assert_eq!(status::<()>(&Err(Error::IOError { err: std::io::Error::other("x") })), "unreachable");
+        assert_eq!(cause(&error), "the pipe is broken");
     }
 
     proptest! {

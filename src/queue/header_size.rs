@@ -137,6 +137,35 @@ mod tests {
         }
     }
 
+    /// A header that takes so many bytes.
+    fn of_bytes(key: &str, bytes: usize) -> FieldTable {
+        let of = |text: usize| BTreeMap::from([(key.into(), long(&"x".repeat(text)))]);
+        let (key, value) = of(0).pop_first().expect("there is one");
+        of(bytes - encoded_bytes(&key, &value)).into()
+    }
+
+    #[test]
+    fn a_frame_is_filled_to_its_last_byte() {
+        let kept = |frame_max, headers: FieldTable| {
+            let fitting = fitting(BasicProperties::default().with_headers(headers), frame_max);
+            headers_of(&fitting).inner().keys().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        // 8 KiB, less what is kept free for the rest.
+        assert_eq!(kept(8192, of_bytes("fits", 3072)), ["fits"]);
+        assert_eq!(kept(8192, of_bytes("over", 3073)), [""; 0]);
+        let both = of_bytes("fits", 3072).inner().clone().into_iter().chain(of_bytes("large", 3073).inner().clone());
+        assert_eq!(kept(8192, both.collect::<BTreeMap<_, _>>().into()), ["fits"]);
+        assert_eq!(kept(8192, of_bytes(ERROR, 2048)), [ERROR], "ours has room of its own");
+    }
+
+    #[test]
+    fn headers_exceed_a_frame_by_one_byte() {
+        let exceed = |bytes| exceed_frames(&BasicProperties::default().with_headers(of_bytes("k", bytes)));
+        assert!(!exceed(131_008));
+        assert!(exceed(131_009));
+        assert!(!exceed_frames(&BasicProperties::default()));
+    }
+
     #[test]
     fn headers_that_nest_too_deep_are_taken_away_and_no_others() {
         let nested = |levels: usize| {

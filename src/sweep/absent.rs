@@ -4,12 +4,12 @@ use chrono::SubsecRound;
 use tracing::{debug, warn};
 
 use super::{
-    PAGE_ROWS,
+    PAGE_ROWS, Sweeper,
     classify::Row,
     tally::{Fate, Tally},
 };
 use crate::{
-    cleanup::{Context, Database, Details, Inventory, Mark, Origin, Outcome, absent},
+    cleanup::{Context, Database, Details, Inventory, Mark, Origin, Outcome, Volumes, absent},
     failure::{Failure, Verdict},
     metrics,
 };
@@ -30,6 +30,22 @@ pub(super) fn proves_absence(inventory: &Inventory, threads: usize, tally: &mut 
         return false;
     }
     true
+}
+
+impl<V: Volumes, T: Database> Sweeper<V, T> {
+    /// Marks the threads of volumes that the list lacks, if that proves their absence. Returns those that could not be
+    /// marked with others.
+    pub(super) async fn mark_if_proven(
+        &self,
+        absent: Vec<Row>,
+        inventory: &Inventory,
+        tally: &mut Tally,
+    ) -> Result<Vec<Row>, Failure> {
+        if !proves_absence(inventory, absent.len(), tally) {
+            return Ok(Vec::new());
+        }
+        mark_absent(&self.cleaner.context, &self.cleaner.here(), absent, tally).await
+    }
 }
 
 /// Marks threads whose volumes are proven absent, all at once. Returns those that could not be marked with others,

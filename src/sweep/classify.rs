@@ -86,6 +86,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::cleanup::VolumeRow;
 
     fn candidate(id: &str) -> Candidate {
         Candidate { id: id.to_owned(), close: Close::default(), held: false, volumes: None }
@@ -108,6 +109,24 @@ mod tests {
         assert_eq!(ids(present), ["free"]);
         assert_eq!(ids(referenced), ["used"]);
         assert_eq!(unnameable, 2);
+    }
+
+    #[test]
+    fn a_thread_whose_rows_have_no_name_that_may_be_used_is_counted_and_in_no_class() {
+        let names = VolumeNames::of_prefix("ha_ws_").expect("valid").in_rows();
+        let candidate_of = |id: &str, volumes: &[&str]| {
+            let row = |name: &&str| VolumeRow { name: (*name).to_owned(), id: "1".to_owned(), host: None };
+            Candidate { volumes: Some(volumes.iter().map(row).collect()), ..candidate(id) }
+        };
+        let rows = vec![
+            candidate_of("refused", &["postgres_data"]),
+            candidate_of("one-is", &["x", "ha_ws_1"]),
+            candidate_of("marked-since", &[]),
+        ];
+        let classified = classify(rows, &names, &Inventory::default());
+        assert_eq!(classified.unnameable, 1);
+        let absent: Vec<_> = classified.absent.iter().map(|row| row.thread.as_str()).collect();
+        assert_eq!(absent, ["one-is"]);
     }
 
     #[test]

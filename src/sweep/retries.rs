@@ -34,3 +34,24 @@ impl Retries {
         too_many
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn those_that_wait_longest_come_first_and_what_is_too_many_is_said() {
+        let due = |numbers: std::ops::Range<usize>| {
+            let thread = |number: usize| ThreadId::parse(&format!("t{number}")).expect("valid");
+            let since = |number: usize| DateTime::UNIX_EPOCH + std::time::Duration::from_secs(number as u64);
+            numbers.map(|number| (since(number), thread(number))).collect::<Vec<_>>()
+        };
+        let mut retries = Retries::default();
+        assert_eq!((retries.len(), retries.add(due(5..MAX_RETRIES)), retries.len()), (0, 0, MAX_RETRIES - 5));
+        assert_eq!(retries.add(due(0..12)), 7);
+        let listed: Vec<_> = retries.iter().take(6).map(ToString::to_string).collect();
+        assert_eq!(listed, ["t0", "t1", "t2", "t3", "t4", "t5"]);
+        let threads = retries.threads();
+        assert_eq!((threads.len(), threads[0].as_str()), (MAX_RETRIES, "t0"));
+    }
+}

@@ -16,8 +16,8 @@ use tracing::{Instrument, debug, info, warn};
 
 use super::{
     PAGE_ROWS, Schedule,
-    absent::{mark_absent, proves_absence},
-    classify::{Classified, Row, classify},
+    absent::proves_absence,
+    classify::{Classified, classify},
     deferred::Deferred,
     logged::{begin_log, end_log, observe, observe_backlog},
     pages::pages,
@@ -170,17 +170,24 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
         let scope = self.cleaner.host.name().map_or(Scope::All, |name| Scope::Host(name.to_owned()));
         let mut rows = pages(self.cleaner.threads(), scope);
         let mut due = Vec::new();
-        while let Some(page) = rows.next().await? {
-            if stop.is_cancelled() {
-                break;
-            }
+        let mut next = rows.next().await?;
+        while !stop.is_cancelled() && (next.is_some() || !due.is_empty()) {
+            let is_last = next.is_none();
+            let page = next.unwrap_or_default();
             tally.candidates += page.len() as u64;
             let (found, already_due) = (page.len(), due.len());
             due.append(&mut deferred.take_from(page, retention, clock.now()));
             self.progress.advance(found + already_due - due.len());
-            if !due.is_empty() && (rows.is_short() || due.len() >= PAGE_ROWS) {
+            next = if is_last {
+                // What was closed meanwhile is in a page after it.
                 self.sweep_rows(std::mem::take(&mut due), &mut retries, tally, stop).await?;
-            }
+                rows.next().await?
+            } else if due.len() >= PAGE_ROWS {
+                let swept = self.sweep_rows(std::mem::take(&mut due), &mut retries, tally, stop);
+                tokio::try_join!(swept, rows.next())?.1
+            } else {
+                rows.next().await?
+            };
         }
         let asked_at = self.cleaner.context.clock.now();
         let inventory = self.cleaner.inventory(tally.dry_run).await?;
@@ -282,19 +289,5 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
         self.progress.advance(rows.saturating_sub(removable.len() + exited.len() + later));
         self.remove(removable, tally, stop).await?;
         self.remove_exited(exited, tally, stop).await
-    }
-
-    /// Marks the threads of volumes that the list lacks, if that proves their absence. Returns those that could not be
-    /// marked with others.
-    pub(super) async fn mark_if_proven(
-        &self,
-        absent: Vec<Row>,
-        inventory: &Inventory,
-        tally: &mut Tally,
-    ) -> Result<Vec<Row>, Failure> {
-        if !proves_absence(inventory, absent.len(), tally) {
-            return Ok(Vec::new());
-        }
-        mark_absent(&self.cleaner.context, &self.cleaner.here(), absent, tally).await
     }
 }

@@ -96,3 +96,26 @@ impl Tally {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_is_of_this_sweep_alone_and_counts_what_cannot_be_named_as_failed() {
+        let mut tally = Tally::new(true);
+        (tally.candidates, tally.drift, tally.orphans, tally.misplaced, tally.containers_removed) = (9, 4, 5, 6, 7);
+        tally.swept_before = Swept { volumes: 1, bytes: 100, unsized_volumes: 10 };
+        tally.add(Fate::Removed, 1);
+        tally.add(Fate::Failed, 2);
+        tally.add(Fate::Failed, 1);
+        tally.add(Fate::Unnameable, 2);
+        let swept = Swept { volumes: 2, bytes: 350, unsized_volumes: 13 };
+        let report = tally.report(Some("why".to_owned()), Duration::from_millis(12), swept);
+        assert_eq!((report.removed, report.failed, report.unnameable, report.not_found), (1, 5, 2, 0));
+        assert_eq!((report.bytes, report.unsized_volumes), (250, 3));
+        assert_eq!((report.candidates, report.drift, report.orphans, report.misplaced), (9, 4, 5, 6));
+        assert_eq!((report.containers_removed, report.duration_ms, report.dry_run), (7, 12, true));
+        assert_eq!(report.skipped_reason.as_deref(), Some("why"));
+    }
+}

@@ -140,12 +140,17 @@ impl<V: Volumes, T: Database> Unplaced<V, T> {
     async fn sweep_pages(&self, tally: &mut Tally, stop: &CancellationToken) -> Result<(), Failure> {
         let mut rows = pages(self.fleet.threads(), Scope::Unplaced);
         let mut read = Vec::new();
-        while let Some(mut page) = rows.next().await? {
+        loop {
+            let mut page = rows.next().await?.unwrap_or_default();
             if stop.is_cancelled() {
                 return Ok(());
             }
+            let is_last = page.is_empty();
             read.append(&mut page);
-            if !read.is_empty() && (rows.is_short() || read.len() >= ROWS_A_LIST) {
+            if read.is_empty() {
+                break;
+            }
+            if is_last || read.len() >= ROWS_A_LIST {
                 self.sweep_rows(std::mem::take(&mut read), tally).await?;
             }
         }

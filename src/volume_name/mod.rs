@@ -307,6 +307,29 @@ mod tests {
     }
 
     #[test]
+    fn names_in_rows_are_looked_at_one_by_one_and_not_by_templates() {
+        let names = VolumeNames::of_prefix("ha_ws_").and_then(|names| names.with_foreign("ha_ws_x_")).expect("valid");
+        let thread = ThreadId::parse("x_1").expect("valid");
+        assert!(names.clone().owns(&thread).is_err());
+        assert!(names.in_rows().owns(&thread).is_ok());
+    }
+
+    #[test]
+    fn a_volume_is_the_thread_s_by_its_whole_name() {
+        let names = VolumeNames::of_prefix("ha_ws_").expect("valid");
+        let [one, other] = ["1", "12"].map(|id| ThreadId::parse(id).expect("valid"));
+        assert!(names.is_volume_of("ha_ws_1", &one) && names.is_volume_of("ha_ws_12", &other));
+        assert!(!names.is_volume_of("ha_ws_12", &one) && !names.is_volume_of("ha_ws_1", &other));
+    }
+
+    #[test]
+    fn a_prefix_is_one_of_the_templates_with_nothing_after_the_id() {
+        let names = VolumeNames::of_templates("ha_cache_{id}-1,ha_ws_{id}").expect("valid");
+        assert!(names.has_prefix("ha_ws_"));
+        assert!(!names.has_prefix("ha_cache_") && !names.has_prefix("ha_"));
+    }
+
+    #[test]
     fn a_name_in_a_row_is_like_a_template_and_nobody_elses() {
         let names =
             VolumeNames::of_templates("ha_ws_{id},ha_u{id}-home").and_then(|names| names.with_foreign("ha_ws_x"));
@@ -391,6 +414,13 @@ mod tests {
             )
             .is_err()
         );
+    }
+
+    #[test]
+    fn what_is_around_the_id_has_at_most_a_hundred_characters_together() {
+        let of = |before: usize| VolumeNames::of_templates(&format!("{}{{id}}-x", "a".repeat(before)));
+        assert!(of(98).is_ok());
+        assert!(of(99).is_err());
     }
 
     #[test]

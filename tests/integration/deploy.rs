@@ -4,6 +4,7 @@ use std::{
     collections::HashMap,
     path::{Path, PathBuf},
     process::{Output, Stdio},
+    sync::LazyLock,
 };
 
 use bollard::{
@@ -147,7 +148,7 @@ fn the_settings_in_the_dockerfile_are_settings() {
 fn what_the_dockerfile_runs_is_in_its_context() {
     let dockerfile = read("Dockerfile");
     assert!(
-        dockerfile.contains("deploy/image/root \"$(BUILD_REVISION=$REVISION deploy/image/program --release)\" /image"),
+        dockerfile.contains("deploy/image/root \"$(BUILD_REVISION=$REVISION deploy/image/program)\" /image"),
         "as the test does"
     );
     let ignored = std::fs::read_to_string(deploy("../.dockerignore")).expect("readable");
@@ -156,14 +157,25 @@ fn what_the_dockerfile_runs_is_in_its_context() {
     assert!(position("deploy") < position("!deploy/image"), "the last line that matches a path decides");
 }
 
+/// The program that the image and the packages are made of, stripped as in a release, which it is not optimised as.
+pub(crate) fn static_program() -> &'static str {
+    static STRIPPED: LazyLock<String> = LazyLock::new(|| {
+        let built = env!("CARGO_BIN_EXE_volume-reaper");
+        assert!(built.contains("-musl/"), "what ships is static: run `make test`, or `deploy/image/cargo test`");
+        let stripped = Path::new(env!("CARGO_TARGET_TMPDIR")).join("volume-reaper").display().to_string();
+        let strip = std::process::Command::new("strip").args(["-o", &stripped, built]).status();
+        assert!(strip.expect("strip, which a C compiler comes with").success());
+        stripped
+    });
+    &STRIPPED
+}
+
 /// The image, packed as for a release, but for the profile that the program is built with.
 async fn load_image(world: &World) -> String {
-    let program = run(deploy("image/program"), &[]).await;
-    assert!(program.status.success(), "{program:?}");
-    let program = String::from_utf8(program.stdout).expect("a path").trim().to_owned();
+    let program = static_program();
     let (root, tar) = (world.dir.path().join("image"), world.dir.path().join("image.tar"));
     let [root, tar] = [root, tar].map(|path| path.display().to_string());
-    let made = run(deploy("image/root"), &[&program, &root]).await;
+    let made = run(deploy("image/root"), &[program, &root]).await;
     assert!(made.status.success(), "{made:?}");
     let (pack, name) = (deploy("image/archive.py").display().to_string(), format!("{}:latest", world.name));
     let mut packed = Command::new("python3");

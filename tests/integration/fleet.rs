@@ -119,6 +119,19 @@ async fn a_thread_on_an_unknown_host_is_looked_for_on_all_of_them() {
 }
 
 #[tokio::test]
+async fn as_many_threads_on_no_host_as_a_page_has_are_swept_as_well() {
+    let hosts = &PrivateHost::several::<2>().await;
+    let world = fleet(hosts).await;
+    world
+        .execute(
+            "WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 2000)
+             INSERT INTO threads (id, status, closed_at) SELECT n, 'closed', CURRENT_TIMESTAMP FROM numbers",
+        )
+        .await;
+    assert_eq!(world.sweep().await["not_found"], 2000);
+}
+
+#[tokio::test]
 async fn not_found_needs_the_word_of_every_host() {
     let hosts @ [a, b] = &PrivateHost::several::<2>().await;
     let mut world = fleet(hosts).await;

@@ -10,7 +10,7 @@ use std::{
 use tempfile::TempDir;
 
 use crate::{
-    deploy::{deploy, run, yaml},
+    deploy::{deploy, run, static_program, yaml},
     proxy::CountingProxy,
     tls::free_port,
     transport::is_root,
@@ -22,17 +22,10 @@ fn folder() -> TempDir {
     TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).expect("a temporary directory")
 }
 
-/// The program that the image is made of.
-async fn program() -> String {
-    let program = run(deploy("image/program"), &[]).await;
-    assert!(program.status.success(), "{program:?}");
-    String::from_utf8(program.stdout).expect("a path").trim().to_owned()
-}
-
 /// The packages of a version, for Debian and for RPM.
 async fn packages(dir: &Path, version: &str) -> [String; 2] {
     let dir = dir.display().to_string();
-    let made = run(deploy("package/build"), &[&program().await, &dir, version]).await;
+    let made = run(deploy("package/build"), &[static_program(), &dir, version]).await;
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     let paths = String::from_utf8(made.stdout).expect("paths");
     let mut paths = paths.lines().map(str::to_owned);
@@ -136,7 +129,7 @@ async fn files_of_deb(deb: &Path) -> BTreeSet<String> {
 
 /// The files of a release, made of the program in a folder of its own, and their paths by the end of their names.
 async fn release(dir: &Path) -> impl Fn(&str) -> PathBuf {
-    let packed = run(deploy("release/pack"), &[&program().await, &dir.display().to_string()]).await;
+    let packed = run(deploy("release/pack"), &[static_program(), &dir.display().to_string()]).await;
     assert!(packed.status.success(), "{}", String::from_utf8_lossy(&packed.stderr));
     let entries = std::fs::read_dir(dir).expect("a folder").map(|entry| entry.expect("readable").path());
     let files: Vec<_> = entries.collect();

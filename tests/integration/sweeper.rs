@@ -233,6 +233,16 @@ async fn rows_are_read_before_the_list_is_asked_for() {
 }
 
 #[tokio::test]
+async fn of_as_many_threads_as_a_page_has_those_that_wait_hold_up_no_other() {
+    let cleaner = Arc::new(cleaner(Ok(Removal::Removed)));
+    for number in 1..=2000 {
+        let held = number == 1000;
+        set_row(&cleaner.threads().rows, &format!("t{number}"), Row { closed: true, held, ..Row::default() });
+    }
+    assert_eq!(sweep(&cleaner).await.not_found, 1999);
+}
+
+#[tokio::test]
 async fn a_thread_that_was_reopened_and_closed_again_behind_the_list_is_another_close() {
     let closed_again = |rows: &_| {
         set_row(rows, "t1", Row { closed: true, closed_at: Some(chrono::Utc::now()), ..Row::default() });

@@ -292,6 +292,7 @@ pub(crate) fn told(seed: u64, mutant: Option<Mutant>) -> Option<String> {
     for line in shortest.history {
         let _ = writeln!(text, "  {line}");
     }
-    let _ = writeln!(text, "again: SIMULATION_SEED={seed} cargo test --locked --test simulation -- a_seed --nocapture");
+    let again = "deploy/image/cargo test --locked --test simulation -- a_seed --nocapture";
+    let _ = writeln!(text, "again: SIMULATION_SEED={seed} {again}");
     Some(text)
 }
