@@ -183,8 +183,11 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
                 self.sweep_rows(std::mem::take(&mut due), &mut retries, tally, stop).await?;
                 rows.next().await?
             } else if due.len() >= PAGE_ROWS {
+                // Not given up when the next page can't be read.
                 let swept = self.sweep_rows(std::mem::take(&mut due), &mut retries, tally, stop);
-                tokio::try_join!(swept, rows.next())?.1
+                let (swept, page) = tokio::join!(swept, rows.next());
+                swept?;
+                page?
             } else {
                 rows.next().await?
             };

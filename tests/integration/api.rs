@@ -133,6 +133,9 @@ async fn it_answers_what_the_commands_print_as_its_description_says() {
         world.create_volume("orphan").await;
         world.publish(b"no event").await;
         serving.until_metric("volume_reaper_settlements_total{settlement=\"dead_letter\"}", 1).await;
+        // The broker counts it a moment after it has confirmed it.
+        let counted = async || (world.messages(&world.dead_letter_queue()).await == 1).then_some(());
+        eventually("the broker counts it", counted).await;
 
         let description = get(&serving, "/openapi.json").await;
         assert_eq!(description["openapi"].as_str().map(|version| &version[..3]), Some("3.1"));

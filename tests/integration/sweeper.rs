@@ -239,7 +239,8 @@ async fn of_as_many_threads_as_a_page_has_those_that_wait_hold_up_no_other() {
         let held = number == 1000;
         set_row(&cleaner.threads().rows, &format!("t{number}"), Row { closed: true, held, ..Row::default() });
     }
-    assert_eq!(sweep(&cleaner).await.not_found, 1999);
+    // The volume of the one that waits is absent too, which the hold keeps nobody from saying.
+    assert_eq!(sweep(&cleaner).await.not_found, 2000);
 }
 
 #[tokio::test]
