@@ -8,7 +8,7 @@ use sea_orm_migration::{
     sea_orm::{DbBackend, QueryResult},
 };
 
-use crate::{Column, Found, IdType, Mapping, MarkType, Takes, ThreadsTable, VolumesTable};
+use crate::{Column, Found, IdType, Mapping, MarkType, Takes, ThreadsTable, Values, VolumesTable, values};
 
 /// The SQL of what we add to a database.
 pub trait Parts {
@@ -126,9 +126,9 @@ pub trait Dialect: Parts + fmt::Debug + Send + Sync {
         None
     }
 
-    /// An insert of rows with a parameter for each column, where there are arrays.
-    fn insert_arrays(&self, _table: &str, _columns: Vec<(&str, Value)>) -> Option<InsertStatement> {
-        None
+    /// An insert of rows by their columns, of which there is one at least, with a parameter for each value or less.
+    fn insert_columns(&self, table: &str, columns: Vec<Values>) -> Result<InsertStatement, DbErr> {
+        values::insert_each(table, columns)
     }
 
     /// A boolean for people.

@@ -21,6 +21,7 @@ mod mysql;
 mod postgres;
 mod sqlite;
 mod table;
+mod values;
 mod volumes;
 
 pub use bookkeeping::Bookkeeping;
@@ -35,6 +36,7 @@ use sea_orm_migration::prelude::*;
 pub use sea_orm_migration::{MigrationStatus as Status, MigratorTraitSelf};
 pub use sqlite::Sqlite;
 pub use table::{Column, Takes};
+pub use values::Values;
 pub use volumes::VolumesTable;
 
 /// The index over closed and unmarked rows.

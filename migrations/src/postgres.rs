@@ -9,7 +9,10 @@ use sea_orm_migration::{
     sea_query::{ArrayType, LockBehavior, LockType, extension::postgres::PgFunc},
 };
 
-use crate::{Column, Dialect, IdType, MarkType, Takes, ThreadsTable};
+use crate::{Column, Dialect, IdType, MarkType, Takes, ThreadsTable, Values, values};
+
+/// More than a batch of clean-ups has: its statements are few in kind, and have their plans.
+const MANY_ROWS: usize = 100;
 
 /// PostgreSQL.
 #[derive(Debug)]
@@ -52,13 +55,17 @@ impl Dialect for Postgres {
         Some(column.eq(PgFunc::any(ids)))
     }
 
-    fn insert_arrays(&self, table: &str, columns: Vec<(&str, Value)>) -> Option<InsertStatement> {
-        let (names, arrays): (Vec<_>, Vec<_>) = columns.into_iter().unzip();
-        let rows = Func::cust("unnest").args(arrays.into_iter().map(Expr::val));
-        let rows = Query::select().column(Asterisk).from_function(rows, "row").to_owned();
-        let mut insert = Query::insert();
-        insert.into_table(Alias::new(table)).columns(names.into_iter().map(Alias::new));
-        insert.select_from(rows).ok().map(|insert| insert.to_owned())
+    fn insert_columns(&self, table: &str, columns: Vec<Values>) -> Result<InsertStatement, DbErr> {
+        let has_few_rows = columns.first().is_none_or(|column| column.values.len() < MANY_ROWS);
+        // The client library sends no array that has a null in it.
+        if has_few_rows || columns.iter().any(Values::has_some_nulls) {
+            return values::insert_each(table, columns);
+        }
+        let (differ, common) = values::apart(columns);
+        let names = differ.iter().map(|column| column.column).collect();
+        let arrays = differ.into_iter().map(|column| Value::Array(column.kind, Some(Box::new(column.values))));
+        let rows = Query::select().exprs(arrays.map(|array| Func::cust("unnest").arg(Expr::val(array)))).to_owned();
+        values::insert(table, names, common, rows)
     }
 
     /// Infinities and what lies outside of the calendar's four digits.

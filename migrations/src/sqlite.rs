@@ -8,7 +8,7 @@ use sea_orm_migration::{
     sea_orm::{DbBackend, QueryResult},
 };
 
-use crate::{Column, Dialect, MarkType, Takes, ThreadsTable, refused};
+use crate::{Column, Dialect, MarkType, Takes, ThreadsTable, Values, refused, values};
 
 /// SQLite.
 #[derive(Debug)]
@@ -26,6 +26,16 @@ impl Dialect for Sqlite {
     /// The lock is the whole file's, which the migration holds already.
     fn lock_timeout(&self) -> Vec<String> {
         Vec::new()
+    }
+
+    fn insert_columns(&self, table: &str, columns: Vec<Values>) -> Result<InsertStatement, DbErr> {
+        let (differ, common) = values::apart(columns);
+        let names: Vec<_> = differ.iter().map(|column| column.column).collect();
+        // So it calls them itself.
+        let columns = (1..=names.len()).map(|number| Expr::col(Alias::new(format!("column{number}"))));
+        let rows =
+            Query::select().exprs(columns).from_values(values::rows(differ).map(ValueTuple::Many), "rows").to_owned();
+        values::insert(table, names, common, rows)
     }
 
     /// Any value may stand in any column, and the client library says which it can't read.

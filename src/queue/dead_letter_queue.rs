@@ -55,6 +55,9 @@ pub struct DeadLetters {
     channel: Mutex<RawChannel>,
     /// Messages that were visited, and neither settled nor given back.
     unacked: AtomicU32,
+    /// Whether somebody else read from it before we did. Afterwards one can't tell: with messages unacked, a cancelled
+    /// subscription of our own counts as well.
+    others_read: bool,
 }
 
 /// A message of the dead-letter queue that we have taken.
@@ -91,13 +94,14 @@ pub struct Size {
 }
 
 impl DeadLetters {
-    /// Connects. Declares nothing: who looks at a queue that is not there should hear of it.
+    /// Connects. Declares nothing: who looks at a queue that is not there hears of it.
     pub async fn open(queues: Queues) -> Result<Self, Failure> {
         let link = Link::connect(&queues, "volume-reaper dead-letters").await?;
         let confirm = link.channel.confirm_select(ConfirmSelectOptions::default());
         bounded(&queues.url, REQUEST_TIMEOUT, "confirm mode", confirm).await?;
-        let channel = RawChannel::open(&queues, "volume-reaper dead-letters, reading", usize::MAX).await?;
-        Ok(Self { queues, link, channel: Mutex::new(channel), unacked: AtomicU32::new(0) })
+        let mut channel = RawChannel::open(&queues, "volume-reaper dead-letters, reading", usize::MAX).await?;
+        let (_, readers) = channel.count(&queues.dead_letter()).await?;
+        Ok(Self { queues, link, channel: Mutex::new(channel), unacked: AtomicU32::new(0), others_read: readers > 0 })
     }
 
     /// How much there is now.
@@ -177,7 +181,7 @@ impl DeadLetters {
         let is_there = async {
             loop {
                 let size = self.size().await?;
-                if size.ready >= given_back || size.readers > 0 {
+                if size.ready >= given_back || (self.others_read && size.readers > 0) {
                     return Ok(());
                 }
                 tokio::time::sleep(GIVE_BACK_POLL).await;

@@ -155,7 +155,9 @@ mod tests {
         assert_eq!(kept(8192, of_bytes("over", 3073)), [""; 0]);
         let both = of_bytes("fits", 3072).inner().clone().into_iter().chain(of_bytes("large", 3073).inner().clone());
         assert_eq!(kept(8192, both.collect::<BTreeMap<_, _>>().into()), ["fits"]);
-        assert_eq!(kept(8192, of_bytes(ERROR, 2048)), [ERROR], "ours has room of its own");
+        // Less than 1 KiB is left for those of others, and ours has room of its own.
+        assert_eq!(kept(6143, of_bytes(ERROR, 2048)), [ERROR]);
+        assert_eq!(kept(6143, of_bytes(ERROR, 2049)), [""; 0]);
     }
 
     #[test]

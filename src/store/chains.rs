@@ -66,15 +66,15 @@ impl Chains {
     }
 
     /// Links receipts to a chain that is free. They count as written when that is confirmed.
-    pub(super) fn link(&self, receipts: &mut [volume_removal::ActiveModel]) -> Linked<'_> {
+    pub(super) fn link(&self, receipts: &mut [volume_removal::Model]) -> Linked<'_> {
         let before = self.take();
         let mut chain = before.clone();
         for receipt in receipts {
             chain.length += 1;
-            receipt.chain_id = Set(Some(chain.id.clone()));
-            receipt.chain_sequence = Set(Some(chain.length));
-            chain.head = hash(&chain.head, &fields(receipt));
-            receipt.chain_hash = Set(Some(chain.head.clone()));
+            receipt.chain_id = Some(chain.id.clone());
+            receipt.chain_sequence = Some(chain.length);
+            chain.head = hash_of(&chain.head, receipt);
+            receipt.chain_hash = Some(chain.head.clone());
         }
         Linked { chains: self, before: Some(before), chain }
     }
@@ -158,60 +158,34 @@ async fn note(db: &impl ConnectionTrait, chain: &Chain, closes: bool) -> Result<
     update.exec(db).await.map(drop)
 }
 
-/// What is hashed of a receipt that is to be written, in this order.
-fn fields(receipt: &volume_removal::ActiveModel) -> [Option<String>; 16] {
-    let optional = |value: &sea_orm::ActiveValue<Option<String>>| value.try_as_ref().cloned().flatten();
-    let text = |value: &sea_orm::ActiveValue<String>| value.try_as_ref().cloned();
-    let number = |value: &sea_orm::ActiveValue<Option<i64>>| value.try_as_ref().copied().flatten();
-    [
-        optional(&receipt.chain_id),
-        number(&receipt.chain_sequence).map(|number| number.to_string()),
-        text(&receipt.thread_id),
-        text(&receipt.volume_name),
-        text(&receipt.outcome),
-        text(&receipt.source),
-        optional(&receipt.event_id),
-        text(&receipt.replica),
-        receipt.removed_at.try_as_ref().map(|at| at.timestamp_millis().to_string()),
-        optional(&receipt.host),
-        optional(&receipt.daemon),
-        number(&receipt.bytes).map(|number| number.to_string()),
-        number(&receipt.duration_ms).map(|number| number.to_string()),
-        optional(&receipt.actor),
-        optional(&receipt.container_id),
-        optional(&receipt.container_name),
-    ]
-}
-
-/// The hash that a written receipt should have, after the one before.
+/// The hash that a receipt has after the one before, of these fields in this order.
 pub(super) fn hash_of(before: &str, row: &volume_removal::Model) -> String {
     let number = |number: Option<i64>| number.map(|number| number.to_string());
-    let text = |text: &String| Some(text.clone());
-    hash(
-        before,
-        &[
-            row.chain_id.clone(),
-            number(row.chain_sequence),
-            text(&row.thread_id),
-            text(&row.volume_name),
-            text(&row.outcome),
-            text(&row.source),
-            row.event_id.clone(),
-            text(&row.replica),
-            Some(row.removed_at.timestamp_millis().to_string()),
-            row.host.clone(),
-            row.daemon.clone(),
-            number(row.bytes),
-            number(row.duration_ms),
-            row.actor.clone(),
-            row.container_id.clone(),
-            row.container_name.clone(),
-        ],
-    )
+    let (sequence, bytes, duration) = (number(row.chain_sequence), number(row.bytes), number(row.duration_ms));
+    let removed_at = row.removed_at.timestamp_millis().to_string();
+    let fields = [
+        row.chain_id.as_deref(),
+        sequence.as_deref(),
+        Some(&row.thread_id),
+        Some(&row.volume_name),
+        Some(&row.outcome),
+        Some(&row.source),
+        row.event_id.as_deref(),
+        Some(&row.replica),
+        Some(&removed_at),
+        row.host.as_deref(),
+        row.daemon.as_deref(),
+        bytes.as_deref(),
+        duration.as_deref(),
+        row.actor.as_deref(),
+        row.container_id.as_deref(),
+        row.container_name.as_deref(),
+    ];
+    hash(before, &fields)
 }
 
 /// Each field with its length, so that no two lists of fields are the same text; none is not the empty text.
-fn hash(before: &str, fields: &[Option<String>]) -> String {
+fn hash(before: &str, fields: &[Option<&str>]) -> String {
     let mut hasher = Sha256::new();
     hasher.update(before);
     for field in fields {
@@ -229,27 +203,47 @@ fn hash(before: &str, fields: &[Option<String>]) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn receipt(thread: &str) -> volume_removal::ActiveModel {
-        volume_removal::ActiveModel { thread_id: Set(thread.to_owned()), ..Default::default() }
+    /// A receipt that is in no chain yet.
+    pub(in crate::store) fn receipt(thread: &str) -> volume_removal::Model {
+        volume_removal::Model {
+            id: 0,
+            thread_id: thread.to_owned(),
+            volume_name: format!("ha_ws_{thread}"),
+            outcome: "removed".to_owned(),
+            source: "event".to_owned(),
+            event_id: None,
+            replica: "r1".to_owned(),
+            removed_at: DateTime::UNIX_EPOCH,
+            host: None,
+            daemon: None,
+            bytes: None,
+            duration_ms: None,
+            actor: None,
+            container_id: None,
+            container_name: None,
+            chain_id: None,
+            chain_sequence: None,
+            chain_hash: None,
+        }
     }
 
     #[test]
     fn a_chain_is_continued_after_a_commit_and_left_after_anything_else() {
         let chains = Chains::default();
-        let chain_of = |receipts: &[volume_removal::ActiveModel]| receipts[0].chain_id.clone();
+        let chain_of = |receipts: &[volume_removal::Model]| receipts[0].chain_id.clone();
         let mut first = [receipt("a"), receipt("b")];
         chains.link(&mut first).committed();
         let mut second = [receipt("c")];
         drop(chains.link(&mut second));
         assert_eq!(chain_of(&first), chain_of(&second));
-        assert_eq!(second[0].chain_sequence, Set(Some(3)));
+        assert_eq!(second[0].chain_sequence, Some(3));
         let mut third = [receipt("c")];
         chains.link(&mut third).committed();
         assert_ne!(chain_of(&second), chain_of(&third), "nobody knows whether the second is there");
-        assert_eq!(third[0].chain_sequence, Set(Some(1)));
+        assert_eq!(third[0].chain_sequence, Some(1));
         let left: Vec<_> = chains.left.lock().iter().map(|chain| chain.length).collect();
         assert_eq!(left, [2], "as far as it is known to go");
     }
@@ -267,7 +261,7 @@ mod tests {
 
     #[test]
     fn no_two_lists_of_fields_have_the_same_hash() {
-        let text = |text: &str| Some(text.to_owned());
+        let text = Some::<&'static str>;
         let lists = [
             vec![text("ab"), text("c")],
             vec![text("a"), text("bc")],

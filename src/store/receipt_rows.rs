@@ -3,11 +3,10 @@
 use std::collections::{HashMap, HashSet};
 
 use chrono::{DateTime, SubsecRound, Utc};
+use migrations::Values;
 use sea_orm::{
-    ActiveModelTrait, ActiveValue,
-    ActiveValue::{NotSet, Set},
-    ConnectionTrait, DbErr, EntityName, EntityTrait, ExprTrait, IdenStatic, Iterable, Value,
-    sea_query::{ArrayType, Expr, Query},
+    ConnectionTrait, DbErr, EntityName, EntityTrait, ExprTrait, IdenStatic, Iterable, ModelTrait,
+    sea_query::{Expr, Query},
 };
 
 use super::{Store, chains::Linked, entities::volume_removal, history_entities::chain, rows::time};
@@ -16,9 +15,9 @@ use crate::{
     volume_name::{ThreadId, VolumeName},
 };
 
-/// Receipts that one statement writes: with their columns, no more than 32,766 values, which is what SQLite takes
-/// ("Limits In SQLite"); PostgreSQL and MySQL take 65,535.
-const ROWS_A_STATEMENT: usize = 1500;
+/// Receipts that one statement writes, as many as a sweep's page has: with their 16 columns, no more than 32,766 values,
+/// which is what SQLite takes ("Limits In SQLite"); MySQL takes 65,535.
+const ROWS_A_STATEMENT: usize = 2000;
 
 impl Store {
     /// Writes receipts, but for those that are written already. Whoever commits says so to their chain.
@@ -35,7 +34,7 @@ impl Store {
     async fn write_rows(
         &self,
         db: &impl ConnectionTrait,
-        mut rows: Vec<volume_removal::ActiveModel>,
+        mut rows: Vec<volume_removal::Model>,
     ) -> Result<Option<Linked<'_>>, DbErr> {
         if rows.is_empty() {
             return Ok(None);
@@ -44,14 +43,9 @@ impl Store {
         if let Some(chain) = linked.row_if_new(&self.replica, Utc::now().trunc_subsecs(3)) {
             chain::Entity::insert(chain).exec_without_returning(db).await?;
         }
-        if let Some(insert) = self.engine.dialect().insert_arrays(volume_removal::Entity.table_name(), columns(&rows)) {
+        for rows in rows.chunks(ROWS_A_STATEMENT) {
+            let insert = self.engine.dialect().insert_columns(volume_removal::Entity.table_name(), columns(rows))?;
             db.execute(&insert).await?;
-            return Ok(Some(linked));
-        }
-        while !rows.is_empty() {
-            let rest = rows.split_off(rows.len().min(ROWS_A_STATEMENT));
-            let some = std::mem::replace(&mut rows, rest);
-            volume_removal::Entity::insert_many(some).exec_without_returning(db).await?;
         }
         Ok(Some(linked))
     }
@@ -63,16 +57,15 @@ impl Store {
 
     /// Writes receipts of containers.
     pub(super) async fn write_container_receipts(&self, receipts: &[ContainerReceipt]) -> Result<(), DbErr> {
-        let row = |receipt: &ContainerReceipt| volume_removal::ActiveModel {
-            outcome: Set(ContainerReceipt::OUTCOME.to_owned()),
-            container_id: Set(Some(receipt.container.to_string())),
-            container_name: Set(Some(receipt.name.clone())),
-            ..self.row_of(&receipt.thread_id, &receipt.volume, &receipt.origin, receipt.at)
+        let row = |receipt: &ContainerReceipt| volume_removal::Model {
+            container_id: Some(receipt.container.to_string()),
+            container_name: Some(receipt.name.clone()),
+            ..self.row_of(ContainerReceipt::OUTCOME, &receipt.thread_id, &receipt.volume, &receipt.origin, receipt.at)
         };
         self.write_alone(receipts.iter().map(row).collect()).await
     }
 
-    async fn write_alone(&self, rows: Vec<volume_removal::ActiveModel>) -> Result<(), DbErr> {
+    async fn write_alone(&self, rows: Vec<volume_removal::Model>) -> Result<(), DbErr> {
         let transaction = self.db.begin_write().await?;
         let linked = self.write_rows(&transaction, rows).await?;
         transaction.commit().await?;
@@ -80,26 +73,26 @@ impl Store {
         Ok(())
     }
 
-    fn row(&self, receipt: &Receipt) -> volume_removal::ActiveModel {
+    fn row(&self, receipt: &Receipt) -> volume_removal::Model {
         let details = &receipt.details;
-        volume_removal::ActiveModel {
-            outcome: Set(receipt.gone.as_str().to_owned()),
-            host: known(details.host.clone()),
-            daemon: known(details.daemon.clone()),
-            bytes: known(details.bytes.map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX))),
-            duration_ms: known(details.duration.map(|took| i64::try_from(took.as_millis()).unwrap_or(i64::MAX))),
-            ..self.row_of(&receipt.thread_id, &receipt.volume, &receipt.origin, receipt.at)
+        volume_removal::Model {
+            host: details.host.clone(),
+            daemon: details.daemon.clone(),
+            bytes: details.bytes.map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX)),
+            duration_ms: details.duration.map(|took| i64::try_from(took.as_millis()).unwrap_or(i64::MAX)),
+            ..self.row_of(receipt.gone.as_str(), &receipt.thread_id, &receipt.volume, &receipt.origin, receipt.at)
         }
     }
 
-    /// What all receipts have; the outcome and the place in a chain are missing.
+    /// What all receipts have; the place in a chain is missing, and the id, which the database gives.
     fn row_of(
         &self,
+        outcome: &str,
         thread: &ThreadId,
         volume: &VolumeName,
         origin: &Origin,
         at: DateTime<Utc>,
-    ) -> volume_removal::ActiveModel {
+    ) -> volume_removal::Model {
         let event_id = match origin {
             Origin::Event(id) => id.clone(),
             Origin::Sweep | Origin::Docker | Origin::Orphan | Origin::Retired => None,
@@ -108,57 +101,39 @@ impl Store {
             Origin::Orphan | Origin::Retired => self.actor.clone(),
             Origin::Event(_) | Origin::Sweep | Origin::Docker => None,
         };
-        volume_removal::ActiveModel {
-            id: NotSet,
-            thread_id: Set(thread.to_string()),
-            volume_name: Set(volume.to_string()),
-            outcome: NotSet,
-            source: Set(origin.as_str().to_owned()),
-            event_id: known(event_id),
-            replica: Set(self.replica.clone()),
-            removed_at: Set(at),
-            host: NotSet,
-            daemon: NotSet,
-            bytes: NotSet,
-            duration_ms: NotSet,
-            actor: known(actor),
-            container_id: NotSet,
-            container_name: NotSet,
-            chain_id: NotSet,
-            chain_sequence: NotSet,
-            chain_hash: NotSet,
+        volume_removal::Model {
+            id: 0,
+            thread_id: thread.to_string(),
+            volume_name: volume.to_string(),
+            outcome: outcome.to_owned(),
+            source: origin.as_str().to_owned(),
+            event_id,
+            replica: self.replica.clone(),
+            removed_at: at,
+            host: None,
+            daemon: None,
+            bytes: None,
+            duration_ms: None,
+            actor,
+            container_id: None,
+            container_name: None,
+            chain_id: None,
+            chain_sequence: None,
+            chain_hash: None,
         }
     }
 }
 
-/// Rows by their columns, but for the id, which the database gives.
-fn columns(rows: &[volume_removal::ActiveModel]) -> Vec<(&'static str, Value)> {
-    use volume_removal::Column;
-    let array = |column: Column| {
-        let (kind, null) = match column {
-            Column::Id | Column::Bytes | Column::DurationMs | Column::ChainSequence => {
-                (ArrayType::BigInt, Value::BigInt(None))
-            }
-            Column::RemovedAt => (ArrayType::ChronoDateTimeUtc, Value::ChronoDateTimeUtc(None)),
-            Column::ThreadId
-            | Column::VolumeName
-            | Column::Outcome
-            | Column::Source
-            | Column::EventId
-            | Column::Replica
-            | Column::Host
-            | Column::Daemon
-            | Column::Actor
-            | Column::ContainerId
-            | Column::ContainerName
-            | Column::ChainId
-            | Column::ChainHash => (ArrayType::String, Value::String(None)),
-        };
-        let values = rows.iter().map(|row| row.get(column).into_value().unwrap_or_else(|| null.clone())).collect();
-        (column.as_str(), Value::Array(kind, Some(Box::new(values))))
+/// Rows by their columns, but for the id.
+fn columns(rows: &[volume_removal::Model]) -> Vec<Values> {
+    use volume_removal::{Column, Model};
+    let values = |column: Column| Values {
+        column: column.as_str(),
+        kind: Model::get_value_type(column),
+        values: rows.iter().map(|row| row.get(column)).collect(),
     };
     let is_written = |column: &Column| !matches!(column, Column::Id);
-    Column::iter().filter(is_written).map(array).collect()
+    Column::iter().filter(is_written).map(values).collect()
 }
 
 /// Leaves out the absent volumes that were removed after the close of their thread, and have a receipt of that, when
@@ -195,12 +170,4 @@ async fn leave_out_removed(db: &impl ConnectionTrait, receipts: &mut Vec<&Receip
         latest.is_none_or(|latest| receipt.close.at.is_none_or(|closed_at| *latest < closed_at))
     });
     Ok(())
-}
-
-/// A column that is written where there is something to write: a sweep's million receipts have half of them empty.
-fn known<T>(value: Option<T>) -> ActiveValue<Option<T>>
-where
-    Option<T>: Into<sea_orm::Value>,
-{
-    value.map_or(NotSet, |value| Set(Some(value)))
 }

@@ -228,29 +228,11 @@ impl Store {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::chains::tests::receipt, *};
 
     fn row(id: i64, sequence: i64, before: &str) -> Model {
-        let mut row = Model {
-            id,
-            thread_id: format!("t{id}"),
-            volume_name: "v".to_owned(),
-            outcome: "removed".to_owned(),
-            source: "event".to_owned(),
-            event_id: None,
-            replica: "r".to_owned(),
-            removed_at: chrono::DateTime::UNIX_EPOCH,
-            host: None,
-            daemon: None,
-            bytes: None,
-            duration_ms: None,
-            actor: None,
-            container_id: None,
-            container_name: None,
-            chain_id: Some("c".to_owned()),
-            chain_sequence: Some(sequence),
-            chain_hash: None,
-        };
+        let (chain_id, chain_sequence) = (Some("c".to_owned()), Some(sequence));
+        let mut row = Model { id, chain_id, chain_sequence, ..receipt(&format!("t{id}")) };
         row.chain_hash = Some(hash_of(before, &row));
         row
     }

@@ -20,6 +20,10 @@ use crate::{
 /// How long the file is locked unless it is said otherwise: a tenth of what its users wait by default.
 const FILE_LOCK_LIMIT: Duration = Duration::from_millis(500);
 
+/// Rows that the client library's thread for SQLite reads before somebody takes them: a page. With its default of 50
+/// both threads wait for each other forty times a page.
+const ROWS_AHEAD: usize = 2000;
+
 impl Connecting for Sqlite {
     /// There is no server.
     fn usual_port(&self) -> u16 {
@@ -34,18 +38,21 @@ impl Connecting for Sqlite {
 
     fn adapt(&self, options: &mut ConnectOptions, access: Access, url: &SecretUrl) {
         let makes_file = url.parameter("mode").as_deref() == Some("rwc");
-        options.map_sqlx_sqlite_opts(move |sqlite| match access {
-            Access::Work => {
-                if makes_file {
-                    make_file(sqlite.get_filename());
+        options.map_sqlx_sqlite_opts(move |sqlite| {
+            let sqlite = sqlite.row_buffer_size(ROWS_AHEAD);
+            match access {
+                Access::Work => {
+                    if makes_file {
+                        make_file(sqlite.get_filename());
+                    }
+                    // Then readers and a writer do not block each other. A file that is there already stays as somebody
+                    // made it.
+                    let is_new = sqlite.get_filename().metadata().is_ok_and(|file| file.len() > 0).not();
+                    if is_new { sqlite.journal_mode(SqliteJournalMode::Wal) } else { sqlite }
                 }
-                // Then readers and a writer do not block each other. A file that is there already stays as somebody
-                // made it.
-                let is_new = sqlite.get_filename().metadata().is_ok_and(|file| file.len() > 0).not();
-                if is_new { sqlite.journal_mode(SqliteJournalMode::Wal) } else { sqlite }
+                Access::Look => sqlite.create_if_missing(false),
+                Access::Read => sqlite.create_if_missing(false).pragma("query_only", "ON"),
             }
-            Access::Look => sqlite.create_if_missing(false),
-            Access::Read => sqlite.create_if_missing(false).pragma("query_only", "ON"),
         });
         options.map_sqlx_sqlite_pool_opts(without_failed_transactions);
     }
