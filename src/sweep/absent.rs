@@ -58,41 +58,32 @@ pub(super) async fn mark_absent<T: Database>(
     tally: &mut Tally,
 ) -> Result<Vec<Row>, Failure> {
     let at = context.clock.now().trunc_subsecs(3);
-    let mark = async |rows: &[Row]| {
-        let receipts = |row: &Row| absent(row.volumes.clone(), &row.thread, &row.close, &Origin::Sweep, found_by, at);
-        let receipts: Vec<_> = rows.iter().flat_map(receipts).collect();
-        context.threads.mark(&receipts).await
-    };
+    let receipts = |row: &Row| absent(row.volumes.clone(), &row.thread, &row.close, &Origin::Sweep, found_by, at);
     let mut unmarked = Vec::new();
     let mut marked = 0;
     for page in rows.chunks(PAGE_ROWS) {
-        // The database marks one half while the other is made ready.
-        let (first, second) = page.split_at(page.len() / 2);
-        let (marks_of_first, marks_of_second) = tokio::join!(mark(first), mark(second));
-        for (half, marks) in [(first, marks_of_first), (second, marks_of_second)] {
-            let marks = match marks {
-                Ok(marks) => marks,
-                Err(failure) if matches!(failure.verdict, Verdict::Unavailable(_)) => return Err(failure),
-                Err(error) => {
-                    debug!(%error, threads = half.len(), "can't mark them at once; one by one");
-                    unmarked.extend_from_slice(half);
-                    continue;
+        let receipts: Vec<_> = page.iter().flat_map(receipts).collect();
+        let marks = match context.threads.mark(&receipts).await {
+            Ok(marks) => marks,
+            Err(failure) if matches!(failure.verdict, Verdict::Unavailable(_)) => return Err(failure),
+            Err(error) => {
+                debug!(%error, threads = page.len(), "can't mark them at once; one by one");
+                unmarked.extend_from_slice(page);
+                continue;
+            }
+        };
+        for row in page {
+            match marks.get(&row.thread) {
+                Some(Mark::Set) => {
+                    marked += 1;
+                    metrics::close_to_mark(row.close.at, at);
                 }
-            };
-            for row in half {
-                match marks.get(&row.thread) {
-                    Some(Mark::Set) => {
-                        marked += 1;
-                        metrics::close_to_mark(row.close.at, at);
-                    }
-                    Some(Mark::Busy) => tally.add(Fate::CoolingDown, 1),
-                    // Somebody else was faster, or it is another close, or none.
-                    Some(Mark::AlreadySet | Mark::Reopened | Mark::NoRow) => {}
-                    None => {
-                        let thread = &row.thread;
-                        warn!(thread.id = %thread, "the mark could not be set; `volume-reaper doctor` looks for why");
-                        tally.add(Fate::Failed, 1);
-                    }
+                Some(Mark::Busy) => tally.add(Fate::CoolingDown, 1),
+                // Somebody else was faster, or it is another close, or none.
+                Some(Mark::AlreadySet | Mark::Reopened | Mark::NoRow) => {}
+                None => {
+                    warn!(thread.id = %row.thread, "the mark could not be set; `volume-reaper doctor` looks for why");
+                    tally.add(Fate::Failed, 1);
                 }
             }
         }
