@@ -10,15 +10,19 @@ use std::{
 
 use bollard::query_parameters::{ListContainersOptionsBuilder, RemoveVolumeOptionsBuilder};
 
-use crate::setup::{Result, Setup, docker, mebibytes};
+use crate::{
+    least,
+    processes::Used,
+    setup::{Result, Setup, docker, mebibytes},
+};
 
 const THREADS: u32 = 1_000_000;
 const SAMPLE: u32 = 500;
 /// As many as a sweep marks at once.
 const PAGE: u32 = 2000;
 /// As long as they are in a receipt.
-const DAEMON: &str = "ABCD:EFGH:IJKL:MNOP:QRST:UVWX:YZ23:4567:ABCD:EFGH:IJKL:MNOP /var/lib/docker";
-const CHAIN: &str = "01934c6e-0000-7000-8000-000000000000";
+pub(crate) const DAEMON: &str = "ABCD:EFGH:IJKL:MNOP:QRST:UVWX:YZ23:4567:ABCD:EFGH:IJKL:MNOP /var/lib/docker";
+pub(crate) const CHAIN: &str = "01934c6e-0000-7000-8000-000000000000";
 const HASH: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 const OLD_WAY_A_MINUTE: u32 = 100;
 
@@ -33,9 +37,9 @@ pub(crate) async fn run() -> Result<()> {
             format!("{} {insert}", setup.numbers(THREADS))
         };
         setup.execute(&insert).await?;
-        let began = Instant::now();
+        let (began, before) = (Instant::now(), used()?);
         let (report, peak) = setup.sweep().await?;
-        let took = began.elapsed();
+        let (took, used_by_all) = (began.elapsed(), used()?.since(before));
         if report["not_found"] != THREADS {
             return Err(format!("not all were marked: {report}").into());
         }
@@ -44,8 +48,15 @@ pub(crate) async fn run() -> Result<()> {
             setup.name,
             mebibytes(peak)
         );
+        println!("  {:<10}    microseconds of processor time for a thread: {}", setup.name, each(used_by_all));
         let (again, peak) = setup.sweep().await?;
         println!("  {:<10}  the next sweep: {} ms, peak memory {}", setup.name, again["duration_ms"], mebibytes(peak));
+        forget(&setup).await?;
+        let (began, before) = (Instant::now(), used()?);
+        least::mark_absent(&setup, THREADS).await?;
+        let (took, used_by_all) = (began.elapsed(), used()?.since(before));
+        println!("  {:<10}  the least of it: {took:.1?}", setup.name);
+        println!("  {:<10}    microseconds of processor time for a thread: {}", setup.name, each(used_by_all));
         let alone = database_alone(&setup).await?;
         println!("  {:<10}  the database alone, marks and receipts made by itself: {alone:.1?}", setup.name);
     }
@@ -60,14 +71,29 @@ pub(crate) async fn run() -> Result<()> {
     Ok(())
 }
 
-/// How long the database takes for as many marks and receipts, when nobody has to read or send one.
-async fn database_alone(setup: &Setup) -> Result<Duration> {
+/// This process counts for all that it started.
+fn used() -> Result<Used> {
+    Used::now(&[std::process::id()])
+}
+
+fn each(used: Used) -> String {
+    used.micros_each(THREADS as usize)
+}
+
+/// As if nothing had been marked.
+async fn forget(setup: &Setup) -> Result<()> {
     setup.execute("UPDATE threads SET workspace_volume_removed_at = NULL").await?;
     setup.execute("DELETE FROM volume_removals").await?;
     if setup.is_postgres() {
         setup.execute("VACUUM threads").await?;
         setup.execute("VACUUM volume_removals").await?;
     }
+    Ok(())
+}
+
+/// How long the database takes for as many marks and receipts, when nobody has to read or send one.
+async fn database_alone(setup: &Setup) -> Result<Duration> {
+    forget(setup).await?;
     let began = Instant::now();
     for first in (1..=THREADS).step_by(PAGE as usize) {
         let last = THREADS.min(first + PAGE - 1);

@@ -90,6 +90,15 @@ impl Used {
 
     /// Milliseconds for each of `count`.
     pub(crate) fn each(self, count: usize) -> String {
+        self.of_each(count, 1000.0)
+    }
+
+    /// Microseconds for each of `count`.
+    pub(crate) fn micros_each(self, count: usize) -> String {
+        self.of_each(count, 1_000_000.0)
+    }
+
+    fn of_each(self, count: usize, a_second: f64) -> String {
         let all = self.all();
         let parts = [
             ("daemon", self.docker),
@@ -99,7 +108,7 @@ impl Used {
             ("all", all),
         ];
         parts.iter().fold(String::new(), |mut line, (name, used)| {
-            let _ = write!(line, "{name} {:.2}  ", used.as_secs_f64() * 1000.0 / float(count as u64));
+            let _ = write!(line, "{name} {:.2}  ", used.as_secs_f64() * a_second / float(count as u64));
             line
         })
     }

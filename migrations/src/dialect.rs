@@ -120,8 +120,8 @@ pub trait Dialect: Parts + fmt::Debug + Send + Sync {
         Expr::val(uuid)
     }
 
-    /// The condition that a column has one of these ids, with all of them as one parameter, where there are arrays: the
-    /// statement is the same for one and for a thousand, and its plan is made once.
+    /// The condition that a column has one of these ids, with all of them as one parameter, where there are arrays or
+    /// lists: the statement is the same for one and for a thousand, and its plan is made once.
     fn is_any_of(&self, _column: Expr, _id: IdType, _ids: &[&str]) -> Option<Expr> {
         None
     }

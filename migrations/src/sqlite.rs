@@ -8,7 +8,7 @@ use sea_orm_migration::{
     sea_orm::{DbBackend, QueryResult},
 };
 
-use crate::{Column, Dialect, MarkType, Takes, ThreadsTable, Values, refused, values};
+use crate::{Column, Dialect, IdType, MarkType, Takes, ThreadsTable, Values, refused, values};
 
 /// SQLite.
 #[derive(Debug)]
@@ -26,6 +26,18 @@ impl Dialect for Sqlite {
     /// The lock is the whole file's, which the migration holds already.
     fn lock_timeout(&self) -> Vec<String> {
         Vec::new()
+    }
+
+    fn is_any_of(&self, column: Expr, id: IdType, ids: &[&str]) -> Option<Expr> {
+        let numbers = || ids.iter().filter_map(|id| id.parse().ok()).collect::<Vec<i64>>();
+        let list = match id {
+            IdType::Text | IdType::Uuid => serde_json::json!(ids),
+            IdType::Integer => serde_json::json!(numbers()),
+            IdType::Blanked | IdType::Unsigned => return None,
+        };
+        let each = Func::cust("json_each").arg(Expr::val(list.to_string()));
+        let values = Query::select().column(Alias::new("value")).from_function(each, "ids").to_owned();
+        Some(column.in_subquery(values))
     }
 
     fn insert_columns(&self, table: &str, columns: Vec<Values>) -> Result<InsertStatement, DbErr> {

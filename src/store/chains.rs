@@ -9,6 +9,8 @@
 //! That a chain begins is written with its first receipts. How far it goes is noted from time to time, not with every
 //! receipt; what was taken from its end before it was noted does not show.
 
+use std::fmt::Write;
+
 use chrono::{DateTime, SubsecRound, Utc};
 use parking_lot::Mutex;
 use sea_orm::{
@@ -186,20 +188,21 @@ pub(super) fn hash_of(before: &str, row: &volume_removal::Model) -> String {
 
 /// Each field with its length, so that no two lists of fields are the same text; none is not the empty text.
 fn hash(before: &str, fields: &[Option<&str>]) -> String {
-    let mut hasher = Sha256::new();
-    hasher.update(before);
+    // One text and one list of digits: a sweep may write a million of them.
+    let mut text = String::with_capacity(before.len() + fields.iter().flatten().map(|it| it.len() + 4).sum::<usize>());
+    text.push_str(before);
     for field in fields {
         match field {
-            None => hasher.update(b"-"),
+            None => text.push('-'),
             Some(field) => {
-                hasher.update(format!("{}:", field.len()));
-                hasher.update(field);
+                let _ = write!(text, "{}:{field}", field.len());
             }
         }
     }
-    // Digit by digit: a sweep may write a million of them.
-    let digits = hasher.finalize().into_iter().flat_map(|byte| [byte >> 4, byte & 15]);
-    digits.filter_map(|digit| char::from_digit(digit.into(), 16)).collect()
+    let digits = Sha256::digest(text).into_iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    let mut hash = String::with_capacity(64);
+    hash.extend(digits.filter_map(|digit| char::from_digit(digit.into(), 16)));
+    hash
 }
 
 #[cfg(test)]

@@ -108,6 +108,12 @@ pub(super) trait Connecting {
         TransactionOptions::default()
     }
 
+    /// Whether two transactions mark the halves of a page: where both can write, and neither locks a row that it does
+    /// not mark.
+    fn marks_halves_at_once(&self) -> bool {
+        false
+    }
+
     /// What, when it is selected in a transaction, ends that if its process is frozen for so long.
     fn end_of_frozen_transaction(&self, _after: Duration) -> Option<String> {
         None

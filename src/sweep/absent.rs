@@ -1,10 +1,10 @@
-//! What a sweep marks without having removed anything: threads whose volumes are proven absent, a page at a time.
+//! What a sweep marks without having removed anything: threads whose volumes are proven absent, many at once.
 
 use chrono::SubsecRound;
 use tracing::{debug, warn};
 
 use super::{
-    PAGE_ROWS, Sweeper,
+    ROWS_AT_ONCE, Sweeper,
     classify::Row,
     tally::{Fate, Tally},
 };
@@ -61,7 +61,7 @@ pub(super) async fn mark_absent<T: Database>(
     let receipts = |row: &Row| absent(row.volumes.clone(), &row.thread, &row.close, &Origin::Sweep, found_by, at);
     let mut unmarked = Vec::new();
     let mut marked = 0;
-    for page in rows.chunks(PAGE_ROWS) {
+    for page in rows.chunks(ROWS_AT_ONCE) {
         let receipts: Vec<_> = page.iter().flat_map(receipts).collect();
         let marks = match context.threads.mark(&receipts).await {
             Ok(marks) => marks,

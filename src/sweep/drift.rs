@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{PAGE_ROWS, Sweeper, tally::Tally};
+use super::{ROWS_AT_ONCE, Sweeper, tally::Tally};
 use crate::{
     cleanup::{Candidate, Database, Inventory, Rows, Volumes},
     failure::Failure,
@@ -37,7 +37,7 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
         let present: Vec<_> = volumes_of.keys().cloned().collect();
         let host = &self.cleaner.host;
         let mut found = Found::default();
-        for threads in present.chunks(PAGE_ROWS) {
+        for threads in present.chunks(ROWS_AT_ONCE) {
             let Rows { threads: known, foreign, .. } = self.cleaner.threads().read(threads, None).await?;
             if self.cleaner.threads().knows_threads_in_use() {
                 let without = threads.iter().filter(|&thread| !known.contains_key(thread) && !foreign.contains(thread));
@@ -78,7 +78,7 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
         let host = &self.cleaner.host;
         let present: Vec<_> = inventory.present.iter().cloned().collect();
         let (mut found, mut unplaced) = (Found::default(), HashMap::new());
-        for volumes in present.chunks(PAGE_ROWS) {
+        for volumes in present.chunks(ROWS_AT_ONCE) {
             let owners = self.cleaner.threads().owners(volumes).await?;
             // What no thread's id can be in the place of the id is somebody else's, unless a row names it.
             let is_ours =

@@ -2,7 +2,7 @@
 //!
 //! A sweep reads the closed and unmarked rows by pages, and for each page *then* asks the daemon what it has. The
 //! order is the proof: only a row that was read as closed before the list was asked for may be marked because the list
-//! lacks its volume (`classify`). Absent volumes are marked a page at a time; those that are there and unreferenced
+//! lacks its volume (`classify`). Absent volumes are marked many at once; those that are there and unreferenced
 //! are cleaned like any other; referenced ones cost nothing, but for those that only containers use which may go.
 //!
 //! Threads that are on hold or not due yet stay candidates for days. They cost no list of their own: the one that the
@@ -37,6 +37,7 @@ mod schedule;
 mod stopping;
 mod sweeper;
 mod tally;
+mod unnameable;
 mod unplaced;
 
 pub use self::{
@@ -49,5 +50,7 @@ pub use self::{
     unplaced::Unplaced,
 };
 
-/// Rows a page: few round trips, and a statement that is over in a moment.
-const PAGE_ROWS: usize = 2000;
+/// Rows a page, which are looked for in one list: what proves a list costs the daemon some 10 ms.
+const PAGE_ROWS: usize = 10_000;
+/// Rows that are marked at once: few round trips, and a statement that is over in a moment.
+const ROWS_AT_ONCE: usize = 2000;

@@ -1,13 +1,6 @@
 //! The sweep of one host.
 
-use std::{
-    collections::HashMap,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use tokio::{sync::watch, time::Instant};
@@ -15,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, info, warn};
 
 use super::{
-    PAGE_ROWS, Schedule,
+    PAGE_ROWS, ROWS_AT_ONCE, Schedule,
     absent::proves_absence,
     classify::{Classified, classify},
     deferred::Deferred,
@@ -27,6 +20,7 @@ use super::{
     retries::Retries,
     stopping::Stopping,
     tally::{Fate, Tally},
+    unnameable::Unnameable,
 };
 use crate::{
     cleanup::{Candidate, Cause, Cleaner, Database, Inventory, Scope, Volumes},
@@ -38,6 +32,9 @@ use crate::{
 
 /// What a sweep needs.
 const NEEDED: [Dependency; 2] = [Dependency::Database, Dependency::Docker];
+
+/// How old a list may be when it is said to be what the daemon has: removals of the page before may take long.
+const LIST_LASTS: Duration = Duration::from_secs(5);
 
 /// Sweeps one host.
 pub struct Sweeper<V, T> {
@@ -54,23 +51,6 @@ pub struct Sweeper<V, T> {
     cause: Cause,
     /// What a dry run writes its list to.
     pub(super) planned: Option<PlannedList>,
-}
-
-/// How many closed threads the latest sweep found whose ids can't name a volume.
-#[derive(Default)]
-pub(super) struct Unnameable(AtomicU64);
-
-impl Unnameable {
-    /// Logs the number when it changes, and not in every sweep.
-    pub(super) fn log(&self, threads: u64) {
-        if self.0.swap(threads, Ordering::Relaxed) != threads && threads > 0 {
-            warn!(
-                threads,
-                "closed threads have ids that can't name a volume, or rows with names that are not ours; `debug` names \
-                 them at every sweep"
-            );
-        }
-    }
 }
 
 impl<V: Volumes, T: Database> Sweeper<V, T> {
@@ -223,13 +203,23 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
     /// Sweeps rows that have been read. The list comes after them, never before: see the module's description.
     async fn sweep_rows(
         &self,
-        rows: Vec<Candidate>,
+        mut rows: Vec<Candidate>,
         retries: &mut Retries,
         tally: &mut Tally,
         stop: &CancellationToken,
     ) -> Result<(), Failure> {
-        let inventory = self.cleaner.inventory(tally.dry_run).await?;
-        self.sweep_classified(self.classify(rows, &inventory), &inventory, retries, tally, stop).await
+        let mut inventory = self.cleaner.inventory(tally.dry_run).await?;
+        let mut listed_at = Instant::now();
+        while !rows.is_empty() && !stop.is_cancelled() {
+            if listed_at.elapsed() > LIST_LASTS {
+                inventory = self.cleaner.inventory(tally.dry_run).await?;
+                listed_at = Instant::now();
+            }
+            let later = rows.split_off(rows.len().min(ROWS_AT_ONCE));
+            let classified = self.classify(std::mem::replace(&mut rows, later), &inventory);
+            self.sweep_classified(classified, &inventory, retries, tally, stop).await?;
+        }
+        Ok(())
     }
 
     fn classify(&self, rows: Vec<Candidate>, inventory: &Inventory) -> Classified {

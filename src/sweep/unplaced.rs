@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{
-    Schedule,
+    PAGE_ROWS, Schedule,
     absent::{mark_absent, proves_absence},
     classify::{Classified, Row, classify},
     logged::{begin_log, end_log, observe, observe_backlog},
@@ -22,8 +22,8 @@ use super::{
     planned::{PlannedList, Would},
     report::SweepReport,
     stopping::Stopping,
-    sweeper::Unnameable,
     tally::{Fate, Tally},
+    unnameable::Unnameable,
 };
 use crate::{
     cleanup::{
@@ -33,9 +33,6 @@ use crate::{
     failure::{Dependency, Failure, Verdict},
     health::Health,
 };
-
-/// Rows that are looked for in one list of each host.
-const ROWS_A_LIST: usize = 20_000;
 
 /// Sweeps up what is on no host of a fleet.
 pub struct Unplaced<V, T> {
@@ -150,7 +147,7 @@ impl<V: Volumes, T: Database> Unplaced<V, T> {
             if read.is_empty() {
                 break;
             }
-            if is_last || read.len() >= ROWS_A_LIST {
+            if is_last || read.len() >= PAGE_ROWS {
                 self.sweep_rows(std::mem::take(&mut read), tally).await?;
             }
         }

@@ -50,6 +50,8 @@ pub(crate) struct FakeVolumes {
     pub(crate) refused: Mutex<Vec<String>>,
     /// Removals of volumes whose names end so never end.
     pub(crate) stuck: Mutex<Vec<String>>,
+    /// How long a removal takes.
+    pub(crate) takes: Mutex<Duration>,
     /// The volumes are in the first list and in no later one.
     pub(crate) vanishing: AtomicBool,
     /// Whoever has it keeps the daemon from saying who it is.
@@ -78,6 +80,8 @@ impl Volumes for FakeVolumes {
         if is_stuck {
             std::future::pending::<()>().await;
         }
+        let takes = *self.takes.lock().expect("lock");
+        tokio::time::sleep(takes).await;
         let answer = self.answer.lock().expect("lock").clone();
         if answer == Ok(Removal::NotFound) {
             self.identity.lock().expect("lock").clone()?;
@@ -354,6 +358,7 @@ pub(crate) fn cleaner_with(
         calls: Mutex::default(),
         refused: Mutex::default(),
         stuck: Mutex::default(),
+        takes: Mutex::default(),
         identity: Mutex::new(Ok(())),
         on_inventory: Box::new(on_inventory),
         inventory: Mutex::default(),

@@ -232,15 +232,30 @@ async fn rows_are_read_before_the_list_is_asked_for() {
     assert_eq!(report.not_found, 2);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_list_that_has_become_old_while_volumes_were_removed_is_asked_for_anew() {
+    for (takes, lists) in [(0, 2), (20, 3)] {
+        let cleaner = Arc::new(cleaner(Ok(Removal::Removed)));
+        for number in 1..=2001 {
+            let id = format!("t{number}");
+            set_row(&cleaner.threads().rows, &id, Row { closed: true, ..Row::default() });
+            cleaner.volumes.inventory.lock().expect("lock").present.insert(volume(&id));
+        }
+        *cleaner.volumes.takes.lock().expect("lock") = std::time::Duration::from_millis(takes);
+        assert_eq!(sweep(&cleaner).await.removed, 2001);
+        assert_eq!(calls(&cleaner).iter().filter(|call| *call == "inventory").count(), lists, "{takes} ms a removal");
+    }
+}
+
 #[tokio::test]
 async fn of_as_many_threads_as_a_page_has_those_that_wait_hold_up_no_other() {
     let cleaner = Arc::new(cleaner(Ok(Removal::Removed)));
-    for number in 1..=2000 {
+    for number in 1..=10_000 {
         let held = number == 1000;
         set_row(&cleaner.threads().rows, &format!("t{number}"), Row { closed: true, held, ..Row::default() });
     }
     // The volume of the one that waits is absent too, which the hold keeps nobody from saying.
-    assert_eq!(sweep(&cleaner).await.not_found, 2000);
+    assert_eq!(sweep(&cleaner).await.not_found, 10_000);
 }
 
 #[tokio::test]

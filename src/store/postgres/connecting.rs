@@ -34,6 +34,10 @@ impl Connecting for Postgres {
         });
     }
 
+    fn marks_halves_at_once(&self) -> bool {
+        true
+    }
+
     fn end_of_frozen_transaction(&self, after: Duration) -> Option<String> {
         let after_ms = after.as_millis();
         Some(format!("(SELECT set_config('idle_in_transaction_session_timeout', '{after_ms}', true))"))
