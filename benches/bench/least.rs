@@ -27,7 +27,7 @@ use crate::{
 
 /// As many as a batch has at most.
 const BATCH: usize = 32;
-/// As many rows as a sweep reads at once.
+/// As many rows as a sweep marks at once.
 const PAGE: usize = 2000;
 /// As many deliveries are handed over ahead.
 const AHEAD: u16 = 128;

@@ -207,7 +207,7 @@ impl Mapping {
     }
 
     /// Has a statement that finds rows by their ids lock them, but for those that somebody else has locked. It looks at
-    /// no other row where that would lock it for a moment: MariaDB 11.8 may scan the table for half of its rows.
+    /// no other row where that would lock it for a moment: MariaDB may scan the table for half of its rows.
     pub fn lock_free_rows(&self, select: &mut SelectStatement) {
         if let Some(key) = &self.id_key {
             select.force_index(Alias::new(key), IndexHintScope::All);

@@ -15,7 +15,7 @@ use crate::{
     volume_name::{ThreadId, VolumeName},
 };
 
-/// Receipts that one statement writes, as many as a sweep's page has: with their 16 columns, no more than 32,766
+/// Receipts that one statement writes, as many as a sweep marks at once: with their 16 columns, no more than 32,766
 /// values, which is what SQLite takes ("Limits In SQLite"); MySQL takes 65,535.
 const ROWS_A_STATEMENT: usize = 2000;
 
