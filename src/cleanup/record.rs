@@ -84,6 +84,10 @@ impl<T: Database + StatusChanges> Threads for Recording<T> {
         false
     }
 
+    fn marks_at_once(&self) -> usize {
+        self.inner.marks_at_once()
+    }
+
     async fn read(&self, threads: &[ThreadId], host: Option<&str>) -> Result<Rows, Failure> {
         self.inner.read(threads, host).await
     }

@@ -108,10 +108,9 @@ pub(super) trait Connecting {
         TransactionOptions::default()
     }
 
-    /// Whether two transactions mark the halves of a page: where both can write, and neither locks a row that it does
-    /// not mark.
-    fn marks_halves_at_once(&self) -> bool {
-        false
+    /// How many transactions that mark gain by being under way at once: more than one where all can write.
+    fn marks_at_once(&self) -> usize {
+        1
     }
 
     /// What, when it is selected in a transaction, ends that if its process is frozen for so long.

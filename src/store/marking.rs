@@ -27,9 +27,6 @@ use crate::{
 /// ends its connection.
 const FROZEN_MARGIN: Duration = Duration::from_secs(10);
 
-/// Receipts that are worth two transactions.
-const MANY: usize = 100;
-
 impl Store {
     /// Reads rows and locks those that are closed and unmarked.
     pub(super) async fn lock_rows(
@@ -110,17 +107,6 @@ impl Store {
 
     /// Marks what is still as it was read. What somebody else has locked is left alone.
     pub(super) async fn mark_unlocked(&self, receipts: &[Receipt]) -> Result<HashMap<ThreadId, Mark>, DbErr> {
-        if !self.engine.marks_halves_at_once() {
-            return Box::pin(self.mark_at_once(receipts)).await;
-        }
-        let (one, other) = halves(receipts);
-        let (one, other) = tokio::join!(Box::pin(self.mark_at_once(one)), Box::pin(self.mark_at_once(other)));
-        let mut marks = one?;
-        marks.extend(other?);
-        Ok(marks)
-    }
-
-    async fn mark_at_once(&self, receipts: &[Receipt]) -> Result<HashMap<ThreadId, Mark>, DbErr> {
         let Some(first) = receipts.first() else { return Ok(HashMap::new()) };
         let threads = self.mapping().await?;
         let (complete, incomplete): (Vec<&Receipt>, Vec<_>) = receipts.iter().partition(|receipt| receipt.completes);
@@ -260,14 +246,6 @@ impl Store {
     }
 }
 
-/// Receipts in two halves, those of a thread together; few are one.
-fn halves(receipts: &[Receipt]) -> (&[Receipt], &[Receipt]) {
-    let middle = if receipts.len() < MANY { receipts.len() } else { receipts.len() / 2 };
-    let thread = middle.checked_sub(1).map(|last| &receipts[last].thread_id);
-    let more = receipts[middle..].iter().take_while(|receipt| Some(&receipt.thread_id) == thread).count();
-    receipts.split_at(middle + more)
-}
-
 /// Marks rows that are closed and unmarked, and no others.
 fn guarded_mark(threads: &Mapping, at: Expr) -> UpdateStatement {
     Query::update().table(threads.table()).value(mark(threads), at).cond_where(threads.is_candidate()).to_owned()
@@ -293,33 +271,6 @@ mod tests {
     use sea_orm::DbBackend;
 
     use super::*;
-    use crate::{
-        cleanup::{Close, Details, Origin, absent},
-        volume_name::VolumeNames,
-    };
-
-    fn receipts(threads: usize, volumes: usize) -> Vec<Receipt> {
-        let names = VolumeNames::of_prefix("ha_ws_").expect("a prefix");
-        let of_thread = |number| {
-            let thread = ThreadId::parse(&format!("t{number}")).expect("an id");
-            let volumes = vec![names.volume_of(&thread); volumes];
-            absent(volumes, &thread, &Close::default(), &Origin::Sweep, &Details::default(), DateTime::UNIX_EPOCH)
-        };
-        (0..threads).flat_map(of_thread).collect()
-    }
-
-    #[test]
-    fn halves_are_even_keep_a_thread_together_and_few_are_one() {
-        let sizes = |receipts: &[Receipt]| {
-            let (one, other) = halves(receipts);
-            (one.len(), other.len())
-        };
-        assert_eq!(sizes(&[]), (0, 0));
-        assert_eq!(sizes(&receipts(MANY - 1, 1)), (MANY - 1, 0));
-        assert_eq!(sizes(&receipts(MANY, 1)), (MANY / 2, MANY / 2));
-        assert_eq!(sizes(&receipts(101, 3)), (153, 150));
-        assert_eq!(sizes(&receipts(1, MANY)), (MANY, 0));
-    }
 
     #[test]
     fn on_mysql_locks_and_marks_name_the_index_by_which_their_rows_are_found() {

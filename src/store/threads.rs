@@ -125,6 +125,10 @@ impl Store {
 impl Threads for Store {
     type Lock = DatabaseTransaction;
 
+    fn marks_at_once(&self) -> usize {
+        self.engine.marks_at_once()
+    }
+
     async fn read(&self, threads: &[ThreadId], host: Option<&str>) -> Result<Rows, Failure> {
         self.bounded(PAGE_TIMEOUT, self.read_rows(threads, host)).await
     }

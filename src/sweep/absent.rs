@@ -1,11 +1,15 @@
 //! What a sweep marks without having removed anything: threads whose volumes are proven absent, many at once.
 
+use std::pin::pin;
+
 use chrono::SubsecRound;
+use futures_util::{StreamExt, stream};
 use tracing::{debug, warn};
 
 use super::{
     ROWS_AT_ONCE, Sweeper,
     classify::Row,
+    planned::Would,
     tally::{Fate, Tally},
 };
 use crate::{
@@ -44,6 +48,13 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
         if !proves_absence(inventory, absent.len(), tally) {
             return Ok(Vec::new());
         }
+        if tally.dry_run {
+            tally.add(Fate::NotFound, absent.len());
+            for row in &absent {
+                self.plan(&row.thread, &row.volumes, Would::Mark);
+            }
+            return Ok(Vec::new());
+        }
         mark_absent(&self.cleaner.context, &self.cleaner.here(), absent, tally).await
     }
 }
@@ -54,25 +65,35 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
 pub(super) async fn mark_absent<T: Database>(
     context: &Context<T>,
     found_by: &Details,
-    rows: Vec<Row>,
+    mut rows: Vec<Row>,
     tally: &mut Tally,
 ) -> Result<Vec<Row>, Failure> {
     let at = context.clock.now().trunc_subsecs(3);
-    let receipts = |row: &Row| absent(row.volumes.clone(), &row.thread, &row.close, &Origin::Sweep, found_by, at);
+    let mut pages = Vec::new();
+    while !rows.is_empty() {
+        let later = rows.split_off(rows.len().min(ROWS_AT_ONCE));
+        pages.push(std::mem::replace(&mut rows, later));
+    }
+    let mark = |page: Vec<Row>| async move {
+        let receipts = |row: &Row| absent(row.volumes.clone(), &row.thread, &row.close, &Origin::Sweep, found_by, at);
+        let receipts: Vec<_> = page.iter().flat_map(receipts).collect();
+        let marks = context.threads.mark(&receipts).await;
+        (page, marks)
+    };
     let mut unmarked = Vec::new();
     let mut marked = 0;
-    for page in rows.chunks(ROWS_AT_ONCE) {
-        let receipts: Vec<_> = page.iter().flat_map(receipts).collect();
-        let marks = match context.threads.mark(&receipts).await {
+    let mut pages = pin!(stream::iter(pages.into_iter().map(mark)).buffer_unordered(context.threads.marks_at_once()));
+    while let Some((page, marks)) = pages.next().await {
+        let marks = match marks {
             Ok(marks) => marks,
             Err(failure) if matches!(failure.verdict, Verdict::Unavailable(_)) => return Err(failure),
             Err(error) => {
                 debug!(%error, threads = page.len(), "can't mark them at once; one by one");
-                unmarked.extend_from_slice(page);
+                unmarked.extend(page);
                 continue;
             }
         };
-        for row in page {
+        for row in &page {
             match marks.get(&row.thread) {
                 Some(Mark::Set) => {
                     marked += 1;

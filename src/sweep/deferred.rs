@@ -5,7 +5,6 @@ use chrono::{DateTime, Utc};
 use super::{
     Sweeper,
     classify::{Classified, Row, classify},
-    planned::Would,
     tally::{Fate, Tally},
 };
 use crate::{
@@ -87,13 +86,6 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
             return Ok(());
         }
         let absent = deferred.wait_or_absent(&self.cleaner.context.names, inventory, tally);
-        if tally.dry_run {
-            tally.add(Fate::NotFound, absent.len());
-            for row in &absent {
-                self.plan(&row.thread, &row.volumes, Would::Mark);
-            }
-            return Ok(());
-        }
         let unmarked = self.mark_if_proven(absent, inventory, tally).await?;
         tally.add(Fate::Failed, unmarked.len());
         Ok(())

@@ -2,8 +2,9 @@
 //!
 //! A sweep reads the closed and unmarked rows by pages, and for each page *then* asks the daemon what it has. The
 //! order is the proof: only a row that was read as closed before the list was asked for may be marked because the list
-//! lacks its volume (`classify`). Absent volumes are marked many at once; those that are there and unreferenced
-//! are cleaned like any other; referenced ones cost nothing, but for those that only containers use which may go.
+//! lacks its volume (`classify`). Absent volumes are marked many at once, while the next page is read and its list is
+//! asked for; those that are there and unreferenced are cleaned like any other; referenced ones cost nothing, but for
+//! those that only containers use which may go.
 //!
 //! Threads that are on hold or not due yet stay candidates for days. They cost no list of their own: the one that the
 //! next step takes shows which of their volumes are gone by themselves, and those are marked like others, since nothing
@@ -25,6 +26,7 @@ mod absent;
 mod classify;
 mod deferred;
 mod drift;
+mod due_pages;
 mod exited_users;
 mod logged;
 mod pages;

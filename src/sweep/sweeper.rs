@@ -1,6 +1,6 @@
 //! The sweep of one host.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, future::ready, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use tokio::{sync::watch, time::Instant};
@@ -8,10 +8,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, info, warn};
 
 use super::{
-    PAGE_ROWS, ROWS_AT_ONCE, Schedule,
-    absent::proves_absence,
+    Schedule,
     classify::{Classified, classify},
     deferred::Deferred,
+    due_pages::{DuePage, DuePages},
     logged::{begin_log, end_log, observe, observe_backlog},
     pages::pages,
     planned::{PlannedList, Would},
@@ -32,9 +32,6 @@ use crate::{
 
 /// What a sweep needs.
 const NEEDED: [Dependency; 2] = [Dependency::Database, Dependency::Docker];
-
-/// How old a list may be when it is said to be what the daemon has: removals of the page before may take long.
-const LIST_LASTS: Duration = Duration::from_secs(5);
 
 /// Sweeps one host.
 pub struct Sweeper<V, T> {
@@ -145,33 +142,14 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
         self.cooling.lock().retain(|_, until| *until > Instant::now());
         self.cleaner.look_for_pause().await?;
         self.cleaner.settle_containers().await;
-        let (retention, clock) = (self.cleaner.policy().retention, self.cleaner.context.clock);
-        let (mut deferred, mut retries) = (Deferred::default(), Retries::default());
+        let mut retries = Retries::default();
         let scope = self.cleaner.host.name().map_or(Scope::All, |name| Scope::Host(name.to_owned()));
-        let mut rows = pages(self.cleaner.threads(), scope);
-        let mut due = Vec::new();
-        let mut next = rows.next().await?;
-        while !stop.is_cancelled() && (next.is_some() || !due.is_empty()) {
-            let is_last = next.is_none();
-            let page = next.unwrap_or_default();
-            tally.candidates += page.len() as u64;
-            let (found, already_due) = (page.len(), due.len());
-            due.append(&mut deferred.take_from(page, retention, clock.now()));
-            self.progress.advance(found + already_due - due.len());
-            next = if is_last {
-                // What was closed meanwhile is in a page after it.
-                self.sweep_rows(std::mem::take(&mut due), &mut retries, tally, stop).await?;
-                rows.next().await?
-            } else if due.len() >= PAGE_ROWS {
-                // Not given up when the next page can't be read.
-                let swept = self.sweep_rows(std::mem::take(&mut due), &mut retries, tally, stop);
-                let (swept, page) = tokio::join!(swept, rows.next());
-                swept?;
-                page?
-            } else {
-                rows.next().await?
-            };
-        }
+        let mut pages = DuePages::new(self, pages(self.cleaner.threads(), scope), tally.dry_run);
+        let swept = self.sweep_due(&mut pages, &mut retries, tally, stop).await;
+        tally.candidates += pages.read;
+        swept?;
+        let deferred = pages.deferred;
+        let (retention, clock) = (self.cleaner.policy().retention, self.cleaner.context.clock);
         let asked_at = self.cleaner.context.clock.now();
         let inventory = self.cleaner.inventory(tally.dry_run).await?;
         let found = self.look_up(&inventory, tally).await?;
@@ -180,7 +158,7 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
         let due = unplaced.take_from(found.unplaced, retention, clock.now());
         // Their volumes were found in the list.
         unplaced.wait(tally);
-        self.sweep_classified(self.classify(due, &inventory), &inventory, &mut retries, tally, stop).await?;
+        self.sweep_rows(due, &inventory, ready(()), &mut retries, tally, stop).await?;
         self.retry(retries, tally, stop).await?;
         if stop.is_cancelled() {
             deferred.wait(tally);
@@ -200,40 +178,38 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
         Ok(())
     }
 
-    /// Sweeps rows that have been read. The list comes after them, never before: see the module's description.
-    async fn sweep_rows(
+    /// Sweeps the pages of what is due.
+    async fn sweep_due(
         &self,
-        mut rows: Vec<Candidate>,
+        pages: &mut DuePages<'_, V, T>,
         retries: &mut Retries,
         tally: &mut Tally,
         stop: &CancellationToken,
     ) -> Result<(), Failure> {
-        let mut inventory = self.cleaner.inventory(tally.dry_run).await?;
-        let mut listed_at = Instant::now();
-        while !rows.is_empty() && !stop.is_cancelled() {
-            if listed_at.elapsed() > LIST_LASTS {
-                inventory = self.cleaner.inventory(tally.dry_run).await?;
-                listed_at = Instant::now();
-            }
-            let later = rows.split_off(rows.len().min(ROWS_AT_ONCE));
-            let classified = self.classify(std::mem::replace(&mut rows, later), &inventory);
-            self.sweep_classified(classified, &inventory, retries, tally, stop).await?;
+        let mut next = pages.next().await?;
+        while let Some(page) = next.take().filter(|_| !stop.is_cancelled()) {
+            let DuePage { rows, inventory, .. } = pages.listed_anew_if_old(page).await?;
+            next = match self.sweep_rows(rows, &inventory, pages.next(), retries, tally, stop).await?? {
+                Some(page) => Some(page),
+                // What was closed meanwhile.
+                None => pages.next().await?,
+            };
         }
         Ok(())
     }
 
-    fn classify(&self, rows: Vec<Candidate>, inventory: &Inventory) -> Classified {
-        classify(rows, &self.cleaner.context.names, inventory)
-    }
-
-    async fn sweep_classified(
+    /// Sweeps rows that were read before the list was asked for. What comes next is read `ahead`, while these are
+    /// marked: a list that is asked for while volumes are removed may lack some whose receipts are not written yet.
+    async fn sweep_rows<A>(
         &self,
-        classified: Classified,
+        rows: Vec<Candidate>,
         inventory: &Inventory,
+        ahead: impl Future<Output = A>,
         retries: &mut Retries,
         tally: &mut Tally,
         stop: &CancellationToken,
-    ) -> Result<(), Failure> {
+    ) -> Result<A, Failure> {
+        let classified = classify(rows, &self.cleaner.context.names, inventory);
         let Classified { absent, referenced, mut present, users, unnameable } = classified;
         let already_later = retries.len();
         let due = absent.iter().chain(&referenced).chain(&present);
@@ -242,6 +218,8 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
         let listed = referenced.iter().chain(&present).filter(|_| self.planned.is_some());
         let named: HashMap<_, _> = listed.map(|row| (row.thread.clone(), row.volumes.clone())).collect();
         tally.add(Fate::Unnameable, unnameable);
+        let (unmarked, ahead) = tokio::join!(self.mark_if_proven(absent, inventory, tally), ahead);
+        let unmarked = unmarked?;
         let exited = self.exited_users(&users, inventory).await?;
         tally.add(Fate::Referenced, referenced.iter().filter(|row| !exited.contains_key(&row.thread)).count());
         present.retain(|row| !exited.contains_key(&row.thread));
@@ -255,15 +233,9 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
             present.into_iter().partition(|row| cooling.contains_key(&row.thread))
         };
         tally.add(Fate::CoolingDown, cooling.len());
-        let mut removable: Vec<_> = present.into_iter().map(|row| row.thread).collect();
+        let mut removable: Vec<_> = present.into_iter().chain(unmarked).map(|row| row.thread).collect();
         self.set_failed_aside(&mut removable, retries, tally).await?;
         if tally.dry_run {
-            if proves_absence(inventory, absent.len(), tally) {
-                tally.add(Fate::NotFound, absent.len());
-                for row in &absent {
-                    self.plan(&row.thread, &row.volumes, Would::Mark);
-                }
-            }
             let would_be = self.would_be();
             tally.add(would_be, removable.len());
             if would_be == Fate::Removed {
@@ -272,15 +244,12 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
                 of_page.for_each(|(thread, volumes)| self.plan(thread, volumes, Would::Remove));
             }
             Self::would_remove(&exited, would_be, tally);
-            return Ok(());
+            return Ok(ahead);
         }
-        let unmarked = self.mark_if_proven(absent, inventory, tally).await?;
-        let mut unmarked: Vec<_> = unmarked.into_iter().map(|row| row.thread).collect();
-        self.set_failed_aside(&mut unmarked, retries, tally).await?;
-        removable.extend(unmarked);
         let later = retries.len().saturating_sub(already_later);
         self.progress.advance(rows.saturating_sub(removable.len() + exited.len() + later));
         self.remove(removable, tally, stop).await?;
-        self.remove_exited(exited, tally, stop).await
+        self.remove_exited(exited, tally, stop).await?;
+        Ok(ahead)
     }
 }

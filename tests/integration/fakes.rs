@@ -189,6 +189,10 @@ impl Threads for FakeThreads {
     /// Nobody else changes these rows, but for who sets out to: nothing is really locked.
     type Lock = ();
 
+    fn marks_at_once(&self) -> usize {
+        3
+    }
+
     async fn read(&self, threads: &[ThreadId], _host: Option<&str>) -> Result<Rows, Failure> {
         Ok(self.read_now(threads))
     }

@@ -16,10 +16,7 @@ mod replica;
 mod store;
 mod world;
 
-use std::sync::{
-    Mutex,
-    atomic::{AtomicU64, Ordering},
-};
+use std::sync::Mutex;
 
 use crate::{
     history::{run, run_kept, told},
@@ -34,16 +31,19 @@ fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is a number")))
 }
 
-/// Of so many seeds, those that break an invariant, on all cores: the first of them, and of the others as many as were
+/// Seeds that caught a mutant that few others catch, when all were last tried in turn. Each mutant is tried by them
+/// first, which takes a fifth of the time; one that they miss is looked for by all.
+const RARE: [u64; 8] = [144, 148, 157, 180, 182, 221, 499, 723];
+
+/// Of these seeds, those that break an invariant, on all cores: the first of them, and of the others as many as were
 /// found by then.
-fn broken(seeds: u64, most: usize, mutant: Option<Mutant>) -> Vec<u64> {
-    let (next, found) = (AtomicU64::new(0), Mutex::new(Vec::new()));
+fn broken(seeds: impl Iterator<Item = u64> + Send, most: usize, mutant: Option<Mutant>) -> Vec<u64> {
+    let (seeds, found) = (Mutex::new(seeds), Mutex::new(Vec::new()));
+    let next = || seeds.lock().expect("no panic").next();
     let work = || {
-        loop {
-            let seed = next.fetch_add(1, Ordering::Relaxed);
-            if seed >= seeds || found.lock().expect("no panic").len() >= most {
-                return;
-            }
+        while found.lock().expect("no panic").len() < most
+            && let Some(seed) = next()
+        {
             if run(seed, &draw(seed), mutant).violation.is_some() {
                 found.lock().expect("no panic").push(seed);
             }
@@ -59,7 +59,7 @@ fn broken(seeds: u64, most: usize, mutant: Option<Mutant>) -> Vec<u64> {
 #[test]
 fn no_seed_breaks_an_invariant() {
     let seeds = number("SIMULATION_SEEDS").unwrap_or(SEEDS);
-    let told: Vec<_> = broken(seeds, 4, None).into_iter().filter_map(|seed| told(seed, None)).collect();
+    let told: Vec<_> = broken(0..seeds, 4, None).into_iter().filter_map(|seed| told(seed, None)).collect();
     assert!(told.is_empty(), "{}", told.join("\n"));
     println!("{seeds} seeds broke no invariant");
 }
@@ -69,7 +69,7 @@ fn every_mutant_is_caught() {
     let seeds = number("SIMULATION_SEEDS").unwrap_or(SEEDS);
     let mut survivors = Vec::new();
     for mutant in Mutant::ALL {
-        match broken(seeds, 1, Some(mutant)).first() {
+        match broken(RARE.into_iter().chain(0..seeds), 1, Some(mutant)).first() {
             Some(seed) => {
                 let how = run(*seed, &draw(*seed), Some(mutant)).violation.expect("it breaks again");
                 println!("{mutant:?} is caught by seed {seed}: {how}");

@@ -128,6 +128,11 @@ pub trait Threads: Send + Sync + 'static {
     /// Rows that are locked until this is dropped: a transaction.
     type Lock: Send + 'static;
 
+    /// How many marks of different threads may be under way at once. More would wait for each other.
+    fn marks_at_once(&self) -> usize {
+        1
+    }
+
     /// Takes note of the status that an event claims, before its thread is cleaned up after. Returns the outcome if
     /// nothing is left to do then. Where the platform writes the rows, only those count.
     fn take_note(

@@ -34,8 +34,8 @@ impl Connecting for Postgres {
         });
     }
 
-    fn marks_halves_at_once(&self) -> bool {
-        true
+    fn marks_at_once(&self) -> usize {
+        3
     }
 
     fn end_of_frozen_transaction(&self, after: Duration) -> Option<String> {
