@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use crate::{
     Try,
+    acknowledged::Acknowledged,
     broker::DeadLetter,
     meanwhile::is_good,
     plan::{Fate, Thread},
@@ -152,7 +153,7 @@ impl Rows {
     }
 }
 
-/// What the replicas' logs say. They are whole, whatever became of the process: each line was written at once.
+/// What the replicas' logs say. One that was killed may have had lines that were not written yet.
 #[derive(Default)]
 pub(crate) struct Logs {
     /// How often a delivery was settled so, by settlement.
@@ -240,8 +241,22 @@ fn kind(error: &str) -> String {
     words.take(12).collect::<Vec<_>>().join(" ")
 }
 
-/// Every published message is acknowledged with an outcome, or in the dead-letter queue with its reason.
-pub(crate) fn check_events(published: &[Published], letters: &[DeadLetter], logs: &Logs, notes: &Notes) {
+/// What was seen of the broker, and may have been.
+#[derive(Clone, Copy)]
+pub(crate) struct Seen<'a> {
+    pub(crate) acknowledged: &'a Acknowledged,
+    /// Events that may have been delivered on so many connections that were lost that the broker parked them, of a
+    /// thousand.
+    pub(crate) returned_of_thousand: usize,
+}
+
+/// Every published message is acknowledged, with an outcome, or in the dead-letter queue with its reason.
+pub(crate) fn check_events(
+    published: &[Published],
+    letters: &[DeadLetter],
+    (logs, seen): (&Logs, Seen<'_>),
+    notes: &Notes,
+) {
     let parked: BTreeMap<String, &DeadLetter> = letters.iter().map(|letter| (letter.id(), letter)).collect();
     let mut of_thread: HashMap<&str, usize> = HashMap::new();
     for message in published {
@@ -253,6 +268,7 @@ pub(crate) fn check_events(published: &[Published], letters: &[DeadLetter], logs
     };
     let mut missing: HashMap<String, usize> = of_thread.iter().map(unsettled).collect();
     let (mut acked, mut stale, mut lost, mut wrongly_parked) = (0, 0, Vec::new(), Vec::new());
+    let (mut unlogged, mut returned) = (HashSet::new(), Vec::new());
     for message in published {
         match (message.dead_letter, parked.get(message.id.as_str())) {
             (Some(reason), Some(letter)) if letter.reason == reason => {}
@@ -261,6 +277,9 @@ pub(crate) fn check_events(published: &[Published], letters: &[DeadLetter], logs
                 let found = letter.map_or("nothing", |letter| &letter.reason);
                 wrongly_parked.push(format!("{} ({reason}): {found}", message.id));
             }
+            (None, Some(letter)) if letter.reason == "delivery_limit" => {
+                returned.push(format!("{}: {}", message.id, letter.reason));
+            }
             (None, Some(letter)) => {
                 let error = letter.error.as_deref().unwrap_or_default();
                 wrongly_parked.push(format!("{}: {} {error}", message.id, letter.reason));
@@ -268,7 +287,11 @@ pub(crate) fn check_events(published: &[Published], letters: &[DeadLetter], logs
             (None, None) => {
                 let thread = message.thread.as_str();
                 let is_missing = missing.get_mut(thread).filter(|missing| **missing > 0);
-                if let Some(missing) = is_missing {
+                let was_acknowledged = seen.acknowledged.has(&message.id);
+                if is_missing.is_some() && was_acknowledged {
+                    unlogged.insert(thread);
+                }
+                if let Some(missing) = is_missing.filter(|_| !was_acknowledged) {
                     *missing -= 1;
                     lost.push(format!("{} ({:?})", message.id, message.fate));
                 } else if logs.stale.contains(thread) {
@@ -288,6 +311,7 @@ pub(crate) fn check_events(published: &[Published], letters: &[DeadLetter], logs
     line("events published and confirmed", published.len());
     line("  acknowledged with an outcome", acked);
     line("  of threads that were not closed: stale", stale);
+    line("  threads with one that a killed replica did not log", unlogged.len());
     for (reason, messages) in &reasons {
         line(&format!("  dead-lettered: {reason}"), messages);
     }
@@ -296,6 +320,9 @@ pub(crate) fn check_events(published: &[Published], letters: &[DeadLetter], logs
     line("duplicates in the dead-letter queue", letters.len() - parked.len());
     println!();
     notes.claim("every published event is accounted for", &lost);
+    if returned.len() * 1000 > published.len() * seen.returned_of_thousand {
+        wrongly_parked.append(&mut returned);
+    }
     notes.claim("what belongs into the dead-letter queue is there with its reason, nothing else is", &wrongly_parked);
 }
 

@@ -24,6 +24,7 @@
 //! see [`redundant`].
 
 mod account;
+mod acknowledged;
 mod broker;
 mod chaos;
 mod locked;
@@ -62,7 +63,7 @@ use tokio::{
 };
 
 use crate::{
-    account::{Logs, Notes, Rows, check_events, check_volumes, line},
+    account::{Logs, Notes, Rows, Seen, check_events, check_volumes, line},
     broker::DeadLetter,
     chaos::Chaos,
     others::Others,
@@ -181,7 +182,8 @@ async fn suffer(
     settle(&platform, async || servers.waiting().await, stories, notes).await;
     let settled_after = faults_ended.elapsed();
     progress.abort();
-    let end = account_for(&platform, &stage.program, stage.replicas, notes).await?;
+    let seen = Seen { acknowledged: &stage.servers.acknowledged, returned_of_thousand: 0 };
+    let end = account_for(&platform, &stage.program, stage.replicas, seen, notes).await?;
     end.logs.print(notes, &[]);
     end.rows.print(&platform.threads);
     line("seconds from the last fault's end until all is settled", format!("{:.1}", settled_after.as_secs_f64()));
@@ -199,7 +201,13 @@ struct End {
 }
 
 /// Lets go of the held volumes, stops the replicas, and checks what is left in Docker, the database and the broker.
-async fn account_for(platform: &Platform, program: &Program, replicas: Vec<Replica>, notes: &Notes) -> Try<End> {
+async fn account_for(
+    platform: &Platform,
+    program: &Program,
+    replicas: Vec<Replica>,
+    seen: Seen<'_>,
+    notes: &Notes,
+) -> Try<End> {
     println!("\nThe account");
     check_volumes(platform, true, notes).await?;
     platform.let_go().await?;
@@ -212,7 +220,7 @@ async fn account_for(platform: &Platform, program: &Program, replicas: Vec<Repli
     let rows = Rows::read(platform).await?;
     let logs = Logs::read(&lives.iter().flat_map(|life| life.logs.clone()).collect::<Vec<_>>())?;
     rows.check(&platform.threads, platform.shape.per_thread(), notes);
-    check_events(&platform.published(), &letters, &logs, notes);
+    check_events(&platform.published(), &letters, (&logs, seen), notes);
     Ok(End { lives, letters, rows, logs })
 }
 

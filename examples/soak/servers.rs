@@ -15,8 +15,13 @@ use tokio::{
     process::Command,
     sync::{Mutex, watch},
 };
+use tokio_util::io::InspectReader;
 
-use crate::{Try, authority, broker, given, soon};
+use crate::{
+    Try,
+    acknowledged::{Acknowledged, Watched},
+    authority, broker, given, soon,
+};
 
 /// What starts and stops servers.
 pub(crate) const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/local/servers");
@@ -32,6 +37,8 @@ pub(crate) struct Server {
 pub(crate) struct Servers {
     pub(crate) dir: PathBuf,
     pub(crate) broker: Server,
+    /// What the replicas have acknowledged.
+    pub(crate) acknowledged: Arc<Acknowledged>,
     /// None for a file.
     pub(crate) database: Option<Server>,
     pub(crate) docker: Server,
@@ -44,9 +51,12 @@ impl Servers {
             let proxy = Proxy::start(target, Duration::ZERO).await?;
             Ok::<_, io::Error>(Server { name, turn: Mutex::new(()), proxy })
         };
+        let acknowledged = Arc::default();
+        let proxy = Proxy::of_broker(authority(&given("AMQP_URL")?)?, &acknowledged).await?;
         Ok(Self {
             dir: PathBuf::from(given("VOLUME_REAPER_TEST_SERVERS")?),
-            broker: server("broker", authority(&given("AMQP_URL")?)?).await?,
+            broker: Server { name: "broker", turn: Mutex::new(()), proxy },
+            acknowledged,
             database: match database_url.split_once(':') {
                 Some(("sqlite", _)) => None,
                 Some(("mysql", _)) => Some(server("mariadb", authority(database_url)?).await?),
@@ -127,6 +137,15 @@ impl Proxy {
     /// In front of `target`, which is `host:port` or the path of a socket. What that answers comes so much later. Lives
     /// until the process ends.
     pub(crate) async fn start(target: &str, late_by: Duration) -> io::Result<Self> {
+        Self::watching(target, late_by, None).await
+    }
+
+    /// In front of a broker, whose acknowledgements are written down.
+    pub(crate) async fn of_broker(target: &str, acknowledged: &Arc<Acknowledged>) -> io::Result<Self> {
+        Self::watching(target, Duration::ZERO, Some(Arc::clone(acknowledged))).await
+    }
+
+    async fn watching(target: &str, late_by: Duration, watched: Option<Arc<Acknowledged>>) -> io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?.to_string();
         let cuts = watch::Sender::new(0);
@@ -139,7 +158,8 @@ impl Proxy {
                 let next = accepted % targets.len().max(1);
                 targets.rotate_left(next);
                 accepted += 1;
-                tokio::spawn(pass_on(client, targets, late_by, cut.subscribe()));
+                let how = How { late_by, watched: watched.clone() };
+                tokio::spawn(pass_on(client, targets, how, cut.subscribe()));
             }
         });
         Ok(Self { address, cuts, targets })
@@ -159,14 +179,20 @@ impl Proxy {
     }
 }
 
-async fn pass_on(client: TcpStream, targets: Vec<String>, late_by: Duration, cuts: watch::Receiver<usize>) {
+/// How bytes are passed on.
+struct How {
+    late_by: Duration,
+    watched: Option<Arc<Acknowledged>>,
+}
+
+async fn pass_on(client: TcpStream, targets: Vec<String>, how: How, cuts: watch::Receiver<usize>) {
     for target in targets {
         if target.starts_with('/') {
             if let Ok(server) = UnixStream::connect(&target).await {
-                return until_cut(client, server, late_by, cuts).await;
+                return until_cut(client, server, how, cuts).await;
             }
         } else if let Ok(server) = TcpStream::connect(&target).await {
-            return until_cut(client, server, late_by, cuts).await;
+            return until_cut(client, server, how, cuts).await;
         }
     }
     // A server that is down refuses; so does this, by closing what it had accepted.
@@ -175,10 +201,16 @@ async fn pass_on(client: TcpStream, targets: Vec<String>, late_by: Duration, cut
 async fn until_cut(
     mut client: TcpStream,
     mut server: impl AsyncRead + AsyncWrite + Unpin,
-    late_by: Duration,
+    How { late_by, watched }: How,
     mut cuts: watch::Receiver<usize>,
 ) {
     let passing = async {
+        if let Some(all) = watched {
+            let watched = parking_lot::Mutex::new(Watched::new(all));
+            let mut client = InspectReader::new(client, |bytes: &[u8]| watched.lock().client_sent(bytes));
+            let mut server = InspectReader::new(server, |bytes: &[u8]| watched.lock().broker_sent(bytes));
+            return copy_bidirectional(&mut client, &mut server).await.map(drop);
+        }
         if late_by.is_zero() {
             return copy_bidirectional(&mut client, &mut server).await.map(drop);
         }

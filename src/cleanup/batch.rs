@@ -184,7 +184,7 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
         let (names, claimed_host) = (&self.context.names, request.claimed_host.as_deref());
         let Share { named, unplaced } = Share::of(&self.host, names, &request.thread, row, claimed_host)
             .map_err(|host| Ok(Outcome::Elsewhere { host }))?;
-        if let Some(outcome) = self.hindrance(row, rows.pause.as_deref()) {
+        if let Some(outcome) = self.hindrance(row, rows) {
             return Err(Ok(outcome));
         }
         let NamedVolumes { volumes, refused } = named;

@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{Instrument, debug};
 
 use super::{
-    Close, Database, Details, Origin, Outcome, Policy, Receipt, Thread, Volumes,
+    Close, Database, Details, Origin, Outcome, Policy, Receipt, Rows, Thread, Volumes,
     absences::Absences,
     breaker::{Breaker, HourBudget},
     container_receipts::ContainerReceipts,
@@ -257,16 +257,19 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
     }
 
     /// Why the volume of a closed thread may not be removed now, if it may not, by its row.
-    pub(super) fn hindrance(&self, row: &Thread, pause: Option<&str>) -> Option<Outcome> {
+    pub(super) fn hindrance(&self, row: &Thread, rows: &Rows) -> Option<Outcome> {
         if row.held {
             return Some(Outcome::Held);
         }
-        match self.policy().retention.due(row.close.at, self.context.clock.now()) {
+        // Of two clocks the one that is behind: one that is weeks ahead would end every retention.
+        let ours = self.context.clock.now();
+        let now = rows.said_at.map_or(ours, |said_at| said_at.min(ours));
+        match self.policy().retention.due(row.close.at, now) {
             Due::Now => {}
             Due::At(due_at) => return Some(Outcome::NotDue { due_at: Some(due_at) }),
             Due::Never => return Some(Outcome::NotDue { due_at: None }),
         }
-        pause.is_some().then_some(Outcome::Paused)
+        rows.pause.is_some().then_some(Outcome::Paused)
     }
 }
 

@@ -165,7 +165,7 @@ impl<V: Volumes, T: Database> Fleet<V, T> {
                 Placement::On(host) if !is_alone && self.worker(&host).is_none() => Ok(Outcome::Deferred),
                 Placement::On(host) => self.clean_at(&host, thread, claimed_host, origin.clone()).await,
                 Placement::Unknown | Placement::Only => {
-                    if let Some(outcome) = any.hindrance(row, rows.pause.as_deref()) {
+                    if let Some(outcome) = any.hindrance(row, &rows) {
                         Ok(outcome)
                     } else {
                         let mut row = row.clone();

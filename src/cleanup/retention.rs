@@ -1,7 +1,7 @@
 //! How long a thread's volume is kept after the close.
 //!
-//! The clock is our own. A thread whose row does not say when it was closed is never due: nobody knows for how long its
-//! volume was kept already.
+//! The clock is our own, or the database's, whichever is behind. A thread whose row does not say when it was closed is
+//! never due: nobody knows for how long its volume was kept already.
 
 use std::time::Duration;
 

@@ -5,7 +5,10 @@
 //! we removed in between is in the receipts. Threads that never had a volume here, such as a million old ones on the
 //! first day, change none of these numbers.
 
+use std::time::Duration;
+
 use chrono::{DateTime, SubsecRound, Utc};
+use tokio::time::{Instant, sleep};
 use tracing::debug;
 
 use super::{Cleaner, Database, Inventory, Sighting, Volumes};
@@ -15,6 +18,11 @@ use crate::failure::Failure;
 const MANY: u64 = 10;
 /// So many are enough if nothing is left.
 const ALL: u64 = 3;
+/// Of what was removed when the list was asked for, the receipt is committed when the rows are unlocked, or so much
+/// later at most.
+const COMMIT_TAKES: Duration = Duration::from_secs(1);
+/// How often receipts are counted again meanwhile.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 impl<V: Volumes, T: Database> Cleaner<V, T> {
     /// What the host has of our volumes. If too much of what it had is gone, it is doubted, and removal is paused
@@ -28,11 +36,9 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
         let now = inventory.present.len() as u64;
         inventory.doubt = match (seen.doubt, seen.latest) {
             (Some(reason), _) => Some(reason),
-            (None, Some(before)) if is_loss(before.volumes, now, 0) => {
-                let removed = self.threads().removed_since(&self.host, before.at).await?;
-                is_loss(before.volumes, now, removed).then(|| told(&before, now, removed))
-            }
-            (None, _) => None,
+            // One that lies ahead was written by a clock that was wrong: which receipts came after it is not known.
+            (None, Some(before)) if before.at <= self.context.clock.now() => self.loss_since(&before, now).await?,
+            (None, Some(_) | None) => None,
         };
         if let Some(reason) = &inventory.doubt
             && !only_looks
@@ -40,6 +46,26 @@ impl<V: Volumes, T: Database> Cleaner<V, T> {
             self.breaker.doubt(self.threads(), reason).await?;
         }
         Ok(inventory)
+    }
+
+    /// What is to be said of the volumes that have vanished since `before`, if that is a loss. What is removed in this
+    /// moment, by any replica, is missing from the list before its receipt can be counted, so that is looked at again.
+    async fn loss_since(&self, before: &Sighting, now: u64) -> Result<Option<String>, Failure> {
+        if !is_loss(before.volumes, now, 0) {
+            return Ok(None);
+        }
+        let all_are_committed = Instant::now() + self.context.limits.locking.limit + COMMIT_TAKES;
+        loop {
+            let unmarked = self.unmarked.lock().len() as u64;
+            let removed = self.threads().removed_since(&self.host, before.at).await? + unmarked;
+            if !is_loss(before.volumes, now, removed) {
+                return Ok(None);
+            }
+            if Instant::now() >= all_are_committed {
+                return Ok(Some(told(before, now, removed)));
+            }
+            sleep(LOOK_EVERY).await;
+        }
     }
 
     /// Remembers what a list had that was asked for at `asked_at`: later ones are compared with it.

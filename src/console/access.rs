@@ -19,7 +19,7 @@ use ring::hmac;
 use subtle::ConstantTimeEq;
 use tracing::{error, info, warn};
 
-use super::{answer::hex, problem::Problem};
+use super::problem::Problem;
 use crate::{
     config::{HttpToken, Role, digest_of, read_tokens},
     metrics,
@@ -192,12 +192,13 @@ fn seconds(at: SystemTime) -> u64 {
 /// memory of ours, is good at every replica, and ends with the token's line.
 fn session(token: &HttpToken, ends: u64) -> String {
     let proof = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &token.digest), said(&token.name, ends).as_bytes());
-    format!("{}.{ends}.{}", hex(token.name.as_bytes()), hex(proof.as_ref()))
+    format!("{}.{ends}.{}", hex::encode(&token.name), hex::encode(proof))
 }
 
 fn holder_of_session(tokens: &[HttpToken], session: &str, now: SystemTime) -> Option<Person> {
     let mut parts = session.splitn(3, '.');
-    let (name, ends, proof) = (unhex(parts.next()?)?, parts.next()?.parse::<u64>().ok()?, unhex(parts.next()?)?);
+    let (name, ends, proof) = (parts.next()?, parts.next()?.parse::<u64>().ok()?, parts.next()?);
+    let (name, proof) = (hex::decode(name).ok()?, hex::decode(proof).ok()?);
     let token = tokens.iter().find(|token| token.name.as_bytes() == name)?;
     let key = hmac::Key::new(hmac::HMAC_SHA256, &token.digest);
     hmac::verify(&key, said(&token.name, ends).as_bytes(), &proof).ok()?;
@@ -206,12 +207,6 @@ fn holder_of_session(tokens: &[HttpToken], session: &str, now: SystemTime) -> Op
 
 fn said(name: &str, ends: u64) -> String {
     format!("session of {name} until {ends}")
-}
-
-fn unhex(text: &str) -> Option<Vec<u8>> {
-    let is_hex = text.len().is_multiple_of(2) && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let byte = |at: usize| u8::from_str_radix(&text[at..at + 2], 16).ok();
-    is_hex.then(|| (0..text.len()).step_by(2).map(byte).collect())?
 }
 
 /// Whether a `Host` names this machine, whatever the port.
@@ -312,7 +307,7 @@ mod tests {
         let changed = [HttpToken { digest: digest_of("another"), ..token("bob", Role::Admin) }];
         assert!(holder(&changed, &of_bob, now).is_none(), "the token is another");
         let longer = of_bob.replace(&ends.to_string(), &(ends + 1).to_string());
-        let as_ann = of_bob.replacen(&hex(b"bob"), &hex(b"ann"), 1);
+        let as_ann = of_bob.replacen(&hex::encode("bob"), &hex::encode("ann"), 1);
         for forged in [longer.as_str(), as_ann.as_str(), "", "..", "626f62.9999999999.", "zz.1.aa", "é.1.é"] {
             assert!(holder(&tokens, forged, now).is_none(), "{forged}");
         }

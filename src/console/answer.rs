@@ -1,6 +1,6 @@
 //! Answers in JSON: with an entity tag, so that who asks again for what has not changed gets nothing but that.
 
-use std::fmt::{Display, Write};
+use std::fmt::Display;
 
 use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, Uri, header},
@@ -37,7 +37,7 @@ pub(super) fn report(headers: &HeaderMap, value: &(impl Serialize + Display)) ->
 /// A body with its entity tag.
 pub(super) fn tagged(headers: &HeaderMap, content_type: &'static str, body: Vec<u8>) -> Response {
     let digest = digest(&SHA256, &body);
-    let tag = format!("\"{}\"", hex(&digest.as_ref()[..12]));
+    let tag = format!("\"{}\"", hex::encode(&digest.as_ref()[..12]));
     let known = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
     let is_known = known.flat_map(|tags| tags.split(',')).any(|known| known.trim().trim_start_matches("W/") == tag);
     let mut response = if is_known {
@@ -91,13 +91,4 @@ pub(super) fn duration(name: &str, text: Option<&str>) -> Result<Option<std::tim
         humantime::parse_duration(text).map_err(wrong)
     };
     text.filter(|text| !text.is_empty()).map(parse).transpose()
-}
-
-/// Bytes as text, two digits each.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-        // Into a text, which takes it.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }

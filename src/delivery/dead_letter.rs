@@ -1,7 +1,7 @@
 //! A message in the dead-letter queue: what is shown of it, and whether it is one of those that a person means.
 //! Nothing here knows the broker.
 
-use std::{collections::BTreeMap, fmt::Write};
+use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use ring::digest::{SHA256, digest};
@@ -57,11 +57,7 @@ impl DeadLetter {
 /// The first 8 bytes as text, two digits each.
 #[must_use]
 pub fn short_hex(bytes: &[u8]) -> String {
-    bytes.iter().take(8).fold(String::with_capacity(16), |mut text, byte| {
-        // Into a text, which takes it.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    hex::encode(bytes.get(..8).unwrap_or(bytes))
 }
 
 /// An error without what distinguishes one message from the next: words with digits in them become `…`.

@@ -36,8 +36,9 @@ use crate::{
 
 /// The lease whose holder sweeps; the only host, or what is on none of several.
 pub(crate) const SWEEP_LEASE: &str = "sweep";
-/// Connections to the database besides one per removal in flight: sweep, probe, and the lock of a migration.
-const SPARE_CONNECTIONS: u32 = 4;
+/// Connections to the database besides two per removal in flight: a sweep's marks and reads, probe, and the lock of a
+/// migration.
+const SPARE_CONNECTIONS: u32 = 6;
 /// Connections for each further Docker host: their statements are short, and their removals are not.
 const CONNECTIONS_A_HOST: u32 = 2;
 /// The most that many hosts make it: PostgreSQL allows a hundred by default, to all replicas together.

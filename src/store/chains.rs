@@ -96,6 +96,11 @@ impl Linked<'_> {
         self.chains.free.lock().push(self.chain.clone());
     }
 
+    /// None of them was sent to the database: the chain may be continued from where it was.
+    pub(super) fn withdrawn(mut self) {
+        self.before.take().into_iter().for_each(|before| self.chains.free.lock().push(before));
+    }
+
     /// The row of a chain that begins with these.
     pub(super) fn row_if_new(&self, replica: &str, at: DateTime<Utc>) -> Option<ActiveModel> {
         let is_new = self.before.as_ref().is_some_and(|before| before.length == 0);
@@ -188,7 +193,7 @@ pub(super) fn hash_of(before: &str, row: &volume_removal::Model) -> String {
 
 /// Each field with its length, so that no two lists of fields are the same text; none is not the empty text.
 fn hash(before: &str, fields: &[Option<&str>]) -> String {
-    // One text and one list of digits: a sweep may write a million of them.
+    // One text: a sweep may write a million of them.
     let mut text = String::with_capacity(before.len() + fields.iter().flatten().map(|it| it.len() + 4).sum::<usize>());
     text.push_str(before);
     for field in fields {
@@ -199,10 +204,7 @@ fn hash(before: &str, fields: &[Option<&str>]) -> String {
             }
         }
     }
-    let digits = Sha256::digest(text).into_iter().flat_map(|byte| [byte >> 4, byte & 15]);
-    let mut hash = String::with_capacity(64);
-    hash.extend(digits.filter_map(|digit| char::from_digit(digit.into(), 16)));
-    hash
+    hex::encode(Sha256::digest(text))
 }
 
 #[cfg(test)]
@@ -249,6 +251,10 @@ pub(super) mod tests {
         assert_eq!(third[0].chain_sequence, Some(1));
         let left: Vec<_> = chains.left.lock().iter().map(|chain| chain.length).collect();
         assert_eq!(left, [2], "as far as it is known to go");
+        let mut fourth = [receipt("d")];
+        chains.link(&mut fourth).withdrawn();
+        chains.link(&mut second).committed();
+        assert_eq!((chain_of(&third), Some(2)), (chain_of(&second), second[0].chain_sequence), "it was never sent");
     }
 
     #[test]

@@ -113,6 +113,11 @@ pub(super) trait Connecting {
         1
     }
 
+    /// What a transaction executes before an update that is not to wait for rows that others have locked, but to fail.
+    fn before_impatient_update(&self) -> Option<&'static str> {
+        None
+    }
+
     /// What, when it is selected in a transaction, ends that if its process is frozen for so long.
     fn end_of_frozen_transaction(&self, _after: Duration) -> Option<String> {
         None

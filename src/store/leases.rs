@@ -1,9 +1,12 @@
 //! The leases, as guarded statements: each changes a row only if it is still as it was thought to be.
+//!
+//! All replicas go by the database's clock: by their own, one that is hours ahead would leave a lease behind that
+//! nobody could take for hours. SQLite has no clock but the machine's.
 
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use sea_orm::{ActiveValue::Set, ColumnTrait, DbErr, EntityTrait, ExprTrait, QueryFilter, sea_query::Expr};
+use sea_orm::{ActiveValue::Set, ColumnTrait, Condition, DbErr, EntityTrait, ExprTrait, QueryFilter, sea_query::Expr};
 
 use super::{
     ROW_TIMEOUT, Store,
@@ -37,13 +40,17 @@ impl Store {
     }
 
     async fn take_over(&self, name: &str, holder: &str, ttl: Duration) -> Result<bool, DbErr> {
-        let now = Utc::now();
+        let now = self.common_time().await?;
+        let is_over = Condition::any()
+            .add(Column::ExpiresAt.lt(now))
+            // Nobody's is good for so long: the clock was wrong by which it was written.
+            .add(Column::ExpiresAt.gt(now + 2 * ttl));
         let update = Entity::update_many()
             .col_expr(Column::Holder, Expr::value(holder))
             .col_expr(Column::Epoch, Expr::col(Column::Epoch).add(1))
             .col_expr(Column::ExpiresAt, Expr::value(now + ttl))
             .filter(Column::Name.eq(name))
-            .filter(Column::ExpiresAt.lt(now));
+            .filter(is_over);
         Ok(update.exec(&self.db).await?.rows_affected == 1)
     }
 
@@ -62,23 +69,29 @@ impl Store {
 
     /// Renews the lease. `false` if it is no longer this holder's.
     pub async fn renew_lease(&self, name: &str, holder: &str, lease: Lease, ttl: Duration) -> Result<bool, Failure> {
-        self.set_expiry(name, holder, lease, Utc::now() + ttl).await
+        self.bounded(ROW_TIMEOUT, async {
+            let until = self.common_time().await? + ttl;
+            self.set_expiry(name, holder, lease, until).await
+        })
+        .await
     }
 
     /// Gives the lease up, so that nobody has to wait for its end.
     pub async fn release_lease(&self, name: &str, holder: &str, lease: Lease) -> Result<bool, Failure> {
-        self.set_expiry(name, holder, lease, DateTime::UNIX_EPOCH).await
+        self.bounded(ROW_TIMEOUT, self.set_expiry(name, holder, lease, DateTime::UNIX_EPOCH)).await
     }
 
-    async fn set_expiry(&self, name: &str, holder: &str, lease: Lease, at: DateTime<Utc>) -> Result<bool, Failure> {
-        self.bounded(ROW_TIMEOUT, async {
-            let update = Entity::update_many()
-                .col_expr(Column::ExpiresAt, Expr::value(at))
-                .filter(Column::Name.eq(name))
-                .filter(Column::Holder.eq(holder))
-                .filter(Column::Epoch.eq(lease.epoch));
-            Ok(update.exec(&self.db).await?.rows_affected == 1)
-        })
-        .await
+    async fn set_expiry(&self, name: &str, holder: &str, lease: Lease, at: DateTime<Utc>) -> Result<bool, DbErr> {
+        let update = Entity::update_many()
+            .col_expr(Column::ExpiresAt, Expr::value(at))
+            .filter(Column::Name.eq(name))
+            .filter(Column::Holder.eq(holder))
+            .filter(Column::Epoch.eq(lease.epoch));
+        Ok(update.exec(&self.db).await?.rows_affected == 1)
+    }
+
+    /// What time it is for all replicas.
+    async fn common_time(&self) -> Result<DateTime<Utc>, DbErr> {
+        Ok(self.said_time().await?.unwrap_or_else(Utc::now))
     }
 }

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     cleanup::{Locked, Mark, Receipt, Rows},
     failure::{Dependency, Failure},
-    volume_name::{ThreadId, VolumeName},
+    volume_name::ThreadId,
 };
 
 /// A process that is frozen loses its locks this much later than it would have given them up by itself: PostgreSQL then
@@ -58,9 +58,10 @@ impl Store {
                 let select = self.select_rows(threads, host).and_where(is_one_of(threads, ids())).to_owned();
                 let mut others = rows_of(&lock.query_all(&select).await?, &missing)?;
                 self.add_volumes(&lock, &mut others).await?;
-                let Rows { threads: others, pause, unserved_host, .. } = others;
+                let Rows { threads: others, pause, unserved_host, said_at, .. } = others;
                 busy.extend(others.iter().filter(|(_, row)| row.closed && !row.marked).map(|(id, _)| id.clone()));
                 (rows.pause, rows.unserved_host) = (rows.pause.or(pause), rows.unserved_host.or(unserved_host));
+                rows.said_at = rows.said_at.or(said_at);
                 rows.threads.extend(others);
             }
             Ok((rows, busy, may_write.unwrap_or(true)))
@@ -93,22 +94,22 @@ impl Store {
         };
         let threads = self.mapping().await?;
         let complete: Vec<_> = receipts.iter().filter(|receipt| receipt.completes).collect();
-        let marked = self.mark_all(threads, &lock, &complete, first.at).await?;
+        let mut marked = complete.clone();
+        self.mark_all(threads, &lock, &mut marked, first.at).await?;
         let linked = self.write_receipts(&lock, receipts).await?;
-        let (marked, unmarked): (Vec<&Receipt>, Vec<_>) =
-            complete.into_iter().partition(|receipt| marked.contains(&receipt.volume));
         self.announce(&lock, marked.iter().copied()).await?;
         lock.commit().await?;
         linked.into_iter().for_each(Linked::committed);
-        let unmarked: HashSet<_> = unmarked.into_iter().map(|receipt| &receipt.thread_id).collect();
-        let marked = marked.into_iter().map(|receipt| &receipt.thread_id);
-        Ok(marked.filter(|thread| !unmarked.contains(thread)).cloned().collect())
+        Ok(of_whole_threads(&marked, &complete).cloned().collect())
     }
 
     /// Marks what is still as it was read. What somebody else has locked is left alone.
     pub(super) async fn mark_unlocked(&self, receipts: &[Receipt]) -> Result<HashMap<ThreadId, Mark>, DbErr> {
         let Some(first) = receipts.first() else { return Ok(HashMap::new()) };
         let threads = self.mapping().await?;
+        if self.mark_untouched(threads, receipts, first.at).await? {
+            return Ok(receipts.iter().map(|receipt| (receipt.thread_id.clone(), Mark::Set)).collect());
+        }
         let (complete, incomplete): (Vec<&Receipt>, Vec<_>) = receipts.iter().partition(|receipt| receipt.completes);
         let mut by_id: HashMap<&str, Vec<&Receipt>> = HashMap::new();
         for receipt in &complete {
@@ -130,7 +131,6 @@ impl Store {
             let receipts = by_id.get(id.as_str()).into_iter().flatten();
             unchanged.extend(receipts.filter(|receipt| receipt.close.written == written).copied());
         }
-        let mut marks = HashMap::new();
         let ids: HashSet<_> = unchanged.iter().map(|receipt| receipt.thread_id.as_str()).collect();
         if let Some(free) = self.unmarked_volumes(&transaction, ids.into_iter(), true).await? {
             // A row that was renamed meanwhile is another volume's, and one that is locked is not waited for.
@@ -141,16 +141,10 @@ impl Store {
                 rows.any(|row| row.name == receipt.volume.as_str() && is_there(&row.host))
             });
         }
-        if !unchanged.is_empty() {
-            let marked = self.mark_all(threads, &transaction, &unchanged, first.at).await?;
-            unchanged.retain(|receipt| marked.contains(&receipt.volume));
-            self.announce(&transaction, unchanged.iter().copied()).await?;
-            let marked: HashSet<_> = unchanged.iter().map(|receipt| &receipt.volume).collect();
-            let unmarked = complete.iter().filter(|receipt| !marked.contains(&receipt.volume));
-            let unmarked: HashSet<_> = unmarked.map(|receipt| &receipt.thread_id).collect();
-            let whole = unchanged.iter().map(|receipt| &receipt.thread_id);
-            marks.extend(whole.filter(|thread| !unmarked.contains(thread)).map(|thread| (thread.clone(), Mark::Set)));
-        }
+        self.mark_all(threads, &transaction, &mut unchanged, first.at).await?;
+        self.announce(&transaction, unchanged.iter().copied()).await?;
+        let whole = of_whole_threads(&unchanged, &complete);
+        let mut marks: HashMap<_, _> = whole.map(|thread| (thread.clone(), Mark::Set)).collect();
         // What does not mark is gone all the same, whatever became of its thread.
         let linked = self.write_receipts(&transaction, unchanged.into_iter().chain(incomplete)).await?;
         transaction.commit().await?;
@@ -180,24 +174,26 @@ impl Store {
         Ok(receipts.iter().map(why).collect())
     }
 
-    /// Sets the marks that receipts complete, of rows that are locked. Returns the volumes that are marked now.
+    /// Sets the marks that receipts complete, of rows that are locked. Only the receipts of what is marked now stay.
     async fn mark_all(
         &self,
         threads: &Mapping,
         transaction: &DatabaseTransaction,
-        receipts: &[&Receipt],
+        receipts: &mut Vec<&Receipt>,
         at: DateTime<Utc>,
-    ) -> Result<HashSet<VolumeName>, DbErr> {
+    ) -> Result<(), DbErr> {
         if receipts.is_empty() {
-            return Ok(HashSet::new());
+            return Ok(());
         }
         if let Some(volumes) = &threads.names.volumes {
-            return self.mark_volumes(threads, volumes, transaction, receipts, at).await;
+            let marked = self.mark_volumes(threads, volumes, transaction, receipts, at).await?;
+            receipts.retain(|receipt| marked.contains(&receipt.volume));
+            return Ok(());
         }
         let ids: HashSet<_> = receipts.iter().map(|receipt| receipt.thread_id.as_str()).collect();
         let marked = self.set_marks(threads, transaction, ids.into_iter(), at).await?;
-        let is_marked = |receipt: &&&Receipt| marked.contains(receipt.thread_id.as_str());
-        Ok(receipts.iter().filter(is_marked).map(|receipt| receipt.volume.clone()).collect())
+        receipts.retain(|receipt| marked.contains(receipt.thread_id.as_str()));
+        Ok(())
     }
 
     /// Sets the marks of rows that are locked. Returns the ids of those that have one now, as text.
@@ -209,10 +205,6 @@ impl Store {
         at: DateTime<Utc>,
     ) -> Result<HashSet<String>, DbErr> {
         let ids: Vec<_> = ids.collect();
-        if ids.is_empty() {
-            return Ok(HashSet::new());
-        }
-        let has_mark = || Expr::col(mark(threads)).is_not_null();
         if !transaction.support_returning() {
             // In UTC, as the connection is: as a literal, MariaDB 10 takes no time with a zone.
             let mut update = guarded_mark(threads, Expr::val(at.naive_utc()));
@@ -224,18 +216,13 @@ impl Store {
                 .expr_as(id_as_text(threads), "thread_id_text")
                 .from(threads.table())
                 .and_where(is_one_of(threads, ids.iter().copied()))
-                .and_where(has_mark())
+                .and_where(has_mark(threads))
                 .to_owned();
             return ids_of(&transaction.query_all(&select).await?);
         }
-        // Without a zone: by our own clock's UTC, and not by what the connection's zone makes of it.
-        let at = match threads.mark {
-            MarkType::Zoned => Expr::val(at),
-            MarkType::Naive => Expr::val(at.naive_utc()),
-        };
-        let mut update = guarded_mark(threads, at);
+        let mut update = guarded_mark(threads, mark_value(threads, at));
         update.and_where(is_one_of(threads, ids.iter().copied()));
-        let returned = [(id_as_text(threads), "thread_id_text"), (has_mark(), "has_mark")];
+        let returned = [(id_as_text(threads), "thread_id_text"), (has_mark(threads), "has_mark")];
         update.returning(
             Query::returning().exprs(returned.map(|(value, name)| value.binary(BinOper::As, Expr::cust(name)))),
         );
@@ -246,8 +233,33 @@ impl Store {
     }
 }
 
+/// The threads of marked receipts of which no receipt is left unmarked.
+fn of_whole_threads<'a>(marked: &[&'a Receipt], complete: &[&'a Receipt]) -> impl Iterator<Item = &'a ThreadId> {
+    let unmarked: HashSet<_> = if marked.len() == complete.len() {
+        HashSet::new()
+    } else {
+        let volumes: HashSet<_> = marked.iter().map(|receipt| &receipt.volume).collect();
+        let unmarked = complete.iter().filter(|receipt| !volumes.contains(&receipt.volume));
+        unmarked.map(|receipt| &receipt.thread_id).collect()
+    };
+    marked.iter().map(|receipt| &receipt.thread_id).filter(move |thread| !unmarked.contains(thread))
+}
+
+/// A mark. One without a zone is by our own clock's UTC, and not by what the connection's zone makes of it.
+pub(super) fn mark_value(threads: &Mapping, at: DateTime<Utc>) -> Expr {
+    match threads.mark {
+        MarkType::Zoned => Expr::val(at),
+        MarkType::Naive => Expr::val(at.naive_utc()),
+    }
+}
+
+/// Whether a row is marked.
+pub(super) fn has_mark(threads: &Mapping) -> Expr {
+    Expr::col(mark(threads)).is_not_null()
+}
+
 /// Marks rows that are closed and unmarked, and no others.
-fn guarded_mark(threads: &Mapping, at: Expr) -> UpdateStatement {
+pub(super) fn guarded_mark(threads: &Mapping, at: Expr) -> UpdateStatement {
     Query::update().table(threads.table()).value(mark(threads), at).cond_where(threads.is_candidate()).to_owned()
 }
 

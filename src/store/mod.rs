@@ -19,6 +19,7 @@ mod listings;
 mod look_alikes;
 mod look_up;
 mod marking;
+mod marking_untouched;
 mod mysql;
 mod outbox;
 mod pauses;

@@ -5,8 +5,9 @@ use std::collections::{HashMap, HashSet};
 use chrono::{DateTime, SubsecRound, Utc};
 use migrations::Values;
 use sea_orm::{
-    ConnectionTrait, DbErr, EntityName, EntityTrait, ExprTrait, IdenStatic, Iterable, ModelTrait,
-    sea_query::{Expr, Query},
+    ActiveModelTrait, ConnectionTrait, DbErr, EntityName, EntityTrait, ExprTrait, IdenStatic, IntoActiveModel,
+    Iterable, ModelTrait, QueryTrait,
+    sea_query::{Expr, InsertStatement, Query},
 };
 
 use super::{Store, chains::Linked, entities::volume_removal, history_entities::chain, rows::time};
@@ -15,9 +16,30 @@ use crate::{
     volume_name::{ThreadId, VolumeName},
 };
 
-/// Receipts that one statement writes, as many as a sweep marks at once: with their 16 columns, no more than 32,766
+/// Receipts that one statement writes, no fewer than a sweep marks at once: with their 16 columns, no more than 32,766
 /// values, which is what SQLite takes ("Limits In SQLite"); MySQL takes 65,535.
 const ROWS_A_STATEMENT: usize = 2000;
+
+/// Receipts with their places in a chain.
+pub(super) struct Unwritten<'a> {
+    inserts: Vec<InsertStatement>,
+    linked: Linked<'a>,
+}
+
+impl<'a> Unwritten<'a> {
+    /// Whoever commits says so to their chain.
+    pub(super) async fn write(self, db: &impl ConnectionTrait) -> Result<Linked<'a>, DbErr> {
+        for insert in &self.inserts {
+            db.execute(insert).await?;
+        }
+        Ok(self.linked)
+    }
+
+    /// They are never written, and the chain is as it was.
+    pub(super) fn discard(self) {
+        self.linked.withdrawn();
+    }
+}
 
 impl Store {
     /// Writes receipts, but for those that are written already. Whoever commits says so to their chain.
@@ -34,20 +56,32 @@ impl Store {
     async fn write_rows(
         &self,
         db: &impl ConnectionTrait,
-        mut rows: Vec<volume_removal::Model>,
+        rows: Vec<volume_removal::Model>,
     ) -> Result<Option<Linked<'_>>, DbErr> {
+        match self.link_rows(rows)? {
+            None => Ok(None),
+            Some(unwritten) => unwritten.write(db).await.map(Some),
+        }
+    }
+
+    /// Receipts as they are written, each with its hash, which takes some time and no database.
+    pub(super) fn link_receipts(&self, receipts: &[Receipt]) -> Result<Option<Unwritten<'_>>, DbErr> {
+        self.link_rows(receipts.iter().map(|receipt| self.row(receipt)).collect())
+    }
+
+    fn link_rows(&self, mut rows: Vec<volume_removal::Model>) -> Result<Option<Unwritten<'_>>, DbErr> {
         if rows.is_empty() {
             return Ok(None);
         }
         let linked = self.chains.link(&mut rows);
-        if let Some(chain) = linked.row_if_new(&self.replica, Utc::now().trunc_subsecs(3)) {
-            chain::Entity::insert(chain).exec_without_returning(db).await?;
+        let chain = linked.row_if_new(&self.replica, Utc::now().trunc_subsecs(3));
+        let mut inserts: Vec<_> = chain.map(|chain| chain::Entity::insert(chain).into_query()).into_iter().collect();
+        while !rows.is_empty() {
+            let later = rows.split_off(rows.len().min(ROWS_A_STATEMENT));
+            let columns = columns(std::mem::replace(&mut rows, later));
+            inserts.push(self.engine.dialect().insert_columns(volume_removal::Entity.table_name(), columns)?);
         }
-        for rows in rows.chunks(ROWS_A_STATEMENT) {
-            let insert = self.engine.dialect().insert_columns(volume_removal::Entity.table_name(), columns(rows))?;
-            db.execute(&insert).await?;
-        }
-        Ok(Some(linked))
+        Ok(Some(Unwritten { inserts, linked }))
     }
 
     /// Writes a receipt that has no mark.
@@ -125,14 +159,16 @@ impl Store {
 }
 
 /// Rows by their columns, but for the id.
-fn columns(rows: &[volume_removal::Model]) -> Vec<Values> {
+fn columns(rows: Vec<volume_removal::Model>) -> Vec<Values> {
     use volume_removal::{Column, Model};
+    let mut rows: Vec<_> = rows.into_iter().map(IntoActiveModel::into_active_model).collect();
+    let is_written = |column: &Column| !matches!(column, Column::Id);
     let values = |column: Column| Values {
         column: column.as_str(),
         kind: Model::get_value_type(column),
-        values: rows.iter().map(|row| row.get(column)).collect(),
+        // Moved, not cloned: there may be thousands of rows.
+        values: rows.iter_mut().filter_map(|row| row.take(column).into_value()).collect(),
     };
-    let is_written = |column: &Column| !matches!(column, Column::Id);
     Column::iter().filter(is_written).map(values).collect()
 }
 

@@ -153,13 +153,18 @@ impl Store {
     }
 
     async fn clock(&self) -> Result<Option<ClockReading>, DbErr> {
-        let Some(query) = self.engine.clock() else { return Ok(None) };
         let asked = Utc::now();
-        let rows = self.db.rows(query).await?;
+        let said = self.said_time().await?;
         let answered = Utc::now();
-        let millis = rows.first().map(|row| row.try_get::<i64>("", "millis")).transpose()?;
-        let said = millis.and_then(DateTime::from_timestamp_millis);
         Ok(said.map(|said| ClockReading { asked, said, answered }))
+    }
+
+    /// What time it is by the database's clock, if it has one of its own.
+    pub(super) async fn said_time(&self) -> Result<Option<DateTime<Utc>>, DbErr> {
+        let Some(query) = self.engine.clock() else { return Ok(None) };
+        let rows = self.db.rows(query).await?;
+        let millis = rows.first().map(|row| row.try_get::<i64>("", "millis")).transpose()?;
+        Ok(millis.and_then(DateTime::from_timestamp_millis))
     }
 
     async fn schema(&self) -> Schema {

@@ -38,6 +38,10 @@ impl Store {
             .expr_as(host_column(threads), "host_text")
             .expr_as(self.pause_reason(on), "pause_reason")
             .expr_as(self.unserved_host_column(), "unserved_host")
+            .expr_as(
+                self.engine.clock().map_or_else(Expr::null, |clock| Expr::cust(format!("({clock})"))),
+                "said_millis",
+            )
             .from(threads.table())
             .to_owned()
     }
@@ -223,6 +227,8 @@ pub(super) fn rows_of(rows: &[QueryResult], wanted: &[ThreadId]) -> Result<Rows,
         let Some(thread) = ThreadId::parse(&id).ok().filter(|_| wanted.contains(id.as_str())) else { continue };
         found.pause = row.try_get("", "pause_reason")?;
         found.unserved_host = row.try_get("", "unserved_host")?;
+        let said: Option<i64> = row.try_get("", "said_millis")?;
+        found.said_at = said.and_then(DateTime::from_timestamp_millis);
         let row = Thread {
             closed: row.try_get::<Option<bool>>("", "is_closed")?.unwrap_or(false),
             marked: row.try_get("", "is_marked")?,

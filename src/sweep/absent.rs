@@ -1,10 +1,11 @@
 //! What a sweep marks without having removed anything: threads whose volumes are proven absent, many at once.
 
-use std::pin::pin;
+use std::{collections::HashMap, panic::resume_unwind, pin::pin, sync::Arc};
 
-use chrono::SubsecRound;
+use chrono::{DateTime, SubsecRound, Utc};
 use futures_util::{StreamExt, stream};
-use tracing::{debug, warn};
+use tokio_util::task::AbortOnDropHandle;
+use tracing::{Instrument, debug, warn};
 
 use super::{
     ROWS_AT_ONCE, Sweeper,
@@ -16,6 +17,7 @@ use crate::{
     cleanup::{Context, Database, Details, Inventory, Mark, Origin, Outcome, Volumes, absent},
     failure::{Failure, Verdict},
     metrics,
+    volume_name::ThreadId,
 };
 
 /// Whether this list proves that the volumes of so many threads are absent. Says why, if it does not.
@@ -63,7 +65,7 @@ impl<V: Volumes, T: Database> Sweeper<V, T> {
 /// because of one of them perhaps: each is then cleaned by itself, so that one never keeps others from their mark. The
 /// receipts say by which host the volumes were found absent.
 pub(super) async fn mark_absent<T: Database>(
-    context: &Context<T>,
+    context: &Arc<Context<T>>,
     found_by: &Details,
     mut rows: Vec<Row>,
     tally: &mut Tally,
@@ -74,16 +76,16 @@ pub(super) async fn mark_absent<T: Database>(
         let later = rows.split_off(rows.len().min(ROWS_AT_ONCE));
         pages.push(std::mem::replace(&mut rows, later));
     }
-    let mark = |page: Vec<Row>| async move {
-        let receipts = |row: &Row| absent(row.volumes.clone(), &row.thread, &row.close, &Origin::Sweep, found_by, at);
-        let receipts: Vec<_> = page.iter().flat_map(receipts).collect();
-        let marks = context.threads.mark(&receipts).await;
-        (page, marks)
+    // In tasks, so that several threads of this process make receipts at once.
+    let mark = |page| {
+        let marks = mark_page(Arc::clone(context), found_by.clone(), page, at);
+        AbortOnDropHandle::new(tokio::spawn(marks.in_current_span()))
     };
     let mut unmarked = Vec::new();
     let mut marked = 0;
     let mut pages = pin!(stream::iter(pages.into_iter().map(mark)).buffer_unordered(context.threads.marks_at_once()));
-    while let Some((page, marks)) = pages.next().await {
+    while let Some(ended) = pages.next().await {
+        let (page, marks) = ended.unwrap_or_else(|error| resume_unwind(error.into_panic()));
         let marks = match marks {
             Ok(marks) => marks,
             Err(failure) if matches!(failure.verdict, Verdict::Unavailable(_)) => return Err(failure),
@@ -112,6 +114,19 @@ pub(super) async fn mark_absent<T: Database>(
     tally.add(Fate::NotFound, marked);
     metrics::cleanups(Origin::Sweep.as_str(), Outcome::NotFound.as_str(), marked as u64);
     Ok(unmarked)
+}
+
+/// Marks a page of threads by one transaction.
+async fn mark_page<T: Database>(
+    context: Arc<Context<T>>,
+    found_by: Details,
+    page: Vec<Row>,
+    at: DateTime<Utc>,
+) -> (Vec<Row>, Result<HashMap<ThreadId, Mark>, Failure>) {
+    let receipts = |row: &Row| absent(row.volumes.clone(), &row.thread, &row.close, &Origin::Sweep, &found_by, at);
+    let receipts: Vec<_> = page.iter().flat_map(receipts).collect();
+    let marks = context.threads.mark(&receipts).await;
+    (page, marks)
 }
 
 #[cfg(test)]

@@ -52,8 +52,9 @@ impl<'a, V: Volumes, T: Database> DuePages<'a, V, T> {
             return Ok(None);
         }
         // After the rows, never before: see the module's description.
+        let listed_at = Instant::now();
         let inventory = self.sweeper.cleaner.inventory(self.only_looks).await?;
-        Ok(Some(DuePage { rows, inventory, listed_at: Instant::now() }))
+        Ok(Some(DuePage { rows, inventory, listed_at }))
     }
 
     /// A page with a list that is not old.
@@ -61,7 +62,8 @@ impl<'a, V: Volumes, T: Database> DuePages<'a, V, T> {
         if page.listed_at.elapsed() <= LIST_LASTS {
             return Ok(page);
         }
+        let listed_at = Instant::now();
         let inventory = self.sweeper.cleaner.inventory(self.only_looks).await?;
-        Ok(DuePage { inventory, listed_at: Instant::now(), ..page })
+        Ok(DuePage { inventory, listed_at, ..page })
     }
 }

@@ -53,6 +53,6 @@ pub use self::{
 };
 
 /// Rows a page, which are looked for in one list: what proves a list costs the daemon some 10 ms.
-const PAGE_ROWS: usize = 10_000;
+const PAGE_ROWS: usize = 12_000;
 /// Rows that are marked at once: few round trips, and a statement that is over in a moment.
-const ROWS_AT_ONCE: usize = 2000;
+const ROWS_AT_ONCE: usize = 1500;

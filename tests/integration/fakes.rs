@@ -125,6 +125,10 @@ pub(crate) struct FakeThreads {
     pub(crate) rows: Table,
     pub(crate) on_mark: Hook,
     pub(crate) pause: Mutex<Option<Pause>>,
+    /// What time it is by its own clock.
+    pub(crate) said_at: Mutex<Option<DateTime<Utc>>>,
+    /// What the sweep before found.
+    pub(crate) seen: Mutex<Option<Sighting>>,
     /// What the receipts of other replicas come to.
     pub(crate) removed_by_others: AtomicU64,
     /// How often removals were counted.
@@ -160,7 +164,8 @@ impl FakeThreads {
             Some((thread.clone(), found))
         };
         let pause = self.pause.lock().expect("lock").as_ref().map(|pause| pause.reason.clone());
-        Rows { threads: threads.iter().filter_map(read).collect(), pause, ..Rows::default() }
+        let said_at = *self.said_at.lock().expect("lock");
+        Rows { threads: threads.iter().filter_map(read).collect(), pause, said_at, ..Rows::default() }
     }
 
     fn mark_now(&self, receipt: &Receipt) -> Mark {
@@ -303,7 +308,7 @@ impl Pauses for FakeThreads {
 
 impl Sightings for FakeThreads {
     async fn seen(&self, _host: &Host) -> Result<Seen, Failure> {
-        Ok(Seen::default())
+        Ok(Seen { latest: *self.seen.lock().expect("lock"), doubt: None })
     }
 
     async fn saw(&self, _host: &Host, _sighting: &Sighting) -> Result<(), Failure> {
@@ -315,7 +320,9 @@ impl Sightings for FakeThreads {
     }
 
     async fn removed_since(&self, _host: &Host, _since: DateTime<Utc>) -> Result<u64, Failure> {
-        Ok(0)
+        // Nothing is committed before the second look.
+        let looks = self.counts.fetch_add(1, Ordering::Relaxed);
+        Ok(if looks == 0 { 0 } else { self.removed_by_others.load(Ordering::Relaxed) })
     }
 }
 
@@ -374,6 +381,8 @@ pub(crate) fn cleaner_with(
         rows,
         on_mark: Box::new(on_mark),
         pause: Mutex::default(),
+        said_at: Mutex::default(),
+        seen: Mutex::default(),
         removed_by_others: AtomicU64::new(0),
         counts: AtomicU64::new(0),
         unmarkable: Mutex::default(),

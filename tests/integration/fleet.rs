@@ -124,11 +124,11 @@ async fn as_many_threads_on_no_host_as_a_page_has_are_swept_as_well() {
     let world = fleet(hosts).await;
     world
         .execute(
-            "WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 10000)
+            "WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 12000)
              INSERT INTO threads (id, status, closed_at) SELECT n, 'closed', CURRENT_TIMESTAMP FROM numbers",
         )
         .await;
-    assert_eq!(world.sweep().await["not_found"], 10_000);
+    assert_eq!(world.sweep().await["not_found"], 12_000);
 }
 
 #[tokio::test]

@@ -104,16 +104,16 @@ async fn many_threads_that_are_not_due_cost_a_sweep_no_list_of_their_own() {
     let mut world = retaining(On::Sqlite).await;
     let proxy = CountingProxy::start(world.dir.path());
     world.set("DOCKER_HOST", proxy.endpoint());
-    // Three pages.
+    // Two pages.
     world
         .execute(
-            "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 5000) \
+            "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 13000) \
              INSERT INTO threads (id, status, closed_at) SELECT 't' || i, 'closed', '2999-01-01 00:00:00' FROM n",
         )
         .await;
     world.create_volume("t1").await;
     let report = world.sweep().await;
-    assert_eq!((&report["not_due"], &report["not_found"]), (&json!(1), &json!(4999)), "{report}");
+    assert_eq!((&report["not_due"], &report["not_found"]), (&json!(1), &json!(12_999)), "{report}");
     let lists = proxy.requests().into_iter().filter(|request| request.starts_with("GET /volumes")).count();
     assert_eq!(lists, 1, "{:?}", proxy.requests());
 }
@@ -130,4 +130,21 @@ async fn the_cleaner_says_when_a_thread_will_be_due_and_asks_nothing_of_docker()
     assert_eq!(cleaner.clean(&thread("t1"), Origin::Sweep).await, Ok(Outcome::NotDue { due_at }));
     assert_eq!(cleaner.clean(&thread("t2"), Origin::Sweep).await, Ok(Outcome::NotDue { due_at: None }));
     assert_eq!(calls(&cleaner), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_clock_that_is_weeks_ahead_ends_no_retention() {
+    let month = Retention(std::time::Duration::from_hours(30 * 24));
+    let cleaner = under(cleaner(Ok(Removal::Removed)), Policy { retention: month, ..Policy::default() }, LIMITS);
+    let cleaner = Arc::new(cleaner);
+    let (now, weeks) = (chrono::Utc::now(), chrono::TimeDelta::weeks(5));
+    // To our clock it was closed five weeks ago, to the database's just now.
+    let closed_at = now - weeks;
+    set_row(&cleaner.threads().rows, "t1", Row { closed: true, closed_at: Some(closed_at), ..Row::default() });
+    *cleaner.threads().said_at.lock().expect("lock") = Some(closed_at);
+    let due_at = Some(closed_at + chrono::TimeDelta::days(30));
+    assert_eq!(cleaner.clean(&thread("t1"), Origin::Sweep).await, Ok(Outcome::NotDue { due_at }));
+    assert_eq!(calls(&cleaner), [""; 0]);
+    *cleaner.threads().said_at.lock().expect("lock") = Some(now + weeks);
+    assert_eq!(cleaner.clean(&thread("t1"), Origin::Sweep).await, Ok(Outcome::Removed));
 }

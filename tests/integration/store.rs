@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::{future::poll_fn, pin::Pin, sync::Arc, task::Poll, time::Duration};
 
-use chrono::{SubsecRound, Utc};
+use chrono::{SubsecRound, TimeDelta, Utc};
 use migrations::ThreadsTable;
 use volume_reaper::{
     cleanup::Identity,
@@ -215,6 +215,34 @@ async fn many_are_marked_at_once_and_only_those_that_this_call_marked_are_return
 }
 
 #[tokio::test]
+async fn of_a_page_all_are_marked_but_what_is_not_the_close_that_was_read() {
+    for on in On::ALL {
+        let world = world(on).await;
+        let store = store(&world).await;
+        let ids = ["a", "again", "b", "deleted", "open"];
+        for id in ids {
+            closed(&world, id).await;
+        }
+        let rows = store.read(&ids.map(thread), None).await.expect("read").threads;
+        let receipts = ids.map(|id| Receipt { close: rows[&thread(id)].close.clone(), ..receipt(id) });
+        for change in [
+            "UPDATE threads SET closed_at = '2026-01-02 03:04:05' WHERE id = 'again'",
+            "UPDATE threads SET status = 'open' WHERE id = 'open'",
+            "DELETE FROM threads WHERE id = 'deleted'",
+        ] {
+            world.execute(change).await;
+        }
+        let marks = store.mark(&receipts).await.expect("an answer");
+        let expected = [Mark::Set, Mark::Reopened, Mark::Set, Mark::NoRow, Mark::Reopened];
+        assert_eq!(ids.map(|id| marks[&thread(id)]), expected, "{on:?}");
+        for id in ["again", "open"] {
+            assert!(world.mark(id).await.is_none(), "{on:?}: {id}");
+        }
+        assert_eq!(world.texts("SELECT thread_id FROM volume_removals ORDER BY id").await, ["a", "b"], "{on:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_full_page_fits_into_one_statement() {
     for on in On::ALL {
         let world = world(on).await;
@@ -400,6 +428,39 @@ async fn what_is_written_after_a_dropped_transaction_is_committed_wherever_it_wa
         store.acquire_lease(&lease, "me", Duration::from_secs(30)).await.expect("a connection").expect("it is free");
         let seen = world.texts(&format!("SELECT holder FROM volume_reaper_leases WHERE name = '{lease}'")).await;
         assert_eq!(seen, ["me"], "{lease}");
+    }
+}
+
+#[tokio::test]
+async fn rows_are_read_and_locked_with_the_time_that_the_database_has() {
+    for on in On::ALL {
+        let world = world(on).await;
+        let store = store(&world).await;
+        closed(&world, "t1").await;
+        let read = store.read(&[thread("t1")], None).await.expect("read").said_at;
+        let locked = store.lock(&[thread("t1")], None, Duration::from_secs(2)).await.expect("locked").rows.said_at;
+        for said_at in [read, locked] {
+            let is_now = said_at.map(|at| (at - Utc::now()).abs() < TimeDelta::minutes(1));
+            assert_eq!(is_now, (!matches!(on, On::Sqlite)).then_some(true), "{on:?}: {said_at:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_lease_that_a_wrong_clock_made_last_for_hours_is_taken_over_at_once() {
+    let half_a_minute = Duration::from_secs(30);
+    for on in On::ALL {
+        let world = world(on).await;
+        let store = store(&world).await;
+        let acquire = async |holder| store.acquire_lease("sweep", holder, half_a_minute).await.expect("an answer");
+        let lease = acquire("one").await.expect("it is free");
+        assert_eq!(acquire("another").await, None, "{on:?}: it is held");
+        assert!(store.renew_lease("sweep", "one", lease, half_a_minute).await.expect("an answer"), "{on:?}");
+        let ahead = (Utc::now() + TimeDelta::hours(2)).format("%Y-%m-%d %H:%M:%S");
+        world.execute(&format!("UPDATE volume_reaper_leases SET expires_at = '{ahead}'")).await;
+        let taken = acquire("another").await.expect("nobody's is good for so long");
+        assert_eq!(taken.epoch, lease.epoch + 1, "{on:?}");
+        assert!(!store.renew_lease("sweep", "one", lease, half_a_minute).await.expect("an answer"), "{on:?}");
     }
 }
 

@@ -237,13 +237,13 @@ async fn a_list_that_has_become_old_while_volumes_were_removed_is_asked_for_anew
     for (takes, lists) in [(0, 3), (20, 4)] {
         let cleaner = Arc::new(cleaner(Ok(Removal::Removed)));
         // The last is on a page of its own, whose list is asked for before anything is removed.
-        for number in 1..=10_001 {
+        for number in 1..=12_001 {
             let id = format!("t{number}");
             set_row(&cleaner.threads().rows, &id, Row { closed: true, ..Row::default() });
             cleaner.volumes.inventory.lock().expect("lock").present.insert(volume(&id));
         }
         *cleaner.volumes.takes.lock().expect("lock") = std::time::Duration::from_millis(takes);
-        assert_eq!(sweep(&cleaner).await.removed, 10_001);
+        assert_eq!(sweep(&cleaner).await.removed, 12_001);
         assert_eq!(calls(&cleaner)[..2], ["inventory", "inventory"]);
         assert_eq!(calls(&cleaner).iter().filter(|call| *call == "inventory").count(), lists, "{takes} ms a removal");
     }
@@ -252,12 +252,12 @@ async fn a_list_that_has_become_old_while_volumes_were_removed_is_asked_for_anew
 #[tokio::test]
 async fn of_as_many_threads_as_a_page_has_those_that_wait_hold_up_no_other() {
     let cleaner = Arc::new(cleaner(Ok(Removal::Removed)));
-    for number in 1..=10_000 {
+    for number in 1..=12_000 {
         let held = number == 1000;
         set_row(&cleaner.threads().rows, &format!("t{number}"), Row { closed: true, held, ..Row::default() });
     }
     // The volume of the one that waits is absent too, which the hold keeps nobody from saying.
-    assert_eq!(sweep(&cleaner).await.not_found, 10_000);
+    assert_eq!(sweep(&cleaner).await.not_found, 12_000);
 }
 
 #[tokio::test]

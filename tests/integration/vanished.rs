@@ -1,11 +1,21 @@
 //! Volumes that vanish by no doing of ours: a disk that is not mounted, on the daemon that is pinned.
 
-use bollard::query_parameters::RemoveVolumeOptions;
-use serde_json::{Value, json};
+use std::sync::atomic::Ordering;
 
-use crate::world::{On, PrivateHost, World, world};
+use bollard::query_parameters::RemoveVolumeOptions;
+use chrono::{TimeDelta, Utc};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+use volume_reaper::cleanup::{Removal, Sighting};
+
+use crate::{
+    fakes::{LIMITS, cleaner},
+    world::{On, PrivateHost, World, world},
+};
 
 const PAUSED: &str = "volume_reaper_removal_paused";
+/// A loss is none before receipts that come so late would be there.
+const SHORT_LOCKS: &str = "100ms";
 
 fn ids() -> impl Iterator<Item = String> {
     (1..=12).map(|number| format!("t{number}"))
@@ -27,10 +37,35 @@ async fn resume(world: &World) {
     assert!(String::from_utf8_lossy(&output.stdout).contains("are gone, and this service"), "{output:?}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_others_remove_while_a_list_is_made_has_not_vanished() {
+    let cleaner = cleaner(Ok(Removal::Removed));
+    let threads = cleaner.threads();
+    *threads.seen.lock().expect("lock") = Some(Sighting { volumes: 20, at: Utc::now() });
+    threads.removed_by_others.store(20, Ordering::Relaxed);
+    // Their receipts are committed after it.
+    let inventory = cleaner.inventory(false).await.expect("a list");
+    assert_eq!((inventory.doubt, threads.counts.load(Ordering::Relaxed)), (None, 2));
+    threads.removed_by_others.store(19 - 10, Ordering::Relaxed);
+    let began = Instant::now();
+    let doubt = cleaner.inventory(false).await.expect("a list").doubt;
+    assert!(doubt.is_some_and(|reason| reason.starts_with("11 of the 20 volumes")));
+    assert!(began.elapsed() > LIMITS.locking.limit, "their rows may be locked for so long");
+}
+
+#[tokio::test]
+async fn nothing_has_vanished_since_a_time_that_lies_ahead() {
+    let cleaner = cleaner(Ok(Removal::Removed));
+    let by_a_wrong_clock = Sighting { volumes: 20, at: Utc::now() + TimeDelta::hours(2) };
+    *cleaner.threads().seen.lock().expect("lock") = Some(by_a_wrong_clock);
+    assert_eq!(cleaner.inventory(false).await.expect("a list").doubt, None);
+}
+
 #[tokio::test]
 async fn when_most_volumes_have_vanished_nobody_is_marked_until_a_person_has_looked() {
     for on in On::ALL {
-        let world = world(on).await;
+        let mut world = world(on).await;
+        world.set("VOLUME_REAPER_LOCK_LIMIT", SHORT_LOCKS);
         for id in ids() {
             world.create_volume(&id).await;
             world.open_thread(&id).await;

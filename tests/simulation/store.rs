@@ -177,6 +177,7 @@ fn read(state: &State, wanted: &[ThreadId], host: Option<&str>) -> Rows {
         pause: pause.filter(|_| is_known).map(|pause| pause.reason.clone()),
         threads,
         foreign: HashSet::new(),
+        said_at: None,
     }
 }
 

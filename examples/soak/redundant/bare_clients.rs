@@ -32,7 +32,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::{Base, Nodes};
+use super::{Nodes, base};
 use crate::{
     LOOK_EVERY, SETTLE_DEADLINE, SOON, Try,
     account::{Notes, line},
@@ -80,8 +80,8 @@ pub(crate) async fn part_brokers() -> Try {
     let faults = env::var("CHAOS_FAULTS").unwrap_or_else(|_| "cut_off,frozen".to_owned());
     let run = format!("CHAOS_SEED={seed} CHAOS_MINUTES={minutes} CHAOS_RATE={rate} CHAOS_FAULTS={faults}");
     println!("\n{run}");
-    let (notes, base) = (Arc::new(Notes::new()), Base::make()?);
-    let cluster = Nodes::start(&base.0).await?;
+    let (notes, base) = (Arc::new(Notes::new()), base()?);
+    let cluster = Nodes::start(base.path()).await?;
     let door = Proxy::start("", Duration::ZERO).await?;
     door.swap(&cluster.addresses());
     let url = format!("amqp://guest:guest@{}/%2f", door.address);

@@ -22,14 +22,17 @@ mod strikes;
 use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf, sync::Arc, time::Duration};
 
 use serde_json::Value;
+use tempfile::TempDir;
 use tokio::{sync::Mutex, time::Instant};
 
 pub(crate) use self::bare_clients::part_brokers;
 use self::{broker_nodes::Nodes, daemons::Daemons, database_pair::Pair, fault_plan::Planned, strikes::Strikes};
 use crate::{
     Place, Try,
-    account::{Notes, line},
-    account_for, conclude, declare, free_addresses, number, open,
+    account::{Notes, Seen, line},
+    account_for,
+    acknowledged::Acknowledged,
+    conclude, declare, free_addresses, number, open,
     plan::{self, Dice, HOSTS},
     platform::{PREFIX, Platform},
     print_faults,
@@ -47,6 +50,8 @@ const SHAPE: Shape = Shape::Prefix;
 /// Where Debian's package `libfaketime` has it, on any architecture.
 const FAKETIME: [&str; 2] =
     ["/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1", "/usr/lib/aarch64-linux-gnu/faketime/libfaketimeMT.so.1"];
+/// With a fault each second, and messages besides that end a connection, some events are on twenty that are lost.
+const MOST_RETURNED_OF_THOUSAND: usize = 2;
 /// Half a minute of looks: longer than any delay.
 const LOOKS: usize = 5;
 /// Of what is asked of a daemon whose disk is full.
@@ -82,15 +87,15 @@ struct Stage {
     program: Program,
     replicas: Vec<Replica>,
     // The last to be dropped: where all servers are.
-    _base: Base,
+    _base: TempDir,
 }
 
 impl Stage {
     async fn set(events: usize, notes: &Arc<Notes>, dice: &mut Dice) -> Try<Self> {
         let place = Place::find()?;
-        let base = Base::make()?;
+        let base = base()?;
         let (brokers, pair, daemons) =
-            tokio::try_join!(Nodes::start(&base.0), Pair::start(&base.0), Daemons::start(&base.0))?;
+            tokio::try_join!(Nodes::start(base.path()), Pair::start(base.path()), Daemons::start(base.path()))?;
         notes.say("three brokers, two databases and two daemons are up");
         // The platform's connections are led to the right servers at once, and are never cut.
         let (for_platform, for_replicas) = (Doors::open(&brokers, &pair).await?, Doors::open(&brokers, &pair).await?);
@@ -161,7 +166,9 @@ impl Stage {
         let settled_after = faults_ended.elapsed();
         progress.abort();
 
-        let end = account_for(&platform, &program, replicas, notes).await?;
+        let acknowledged = &strikes.for_replicas.acknowledged;
+        let seen = Seen { acknowledged, returned_of_thousand: MOST_RETURNED_OF_THOUSAND };
+        let end = account_for(&platform, &program, replicas, seen, notes).await?;
         check_quiet(&program, notes).await?;
         end.logs.print(notes, &OF_FULL_DISKS);
         end.rows.print(&platform.threads);
@@ -234,13 +241,16 @@ fn with_clock(program: &Program, number: usize) -> Try<(Program, Option<PathBuf>
 struct Doors {
     broker: Proxy,
     database: Proxy,
+    /// What was acknowledged through the first.
+    acknowledged: Arc<Acknowledged>,
 }
 
 impl Doors {
     async fn open(nodes: &Nodes, pair: &Pair) -> Try<Self> {
-        let broker = Proxy::start("", Duration::ZERO).await?;
+        let acknowledged = Arc::default();
+        let broker = Proxy::of_broker("", &acknowledged).await?;
         broker.swap(&nodes.addresses());
-        Ok(Self { broker, database: Proxy::start(&pair.address(0), Duration::ZERO).await? })
+        Ok(Self { broker, database: Proxy::start(&pair.address(0), Duration::ZERO).await?, acknowledged })
     }
 
     fn amqp_url(&self) -> String {
@@ -253,20 +263,9 @@ impl Doors {
 }
 
 /// The directory of all servers; their sockets' paths may not be long.
-struct Base(PathBuf);
-
-impl Base {
-    fn make() -> Try<Self> {
-        let base = PathBuf::from(format!("/tmp/volume-reaper-chaos.{}", std::process::id()));
-        fs::create_dir(&base).map_err(|error| format!("{}: {error}", base.display()))?;
-        // The database runs as another user.
-        fs::set_permissions(&base, fs::Permissions::from_mode(0o755))?;
-        Ok(Self(base))
-    }
-}
-
-impl Drop for Base {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
+fn base() -> Try<TempDir> {
+    let base = tempfile::Builder::new().prefix("volume-reaper-chaos.").tempdir_in("/tmp")?;
+    // The database runs as another user.
+    fs::set_permissions(base.path(), fs::Permissions::from_mode(0o755))?;
+    Ok(base)
 }

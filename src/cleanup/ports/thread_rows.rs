@@ -62,6 +62,8 @@ pub struct Rows {
     pub unserved_host: Option<String>,
     /// Why removal is paused, if it is. Only known if there is a row.
     pub pause: Option<String>,
+    /// What time it is by the database's clock, if that has one of its own. Only known if there is a row.
+    pub said_at: Option<DateTime<Utc>>,
 }
 
 /// Rows of which the closed and unmarked ones are locked, until the lock is dropped or used to mark.

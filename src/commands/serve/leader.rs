@@ -2,7 +2,7 @@
 //!
 //! The holder renews it well before it expires; when the holder dies, another replica takes it over within the time to
 //! live, with the next epoch. A holder that wakes up late finds that its epoch is over and stops. Two sweeps at once
-//! would be a waste and no harm: every mark is guarded by itself, so clocks that differ do not matter.
+//! would be a waste and no harm: every mark is guarded by itself. What time it is the database says.
 
 use std::time::Duration;
 

@@ -35,7 +35,12 @@ impl Connecting for Postgres {
     }
 
     fn marks_at_once(&self) -> usize {
-        3
+        4
+    }
+
+    /// Longer than most transactions of a platform last.
+    fn before_impatient_update(&self) -> Option<&'static str> {
+        Some("SET LOCAL lock_timeout = '20ms'")
     }
 
     fn end_of_frozen_transaction(&self, after: Duration) -> Option<String> {
