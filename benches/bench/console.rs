@@ -59,10 +59,7 @@ pub(crate) async fn run() -> Result<()> {
     println!(
         "\nConsole: {WAITING} waiting threads, {RECEIPTS} receipts, {LETTERS} dead letters; the milliseconds of a page"
     );
-    let mut setup = Setup::postgres().await?;
-    // More volumes go here than anybody would let go within an hour.
-    let budgets = ["VOLUME_REAPER_BUDGET_PER_HOUR", "VOLUME_REAPER_BUDGET_PER_SWEEP"];
-    setup.settings = budgets.map(|variable| (variable, "off".to_owned())).into();
+    let setup = Setup::postgres().await?;
     let mut serve = setup.serve().await?;
     let address = setup.address()?;
     let empty = pages(&address).await?;

@@ -11,7 +11,7 @@ use std::{
 use bollard::query_parameters::{ListContainersOptionsBuilder, RemoveVolumeOptionsBuilder};
 
 use crate::{
-    least,
+    least, platform,
     processes::Used,
     setup::{Result, Setup, docker, mebibytes},
 };
@@ -51,6 +51,11 @@ pub(crate) async fn run() -> Result<()> {
         println!("  {:<10}    microseconds of processor time for a thread: {}", setup.name, each(used_by_all));
         let (again, peak) = setup.sweep().await?;
         println!("  {:<10}  the next sweep: {} ms, peak memory {}", setup.name, again["duration_ms"], mebibytes(peak));
+        forget(&setup).await?;
+        let began = Instant::now();
+        let (_, waits) = platform::beside(&setup, setup.sweep()).await?;
+        let took = began.elapsed();
+        println!("  {:<10}  beside a platform that writes 50 rows a second: {took:.1?}; {waits}", setup.name);
         forget(&setup).await?;
         let (began, before) = (Instant::now(), used()?);
         least::mark_absent(&setup, THREADS).await?;

@@ -31,8 +31,8 @@ const BATCH: usize = 32;
 const PAGE: usize = 2000;
 /// As many deliveries are handed over ahead.
 const AHEAD: u16 = 128;
-/// Of the time that a batch took: how long SQLite's file is left to others after it.
-const GAP_PERCENT: u32 = 33;
+/// Of the time that SQLite's file was locked: how long it is left to others after that.
+const REST_PERCENT: u32 = 25;
 
 /// One batch commits while the next one removes, unless the lock is the whole database's.
 fn at_once(setup: &Setup) -> usize {
@@ -117,6 +117,7 @@ async fn mark_page(setup: &Setup, ids: &[String]) -> Result<usize> {
     });
     let hashes: Vec<_> = hashes.collect();
     let list = list_of(setup);
+    let began = Instant::now();
     let rows = begin(setup).await?;
     let lock = format!("SELECT id, closed_at FROM threads WHERE id IN (SELECT value FROM {list}) {lock}");
     rows.query_all_raw(with_lists(setup, &lock, &[ids])).await?;
@@ -124,6 +125,7 @@ async fn mark_page(setup: &Setup, ids: &[String]) -> Result<usize> {
     let marked = rows.execute_raw(with_lists(setup, &mark, &[ids])).await?.rows_affected();
     rows.execute_raw(receipts_of(setup, ids, &hashes, now)).await?;
     rows.commit().await?;
+    rest(setup, began).await;
     Ok(usize::try_from(marked)?)
 }
 
@@ -212,8 +214,13 @@ async fn clean_threads(setup: &Setup, daemon: &Connections, ids: &[String], sour
     )))
     .await?;
     rows.commit().await?;
-    if !setup.is_postgres() {
-        tokio::time::sleep(began.elapsed() * GAP_PERCENT / 100).await;
-    }
+    rest(setup, began).await;
     Ok(())
+}
+
+/// Leaves the file to others after a transaction that `began` then.
+async fn rest(setup: &Setup, began: Instant) {
+    if !setup.is_postgres() {
+        tokio::time::sleep(began.elapsed() * REST_PERCENT / 100).await;
+    }
 }

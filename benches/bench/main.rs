@@ -10,6 +10,7 @@ mod idle;
 mod idle_sweep;
 mod latency;
 mod least;
+mod platform;
 mod processes;
 mod removals;
 mod setup;

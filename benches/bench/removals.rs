@@ -1,7 +1,7 @@
 //! Real volumes removed by a sweep, beside the daemon's own rate of removals.
 
 use crate::{
-    bare_client, least,
+    bare_client, least, platform,
     setup::{Result, Setup, create, docker, expect_no_volumes, rate, spread},
 };
 
@@ -26,6 +26,8 @@ pub(crate) async fn run() -> Result<()> {
         println!("    a sweep           {}", spread(ours));
         println!("    ratio             {}", spread(ratios));
         println!("    the least of it   {}", spread(least));
+        let (rate, waits) = platform::beside(&setup, by_a_sweep(&setup, ROUNDS)).await?;
+        println!("    beside a platform that writes 50 rows a second: {rate:.0}/s; {waits}");
     }
     Ok(())
 }

@@ -99,6 +99,9 @@ impl Setup {
             .env_remove("VOLUME_REAPER_TEST_SERVERS")
             .env("DATABASE_URL", &self.url)
             .env("VOLUME_REAPER_HTTP_ADDR", "127.0.0.1:0")
+            // More volumes go here than anybody would let go within an hour.
+            .env("VOLUME_REAPER_BUDGET_PER_HOUR", "off")
+            .env("VOLUME_REAPER_BUDGET_PER_SWEEP", "off")
             .env("VOLUME_REAPER_RECONCILE_INTERVAL", "1h")
             .env("VOLUME_REAPER_QUEUE_PREFIX", "bench")
             .envs(self.settings.iter().map(|(variable, value)| (variable, value)))

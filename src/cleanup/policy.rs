@@ -13,16 +13,13 @@ pub struct Locking {
     pub batch: usize,
     /// Batches of one host that may overlap.
     pub batches: usize,
-    /// How long nothing is locked after a batch, in per cent of the time that it took. SQLite's lock is the whole
-    /// file's, and who else writes to it needs a gap to get in.
-    pub gap_percent: u32,
 }
 
 impl Locking {
     /// Rows are locked one by one: for up to `limit`.
     #[must_use]
     pub fn of_rows(limit: Duration) -> Self {
-        Self { limit, batch: 32, batches: 2, gap_percent: 0 }
+        Self { limit, batch: 32, batches: 2 }
     }
 
     /// The whole database is locked, for up to `limit`.
@@ -31,7 +28,7 @@ impl Locking {
         if limit.is_zero() {
             return Self::of_rows(limit);
         }
-        Self { limit, batch: 32, batches: 1, gap_percent: 33 }
+        Self { limit, batch: 32, batches: 1 }
     }
 }
 

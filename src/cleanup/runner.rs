@@ -43,20 +43,15 @@ impl<V: Volumes, T: Database> Runner<V, T> {
     }
 
     async fn run_batch(&self, turn: Turn) {
-        let locking = self.cleaner.context.limits.locking;
-        let requests = self.cleaner.requests.take(locking.batch);
+        let requests = self.cleaner.requests.take(self.cleaner.context.limits.locking.batch);
         if requests.is_empty() {
             return;
         }
         let threads: Vec<_> = requests.iter().map(|request| request.thread.clone()).collect();
         let under_way = UnderWay { cleaner: &self.cleaner, threads };
-        let began = Instant::now();
         let span = traces::batch(requests.iter().map(|request| &request.span));
         self.cleaner.run_batch(requests, turn).instrument(span).await;
         drop(under_way);
-        if locking.gap_percent > 0 {
-            tokio::time::sleep(began.elapsed() * locking.gap_percent / 100).await;
-        }
     }
 
     /// The daemon gives no permits: it is down, or busy with removals that take long. What waited is left to the sweep.

@@ -108,6 +108,11 @@ pub(super) trait Connecting {
         TransactionOptions::default()
     }
 
+    /// Whether who marks keeps everybody else from writing.
+    fn locks_for_everybody(&self) -> bool {
+        false
+    }
+
     /// How many transactions that mark gain by being under way at once: more than one where all can write.
     fn marks_at_once(&self) -> usize {
         1

@@ -15,6 +15,7 @@ use sea_orm::{
 use super::{
     ROW_TIMEOUT, Store,
     chains::Linked,
+    pool::Marking,
     threads::{close_written, id_as_text, is_one_of, mark, rows_of},
 };
 use crate::{
@@ -34,7 +35,7 @@ impl Store {
         wanted: &[ThreadId],
         host: Option<&str>,
         limit: Duration,
-    ) -> Result<Locked<DatabaseTransaction>, Failure> {
+    ) -> Result<Locked<Marking>, Failure> {
         let lock = self.bounded(ROW_TIMEOUT, self.db.begin_marking()).await?;
         let locked = async {
             let threads = self.mapping().await?;
@@ -57,7 +58,7 @@ impl Store {
                 let missing: Vec<_> = wanted.iter().filter(|id| !rows.threads.contains_key(id)).cloned().collect();
                 let select = self.select_rows(threads, host).and_where(is_one_of(threads, ids())).to_owned();
                 let mut others = rows_of(&lock.query_all(&select).await?, &missing)?;
-                self.add_volumes(&lock, &mut others).await?;
+                self.add_volumes(&*lock, &mut others).await?;
                 let Rows { threads: others, pause, unserved_host, said_at, .. } = others;
                 busy.extend(others.iter().filter(|(_, row)| row.closed && !row.marked).map(|(id, _)| id.clone()));
                 (rows.pause, rows.unserved_host) = (rows.pause.or(pause), rows.unserved_host.or(unserved_host));
@@ -85,7 +86,7 @@ impl Store {
     /// Marks rows that this transaction has locked.
     pub(super) async fn mark_rows_and_commit(
         &self,
-        lock: DatabaseTransaction,
+        lock: Marking,
         receipts: &[Receipt],
     ) -> Result<HashSet<ThreadId>, DbErr> {
         let Some(first) = receipts.first() else {
@@ -96,8 +97,8 @@ impl Store {
         let complete: Vec<_> = receipts.iter().filter(|receipt| receipt.completes).collect();
         let mut marked = complete.clone();
         self.mark_all(threads, &lock, &mut marked, first.at).await?;
-        let linked = self.write_receipts(&lock, receipts).await?;
-        self.announce(&lock, marked.iter().copied()).await?;
+        let linked = self.write_receipts(&*lock, receipts).await?;
+        self.announce(&*lock, marked.iter().copied()).await?;
         lock.commit().await?;
         linked.into_iter().for_each(Linked::committed);
         Ok(of_whole_threads(&marked, &complete).cloned().collect())
@@ -132,7 +133,7 @@ impl Store {
             unchanged.extend(receipts.filter(|receipt| receipt.close.written == written).copied());
         }
         let ids: HashSet<_> = unchanged.iter().map(|receipt| receipt.thread_id.as_str()).collect();
-        if let Some(free) = self.unmarked_volumes(&transaction, ids.into_iter(), true).await? {
+        if let Some(free) = self.unmarked_volumes(&*transaction, ids.into_iter(), true).await? {
             // A row that was renamed meanwhile is another volume's, and one that is locked is not waited for.
             unchanged.retain(|receipt| {
                 let mut rows = free.get(receipt.thread_id.as_str()).into_iter().flatten();
@@ -142,11 +143,11 @@ impl Store {
             });
         }
         self.mark_all(threads, &transaction, &mut unchanged, first.at).await?;
-        self.announce(&transaction, unchanged.iter().copied()).await?;
+        self.announce(&*transaction, unchanged.iter().copied()).await?;
         let whole = of_whole_threads(&unchanged, &complete);
         let mut marks: HashMap<_, _> = whole.map(|thread| (thread.clone(), Mark::Set)).collect();
         // What does not mark is gone all the same, whatever became of its thread.
-        let linked = self.write_receipts(&transaction, unchanged.into_iter().chain(incomplete)).await?;
+        let linked = self.write_receipts(&*transaction, unchanged.into_iter().chain(incomplete)).await?;
         transaction.commit().await?;
         linked.into_iter().for_each(Linked::committed);
         let others: Vec<_> = complete.into_iter().filter(|it| !marks.contains_key(&it.thread_id)).collect();

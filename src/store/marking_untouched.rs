@@ -63,8 +63,8 @@ impl Store {
             transaction.rollback().await?;
             return Ok(false);
         }
-        self.announce(&transaction, receipts.iter()).await?;
-        let linked = unwritten.write(&transaction).await?;
+        self.announce(&*transaction, receipts.iter()).await?;
+        let linked = unwritten.write(&*transaction).await?;
         transaction.commit().await?;
         linked.committed();
         Ok(true)

@@ -30,6 +30,7 @@ mod receipt_retention;
 mod receipt_rows;
 mod recording;
 mod removal_counts;
+mod rests;
 mod rights;
 mod rows;
 mod schema;

@@ -6,6 +6,8 @@
 //! them. From version 1.21 on PgBouncer can keep them apart itself (`max_prepared_statements`), and none of this is
 //! needed.
 
+use std::ops::Deref;
+
 use sea_orm::{
     ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, ExecResult,
     QueryResult, Statement, TransactionOptions, TransactionTrait, prelude::async_trait::async_trait,
@@ -15,6 +17,7 @@ use tokio_util::task::TaskTracker;
 use super::{
     CONNECT_TIMEOUT,
     engine::{Access, Engine},
+    rests::{Rests, Work},
 };
 use crate::config::SecretUrl;
 
@@ -27,6 +30,33 @@ pub(super) struct Pool {
     is_behind_pooler: bool,
     /// Transactions that are about to begin.
     beginning: TaskTracker,
+    /// Where the lock is everybody's.
+    rests: Option<Rests>,
+}
+
+/// A transaction that locks rows, to mark them.
+pub struct Marking {
+    transaction: DatabaseTransaction,
+    /// Ends after it.
+    _work: Option<Work>,
+}
+
+impl Marking {
+    pub(super) async fn commit(self) -> Result<(), DbErr> {
+        self.transaction.commit().await
+    }
+
+    pub(super) async fn rollback(self) -> Result<(), DbErr> {
+        self.transaction.rollback().await
+    }
+}
+
+impl Deref for Marking {
+    type Target = DatabaseTransaction;
+
+    fn deref(&self) -> &DatabaseTransaction {
+        &self.transaction
+    }
 }
 
 impl Pool {
@@ -54,6 +84,7 @@ impl Pool {
             access,
             is_behind_pooler: url.is_behind_pooler(),
             beginning: TaskTracker::new(),
+            rests: engine.locks_for_everybody().then(Rests::default),
         })
     }
 
@@ -95,8 +126,12 @@ impl Pool {
     }
 
     /// A transaction in which what a statement only looked at stays free for the platform.
-    pub(super) async fn begin_marking(&self) -> Result<DatabaseTransaction, DbErr> {
-        self.begin_with(self.engine.marking()).await
+    pub(super) async fn begin_marking(&self) -> Result<Marking, DbErr> {
+        let work = match &self.rests {
+            None => None,
+            Some(rests) => Some(rests.work().await),
+        };
+        Ok(Marking { transaction: self.begin_with(self.engine.marking()).await?, _work: work })
     }
 
     /// A transaction that writes.

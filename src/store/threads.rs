@@ -6,13 +6,14 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use migrations::Mapping;
 use sea_orm::{
-    ConnectionTrait, DatabaseTransaction, DbErr, ExprTrait, QueryResult,
+    ConnectionTrait, DbErr, ExprTrait, QueryResult,
     sea_query::{Alias, Condition, Expr, Order, Query, SelectStatement},
 };
 use tracing::Instrument;
 
 use super::{
     PAGE_TIMEOUT, ROW_TIMEOUT, Store,
+    pool::Marking,
     rows::{host, time},
     volume_hosts::{has_volume_in_scope, is_of_scope},
 };
@@ -127,7 +128,7 @@ impl Store {
 }
 
 impl Threads for Store {
-    type Lock = DatabaseTransaction;
+    type Lock = Marking;
 
     fn marks_at_once(&self) -> usize {
         self.engine.marks_at_once()
@@ -142,11 +143,11 @@ impl Threads for Store {
         threads: &[ThreadId],
         host: Option<&str>,
         limit: Duration,
-    ) -> Result<Locked<DatabaseTransaction>, Failure> {
+    ) -> Result<Locked<Marking>, Failure> {
         self.lock_rows(threads, host, limit).instrument(self.traced("lock")).await
     }
 
-    async fn mark_locked(&self, lock: DatabaseTransaction, receipts: &[Receipt]) -> Result<HashSet<ThreadId>, Failure> {
+    async fn mark_locked(&self, lock: Marking, receipts: &[Receipt]) -> Result<HashSet<ThreadId>, Failure> {
         self.bounded(ROW_TIMEOUT, self.mark_rows_and_commit(lock, receipts)).instrument(self.traced("mark")).await
     }
 

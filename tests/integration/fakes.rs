@@ -395,7 +395,7 @@ pub(crate) fn cleaner_with(
 
 /// As far as the fakes go, nothing takes any time but what is stuck.
 pub(crate) const LIMITS: Limits = Limits {
-    locking: Locking { limit: Duration::from_secs(2), batch: 32, batches: 2, gap_percent: 0 },
+    locking: Locking { limit: Duration::from_secs(2), batch: 32, batches: 2 },
     timeout: Duration::from_mins(2),
 };
 

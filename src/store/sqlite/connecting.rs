@@ -62,6 +62,10 @@ impl Connecting for Sqlite {
         self.writing()
     }
 
+    fn locks_for_everybody(&self) -> bool {
+        true
+    }
+
     /// Its lock is the whole file's, so that others would wait for ours.
     fn locking(&self, limit: Option<Duration>) -> Locking {
         Locking::of_file(limit.unwrap_or(FILE_LOCK_LIMIT))
