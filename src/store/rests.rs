@@ -48,7 +48,10 @@ impl Rests {
     /// The next transaction's turn, after a rest if it is time for one.
     pub(super) async fn work(&self) -> Work {
         let mut stretch = Arc::clone(&self.stretch).lock_owned().await;
-        sleep_until(stretch.free_since + rest_after(stretch.work)).await;
+        // Not even a moment otherwise: a sleep takes what is left of a millisecond.
+        if stretch.work >= LONGEST_WORK {
+            sleep_until(stretch.free_since + rest_after(stretch.work)).await;
+        }
         let rest = stretch.free_since.elapsed();
         if rest >= SHORTEST_REST {
             stretch.work = stretch.work.saturating_sub(rest * WORK_FOR_REST);
@@ -67,7 +70,6 @@ impl Drop for Work {
 /// The time between two questions of somebody who has waited for so long.
 fn rest_after(work: Duration) -> Duration {
     Duration::from_millis(match work.as_millis() {
-        _ if work < LONGEST_WORK => 0,
         ..128 => 25,
         128..228 => 50,
         228.. => 100,
